@@ -1,0 +1,243 @@
+"""What a method is: it says what it needs of a batch, and turns one step into named terms.
+
+    Batch --(one pass through the user's model)--> Step --(Method.terms)--> {name: Term(value, weight)}
+
+A new method is one subclass of :class:`Method` in one file; see :class:`selfdistill.methods.SDDropout`.
+"""
+
+import inspect
+from abc import ABC
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Input = Tensor | Mapping[str, Tensor]
+"""What a model reads: a tensor ``(B, ...)``, or a mapping that is passed as keyword arguments (Hugging Face)."""
+
+Criterion = Callable[[Tensor, Tensor], Tensor]
+"""``criterion(logits (B, C), labels (B,) or (B, C)) -> scalar``."""
+
+Labelled = tuple[tuple[Tensor, Tensor, float], ...]
+"""What the label loss sees: ``((logits, labels, weight), ...)``."""
+
+
+@dataclass(frozen=True)
+class DropoutAt:
+    """Apply two dropout masks to the output of an inner module (Table 12).
+
+    Attributes:
+        module: the module's dotted name in the user's model, such as ``"layer3"``.
+        p: probability in [0, 1) that a value is dropped.
+        channels: drop whole channels of a map ``(B, C, H, W)`` instead of single values.
+    """
+
+    module: str
+    p: float
+    channels: bool = False
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method needs of a batch, joined with ``|``.
+
+    Attributes:
+        views: how many augmented views of each image, ``x`` itself counted.
+        pair: a second image of the same class for each image: ``"any"`` (possibly the image itself) or ``"other"``.
+        index: the images' positions in the training set.
+        previous: what the method asked the loop to keep of the previous batch.
+        stages: the outputs of the model's inner stages.
+        dropout_at: an inner module whose output is passed on clean and under two dropout masks.
+    """
+
+    views: int = 1
+    pair: Literal["any", "other"] | None = None
+    index: bool = False
+    previous: bool = False
+    stages: bool = False
+    dropout_at: DropoutAt | None = None
+
+    def __or__(self, other: "Needs") -> "Needs":
+        """Return what satisfies both."""
+        places = {need.dropout_at for need in (self, other) if need.dropout_at is not None}
+        if len(places) > 1:
+            names = " and ".join(sorted(repr(place.module) for place in places))
+            raise ValueError(f"one sum can drop out at one place with one p, not at {names}")
+        pairs = {self.pair, other.pair} - {None}
+        return Needs(
+            views=max(self.views, other.views),
+            pair="other" if "other" in pairs else "any" if pairs else None,
+            index=self.index or other.index,
+            previous=self.previous or other.previous,
+            stages=self.stages or other.stages,
+            dropout_at=next(iter(places), None),
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch. ``x`` ``(B, ...)`` or a mapping; ``y`` ``(B,)`` class indices or ``(B, C)`` probabilities."""
+
+    x: Input
+    y: Tensor
+    views: tuple[Input, ...] = ()
+    pair: Input | None = None
+    index: Tensor | None = None
+    previous: Any = None
+
+
+class Outputs(NamedTuple):
+    """One pass: logits ``z = h(f(x))`` ``(B, C)``, features ``f(x)`` ``(B, D)``, the head ``h``, inner stages."""
+
+    logits: Tensor
+    features: Tensor
+    head: Callable[[Tensor], Tensor]
+    stages: tuple[Tensor, ...] = ()
+
+
+class Step(NamedTuple):
+    """All that a method may read.
+
+    Attributes:
+        batch: the batch as given.
+        outputs: one :class:`Outputs` a view; ``outputs[0]`` is x's.
+        dropped: the two masked passes ``(u, v)`` of ``Needs.dropout_at``, otherwise empty.
+        pair: the same-class partner's outputs, without gradient.
+        net: a further full pass, ``net(x) -> Outputs``.
+        criterion: the label loss of the whole sum.
+        progress: a scalar tensor in [0, 1], how much of the training is done.
+    """
+
+    batch: Batch
+    outputs: tuple[Outputs, ...]
+    dropped: tuple[Outputs, ...]
+    pair: Outputs | None
+    net: Callable[[Input], Outputs]
+    criterion: Criterion
+    progress: Tensor
+
+
+class Term(NamedTuple):
+    """One term of Eq. 5: ``value`` is the paper's unweighted L, ``weight`` its coefficient (lambda * T**2)."""
+
+    value: Tensor
+    weight: float | Tensor = 1.0
+
+
+class Method(nn.Module, ABC):
+    """A training method. Subclasses override what they change; plain cross-entropy is what is left.
+
+    A subclass keeps every constructor argument in the attribute of its name, so that ``repr(method)`` is the expression
+    that makes it.
+
+    Attributes:
+        needs: what the method asks of a batch.
+        criterion: the label loss that replaces cross-entropy, or None.
+        drops_features: whether it drops out the features before the head (then a model's own dropout there is doubled).
+    """
+
+    needs: Needs = Needs()
+    criterion: Criterion | None = None
+    drops_features: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def labelled(self, step: Step) -> Labelled:
+        """Return ``((logits, labels, weight), ...)`` for the label loss; by default x's clean logits."""
+        return ((step.outputs[0].logits, step.batch.y, 1.0),)
+
+    def terms(self, step: Step) -> dict[str, Term]:
+        """Return the terms that the method adds to the label loss, by name."""
+        return {}
+
+    def build(self, probe: Outputs, model: nn.Module) -> None:
+        """Create parameters that depend on the model, given the outputs of one probe pass in evaluation mode."""
+
+    def __add__(self, other: "Method") -> "Sum":
+        """Return the sum of two methods (Eq. 5); cross-entropy counts once."""
+        if not isinstance(other, Method):
+            return NotImplemented
+        return Sum(self, other)
+
+    def __repr__(self) -> str:
+        """Return the expression that makes this method; arguments at their default are left out."""
+        arguments = inspect.signature(type(self).__init__).parameters
+        given = [
+            f"{name}={getattr(self, name)!r}"
+            for name, argument in arguments.items()
+            if name != "self" and getattr(self, name) != argument.default
+        ]
+        return f"{type(self).__name__}({', '.join(given)})"
+
+
+class Sum(Method):
+    r"""Several methods at once (Eq. 5): :math:`L = L_{CE} + \sum_m \lambda_m T_m^2 L_m`, cross-entropy counted once.
+
+    Parts are kept flat and sorted by their ``repr``, so ``a + b`` and ``b + a`` draw the same masks.
+
+    Raises:
+        ValueError: a method appears twice, or two parts replace the label loss in the same way.
+
+    Example:
+        >>> from selfdistill import LabelSmoothing, SDDropout
+        >>> SDDropout(weight=0.1) + LabelSmoothing()
+        LabelSmoothing() + SDDropout(weight=0.1)
+    """
+
+    def __init__(self, *methods: Method):
+        super().__init__()
+        flat = [part for method in methods for part in (method.parts if isinstance(method, Sum) else [method])]
+        kinds = [type(part) for part in flat]
+        for kind in kinds:
+            if kinds.count(kind) > 1:
+                raise ValueError(f"{kind.__name__} stands twice in one sum: its terms would share a name")
+        self.parts: list[Method] = nn.ModuleList(sorted(flat, key=repr))  # type: ignore[assignment]
+        self.needs = reduce(or_, (part.needs for part in self.parts))
+        for replacing, what in ((self._labellers, "what the label loss sees"), (self._smoothers, "the label loss")):
+            if len(replacing) > 1:
+                raise ValueError(f"{replacing[0]!r} and {replacing[1]!r} cannot be added: both replace {what}")
+
+    @property
+    def _labellers(self) -> list[Method]:
+        return [part for part in self.parts if type(part).labelled is not Method.labelled]
+
+    @property
+    def _smoothers(self) -> list[Method]:
+        return [part for part in self.parts if part.criterion is not None]
+
+    @property
+    def criterion(self) -> Criterion | None:  # type: ignore[override]
+        """The label loss of the one part that replaces it, or None."""
+        return self._smoothers[0].criterion if self._smoothers else None
+
+    @property
+    def drops_features(self) -> bool:  # type: ignore[override]
+        """Whether any part drops out the features before the head."""
+        return any(part.drops_features for part in self.parts)
+
+    def labelled(self, step: Step) -> Labelled:
+        """Return what the one part that replaces it says, otherwise x's clean logits."""
+        return self._labellers[0].labelled(step) if self._labellers else super().labelled(step)
+
+    def terms(self, step: Step) -> dict[str, Term]:
+        """Return the terms of all parts."""
+        return {name: term for part in self.parts for name, term in part.terms(step).items()}
+
+    def build(self, probe: Outputs, model: nn.Module) -> None:
+        """Build each part."""
+        for part in self.parts:
+            part.build(probe, model)
+
+    def __repr__(self) -> str:
+        """Return the parts' expressions joined by ``+``."""
+        return " + ".join(map(repr, self.parts))
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy in float32 at least; labels ``(B,)`` class indices or ``(B, C)`` probabilities."""
+    return F.cross_entropy(logits.float() if logits.dtype.itemsize < 4 else logits, labels)

@@ -1,0 +1,54 @@
+"""From the text of a method, as it stands in recipes, records and on the command line, to the method."""
+
+import ast
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping
+
+from selfdistill.method import Method
+
+
+def parse(text: str, kinds: Mapping[str, type[Method]]) -> Method:
+    """Return the method that ``text`` describes, read with :mod:`ast` and never evaluated.
+
+    Calls of the given kinds with literal arguments, joined by ``+``; see :func:`selfdistill.methods.parse_method`.
+    """
+    try:
+        return _method(ast.parse(text.strip(), mode="eval").body, text, kinds)
+    except SyntaxError as error:
+        raise ValueError(f"{text!r} is no method; write for example 'SDDropout(weight=0.1)'") from error
+
+
+def _method(node: ast.expr, text: str, kinds: Mapping[str, type[Method]]) -> Method:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return _method(node.left, text, kinds) + _method(node.right, text, kinds)
+    if isinstance(node, ast.Name):
+        raise ValueError(f"{text!r} is no method; did you mean '{node.id}()'?")
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+        raise ValueError(f"{text!r} is no method; write for example 'SDDropout(weight=0.1)'")
+    name = node.func.id
+    if name not in kinds:
+        raise ValueError(f"unknown method {name!r}{_nearest(name, kinds)}; there are {', '.join(kinds)}")
+    return _call(kinds[name], node, text)
+
+
+def _call(kind: type[Method], node: ast.Call, text: str) -> Method:
+    accepted = inspect.signature(kind).parameters
+    for keyword in node.keywords:
+        if keyword.arg not in accepted:
+            raise ValueError(f"{kind.__name__} has no argument {keyword.arg!r}{_nearest(str(keyword.arg), accepted)}")
+    try:
+        positional = [ast.literal_eval(argument) for argument in node.args]
+        named = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords}
+    except ValueError as error:
+        raise ValueError(f"{text!r}: the arguments of a method are plain numbers, strings or None") from error
+    try:
+        return kind(*positional, **named)
+    except TypeError as error:
+        raise ValueError(f"{text!r}: {error}") from error
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    by_lower = {word.lower(): word for word in known}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
