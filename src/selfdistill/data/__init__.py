@@ -1,0 +1,8 @@
+"""Images to train on and to be scored on: named sets, folders, arrays, and the batches made of them."""
+
+from selfdistill.data.loading import TrainLoader, eval_batches
+from selfdistill.data.named import NAMED_SETS
+from selfdistill.data.sets import ImageData, Split
+from selfdistill.data.sources import load_data
+
+__all__ = ["NAMED_SETS", "ImageData", "Split", "TrainLoader", "eval_batches", "load_data"]

@@ -1,0 +1,135 @@
+"""Augmentation of images that live on the device: crop, flip and normalisation of a whole batch at once."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from selfdistill.data.randomness import draw, hash_key
+
+AUGMENTS = ("none", "crop", "crop_flip", "resized_crop_flip")
+"""No augmentation; a shifted crop; the same and a mirror image; a random part resized, and a mirror image."""
+
+Request = list[tuple[int, Tensor, int]]
+"""What one batch is made of, part after part: (epoch, index (B,), view)."""
+
+_TOP, _LEFT, _FLIP = range(3)
+
+
+def shift_and_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, pad: int) -> Tensor:
+    """Pad with zeros, cut each image's own window of the old size, and mirror it left to right where asked.
+
+    The same as torchvision's ``pad``, ``crop`` and ``hflip`` image by image, in one gather.
+
+    Args:
+        images: uint8 ``(B, C, H, W)``.
+        top: int64 ``(B,)`` in ``[0, 2 * pad]``, the window's first row in the padded image.
+        left: int64 ``(B,)`` in ``[0, 2 * pad]``, its first column.
+        flip: bool ``(B,)``; the window is mirrored after it is cut.
+        pad: pixels added on each side, before normalisation (so that the border is black).
+
+    Returns:
+        uint8 ``(B, C, H, W)``.
+
+    Example:
+        >>> image = torch.tensor([[[[1, 2], [3, 4]]]], dtype=torch.uint8)
+        >>> one = torch.tensor([1])
+        >>> shift_and_flip(image, top=one * 2, left=one, flip=one == 1, pad=1).tolist()
+        [[[[4, 3], [0, 0]]]]
+    """
+    batch, channels, height, width = images.shape
+    rows = top[:, None] + torch.arange(height, device=images.device) - pad  # (B, H) in the unpadded image
+    steps = torch.arange(width, device=images.device)
+    columns = left[:, None] + torch.where(flip[:, None], width - 1 - steps, steps) - pad  # (B, W)
+    row, column = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
+    inside = (rows == row)[:, :, None] & (columns == column)[:, None, :]
+    at = (row[:, :, None] * width + column[:, None, :]).reshape(batch, 1, -1).expand(-1, channels, -1)
+    return images.reshape(batch, channels, -1).gather(2, at).reshape(images.shape) * inside[:, None]
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A shifted crop and, with ``flip``, a mirror image, as a function of (seed, epoch, index, view) alone.
+
+    Torchvision's ``RandomCrop(size, padding=pad)`` and ``RandomHorizontalFlip(0.5)`` in distribution.
+
+    Args:
+        pad: pixels of zeros on each side; offsets are uniform in ``[0, 2 * pad]``. 0 leaves the image in place.
+        flip: mirror half of the images.
+        seed: the run's seed.
+
+    Example:
+        >>> images = torch.arange(32, dtype=torch.uint8).reshape(2, 1, 4, 4)
+        >>> crop = Crop(pad=1, flip=True, seed=0)
+        >>> index = torch.tensor([5, 9])
+        >>> both = crop(images, index, epoch=3, view=0)
+        >>> bool((crop(images[1:], index[1:], epoch=3, view=0) == both[1:]).all())
+        True
+    """
+
+    pad: int
+    flip: bool
+    seed: int
+
+    def __call__(self, images: Tensor, index: Tensor, epoch: int, view: int) -> Tensor:
+        """Augment uint8 ``(B, C, H, W)``, whose positions in the training set are ``index`` ``(B,)``."""
+        if not self.pad and not self.flip:
+            return images
+        top, left, flip = (
+            draw(hash_key(self.seed, epoch, view, stream), index, below)
+            for stream, below in ((_TOP, 2 * self.pad + 1), (_LEFT, 2 * self.pad + 1), (_FLIP, 2))
+        )
+        return shift_and_flip(images, top, left, (flip == 1) & self.flip, self.pad)
+
+
+class MemoryLoader:
+    """Augmented batches of images that are in memory, on the device where they are.
+
+    Args:
+        images: uint8 ``(N, C, H, W)``.
+        crop: how they are augmented.
+    """
+
+    def __init__(self, images: Tensor, crop: Crop):
+        self.images, self.crop = images, crop
+
+    def batches(self, requests: Iterable[Request]) -> Iterator[Tensor]:
+        """Yield uint8 ``(sum of B, C, H, W)`` for each request."""
+        for request in requests:
+            parts = [self.crop(self.images[index], index, epoch, view) for epoch, index, view in request]
+            yield torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+class Normalize:
+    r"""Uint8 pixels to float32: :math:`x = (\text{pixel} / 255 - \mu) / \sigma`, as one multiply-add.
+
+    Args:
+        mean: a channel's mean, in [0, 1].
+        std: a channel's standard deviation, in (0, 1].
+        device: where the images are.
+        channels_last: return the images in that memory format.
+
+    Example:
+        >>> pixels = torch.tensor([[[[0, 51, 255]]]], dtype=torch.uint8)
+        >>> Normalize((0.2,), (0.1,), device="cpu")(pixels).flatten().round(decimals=3).tolist()
+        [-2.0, 0.0, 8.0]
+    """
+
+    def __init__(
+        self,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        *,
+        device: torch.device | str,
+        channels_last: bool = False,
+    ):
+        centre, spread = (torch.tensor(v, dtype=torch.float64).view(1, -1, 1, 1) for v in (mean, std))
+        self.scale = (1 / (255 * spread)).to(device, torch.float32)
+        self.shift = (-centre / spread).to(device, torch.float32)
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Normalise uint8 ``(B, C, H, W)`` to float32."""
+        pixels = images.to(torch.float32, memory_format=self.layout)
+        return torch.addcmul(self.shift, pixels, self.scale)

@@ -1,0 +1,143 @@
+"""Image files to RGB, and the one pass over a set of files that finds the unreadable ones before a run starts."""
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+IMAGE_SUFFIXES = frozenset(
+    (
+        ".avif",
+        ".bmp",
+        ".gif",
+        ".jfif",
+        ".jp2",
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".pbm",
+        ".pgm",
+        ".png",
+        ".ppm",
+        ".tif",
+        ".tiff",
+        ".webp",
+    )
+)
+SMALL = 64
+"""Sets whose images have no side longer than this are kept in memory."""
+
+_SHOW_PROGRESS = 2000  # files
+
+
+_Look = tuple[int | None, Image.Image | None, str]
+
+
+class UnreadableImageError(ValueError):
+    """An image file that cannot be decoded; one line that names it."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What one pass over the files found.
+
+    Attributes:
+        sizes: the longer side of each readable file, in pixels; None for an unreadable one.
+        small: each file's pixels where they are to be kept (see :func:`scan`), otherwise None.
+        reasons: a line for each unreadable file, by its position.
+    """
+
+    sizes: tuple[int | None, ...]
+    small: tuple[Image.Image | None, ...]
+    reasons: dict[int, str]
+
+
+def read_rgb(path: Path) -> Image.Image:
+    """Decode an image file to 8-bit RGB, upright.
+
+    Grey, palette, CMYK and 16-bit files are converted; what is transparent is shown on white; the orientation that a
+    camera stored (EXIF) is applied; of an animation the first frame is read.
+
+    Raises:
+        UnreadableImageError: the file is missing, empty, truncated, no image, or of an unsupported kind.
+    """
+    try:
+        with Image.open(path) as file:
+            file.load()
+            return _to_rgb(ImageOps.exif_transpose(file))
+    except UnidentifiedImageError:
+        what = "not an image, or a format that cannot be read" if path.stat().st_size else "the file is empty"
+        raise UnreadableImageError(f"{path}: {what}") from None
+    except Exception as error:  # decoders raise almost anything on a damaged file
+        told = getattr(error, "strerror", None) or str(error)  # an OSError's text would repeat the path
+        reason = " ".join(told.split()) or type(error).__name__
+        raise UnreadableImageError(f"{path}: {reason}") from error
+
+
+def scan(paths: Sequence[Path], image_size: int | None) -> Scan:
+    """Decode every file once, on several threads; keep the pixels of small images.
+
+    Args:
+        paths: the files.
+        image_size: None keeps images of at most 64 pixels on the longer side as they are; a size up to 64 keeps every
+            image, resized to that square; a larger one keeps none.
+    """
+
+    def look(path: Path) -> _Look:
+        try:
+            image = read_rgb(path)
+        except UnreadableImageError as error:
+            return None, None, str(error)
+        longer = max(image.size)
+        if image_size is not None:
+            return longer, to_square(image, image_size) if image_size <= SMALL else None, ""
+        return longer, image if longer <= SMALL else None, ""
+
+    with ThreadPoolExecutor(min(8, cpu_count())) as pool:
+        found = list(_progress(pool.map(look, paths), len(paths)))
+    reasons = {at: reason for at, (_, _, reason) in enumerate(found) if reason}
+    return Scan(tuple(f[0] for f in found), tuple(f[1] for f in found), reasons)
+
+
+def to_square(image: Image.Image, size: int) -> Image.Image:
+    """Resize to ``size`` x ``size`` pixels (bilinear, antialiased); an oblong image is squeezed."""
+    return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BILINEAR)
+
+
+def to_tensor(images: Iterable[Image.Image]) -> Tensor:
+    """Stack RGB images of one size to uint8 ``(N, 3, H, W)``."""
+    return torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images])
+
+
+def cpu_count() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image.copy()  # the file is closed after this
+    if image.mode == "F":
+        raise ValueError("32-bit float pixels have no fixed range: save the image with 8 or 16 bits")
+    if image.mode.startswith("I"):  # Pillow's own conversion would clip 16-bit values at 255
+        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        seen = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(seen, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def _progress(items: Iterable[_Look], total: int) -> Iterable[_Look]:
+    if total <= _SHOW_PROGRESS or not sys.stderr.isatty():
+        return items
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(items, "reading images", total=total, console=Console(stderr=True), transient=True)

@@ -1,0 +1,110 @@
+"""Image files decoded while a run goes on, by worker processes, with transforms v2."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from selfdistill.data.augment import Request
+from selfdistill.data.decode import UnreadableImageError, cpu_count, read_rgb
+from selfdistill.data.randomness import hash_key
+
+Key = tuple[int, int, int]
+"""(epoch, index, view): with the run's seed, all that an augmentation depends on."""
+
+_RESIZE = 256 / 224  # the margin around the centre crop, as ImageNet's evaluation has it
+
+
+class FileImages(Dataset[Tensor | str]):
+    """Augmented images by :data:`Key`: uint8 ``(3, S, S)``, or a line on why the file cannot be read.
+
+    The item is drawn from torch's generator, seeded by (seed, epoch, index, view) and put back afterwards.
+
+    Args:
+        paths: the files.
+        size: S, in pixels.
+        augment: ``"none"``: the shorter side to S * 256/224, then the central square; ``"crop"``: a random square
+            instead; ``"crop_flip"``: mirrored half of the times too; ``"resized_crop_flip"``: 8 to 100 % of the area,
+            3:4 to 4:3, resized, and mirrored half of the times.
+        seed: the run's seed.
+    """
+
+    def __init__(self, paths: tuple[Path, ...], *, size: int, augment: str, seed: int):
+        self.paths, self.seed = paths, seed
+        self.transform = _transform(size, augment)
+
+    def __getitem__(self, key: Key) -> Tensor | str:
+        epoch, index, view = key
+        try:
+            image = read_rgb(self.paths[index])
+        except UnreadableImageError as error:  # a line travels from a worker without a traceback around it
+            return str(error)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(hash_key(self.seed, epoch, index, view) >> 1)
+            return self.transform(image)
+
+
+class FileLoader:
+    """Batches of :class:`FileImages`, in the order asked for, whatever the number of workers.
+
+    Args:
+        images: what is loaded.
+        workers: processes; 0 decodes in this one; None is one a processor, at most 8. They live as long as the loader.
+        device: a CUDA device has the batches in pinned memory.
+    """
+
+    def __init__(self, images: FileImages, *, workers: int | None, device: torch.device):
+        count = min(8, cpu_count()) if workers is None else workers
+        self.wanted = _Wanted()
+        self.loader: DataLoader[Tensor | str] = DataLoader(
+            images,
+            batch_sampler=self.wanted,
+            num_workers=count,
+            collate_fn=_collate,
+            persistent_workers=count > 0,
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # or each epoch would draw a number from the global one
+        )
+
+    def batches(self, requests: Iterable[Request]) -> Iterator[Tensor]:
+        """Yield uint8 ``(sum of B, 3, S, S)`` for each request.
+
+        Raises:
+            RuntimeError: a file cannot be read any more; one line that names it.
+        """
+        self.wanted.requests = requests
+        for batch in self.loader:
+            if isinstance(batch, str):
+                raise RuntimeError(f"{batch} (it was readable before: repair or remove it, and start again)")
+            yield batch
+
+
+class _Wanted:
+    """A batch sampler whose lists change with every epoch, so that the workers can stay."""
+
+    requests: Iterable[Request] = ()
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for request in self.requests:
+            yield [(epoch, at, view) for epoch, index, view in request for at in index.tolist()]
+
+
+def _collate(items: list[Tensor | str]) -> Tensor | str:
+    images = [item for item in items if isinstance(item, Tensor)]
+    return torch.stack(images) if len(images) == len(items) else next(i for i in items if isinstance(i, str))
+
+
+def _transform(size: int, augment: str) -> Callable[[Image.Image], Tensor]:
+    from torchvision.transforms import v2
+
+    steps = {
+        "none": [v2.Resize(round(size * _RESIZE)), v2.CenterCrop(size)],
+        "crop": [v2.Resize(round(size * _RESIZE)), v2.RandomCrop(size)],
+        "crop_flip": [v2.Resize(round(size * _RESIZE)), v2.RandomCrop(size), v2.RandomHorizontalFlip()],
+        "resized_crop_flip": [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()],
+    }[augment]
+    compose: Callable[[Image.Image], Tensor] = v2.Compose([*steps, v2.PILToTensor()])
+    return compose

@@ -1,0 +1,187 @@
+"""What a set of images is: a training and a test split, its classes, and how its pixels are normalised."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from selfdistill.data.randomness import generator, hash_key
+
+HELD_OUT = "20 % held out, seed 0"
+_TEST_SHARE = 0.2
+_SPLIT, _TRAIN, _TEST = range(3)  # streams of the fixed seed 0
+_MEASURED = 50_000  # images that the mean and the deviation are measured on, at most
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labelled images, in memory or as files.
+
+    Attributes:
+        labels: int64 ``(N,)``, class indices.
+        images: uint8 ``(N, 3, S, S)``, or None.
+        paths: ``N`` image files, or None; exactly one of the two is given.
+
+    Raises:
+        ValueError: not exactly one of the two is given, or the lengths differ.
+
+    Example:
+        >>> split = Split(torch.tensor([0, 1]), images=torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
+        >>> len(split), split.select(torch.tensor([1])).labels.tolist()
+        (2, [1])
+    """
+
+    labels: Tensor
+    images: Tensor | None = None
+    paths: tuple[Path, ...] | None = None
+
+    def __post_init__(self) -> None:
+        given = [part for part in (self.images, self.paths) if part is not None]
+        if len(given) != 1:
+            raise ValueError(f"a Split holds either images or paths, {len(given)} of the two were given")
+        if len(given[0]) != len(self.labels):
+            raise ValueError(f"a Split has one label an image, not {len(self.labels)} for {len(given[0])}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, index: Tensor) -> "Split":
+        """Return the images at the positions ``index`` ``(n,)``, in that order."""
+        if self.images is not None:
+            return Split(self.labels[index], images=self.images[index])
+        assert self.paths is not None
+        return Split(self.labels[index], paths=tuple(self.paths[i] for i in index.tolist()))
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A set of images, ready to train on and to be scored on.
+
+    Attributes:
+        name: what the user asked for: a named set, or the path's last part.
+        train: the training images.
+        test: the images that are scored.
+        classes: the classes' names; a label is a position here.
+        mean: a channel's mean, in [0, 1].
+        std: a channel's standard deviation.
+        image_size: the side S of the square images that a model sees, in pixels.
+        augment: this set's default, one of ``augment.AUGMENTS``.
+        test_is: what the test images are, such as ``"test folder"`` or ``"20 % held out, seed 0"``.
+        skipped: unreadable files that were left out.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: int
+    augment: str
+    test_is: str
+    skipped: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """A part of a set: the first classes, and a number of images of each, drawn by the fixed seed 0.
+
+    A smaller draw is contained in a larger one (the 100 images a class are among the 300), whatever the run's seed.
+
+    Args:
+        classes: keep the first so many classes, at least 2; None keeps all.
+        per_class: training images of each class, at least 1; None keeps all.
+        test_per_class: test images of each class, likewise.
+
+    Raises:
+        ValueError: a number is too small, or (in ``apply``) larger than what the set has.
+    """
+
+    classes: int | None = None
+    per_class: int | None = None
+    test_per_class: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("classes", 2), ("per_class", 1), ("test_per_class", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name}={value}: at least {least} is needed")
+
+    def check(self, classes: Sequence[str], where: str | Path) -> None:
+        """Refuse more classes than there are."""
+        if self.classes is not None and self.classes > len(classes):
+            raise ValueError(f"classes={self.classes}: {where} has {len(classes)} classes")
+
+    def apply(self, data: ImageData) -> ImageData:
+        """Return the part of ``data``."""
+        self.check(data.classes, data.name)
+        classes = data.classes[: self.classes]
+        train = _draw(data.train, classes, self.per_class, "per_class", data.name, _TRAIN)
+        test = _draw(data.test, classes, self.test_per_class, "test_per_class", data.name, _TEST)
+        return replace(data, train=train, test=test, classes=classes)
+
+
+def hold_out(split: Split, classes: Sequence[str], where: str | Path) -> tuple[Split, Split]:
+    """Cut 20 % of each class off as the test split, by the fixed seed 0; at least one image on each side.
+
+    Raises:
+        ValueError: a class has fewer than two images.
+
+    Example:
+        >>> labels = torch.tensor([0] * 10 + [1] * 5)
+        >>> data = Split(labels, images=torch.zeros(15, 3, 4, 4, dtype=torch.uint8))
+        >>> train, test = hold_out(data, ["cat", "dog"], "photos")
+        >>> train.labels.bincount().tolist(), test.labels.bincount().tolist()
+        ([8, 4], [2, 1])
+    """
+    train, test = [], []
+    for label, name in enumerate(classes):
+        members = _shuffled(split, label, _SPLIT)
+        if len(members) < 2:
+            raise ValueError(
+                f"{where}: class {name!r} has {len(members)} of the at least 2 images needed "
+                "to hold some out: add images, or make train and test folders"
+            )
+        count = min(max(1, round(_TEST_SHARE * len(members))), len(members) - 1)
+        test.append(members[:count])
+        train.append(members[count:])
+    return split.select(torch.cat(train).sort().values), split.select(torch.cat(test).sort().values)
+
+
+def pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the channels' mean and standard deviation, in [0, 1], of uint8 images ``(N, C, H, W)``.
+
+    Over at most 50,000 images, evenly spaced. A deviation is at least 1/255, so that constant images can be normalised.
+
+    Example:
+        >>> pixel_statistics(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1))
+        ((0.5,), (0.5,))
+    """
+    images = images[:: -(-len(images) // _MEASURED)]
+    total = torch.zeros(2, images.shape[1], dtype=torch.float64)
+    for chunk in torch.split(images, 1000):  # exact: sums of integers below 2**53
+        pixels = chunk.double()
+        total += torch.stack((pixels.sum((0, 2, 3)), pixels.square().sum((0, 2, 3))))
+    mean, square = total / (images.numel() // images.shape[1])
+    std = (square - mean.square()).clamp(min=1).sqrt()
+    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
+
+
+def _shuffled(split: Split, label: int, stream: int) -> Tensor:
+    members = (split.labels == label).nonzero()[:, 0]
+    return members[torch.randperm(len(members), generator=generator(hash_key(0, stream, label)))]
+
+
+def _draw(split: Split, classes: Sequence[str], count: int | None, argument: str, where: str, stream: int) -> Split:
+    if count is None:
+        kept = split.labels < len(classes)
+        return split if bool(kept.all()) else split.select(kept.nonzero()[:, 0])
+    drawn = []
+    for label, name in enumerate(classes):
+        members = _shuffled(split, label, stream)
+        if len(members) < count:
+            raise ValueError(f"{argument}={count}: class {name!r} of {where} has {len(members)} such images")
+        drawn.append(members[:count])
+    return split.select(torch.cat(drawn).sort().values)

@@ -1,0 +1,92 @@
+"""``load_data``: one function from what a user names to images."""
+
+import difflib
+from dataclasses import replace
+from pathlib import Path
+
+from selfdistill.data.arrays import load_arrays
+from selfdistill.data.folders import load_folder
+from selfdistill.data.named import NAMED_SETS, load_named
+from selfdistill.data.sets import ImageData, Limits, pixel_statistics
+
+_SMALLEST = 8  # pixels
+
+
+def load_data(
+    source: str | Path,
+    *,
+    root: Path = Path("data"),
+    image_size: int | None = None,
+    classes: int | None = None,
+    per_class: int | None = None,
+    test_per_class: int | None = None,
+    skip_unreadable: bool = False,
+) -> ImageData:
+    """Load a set of images: a named set, a folder of images, or arrays.
+
+    ============================================  ==================================================================
+    ``"digits"``                                  1,797 handwritten digits inside scikit-learn, 32 x 32, 20 % held out
+    ``"cifar10"``, ``"cifar100"``, ``"svhn"``     from ``root``, downloaded if need be
+    ``DIR`` with train/ and test/ (or val/)       image files, a folder a class in each
+    ``DIR`` of class folders                      image files, 20 % of each class held out by the fixed seed 0
+    ``DIR`` with train.npz and test.npz (val)     arrays ``images`` uint8 (N, H, W, C) and ``labels`` (N,)
+    ``FILE.npz``                                  the same, 20 % of each class held out
+    ============================================  ==================================================================
+
+    Small images are kept in memory; files larger than 64 pixels are decoded while training, at 224 pixels.
+    A named set goes before a folder of that name: write ``./cifar10`` for the folder.
+
+    Args:
+        source: the set, as above.
+        root: where named sets are kept.
+        image_size: the side of the square images, at least 8 pixels; None: the set's own.
+        classes: use the first so many classes, at least 2.
+        per_class: use so many training images of each class, drawn by the fixed seed 0 whatever the run's seed; a
+            smaller draw is contained in a larger one.
+        test_per_class: so many test images of each class, likewise.
+        skip_unreadable: leave unreadable image files out, and list them in ``ImageData.skipped``.
+
+    Raises:
+        ValueError: one line on what is wrong with the input, and the remedy.
+        RuntimeError: a named set cannot be downloaded.
+
+    Example:
+        >>> data = load_data("digits", per_class=10)
+        >>> len(data.train), len(data.test), tuple(data.train.images.shape[1:]), data.test_is
+        (100, 359, (3, 32, 32), '20 % held out, seed 0')
+    """
+    limits = Limits(classes, per_class, test_per_class)
+    if image_size is not None and image_size < _SMALLEST:
+        raise ValueError(f"image_size={image_size}: at least {_SMALLEST} pixels are needed")
+    path = Path(source).expanduser()
+    if str(source) in NAMED_SETS:
+        data = load_named(str(source), root=root, image_size=image_size, limits=limits)
+    elif path.is_dir():
+        data = _from_folder(path, image_size, limits, skip_unreadable)
+    elif path.suffix.lower() == ".npz" and path.is_file():
+        data = load_arrays(path, image_size=image_size, limits=limits)
+    elif path.is_file():
+        raise ValueError(f"{path} is a file, but not an .npz file: pass a folder of images or an .npz file")
+    else:
+        raise ValueError(_unknown(str(source)))
+    if data.train.images is not None and not data.mean:
+        mean, std = pixel_statistics(data.train.images)
+        data = replace(data, mean=mean, std=std)
+    return data
+
+
+def _from_folder(path: Path, image_size: int | None, limits: Limits, skip_unreadable: bool) -> ImageData:
+    if (path / "train.npz").exists() and (path / "train").exists():
+        raise ValueError(f"{path} has both train.npz and train/: move one of the two elsewhere")
+    if any((path / name).is_file() for name in ("train.npz", "test.npz", "val.npz")):
+        return load_arrays(path, image_size=image_size, limits=limits)
+    return load_folder(path, image_size=image_size, limits=limits, skip_unreadable=skip_unreadable)
+
+
+def _unknown(source: str) -> str:
+    path = Path(source).expanduser()
+    beside = [str(path.with_name(entry.name)) for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(source, [*NAMED_SETS, *beside], n=1, cutoff=0.6)
+    near = near or difflib.get_close_matches(source.lower().replace("-", ""), NAMED_SETS, n=1, cutoff=0.6)
+    meant = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"no data set {source!r}{meant}: pass one of {', '.join(NAMED_SETS)}, or a folder or .npz file that exists"

@@ -1,0 +1,109 @@
+"""Files that are decoded while training, by worker processes."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from selfdistill.data import TrainLoader, eval_batches, load_data
+from selfdistill.method import Needs
+
+# Python 3.12 and later warn of fork in a process with threads; torch's loader forks by default there.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
+
+NEEDS = Needs(views=2, pair="any", index=True)
+
+
+def batches(data, *, epoch=0, start=0, **changed):
+    loader = TrainLoader(data, NEEDS, **({"batch_size": 5, "seed": 0, "device": "cpu", "workers": 0} | changed))
+    return [batch for step in loader.epoch(epoch, start) for batch in step]
+
+
+def assert_same(ours, theirs):
+    assert len(ours) == len(theirs) > 0
+    for a, b in zip(ours, theirs, strict=True):
+        for one, other in zip(
+            (a.x, a.y, a.views[0], a.pair, a.index), (b.x, b.y, b.views[0], b.pair, b.index), strict=True
+        ):
+            assert torch.equal(one, other)
+
+
+def test_large_files_are_kept_as_paths(photos):
+    data = load_data(str(photos))
+    assert data.train.images is None
+    assert (len(data.train.paths), len(data.test.paths)) == (18, 4)
+    assert (data.image_size, data.augment) == (224, "resized_crop_flip")
+    assert (data.mean, data.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def test_images_do_not_depend_on_workers_over_epochs(photos):
+    data = load_data(str(photos), image_size=72)
+    alone = TrainLoader(data, NEEDS, batch_size=5, seed=0, device="cpu", workers=0)
+    helped = TrainLoader(data, NEEDS, batch_size=5, seed=0, device="cpu", workers=2)
+    for epoch in (0, 1):
+        one, other = ([b for step in loader.epoch(epoch) for b in step] for loader in (alone, helped))
+        assert_same(one, other)
+        assert [tuple(b.x.shape) for b in one] == [(5, 3, 72, 72)] * 3 + [(3, 3, 72, 72)]
+    next(iter(helped.epoch(2)))  # an epoch that is left early does not spoil the next
+    assert_same([b for step in helped.epoch(3) for b in step], batches(data, epoch=3))
+
+
+def test_images_do_not_depend_on_batch_size_or_start(photos):
+    data = load_data(str(photos), image_size=72)
+    whole = batches(data, epoch=1)
+    assert_same(batches(data, epoch=1, start=2), whole[2:])
+    large = batches(data, epoch=1, batch_size=18)[0]
+    for get in (lambda b: b.x, lambda b: b.views[0], lambda b: b.pair, lambda b: b.index):
+        assert torch.equal(torch.cat([get(batch) for batch in whole]), get(large))
+
+
+def test_views_epochs_and_seeds_differ(photos):
+    data = load_data(str(photos), image_size=72)
+    first = batches(data, batch_size=18)[0]
+    assert not torch.equal(first.x, first.views[0])
+    at = first.index.argsort()
+    for changed in ({"epoch": 1}, {"seed": 1}):
+        other = batches(data, batch_size=18, **changed)[0]
+        assert not torch.equal(first.x[at], other.x[other.index.argsort()])
+
+
+def test_the_global_generator_is_not_touched(photos):
+    data = load_data(str(photos), image_size=72)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    batches(data)
+    list(eval_batches(data.test, data, batch_size=4, device="cpu", workers=0))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_evaluation_is_resize_and_centre_crop(photos):
+    data = load_data(str(photos), image_size=70)
+    ((x, y),) = eval_batches(data.test, data, batch_size=9, device="cpu", workers=0)
+    image = Image.open(data.test.paths[0]).resize((int(90 * 80 / 70), 80), Image.Resampling.BILINEAR)
+    left, top = round((image.width - 70) / 2), 5
+    pixels = torch.tensor(np.array(image.crop((left, top, left + 70, top + 70))) / 255.0).permute(2, 0, 1)
+    expected = (pixels - torch.tensor(data.mean).view(3, 1, 1)) / torch.tensor(data.std).view(3, 1, 1)
+    torch.testing.assert_close(x[0], expected.float(), rtol=1e-4, atol=1e-4)
+    assert torch.equal(y, data.test.labels)
+
+
+@pytest.mark.parametrize("augment", ["none", "crop", "crop_flip", "resized_crop_flip"])
+def test_every_augmentation_takes_files(photos, augment):
+    data = load_data(str(photos), image_size=72)
+    plain = next(eval_batches(data.train, data, batch_size=18, device="cpu", workers=0))[0]
+    batch = batches(data, batch_size=18, augment=augment)[0]
+    assert torch.equal(batch.x, plain[batch.index]) is (augment == "none")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_that_breaks_during_the_run_is_named_in_one_line(photos, workers):
+    data = load_data(str(photos), image_size=72)
+    broken = data.train.paths[7]
+    broken.write_bytes(broken.read_bytes()[:200])
+    with pytest.raises(RuntimeError, match=r"07\.jpg: .*it was readable before: repair or remove it") as raised:
+        batches(data, workers=workers)
+    assert str(broken) in str(raised.value)
+    assert "\n" not in str(raised.value)
+    broken.unlink()
+    with pytest.raises(RuntimeError, match=r"07\.jpg: No such file or directory \(it was readable before"):
+        batches(data, workers=workers)
