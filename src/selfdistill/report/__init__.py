@@ -1,0 +1,18 @@
+"""The report: tables, figures and a page that says honestly whether a method helped."""
+
+from selfdistill.report.html import write_report
+from selfdistill.report.tables import BRIEF, COMPARED, COST, QUALITY, difference_table, markdown, metric_table, terminal
+from selfdistill.report.verdict import verdict
+
+__all__ = [
+    "BRIEF",
+    "COMPARED",
+    "COST",
+    "QUALITY",
+    "difference_table",
+    "markdown",
+    "metric_table",
+    "terminal",
+    "verdict",
+    "write_report",
+]

@@ -1,0 +1,202 @@
+"""The numbers of a comparison as rows of text: one set of cells for HTML, Markdown and the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from selfdistill.records import Difference, Statistic, Summary
+
+MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """How one metric is written: its title, unit, scale from the record's unit, digits, sign, spread."""
+
+    metric: str
+    title: str
+    unit: str = ""
+    scale: float = 1.0
+    digits: int = 3
+    signed: bool = False
+    spread: bool = True
+    note: str = ""
+
+    def number(self, value: float, *, signed: bool | None = None) -> str:
+        """A value of the record in this column's unit.
+
+        Example:
+            >>> QUALITY[0].number(0.9781), QUALITY[5].number(-0.0191)
+            ('97.81', '−0.019')
+        """
+        show_sign = self.signed if signed is None else signed
+        text = f"{value * self.scale:{'+' if show_sign else ''},.{self.digits}f}"
+        if not text.strip("+-0.,"):
+            text = text.lstrip("+-")  # no sign before a zero
+        return text.replace("-", MINUS)
+
+    def cell(self, statistic: Statistic | None) -> str:
+        """Mean and sd over seeds, such as ``97.81 ± 0.12``; a dash where nothing was measured."""
+        if statistic is None:
+            return DASH
+        mean = self.number(statistic.mean)
+        return (
+            mean if statistic.sd is None or not self.spread else f"{mean} ± {self.number(statistic.sd, signed=False)}"
+        )
+
+    @property
+    def heading(self) -> str:
+        """Title and unit, such as ``Top-1 (%)``."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
+
+QUALITY = (
+    Column("top1", "Top-1", "%", 100, 2, note="test images whose predicted class is right; last epoch"),
+    Column("top5", "Top-5", "%", 100, 2, note="test images whose class is among the five likeliest"),
+    Column("nll", "NLL", note="mean negative log-likelihood, nats; lower is better"),
+    Column("brier", "Brier", note="squared error of the probabilities, 0 to 2; lower is better"),
+    Column("ece", "ECE", note="expected calibration error; lower is better"),
+    Column(
+        "gap", "Gap", signed=True, note=f"mean confidence minus accuracy: + over-confident, {MINUS} under-confident"
+    ),
+)
+COST = (
+    Column("train_top1", "Train top-1", "%", 100, 2, note="on training images, not augmented: near 100 = fitted"),
+    Column("best_top1", "Best-epoch top-1", "%", 100, 2, note="chosen on the test images, so optimistic"),
+    Column("seconds_per_epoch", "Seconds/epoch", digits=2, note="median over the epochs"),
+    Column("images_per_second", "Images/s", digits=0, note="in training"),
+    Column(
+        "extra_parameters",
+        "Extra parameters",
+        digits=0,
+        spread=False,
+        note="in training only; none remains in the model",
+    ),
+    Column("peak_memory_bytes", "Peak memory", "MiB", 2.0**-20, 0, note="of the accelerator"),
+)
+BRIEF = tuple(c for c in (*QUALITY, *COST) if c.metric in ("top1", "ece", "gap", "train_top1"))  # for 80 characters
+COMPARED = (
+    Column("top1", "Top-1", "points", 100, 2, signed=True),
+    Column("top5", "Top-5", "points", 100, 2, signed=True),
+    Column("nll", "NLL", signed=True),
+    Column("brier", "Brier", signed=True),
+    Column("ece", "ECE", signed=True),
+    Column("abs_gap", "|Gap|", signed=True),
+    Column("seconds_per_epoch", "Seconds/epoch", digits=2, signed=True),
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Headings, and rows of cells; the first cell of a row names the method."""
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+def present(columns: Iterable[Column], summary: Summary) -> tuple[Column, ...]:
+    """The columns that some method of the summary has a number for."""
+    return tuple(c for c in columns if any((m, c.metric) in summary.statistics for m in summary.methods))
+
+
+def metric_table(summary: Summary, columns: Sequence[Column] = QUALITY) -> Table:
+    """One row a method: mean ± sd over its seeds, and how many seeds."""
+    shown = present(columns, summary)
+    rows = tuple(
+        (
+            method,
+            *(c.cell(summary.statistics.get((method, c.metric))) for c in shown),
+            str(len(summary.seeds[method])),
+        )
+        for method in summary.methods
+    )
+    return Table(
+        ("Method", *(c.heading for c in shown), "Seeds"),
+        rows,
+        tuple(f"{c.title}: {c.note}" for c in shown if c.note),
+    )
+
+
+def interval(column: Column, difference: Difference) -> str:
+    """The 95 % interval in the column's unit, or a dash where there is none."""
+    if difference.low is None or difference.high is None:
+        return DASH
+    return f"{column.number(difference.low)} to {column.number(difference.high)}"
+
+
+def difference_table(summary: Summary, columns: Sequence[Column] = COMPARED) -> Table:
+    """One row a method and metric: its paired difference to the first method, interval, pairs and verdict."""
+    rows = [
+        (
+            method,
+            column.heading,
+            DASH if d.mean is None else column.number(d.mean),
+            interval(column, d),
+            str(d.n),
+            d.verdict if d.effect == "unclear" else f"{d.verdict}: {d.effect}",
+        )
+        for method in summary.methods[1:]
+        for column in columns
+        if (d := summary.differences.get((method, column.metric))) is not None
+    ]
+    return Table(("Method", "Metric", "Difference", "95 % interval", "Pairs", "Verdict"), tuple(rows))
+
+
+def markdown(table: Table) -> str:
+    """A table as GitHub Markdown; cells are escaped.
+
+    Example:
+        >>> print(markdown(Table(("Method", "Top-1"), (("a|b", "1"),))))
+        | Method | Top-1 |
+        |:--|--:|
+        | a\\|b | 1 |
+    """
+    lines = [
+        "| " + " | ".join(map(escape_markdown, table.headings)) + " |",
+        "|:--|" + "--:|" * (len(table.headings) - 1),
+    ]
+    lines += ["| " + " | ".join(map(escape_markdown, row)) + " |" for row in table.rows]
+    return "\n".join(lines)
+
+
+def escape_markdown(text: str) -> str:
+    """Text that Markdown and the HTML within it show as it is, on one line.
+
+    Example:
+        >>> print(escape_markdown("<b>a_b</b>|c"))
+        &lt;b&gt;a\\_b&lt;/b&gt;\\|c
+    """
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "".join("\\" + c if c in "\\`*_[]|" else c for c in text)
+
+
+def terminal(table: Table, *, title: str | None = None, styles: Sequence[str] = ()) -> RichTable:
+    """A table for the terminal.
+
+    Args:
+        table: what to show.
+        title: above it.
+        styles: a rich style for each row, repeated; none by default.
+    """
+    out = RichTable(
+        title=title,
+        title_justify="left",
+        header_style="bold",
+        row_styles=list(styles),
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=0,
+    )
+    for i, heading in enumerate(table.headings):
+        out.add_column(
+            Text(heading), justify="right" if i else "left", no_wrap=bool(i), min_width=0 if i else 12, overflow="fold"
+        )
+    for row in table.rows:
+        out.add_row(*map(Text, row))  # Text: a bracket in a name is no markup
+    return out

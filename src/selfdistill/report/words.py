@@ -1,0 +1,128 @@
+"""What was run, and how to read it: the paragraphs of a report that are not the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from selfdistill.records import NOT_COMPARED, RunRecord, Summary
+from selfdistill.report.figures import FEW
+from selfdistill.report.tables import COST, DASH, QUALITY, Table
+
+_RUN_COLUMNS = (*QUALITY, *(c for c in COST if c.metric in ("train_top1", "best_top1", "seconds_per_epoch")))
+
+
+def what_was_run(records: Sequence[RunRecord]) -> str:
+    """One paragraph: data, counts, network, epochs, seeds, device."""
+    run, data = records[0], records[0].data
+    methods = dict.fromkeys(record.method for record in records)
+    seeds = sorted({record.seed for record in records})
+    sentences = [
+        f"{data['name']}: {data['train_n']:,} training images and {data['test_n']:,} test images "
+        f"({data['test_is']}) of {data['classes']} classes.",
+        f"{run.recipe.get('model') or 'The network'} with {run.parameters:,} parameters, "
+        f"trained for {run.epochs} epoch{'s' * (run.epochs != 1)} {_start(run.recipe)}.",
+        f"{len(methods)} method{'s' * (len(methods) != 1)}, {_seeds(seeds)}: {len(records)} "
+        f"run{'s' * (len(records) != 1)}, {_duration(sum(record.seconds for record in records))} in all on "
+        f"{_joined(dict.fromkeys(record.device for record in records))}.",
+    ]
+    skipped = max(record.data.get("skipped") or 0 for record in records)
+    if skipped:
+        sentences.insert(1, f"{skipped:,} unreadable file{'s' * (skipped != 1)} left out.")
+    return " ".join(sentences)
+
+
+def protocol(records: Sequence[RunRecord], *, compared: bool) -> list[str]:
+    """How every number was made: epoch policy, ECE, test images, intervals."""
+    run = records[0]
+    n, top1 = run.evaluation["n"], run.evaluation["top1"]
+    error = 100 * (top1 * (1 - top1) / n) ** 0.5
+    notes = [
+        f"Headline numbers are of the {run.policy} ({run.epochs}), never of the best one. The best-epoch column is "
+        "chosen on the test images and therefore optimistic.",
+        f"The test images are: {run.data['test_is']}. Every run is scored on the same {n:,}; with that many, one "
+        f"accuracy is known to about ±{error:.1f} points (one standard error), whatever the seeds say.",
+        f"ECE: Eq. 12 of the paper with {run.evaluation['bins']} equal-width bins on the largest softmax probability "
+        "at temperature 1, a fraction. It has no sign, so the gap (mean confidence minus accuracy) stands beside it. "
+        f"In the diagrams a bin of fewer than {FEW} images is pale.",
+    ]
+    if run.evaluation.get("train_n"):
+        notes.append(
+            f"Train top-1: {run.evaluation['train_n']:,} training images, without augmentation, in evaluation mode. "
+            "The training curve instead is the running accuracy on augmented images, while the weights change."
+        )
+    if len({record.seed for record in records}) > 1:
+        notes.append("± is the standard deviation over seeds. Reliability diagrams and their counts pool the seeds.")
+    if compared:
+        notes.append(
+            "Differences are paired by seed; the interval is Student's t at 95 %. No correction is made for looking "
+            "at several: where nothing differs, about one interval in twenty misses zero by chance."
+        )
+    return notes
+
+
+def spread(summary: Summary) -> str:
+    """What stands after a mean, in one line above the tables."""
+    most = max(map(len, summary.seeds.values()))
+    return "mean ± standard deviation over seeds" if most > 1 else "one seed, so no spread can be given"
+
+
+def recipe_yaml(records: Sequence[RunRecord]) -> str:
+    """The recipe that the runs share, as YAML."""
+    shared = {key: value for key, value in records[0].recipe.items() if key not in NOT_COMPARED}
+    return yaml.safe_dump(shared, sort_keys=False, allow_unicode=True).rstrip()
+
+
+def versions(records: Sequence[RunRecord]) -> Table:
+    """Where and with what: one value, or several where the runs differ."""
+
+    def every(values: Sequence[Any]) -> str:
+        return _joined(dict.fromkeys(DASH if v is None else str(v) for v in values))
+
+    rows = [(name, every([r.versions.get(name) for r in records])) for name in records[0].versions]
+    rows += [
+        ("device", every([r.device for r in records])),
+        ("CPU threads", every([r.threads for r in records])),
+        ("commit", every([r.commit for r in records])),
+        ("recipe", every([r.comparable_key for r in records])),
+        ("last run finished", max(r.date for r in records)),
+    ]
+    return Table(("What", "Value"), tuple(rows))
+
+
+def run_table(records: Sequence[RunRecord]) -> Table:
+    """One row a run, for a reader who trusts no mean."""
+    shown = [c for c in _RUN_COLUMNS if any(r.metric(c.metric) is not None for r in records)]
+    rows = tuple(
+        (
+            r.method,
+            str(r.seed),
+            *(DASH if (v := r.metric(c.metric)) is None else c.number(v) for c in shown),
+            r.date[:10],
+        )
+        for r in records
+    )
+    return Table(("Method", "Seed", *(c.heading for c in shown), "Date"), rows)
+
+
+def _start(recipe: dict[str, Any]) -> str:
+    weights = recipe.get("weights", "none")
+    return "from scratch" if weights == "none" else f"from pretrained weights ({weights})"
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    if len(seeds) == 1:
+        return f"one seed ({seeds[0]})"
+    return f"{len(seeds)} seeds ({', '.join(map(str, seeds))})"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _joined(values: dict[str, None]) -> str:
+    return ", ".join(values)

@@ -1,0 +1,156 @@
+import json
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from selfdistill.data import ImageData, Split
+from selfdistill.evaluate import suite
+from selfdistill.evaluate.accuracy import softmax
+from selfdistill.evaluate.calibration import expected_calibration_error
+from selfdistill.evaluate.suite import Evaluation, evaluate, predict, score, spaced
+
+
+def images(n: int, classes: int, seed: int) -> Split:
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(256, (n, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    return Split(labels=torch.arange(n) % classes, images=pixels)
+
+
+def small_data(classes: int = 7, train: int = 60, test: int = 35) -> ImageData:
+    return ImageData(
+        name="noise",
+        train=images(train, classes, 0),
+        test=images(test, classes, 1),
+        classes=tuple(f"class {i}" for i in range(classes)),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        image_size=8,
+        augment="none",
+        test_is="test folder",
+        skipped=(),
+    )
+
+
+def network(classes: int = 7) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(192, classes))
+
+
+def test_every_number_agrees_with_its_own_function() -> None:
+    data, model = small_data(), network()
+    result = evaluate(model, data, device="cpu", batch_size=16)
+    x = (data.test.images.float() / 255 - 0.5) / 0.25
+    with torch.no_grad():
+        logits = model.eval()(x)
+    p = softmax(logits)
+    right = logits.argmax(1) == data.test.labels
+    assert result.n == 35
+    assert result.top1 == pytest.approx(float(right.float().mean()))
+    assert result.ece == pytest.approx(expected_calibration_error(p, data.test.labels), abs=1e-5)
+    assert result.gap == pytest.approx(p.max(axis=1).mean() - float(right.float().mean()), abs=1e-6)
+    assert result.gap == pytest.approx(result.confidence - result.top1)
+    assert result.nll == pytest.approx(float(nn.functional.cross_entropy(logits, data.test.labels)), abs=1e-5)
+    assert sum(result.reliability.count) == 35
+    assert result.per_class[3] == pytest.approx(float(right[data.test.labels == 3].float().mean()))
+    assert np.mean(result.per_class) == pytest.approx(result.top1)
+    assert result.train_n == 60
+
+
+def test_the_batch_size_changes_nothing() -> None:
+    model = network()
+    whole = evaluate(model, small_data(), device="cpu", batch_size=512)
+    parts = evaluate(model, small_data(), device="cpu", batch_size=3)
+    assert parts.top1 == whole.top1
+    assert parts.ece == pytest.approx(whole.ece, abs=1e-6)
+
+
+def test_training_images_are_a_bounded_even_subset() -> None:
+    result = evaluate(network(), small_data(), device="cpu", max_train=14)
+    assert result.train_n == 14
+    assert spaced(images(60, 7, 0), 14).labels.tolist() == [(i * 60 // 14) % 7 for i in range(14)]
+    none = evaluate(network(), small_data(), device="cpu", train=False)
+    assert (none.train_n, none.train_top1) == (None, None)
+
+
+def test_few_classes_have_no_top_5() -> None:
+    assert score(torch.randn(9, 5), torch.zeros(9, dtype=torch.long)).top5 is None
+    assert score(torch.randn(9, 6), torch.zeros(9, dtype=torch.long)).top5 is not None
+
+
+def test_a_class_without_test_images_has_no_accuracy() -> None:
+    assert score(torch.eye(3), torch.tensor([0, 1, 1])).per_class == (1.0, 0.5, None)
+
+
+def test_json_round_trip_is_exact() -> None:
+    result = evaluate(network(), small_data(), device="cpu")
+    assert Evaluation.from_dict(json.loads(json.dumps(result.to_dict(), allow_nan=False))) == result
+
+
+def batches(n: int = 2) -> Iterator[tuple[Tensor, Tensor]]:
+    for i in range(n):
+        yield torch.full((3, 4), float(i)), torch.full((3,), i)
+
+
+def test_predict_restores_each_module_s_own_mode() -> None:
+    model = nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2), nn.Dropout(0.9)).train()
+    model[1].eval()  # a frozen BatchNorm must stay frozen
+    logits, labels = predict(model, batches())
+    assert [m.training for m in model] == [True, False, True]
+    assert logits.shape == (6, 2)
+    assert labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert torch.equal(logits, predict(model, batches())[0])  # no dropout: the same again
+
+
+def test_predict_restores_the_mode_after_an_error() -> None:
+    model = nn.Linear(5, 2)  # the batches have 4 columns
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        predict(model, batches())
+    assert model.training
+
+
+class Wrapped(nn.Module):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.inner, self.kind = nn.Linear(4, 2), kind
+
+    def forward(self, pixel_values: Tensor) -> object:
+        z = self.inner(pixel_values)
+        return {"tuple": (z, None), "mapping": {"logits": z}, "object": SimpleNamespace(logits=z)}[self.kind]
+
+
+@pytest.mark.parametrize("kind", ["tuple", "mapping", "object"])
+def test_predict_understands_other_outputs_and_mapping_inputs(kind: str) -> None:
+    model = Wrapped(kind)
+    pairs = [({"pixel_values": x}, y) for x, y in batches()]
+    expected = torch.cat([model.inner(x) for x, _ in batches()])
+    torch.testing.assert_close(predict(model, pairs)[0], expected.detach())
+
+
+def test_bf16_gives_float32_logits_that_are_only_rounded() -> None:
+    model = nn.Linear(4, 2)
+    full, half = predict(model, batches())[0], predict(model, batches(), precision="bf16-mixed")[0]
+    assert half.dtype == torch.float32
+    assert not torch.equal(full, half)
+    torch.testing.assert_close(full, half, atol=0.02, rtol=0.02)
+
+
+def test_bad_arguments_are_one_clear_line() -> None:
+    with pytest.raises(ValueError, match=r"^precision: '16', expected \"32-true\" or \"bf16-mixed\"$"):
+        predict(nn.Linear(4, 2), batches(), precision="16")
+    with pytest.raises(ValueError, match=r"^batches: there is no image to predict$"):
+        predict(nn.Linear(4, 2), [])
+    with pytest.raises(ValueError, match=r"^model: 5 logits an image, but noise has 7 classes$"):
+        evaluate(network(5), small_data(), device="cpu")
+    with pytest.raises(ValueError, match=r"^max_train: 0, expected at least 1"):
+        evaluate(network(), small_data(), device="cpu", max_train=0)
+
+
+def test_a_diverged_model_is_named() -> None:
+    model = network()
+    nn.init.constant_(model[2].weight, float("nan"))
+    with pytest.raises(ValueError, match="not finite; the model diverged"):
+        suite.evaluate(model, small_data(), device="cpu")

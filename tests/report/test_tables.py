@@ -1,0 +1,89 @@
+import pytest
+from rich.console import Console
+
+from selfdistill.records import RunRecord, Statistic, summarise
+from selfdistill.report.tables import (
+    BRIEF,
+    COMPARED,
+    COST,
+    QUALITY,
+    Table,
+    difference_table,
+    markdown,
+    metric_table,
+    terminal,
+)
+
+COLUMN = {c.metric: c for c in (*QUALITY, *COST)}
+
+
+def test_rows_are_mean_sd_and_n(comparison: list[RunRecord]) -> None:
+    summary = summarise(comparison)
+    table = metric_table(summary)
+    top1 = summary.statistics["CrossEntropy()", "top1"]
+    assert table.headings == ("Method", "Top-1 (%)", "Top-5 (%)", "NLL", "Brier", "ECE", "Gap", "Seeds")
+    assert [row[0] for row in table.rows] == list(summary.methods)
+    assert table.rows[0][1] == f"{100 * top1.mean:.2f} ± {100 * top1.sd:.2f}"
+    assert [row[-1] for row in table.rows] == ["3"] * 4
+
+
+def test_the_gap_is_signed_and_stands_right_of_the_ece(comparison: list[RunRecord]) -> None:
+    table = metric_table(summarise(comparison))
+    ece = table.headings.index("ECE")
+    assert table.headings[ece + 1] == "Gap"
+    assert table.rows[0][ece + 1].startswith("+")
+    assert table.rows[3][ece + 1].startswith("−")  # noqa: RUF001
+
+
+def test_columns_that_nobody_measured_are_left_out(comparison: list[RunRecord]) -> None:
+    assert "Peak memory (MiB)" not in metric_table(summarise(comparison), COST).headings
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "text"),
+    [
+        ("top1", 0.97814, "97.81"),
+        ("gap", -0.0191, "−0.019"),  # noqa: RUF001
+        ("gap", 0.0191, "+0.019"),
+        ("gap", -0.0001, "0.000"),
+        ("images_per_second", 12345.6, "12,346"),
+        ("peak_memory_bytes", 3 * 2**20, "3"),
+    ],
+)
+def test_numbers_in_their_units(metric: str, value: float, text: str) -> None:
+    assert COLUMN[metric].number(value) == text
+
+
+def test_one_seed_has_no_sd() -> None:
+    assert COLUMN["top1"].cell(Statistic(0.5, None, 1)) == "50.00"
+    assert COLUMN["top1"].cell(None) == "–"  # noqa: RUF001
+
+
+def test_differences_carry_interval_pairs_and_verdict(comparison: list[RunRecord]) -> None:
+    summary = summarise(comparison)
+    rows = difference_table(summary).rows
+    assert {row[0] for row in rows} == set(summary.methods[1:])
+    assert len(rows) == 3 * len(COMPARED)
+    ece = next(row for row in rows if row[0] == "SDDropout()" and row[1] == "ECE")
+    assert ece[4:] == ("3", "higher: worse")
+    assert " to " in ece[3]
+
+
+def test_markdown_cells_cannot_break_the_table() -> None:
+    text = markdown(Table(("Method", "A|B"), (("x|y\n<script>`*", "1"),)))
+    assert text.splitlines()[2] == r"| x\|y &lt;script&gt;\`\* | 1 |"
+
+
+def test_the_terminal_shows_brackets_as_they_are(comparison: list[RunRecord]) -> None:
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    console.print(terminal(Table(("Method", "n"), (("[red]x[/red]", "1"),)), title="T"))
+    assert "[red]x[/red]" in console.export_text()
+    console.file.close()
+
+
+def test_the_brief_table_fits_eighty_characters(comparison: list[RunRecord]) -> None:
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(terminal(metric_table(summarise(comparison), BRIEF)))
+    assert "…" not in capture.get()
+    assert "±" in capture.get()

@@ -1,0 +1,220 @@
+import dataclasses
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from selfdistill.evaluate.suite import predict, score
+from selfdistill.records import RunRecord
+from selfdistill.report import write_report
+
+Make = Callable[..., RunRecord]
+
+
+class Reader(HTMLParser):
+    """Collects the text, the tags' addresses and the identifiers; complains about tags left open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text, self.links, self.ids, self.tags, self.open = "", [], [], set(), []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        for name, value in attributes:
+            if name in ("src", "href", "xlink:href", "action", "data"):
+                self.links.append(value)
+            if name == "id":
+                self.ids.append(value)
+        if tag not in ("meta", "link", "br", "img"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attributes)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def read(path: Path) -> Reader:
+    reader = Reader()
+    reader.feed(path.read_text())
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+@pytest.fixture(scope="module")
+def page(comparison: list[RunRecord], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(comparison, tmp_path_factory.mktemp("four"), title="Four methods", preface="A preface.")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "figures").iterdir())
+
+
+def test_the_page_stands_alone_and_is_well_formed(page: Path) -> None:
+    reader = read(page)
+    assert page.name == "report.html"
+    assert "script" not in reader.tags
+    assert all(link.startswith(("#", "data:")) for link in reader.links)
+    assert not re.search(r"url\((?!#)|@import", page.read_text())
+    assert len(reader.ids) == len(set(reader.ids))
+    anchors = {link[1:] for link in reader.links if link.startswith("#")}
+    anchors |= set(re.findall(r"url\(#([^)]*)\)", page.read_text()))
+    assert anchors <= set(reader.ids)
+
+
+def test_every_section_is_there(page: Path) -> None:
+    text = read(page).text
+    for words in (
+        "A preface.",
+        "5,000 training images and 1,500 test images (test folder) of 10 classes",
+        "312,474 parameters, trained for 30 epochs from scratch",
+        "4 methods, 3 seeds (0, 1, 2): 12 runs",
+        "raised top-1 accuracy over CrossEntropy()",
+        "Differences to CrossEntropy()",
+        "95 % interval",
+        "over-confident by",
+        "under-confident by",
+        "Best-epoch top-1 (%)",
+        "chosen on the test images, so optimistic",
+        "batch_size: 128",
+        "2.15.0",
+        "10 equal-width bins",
+        "last epoch (30), never of the best one",
+    ):
+        assert words in text, words
+
+
+def test_markdown_says_the_same_with_its_figures_beside_it(page: Path) -> None:
+    html = read(page).text
+    text = (page.parent / "report.md").read_text()
+    figures = re.findall(r"!\[[^]]*\]\((figures/[^)]*)\)", text)
+    assert sorted(figures) == [f"figures/{n}.svg" for n in ("curves", "differences", "reliability", "seeds")]
+    for name in figures:
+        ElementTree.parse(page.parent / name)
+        assert (page.parent / name).stat().st_size < 200_000
+    numbers = re.findall(r"\d+\.\d+ ± \d+\.\d+", text)
+    assert len(numbers) > 30
+    flat = " ".join(html.split())
+    assert all(number in flat for number in numbers)
+    assert "\n\n\n" not in text
+
+
+def test_one_run_has_no_differences(make_record: Make, tmp_path: Path) -> None:
+    text = read(write_report([make_record()], tmp_path, title="One")).text
+    assert "Differences" not in text
+    assert "one seed, so no spread can be given" in text
+    assert names(tmp_path) == ["curves.svg", "reliability.svg"]
+    assert "differences.svg" not in (tmp_path / "report.md").read_text()
+
+
+def test_figures_of_an_earlier_report_do_not_stay(make_record: Make, tmp_path: Path) -> None:
+    write_report([make_record(), make_record("SDDropout()")], tmp_path, title="Two")
+    assert "differences.svg" in names(tmp_path)
+    write_report([make_record()], tmp_path, title="One")
+    assert names(tmp_path) == ["curves.svg", "reliability.svg"]
+
+
+def test_what_users_name_is_escaped(make_record: Make, tmp_path: Path) -> None:
+    evil = "<img src=x onerror=alert(1)>&\"'$x_1$"
+    records = [
+        dataclasses.replace(make_record(method, data_name=evil), device=evil)
+        for method in ("CrossEntropy()", f"Sum({evil})")
+    ]
+    page = write_report(records, tmp_path, title=evil, preface=evil)
+    reader = read(page)
+    assert "img" not in reader.tags
+    assert reader.text.count(evil) >= 6
+    markdown = (tmp_path / "report.md").read_text()
+    outside_code = re.sub(r"```.*?```", "", markdown, flags=re.DOTALL)
+    assert "<img" not in outside_code
+    for path in (tmp_path / "figures").iterdir():
+        ElementTree.parse(path)
+
+
+def test_a_recipe_cannot_end_its_code_block(make_record: Make, tmp_path: Path) -> None:
+    write_report([make_record(recipe={"head": "```\n# pwned"})], tmp_path, title="T")
+    assert (tmp_path / "report.md").read_text().count("```") == 2
+
+
+def test_the_same_records_give_the_same_bytes(comparison: list[RunRecord], page: Path, tmp_path: Path) -> None:
+    # More than a second after the first: a time of day in a file would differ.
+    again = write_report(comparison, tmp_path, title="Four methods", preface="A preface.")
+    assert again.read_bytes() == page.read_bytes()
+    for name in ("report.md", *(f"figures/{name}" for name in names(tmp_path))):
+        assert (tmp_path / name).read_bytes() == (page.parent / name).read_bytes()
+
+
+def test_many_methods_with_long_names(make_record: Make, tmp_path: Path) -> None:
+    names = [f"SDDropout(p=0.5, weight=0.{i}) + LabelSmoothing(eps=0.{i})" for i in range(9)]
+    records = [make_record(name, seed, n=200, epochs=3) for name in names for seed in range(2)]
+    assert names[-1] in read(write_report(records, tmp_path, title="Many")).text
+
+
+def test_two_classes_missing_values_and_one_epoch(make_record: Make, tmp_path: Path) -> None:
+    records = [
+        dataclasses.replace(make_record(m, s, classes=2, epochs=1), best=None)
+        for m in ("CrossEntropy()", "SDDropout()")
+        for s in range(2)
+    ]
+    for record in records:
+        record.log[0].update(test_top1=None, ce=None, loss=None)
+    text = read(write_report(records, tmp_path, title="Two")).text
+    assert "Top-5" not in text
+    assert "Best-epoch top-1 (%)" not in text
+
+
+def test_unequal_runs_are_refused_and_nothing_is_written(make_record: Make, tmp_path: Path) -> None:
+    records = [make_record(), make_record("SDDropout()", epochs=10)]
+    with pytest.raises(ValueError, match=r"recipe\.epochs: 30 and 10"):
+        write_report(records, tmp_path / "out", title="T")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_the_place_of_the_folder(make_record: Make, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(OSError, match="out"):
+        write_report([make_record()], tmp_path / "out", title="T")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_pyplot_is_never_imported() -> None:
+    code = "import sys, selfdistill.report; sys.exit('matplotlib.pyplot' in sys.modules or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_real_digits_trained_for_a_few_steps(make_record: Make, tmp_path: Path) -> None:
+    images, labels = load_digits(return_X_y=True)
+    x, y = torch.tensor(images, dtype=torch.float32) / 16, torch.tensor(labels)
+    records = []
+    for method, steps in (("CrossEntropy()", 80), ("LabelSmoothing()", 4)):
+        for seed in range(3):
+            torch.manual_seed(seed)
+            model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+            optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
+            for _ in range(steps):
+                optimiser.zero_grad()
+                nn.functional.cross_entropy(model(x[:1200]), y[:1200]).backward()
+                optimiser.step()
+            evaluation = score(*predict(model, [(x[1200:], y[1200:])]), train_n=1200, train_top1=0.99)
+            base = make_record(method, seed, epochs=3)
+            records.append(dataclasses.replace(base, evaluation=evaluation.to_dict()))
+    assert records[0].evaluation["top1"] > 0.85
+    assert records[3].evaluation["gap"] < -0.1  # four steps: hardly trained, far from confident
+    text = read(write_report(records, tmp_path, title="Digits")).text
+    assert "LabelSmoothing() lowered it" in text
+    assert f"{100 * statistics.fmean(r.evaluation['top1'] for r in records[:3]):.2f}" in text
