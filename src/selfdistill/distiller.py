@@ -90,13 +90,18 @@ class SelfDistiller(nn.Module):
         self._released = False
         if method.needs.stages and not self.stages:
             raise ValueError(f"{method!r} reads inner stages; pass stages=, the dotted names of the modules")
+        builds = any(type(part).build is not Method.build for part in getattr(method, "parts", [method]))
+        if builds and example_input is None:
+            raise ValueError(f"{method!r} has parameters of its own to size; pass example_input=, a batch of the data")
         if head is not None:
             name = head if isinstance(head, str) else _name_of(model, head)
             self._tap = Tap(eager(model), name, self.stages, method.needs.dropout_at)
         if example_input is not None:
-            self._probe(example_input)
-        elif any(type(part).build is not Method.build for part in getattr(method, "parts", [method])):
-            raise ValueError(f"{method!r} has parameters of its own to size; pass example_input=, a batch of the data")
+            try:
+                self._probe(example_input)
+            except BaseException:
+                self.release()  # nobody will hold this distiller: no hook may stay behind
+                raise
 
     @property
     def head(self) -> str | None:
@@ -226,7 +231,7 @@ def _name_of(model: nn.Module, wanted: nn.Module) -> str:
 
 def _shapes(x: Input) -> tuple[Any, ...]:
     if isinstance(x, Mapping):
-        return tuple((name, value.shape) for name, value in x.items())
+        return tuple((name, value.shape) for name, value in x.items() if isinstance(value, Tensor))
     return tuple(x.shape)
 
 
@@ -235,5 +240,8 @@ def _concatenated(inputs: Sequence[Input]) -> Input:
     if len(inputs) == 1:
         return first
     if isinstance(first, Mapping):
-        return {name: torch.cat([x[name] for x in inputs]) for name in first}  # type: ignore[index]
+        return {
+            name: torch.cat([x[name] for x in inputs]) if isinstance(value, Tensor) else value  # type: ignore[index]
+            for name, value in first.items()
+        }
     return torch.cat([x for x in inputs if isinstance(x, Tensor)])

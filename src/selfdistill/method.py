@@ -225,8 +225,18 @@ class Sum(Method):
         return self._labellers[0].labelled(step) if self._labellers else super().labelled(step)
 
     def terms(self, step: Step) -> dict[str, Term]:
-        """Return the terms of all parts."""
-        return {name: term for part in self.parts for name, term in part.terms(step).items()}
+        """Return the terms of all parts.
+
+        Raises:
+            ValueError: two parts give a term of one name.
+        """
+        joined: dict[str, Term] = {}
+        for part in self.parts:
+            for name, term in part.terms(step).items():
+                if name in joined:
+                    raise ValueError(f"{self!r}: two parts give a term named {name!r}; rename one")
+                joined[name] = term
+        return joined
 
     def build(self, probe: Outputs, model: nn.Module) -> None:
         """Build each part."""

@@ -22,6 +22,9 @@ _PASS_HEAD = "pass head=, the dotted name (or the module) of the classifier laye
 def logits_of(output: Any) -> Tensor:
     """Return the logits in a model's output: a tensor, ``.logits``, ``["logits"]``, or the first of a tuple.
 
+    Raises:
+        ValueError: none of these.
+
     Example:
         >>> import torch
         >>> logits_of((torch.zeros(2, 3), "auxiliary")).shape
@@ -36,7 +39,7 @@ def logits_of(output: Any) -> Tensor:
     elif isinstance(output, tuple | list) and output:
         output = output[0]
     if not isinstance(output, Tensor):
-        raise TypeError(f"the model's output has no logits: it is a {type(output).__name__}")
+        raise ValueError(f"the model's output has no logits: it is a {type(output).__name__}")
     return output
 
 
@@ -48,14 +51,15 @@ def call(model: nn.Module, x: Input) -> Any:
 class FeatureHook:
     """A forward pre-hook that keeps the head's input while armed. An object, not a closure, so that models pickle."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, copies: bool = False) -> None:
         self.armed = False
+        self.copies = copies
         self.features: Tensor | None = None
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """Keep the first argument."""
         if self.armed and args:
-            self.features = args[0]
+            self.features = args[0].clone() if self.copies else args[0]
 
 
 class StageHook:
@@ -84,7 +88,7 @@ class DropoutHook:
         if not self.armed:
             return output
         if not isinstance(output, Tensor):
-            raise TypeError(
+            raise ValueError(
                 f"at={self.place.module!r}: this module returns a {type(output).__name__}, not a tensor to drop out; "
                 "choose a module whose output is one tensor"
             )
@@ -120,15 +124,19 @@ class Tap:
     ) -> None:
         self.head_name = head
         self.head = Head(submodule(model, head, "head"))
-        self.feature_hook = FeatureHook()
+        # A head that starts with an in-place layer (EfficientNet's dropout) would overwrite f(x) after we kept it.
+        works_in_place = any(getattr(module, "inplace", False) for module in self.head.module.modules())
+        self.feature_hook = FeatureHook(copies=works_in_place)
         self.stage_hooks = [StageHook() for _ in stages]
         self.dropout_hook = None if dropout_at is None else DropoutHook(dropout_at)
-        self._handles = [self.head.module.register_forward_pre_hook(self.feature_hook)]
-        for name, hook in zip(stages, self.stage_hooks, strict=True):
-            self._handles.append(submodule(model, name, "stages").register_forward_hook(hook))
+        # Every name is looked up before the first hook: a wrong one leaves the model without any.
+        hooked: list[tuple[nn.Module, StageHook | DropoutHook]] = [
+            (submodule(model, name, "stages"), hook) for name, hook in zip(stages, self.stage_hooks, strict=True)
+        ]
         if dropout_at is not None and self.dropout_hook is not None:
-            module = submodule(model, dropout_at.module, "at")
-            self._handles.append(module.register_forward_hook(self.dropout_hook))
+            hooked.append((submodule(model, dropout_at.module, "at"), self.dropout_hook))
+        self._handles = [self.head.module.register_forward_pre_hook(self.feature_hook)]
+        self._handles += [module.register_forward_hook(hook) for module, hook in hooked]
 
     def outputs(self, model: nn.Module, x: Input, *, drop: bool = False) -> tuple[Outputs, ...]:
         """Pass ``x`` once and return its :class:`Outputs`; with ``drop``, those of clean, u and v.
@@ -167,7 +175,15 @@ class Tap:
                 f"at={dropping.place.module!r}: this module ran {fired} times in one pass; choose one that runs once"
             )
         whole = Outputs(logits, features, self.head, tuple(stage for stage in stages if stage is not None))
-        return split(whole, 3) if dropping is not None else (whole,)
+        if dropping is None:
+            return (whole,)
+        rows = _rows(x)
+        if logits.shape[0] != 3 * rows:
+            raise RuntimeError(
+                f"at={dropping.place.module!r}: the logits do not come from this module's output, batch first; choose "
+                "a module whose output is all that later layers read"
+            )
+        return split(whole, 3, uncut=rows)
 
     def close(self) -> None:
         """Take the hooks off the model."""
@@ -175,16 +191,18 @@ class Tap:
             handle.remove()
 
 
-def split(outputs: Outputs, parts: int) -> tuple[Outputs, ...]:
-    """Cut the outputs of one concatenated pass into equal parts."""
+def split(outputs: Outputs, parts: int, uncut: int | None = None) -> tuple[Outputs, ...]:
+    """Cut the outputs of one concatenated pass into equal parts; what has ``uncut`` rows belongs to each whole."""
     if parts == 1:
         return (outputs,)
-    stages = [stage.chunk(parts) for stage in outputs.stages]
+
+    def cut(tapped: Tensor) -> tuple[Tensor, ...]:
+        return (tapped,) * parts if tapped.shape[0] == uncut else tapped.chunk(parts)
+
+    features, stages = cut(outputs.features), [cut(stage) for stage in outputs.stages]
     return tuple(
-        Outputs(logits, features, outputs.head, tuple(stage[part] for stage in stages))
-        for part, (logits, features) in enumerate(
-            zip(outputs.logits.chunk(parts), outputs.features.chunk(parts), strict=True)
-        )
+        Outputs(logits, features[part], outputs.head, tuple(stage[part] for stage in stages))
+        for part, logits in enumerate(outputs.logits.chunk(parts))
     )
 
 
@@ -252,12 +270,13 @@ def check_dropout(tap: Tap, model: nn.Module, x: Input) -> None:
 
     Raises:
         RuntimeError: they cannot, for example because a skip connection passes the module by.
+        ValueError: the module's output is no tensor.
     """
     try:
         with evaluating(model):
             # Two samples: three copies of a single one would broadcast against it and hide the fault.
-            parts = tap.outputs(_Eager(model), samples(x, 2), drop=True)
-    except RuntimeError as error:
+            tap.outputs(_Eager(model), samples(x, 2), drop=True)
+    except (RuntimeError, ValueError) as error:
         assert tap.dropout_hook is not None
         if str(error).startswith("at="):
             raise
@@ -265,7 +284,6 @@ def check_dropout(tap: Tap, model: nn.Module, x: Input) -> None:
             f"at={tap.dropout_hook.place.module!r}: the layers after it cannot run on clean and dropped copies "
             f"together ({str(error).splitlines()[0]}); choose a module whose output is all that later layers read"
         ) from error
-    assert len({part.logits.shape for part in parts}) == 1
 
 
 def dropout_before(model: nn.Module, head: str, x: Input) -> str | None:
@@ -330,6 +348,11 @@ def samples(x: Input, count: int) -> Input:
             for name, value in x.items()
         }
     return x[:1].repeat(count, *[1] * (x.dim() - 1))
+
+
+def _rows(x: Input) -> int:
+    tensor = next(value for value in x.values() if isinstance(value, Tensor)) if isinstance(x, Mapping) else x
+    return tensor.shape[0]
 
 
 class _Recorder:

@@ -15,7 +15,7 @@ def parse(text: str, kinds: Mapping[str, type[Method]]) -> Method:
     """
     try:
         return _method(ast.parse(text.strip(), mode="eval").body, text, kinds)
-    except SyntaxError as error:
+    except (SyntaxError, RecursionError, MemoryError) as error:  # the last two: nested too deeply for the parser
         raise ValueError(f"{text!r} is no method; write for example 'SDDropout(weight=0.1)'") from error
 
 
@@ -37,6 +37,8 @@ def _call(kind: type[Method], node: ast.Call, text: str) -> Method:
     for keyword in node.keywords:
         if keyword.arg not in accepted:
             raise ValueError(f"{kind.__name__} has no argument {keyword.arg!r}{_nearest(str(keyword.arg), accepted)}")
+    if len({keyword.arg for keyword in node.keywords}) < len(node.keywords):
+        raise ValueError(f"{text!r}: an argument is given twice")
     try:
         positional = [ast.literal_eval(argument) for argument in node.args]
         named = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords}

@@ -1,0 +1,103 @@
+"""Build a classifier by its name: our CIFAR networks, or any of torchvision's or timm's."""
+
+from pathlib import Path
+
+from torch import nn
+
+from selfdistill.models.densenet import CifarDenseNet
+from selfdistill.models.foreign import from_timm, from_torchvision, unknown_model
+from selfdistill.models.parts import check_classes
+from selfdistill.models.resnet import CifarResNet
+from selfdistill.models.weights import load_weights
+
+_RESNETS = {
+    "resnet10_cifar": (1, 1, 1, 1),
+    "resnet18_cifar": (2, 2, 2, 2),
+    "resnet34_cifar": (3, 4, 6, 3),
+}
+_DENSENET = "densenet121_cifar"
+
+
+def build(
+    name: str,
+    classes: int,
+    *,
+    width: int | None = None,
+    features: int | None = None,
+    head_layers: int = 1,
+    weights: str | Path = "none",
+) -> nn.Module:
+    """Build the classifier ``name`` for ``classes`` classes.
+
+    Args:
+        name: one of ``available()``, or ``"torchvision:NAME"`` or ``"timm:NAME"`` with a name of those
+            packages, such as ``"torchvision:resnet18"`` or ``"timm:resnet18.a1_in1k"``.
+        classes: C, at least 2.
+        width: for our networks: channels of the first stage (ResNet, default 64) or the growth rate
+            (DenseNet, default 32), at least 1.
+        features: for our networks: D, the pooled features before the head; by default the last stage's.
+        head_layers: for our networks: fully connected layers of the head, 1 or 2 (Table 13).
+        weights: ``"none"`` starts at random; ``"default"`` downloads the package's own pretrained weights
+            and replaces the head for another class count; otherwise a file (see ``load_weights``).
+
+    Returns:
+        The model; it maps images ``(B, 3, H, W)`` to logits ``(B, C)``. Of GoogLeNet and Inception the
+        auxiliary classifiers are left out: they would train on a label loss that no method sees.
+
+    Raises:
+        ValueError: if the name is unknown, an argument is out of range or belongs to our networks alone, or
+            the weights do not fit.
+        RuntimeError: if the package is not installed or has no pretrained weights of that name.
+        OSError: if the weights cannot be downloaded or read.
+
+    Example:
+        >>> net = build("resnet10_cifar", 10, width=8, features=64)
+        >>> net.fc
+        Linear(in_features=64, out_features=10, bias=True)
+    """
+    check_classes(classes)
+    if weights not in ("none", "default") and not Path(weights).is_file():
+        raise ValueError(f"weights {str(weights)!r} are neither 'none' nor 'default' nor a file that exists")
+    package, _, inner = name.partition(":")
+    if package in ("torchvision", "timm") and inner:
+        if width is not None or features is not None or head_layers != 1:
+            raise ValueError(
+                f"width, features and head_layers apply only to {', '.join(available())}, not to {name!r}: "
+                "leave them out"
+            )
+        make = from_torchvision if package == "torchvision" else from_timm
+        model = make(inner, classes, weights == "default")
+    else:
+        model = _own(name, classes, width, features, head_layers)
+        if weights == "default":
+            raise ValueError(
+                f"weights 'default' do not exist for {name!r}: give 'none' or a file, or take a "
+                '"torchvision:NAME" or "timm:NAME" model'
+            )
+    if weights not in ("none", "default"):
+        load_weights(model, Path(weights), classes)
+    return model
+
+
+def available() -> list[str]:
+    """Return the names of our own networks, sorted.
+
+    Example:
+        >>> available()
+        ['densenet121_cifar', 'resnet10_cifar', 'resnet18_cifar', 'resnet34_cifar']
+    """
+    return sorted([_DENSENET, *_RESNETS])
+
+
+def _own(
+    name: str, classes: int, width: int | None, features: int | None, head_layers: int
+) -> CifarResNet | CifarDenseNet:
+    if name == _DENSENET:
+        growth = 32 if width is None else width
+        return CifarDenseNet(classes, width=growth, features=features, head_layers=head_layers)
+    if name in _RESNETS:
+        channels = 64 if width is None else width
+        return CifarResNet(_RESNETS[name], classes, width=channels, features=features, head_layers=head_layers)
+    listing = "selfdistill.models.available()"
+    others = 'other models are "torchvision:NAME" or "timm:NAME"'
+    raise unknown_model(name, available(), f"{listing}; {others}")

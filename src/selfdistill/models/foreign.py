@@ -1,0 +1,103 @@
+"""Classifiers of torchvision and timm, which are imported on use."""
+
+import difflib
+import warnings
+from collections.abc import Iterable
+
+from torch import nn
+
+
+def from_torchvision(name: str, classes: int, default: bool) -> nn.Module:
+    """Build torchvision's classifier ``name``, with the pretrained weights and a new head if ``default``."""
+    try:
+        from torchvision import models
+    except ModuleNotFoundError as error:
+        raise RuntimeError(f'"torchvision:{name}" needs torchvision: pip install "selfdistill[lab]"') from error
+    known = models.list_models(module=models)
+    if name not in known:
+        raise unknown_model(name, known, "torchvision.models.list_models(module=torchvision.models)", "torchvision:")
+    with warnings.catch_warnings():
+        # GoogLeNet and Inception announce another initialisation to come: nothing a user can act on here.
+        warnings.filterwarnings("ignore", message="The default weight initialization", category=FutureWarning)
+        if not default:
+            options = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
+            model: nn.Module = models.get_model(name, num_classes=classes, **options)
+            return model
+        try:
+            model = models.get_model(name, weights="DEFAULT")
+        except (OSError, RuntimeError) as error:
+            raise _no_download(f"torchvision:{name}", error) from error
+    if isinstance(model, models.Inception3):  # its pretrained form, unlike GoogLeNet's, keeps the classifier
+        model.aux_logits, model.AuxLogits = False, None
+    trained = len(models.get_model_weights(name).DEFAULT.meta["categories"])
+    if trained != classes:
+        _replace_head(model, trained, classes)
+    return model
+
+
+def from_timm(name: str, classes: int, default: bool) -> nn.Module:
+    """Build timm's model ``name``, with the pretrained weights if ``default``; timm fits the head itself."""
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        raise RuntimeError(f'"timm:{name}" needs timm: pip install "selfdistill[lab]"') from error
+    known = [*timm.list_models(), *timm.list_models(include_tags=True)]
+    if name not in known:
+        raise unknown_model(name, known, "timm.list_models(include_tags=True)", "timm:")
+    if not default:
+        model: nn.Module = timm.create_model(name, num_classes=classes)
+        return model
+    if not timm.is_model_pretrained(name):
+        raise RuntimeError(
+            f"weights 'default' do not exist for {'timm:' + name!r}: see timm.list_models(pretrained=True)"
+        )
+    try:
+        model = timm.create_model(name, pretrained=True, num_classes=classes)
+    except Exception as error:  # each of the hub's transports has errors of its own
+        raise _no_download(f"timm:{name}", error) from error
+    return model
+
+
+def unknown_model(name: str, known: Iterable[str], listing: str, prefix: str = "") -> ValueError:
+    """Make the error for a name that is not among the known, with the nearest that is.
+
+    Example:
+        >>> print(unknown_model("resnet_18", ["resnet18", "vgg11"], "list_models()"))
+        unknown model 'resnet_18', did you mean 'resnet18'? All names: list_models()
+    """
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
+    suggestion = f", did you mean {prefix + near[0]!r}?" if near else "."
+    return ValueError(f"unknown model {prefix + name!r}{suggestion} All names: {listing}")
+
+
+def _replace_head(model: nn.Module, trained: int, classes: int) -> None:
+    """Put a new layer in the place of the one with as many outputs as the weights have classes."""
+    heads = {
+        name: module
+        for name, module in model.named_modules()
+        if (isinstance(module, nn.Linear) and module.out_features == trained)
+        or (isinstance(module, nn.Conv2d) and module.out_channels == trained)
+    }
+    if len(heads) != 1:
+        raise RuntimeError(
+            f"{type(model).__name__} has {len(heads)} layers with {trained} outputs, so its head cannot be "
+            f"told: build it with weights='none', or for {trained} classes"
+        )
+    [(name, old)] = heads.items()
+    bias = old.bias is not None
+    if isinstance(old, nn.Linear):
+        new: nn.Module = nn.Linear(old.in_features, classes, bias=bias)
+    else:
+        assert isinstance(old, nn.Conv2d)
+        assert old.kernel_size == (1, 1)
+        new = nn.Conv2d(old.in_channels, classes, kernel_size=1, bias=bias)
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, new)
+
+
+def _no_download(name: str, error: Exception) -> OSError:
+    reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+    return OSError(
+        f"the default weights of {name!r} could not be downloaded ({reason}): connect to the network, "
+        "or give weights as a file or 'none'"
+    )

@@ -1,0 +1,81 @@
+"""The two parts that the CIFAR networks share: the classifier h and the widening before the pooling."""
+
+from torch import nn
+
+
+def classifier(features: int, classes: int, layers: int = 1) -> nn.Module:
+    """Make the head h of one fully connected layer, or of two as in the paper's Table 13.
+
+    Args:
+        features: D, the number of pooled features, at least 1.
+        classes: C, the number of classes, at least 2.
+        layers: 1 for ``Linear(D, C)``; 2 for ``Linear(D, D)``, ReLU, ``Linear(D, C)``.
+
+    Shapes:
+        ``(B, D) -> (B, C)``.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Example:
+        >>> classifier(8, 3, layers=2)
+        Sequential(
+          (0): Linear(in_features=8, out_features=8, bias=True)
+          (1): ReLU()
+          (2): Linear(in_features=8, out_features=3, bias=True)
+        )
+
+    Source: Section 5.3 and Table 13 of the paper, which leave the hidden width open; D is our reading.
+    """
+    check_classes(classes)
+    if layers not in (1, 2):
+        raise ValueError(f"head_layers must be 1 or 2, not {layers}: one fully connected layer, or two")
+    if layers == 1:
+        return nn.Linear(features, classes)
+    return nn.Sequential(nn.Linear(features, features), nn.ReLU(), nn.Linear(features, classes))
+
+
+def widen(channels: int, features: int | None) -> tuple[nn.Module, int]:
+    """Make the 1x1 convolution, BatchNorm and ReLU that give the pooled feature ``features`` units.
+
+    A narrow network has few pooled features, and dropping half of few is costly; this widens them alone.
+
+    Args:
+        channels: channels of the last stage, at least 1.
+        features: D, at least 1; ``None`` keeps the channels and adds nothing.
+
+    Shapes:
+        ``(B, channels, H, W) -> (B, D, H, W)``.
+
+    Returns:
+        The module and D.
+
+    Raises:
+        ValueError: if ``features`` is below 1.
+
+    Example:
+        >>> widen(16, None)
+        (Identity(), 16)
+        >>> module, features = widen(16, 64)
+        >>> module[0], features
+        (Conv2d(16, 64, kernel_size=(1, 1), stride=(1, 1), bias=False), 64)
+    """
+    if features is None:
+        return nn.Identity(), channels
+    if features < 1:
+        raise ValueError(f"features must be at least 1, not {features}; leave it out to keep {channels}")
+    convolution = nn.Conv2d(channels, features, kernel_size=1, bias=False)
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    return nn.Sequential(convolution, nn.BatchNorm2d(features), nn.ReLU(inplace=True)), features
+
+
+def check_width(width: int) -> None:
+    """Refuse a width that is no positive number of channels."""
+    if width < 1:
+        raise ValueError(f"width must be at least 1, not {width}: it is a number of channels")
+
+
+def check_classes(classes: int) -> None:
+    """Refuse fewer than two classes."""
+    if classes < 2:
+        raise ValueError(f"classes must be at least 2, not {classes}: a classifier tells classes apart")

@@ -1,0 +1,136 @@
+"""Read a file of weights into a model, without running what the file says or guessing what it means."""
+
+import pickle
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+_SHOWN = 3  # keys that an error names: enough to see what is wrong on one line
+_PREFIXES = ("module.", "model.", "_orig_mod.")  # DataParallel and DDP, a wrapper's attribute, torch.compile
+
+
+def load_weights(model: nn.Module, path: Path, classes: int) -> None:
+    """Fill ``model`` with the weights of a file; a head of another class count keeps its random start.
+
+    Args:
+        model: the model, built for ``classes``.
+        path: a ``.safetensors`` file, or a ``.pt`` or ``.pth`` file of tensors: a ``state_dict``, or a
+            mapping that holds one as ``"state_dict"`` or ``"model"``. A prefix that all its keys share,
+            ``"module."``, ``"model."`` or ``"_orig_mod."``, is taken off.
+        classes: C, the class count of the model's head.
+
+    Raises:
+        ValueError: if the file is of another kind, damaged, holds more than tensors or does not fit.
+        OSError: if it cannot be read.
+        RuntimeError: if a ``.safetensors`` file is met without the package that reads it.
+
+    Warns:
+        UserWarning: if the head's tensors were left out because their class count is another.
+
+    Example:
+        >>> import tempfile
+        >>> net = nn.Linear(3, 2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "net.pt"
+        ...     torch.save({"state_dict": {"weight": torch.ones(2, 3), "bias": torch.zeros(2)}}, file)
+        ...     load_weights(net, file, classes=2)
+        >>> net(torch.ones(1, 3)).tolist()
+        [[3.0, 3.0]]
+    """
+    state = _without_prefixes(_state_dict(_read(path), path))
+    own = model.state_dict()
+    # Files older than this counter lack it; it is no weight.
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in own]
+    reshaped = [key for key in state if key in own and state[key].shape != own[key].shape]
+    # A head of another class count differs in its first dimension alone, everywhere by the same count.
+    heads = [key for key in reshaped if _differs_in_classes(state[key], own[key], classes)]
+    counts = {state[key].shape[0] for key in heads}
+    if len(counts) > 1:
+        heads = []
+    wrong = [
+        f"{key} {tuple(state[key].shape)} where the model has {tuple(own[key].shape)}"
+        for key in reshaped
+        if key not in heads
+    ]
+    troubles = (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
+    if any(keys for _, keys in troubles):
+        told = "; ".join(f"{name}: {_few(keys)}" for name, keys in troubles if keys)
+        raise ValueError(f"weights {str(path)!r} do not fit this model; {told}; build the model they were saved from")
+    own.update({key: value for key, value in state.items() if key not in heads})
+    model.load_state_dict(own)
+    if heads:
+        warnings.warn(
+            f"weights {str(path)!r} are for {counts.pop()} classes, not {classes}: {_few(heads)} left out, "
+            "so the head starts at random",
+            stacklevel=3,
+        )
+
+
+def _read(path: Path) -> object:
+    """Return what the file holds, tensors and plain containers only."""
+    if path.suffix == ".safetensors":
+        try:
+            from safetensors import SafetensorError
+            from safetensors.torch import load_file
+        except ModuleNotFoundError as error:
+            raise RuntimeError('a .safetensors file needs: pip install "selfdistill[lab]"') from error
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"weights {str(path)!r} are damaged ({_first_line(error)}): copy them again") from error
+    if path.suffix not in (".pt", ".pth"):
+        raise ValueError(f"weights {str(path)!r} are neither a .safetensors nor a .pt or .pth file")
+    with path.open("rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its advice is for who wrote the file; what matters is an error below
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise ValueError(
+                f"weights {str(path)!r} hold more than tensors, or are damaged (nothing in them was run): "
+                "save them again with torch.save(model.state_dict(), FILE)"
+            ) from error
+        except Exception as error:  # a damaged file may fail anywhere in the reader
+            told = f"weights {str(path)!r} are damaged ({_first_line(error)}): copy them again"
+            raise ValueError(told) from error
+
+
+def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
+    """Find the ``state_dict`` in what a file holds."""
+    for name in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+    if not isinstance(content, Mapping):
+        raise ValueError(f"weights {str(path)!r} hold no state_dict but a {type(content).__name__}")
+    strays = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
+    if strays or not content:
+        found = f"entries that are no tensors: {_few(strays)}" if strays else "nothing"
+        raise ValueError(
+            f"weights {str(path)!r} hold {found}; needed is a state_dict, or one under 'state_dict' or 'model'"
+        )
+    return {str(key): value for key, value in content.items()}
+
+
+def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in _PREFIXES * 2:  # twice: "model.module." happens as well
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def _differs_in_classes(loaded: Tensor, own: Tensor, classes: int) -> bool:
+    """Whether two tensors of different shapes differ only by the class count, their first dimension."""
+    return own.ndim > 0 and loaded.ndim > 0 and own.shape[0] == classes and own.shape[1:] == loaded.shape[1:]
+
+
+def _few(keys: Iterable[str]) -> str:
+    keys = list(keys)
+    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+    return ", ".join(keys[:_SHOWN]) + more
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
