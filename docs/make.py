@@ -1,0 +1,71 @@
+"""Write every table and figure of the docs from the committed records; a test compares the two.
+
+    uv run python docs/make.py
+"""
+
+import sys
+from pathlib import Path
+
+from selfdistill.records import RunRecord, summarise
+from selfdistill.report import markdown, metric_table, write_report
+from selfdistill.report.tables import QUALITY
+
+DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS / "studies"))
+
+import sign_flip  # noqa: E402  (a script beside this one)
+from when_it_helps import SETTINGS  # noqa: E402
+
+COMPARISONS = {"cifar100_20x100": "CIFAR-100, 20 classes x 100 images: four methods"}
+"""Folders of docs/results whose records make a report of their own, and its heading."""
+
+HEADLINE = "cifar100_20x100"
+"""The comparison at the top of the README."""
+
+
+def pages(out: Path) -> dict[Path, str]:
+    """Write the reports and figures below ``out`` and return the text of README.md and docs/when_it_helps.md."""
+    for name, title in COMPARISONS.items():
+        write_report(records_of(name), out / "docs" / "results" / name, title=title)
+        (out / "docs" / "results" / name / "report.html").unlink()  # the Markdown is what a repository shows
+    study = {name: records_of(f"when_it_helps/{name}") for name in SETTINGS}
+    sign_flip.write_figure(study, out / "docs" / "results" / "when_it_helps" / "sign_flip.svg")
+    texts = {
+        DOCS.parent / "README.md": {"headline": headline(records_of(HEADLINE))},
+        DOCS / "when_it_helps.md": {"settings": sign_flip.settings_table(study), "says": sign_flip.findings(study)},
+    }
+    return {path: filled(path.read_text(), blocks) for path, blocks in texts.items()}
+
+
+def records_of(name: str) -> list[RunRecord]:
+    """Return the records of a folder below docs/results, cross-entropy first."""
+    found = [RunRecord.load(path) for path in sorted((DOCS / "results" / name).glob("*.json"))]
+    return sorted(found, key=lambda record: (record.method != "CrossEntropy()", record.method, record.seed))
+
+
+def headline(records: list[RunRecord]) -> str:
+    """Return the README's table and what it was measured on."""
+    summary, first = summarise(records), records[0]
+    shown = [column for column in QUALITY if column.metric in ("top1", "nll", "ece", "gap")]
+    return (
+        f"{markdown(metric_table(summary, shown))}\n\n"
+        f"Mean ± sd of {summary.statistics[first.method, 'top1'].n} seeds, last epoch: {first.data['name']}, "
+        f"{first.data['classes']} classes, {first.data['train_n']:,} training and {first.evaluation['n']:,} test images; "
+        f"{first.recipe['model']} of {first.parameters:,} parameters, {first.epochs} epochs on {first.threads} CPU "
+        f"thread(s). Gap is mean confidence minus accuracy: + over-confident, − under-confident. "
+        f"[All of it](docs/results/{HEADLINE}/report.md)."
+    )
+
+
+def filled(text: str, blocks: dict[str, str]) -> str:
+    """Replace what stands between ``<!-- NAME -->`` and ``<!-- end NAME -->``."""
+    for name, block in blocks.items():
+        before, rest = text.split(f"<!-- {name} -->\n")
+        after = rest.split(f"<!-- end {name} -->")[1]
+        text = f"{before}<!-- {name} -->\n{block}\n<!-- end {name} -->{after}"
+    return text
+
+
+if __name__ == "__main__":
+    for path, text in pages(DOCS.parent).items():
+        path.write_text(text)

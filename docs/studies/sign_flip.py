@@ -1,0 +1,113 @@
+"""The figure and the table of "When it helps": each setting's difference to cross-entropy beside that one's own gap."""
+
+from functools import partial
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import FigureBase
+from selfdistill.records import Difference, RunRecord, Summary, summarise, write_atomically
+from selfdistill.report.style import GRID, INK, MUTED, Panel, colour, grid_svg, marker, panel_svg, plain
+from selfdistill.report.tables import Table, markdown
+from when_it_helps import SETTINGS
+
+Study = dict[str, list[RunRecord]]
+BASELINE = "CrossEntropy()"
+SHOWN = ("SDDropout(weight=0.1)", "SDDropout()")
+SCALE = {"top1": 100, "ece": 1}
+LABEL = {"top1": "Top-1, points", "ece": "ECE"}
+
+
+def settings_table(study: Study) -> str:
+    """One row a setting and method: cross-entropy's own accuracy and gap, and the paired differences to it."""
+    rows = []
+    for name, records in study.items():
+        summary = summarise(records)
+        base = f"{_mean(summary, BASELINE, 'top1'):.1%} ({_mean(summary, BASELINE, 'gap'):+.3f})"
+        for at, method in enumerate(summary.methods[1:]):
+            top1, ece = (summary.differences[method, metric] for metric in ("top1", "ece"))
+            rows.append(
+                (
+                    SETTINGS[name].title if at == 0 else "",
+                    base if at == 0 else "",
+                    method,
+                    _interval(top1, "top1"),
+                    _interval(ece, "ece"),
+                    f"{_mean(summary, method, 'gap'):+.3f}",
+                    str(top1.n),
+                )
+            )
+    headings = ("Setting", "Cross-entropy: top-1 (gap)", "Method", "Δ top-1, points", "Δ ECE", "its gap", "Seeds")
+    return markdown(Table(headings, tuple(rows)))
+
+
+def findings(study: Study) -> str:
+    """Say in how many settings each weight raised or lowered accuracy and ECE, by the 95 % intervals."""
+    lines = []
+    for method in SHOWN:
+        by_metric = {
+            metric: [summary.differences[method, metric].effect for summary in map(summarise, study.values())]
+            for metric in ("top1", "ece")
+        }
+        said = [
+            f"{what} better in {effects.count('better')}, worse in {effects.count('worse')}, "
+            f"undecided in {effects.count('unclear')}"
+            for what, effects in (("accuracy", by_metric["top1"]), ("ECE", by_metric["ece"]))
+        ]
+        lines.append(f"- `{method}`, {len(study)} settings: {'; '.join(said)}.")
+    return "\n".join(lines)
+
+
+def write_figure(study: Study, path: Path) -> None:
+    """Write the two panels as one SVG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    panels = [
+        Panel(f"flip-{metric}", f"Difference in {metric} against cross-entropy's gap", partial(_draw, study, metric), 4.6, 3.6)
+        for metric in ("ece", "top1")
+    ]
+    write_atomically(path, grid_svg(panels, [panel_svg(panel) for panel in panels], columns=2))
+
+
+def _draw(study: Study, metric: str, figure: FigureBase) -> None:
+    axes: Axes = figure.subplots()
+    plain(axes)
+    for at, method in enumerate(SHOWN, start=1):
+        for name, records in study.items():
+            summary = summarise(records)
+            difference, gap = summary.differences[method, metric], _mean(summary, BASELINE, "gap")
+            assert difference.mean is not None
+            assert difference.low is not None
+            assert difference.high is not None
+            axes.plot(
+                [gap, gap],
+                [SCALE[metric] * difference.low, SCALE[metric] * difference.high],
+                color=colour(at),
+                linewidth=1,
+                alpha=0.6,
+            )
+            axes.plot(
+                gap,
+                SCALE[metric] * difference.mean,
+                marker(at),
+                color=colour(at),
+                markersize=6,
+                fillstyle="none" if name.startswith("digits") else "full",
+                label=method if name == next(iter(study)) else None,
+            )
+    axes.axhline(0, color=INK, linewidth=1, linestyle="--")
+    axes.axvline(0, color=GRID, linewidth=1)
+    axes.set_xlabel("cross-entropy's own gap (+ over-confident)", color=MUTED)
+    better = "below 0 is better" if metric == "ece" else "above 0 is better"
+    axes.set_title(f"Difference in {LABEL[metric]}: {better}", loc="left", color=INK)
+    axes.legend(frameon=False, labelcolor=INK)
+
+
+def _mean(summary: Summary, method: str, metric: str) -> float:
+    return summary.statistics[method, metric].mean
+
+
+def _interval(difference: Difference, metric: str) -> str:
+    digits = 1 if metric == "top1" else 3
+    mean, low, high = (
+        f"{SCALE[metric] * value:+.{digits}f}" for value in (difference.mean, difference.low, difference.high) if value is not None
+    )
+    return f"{mean} ({low} to {high})"

@@ -1,0 +1,165 @@
+"""How long will it take? Measure some steps, estimate, and fit the epochs to a budget."""
+
+import re
+import time
+from dataclasses import dataclass, replace
+from itertools import count, islice
+
+import torch
+
+from selfdistill.data import ImageData, eval_batches
+from selfdistill.evaluate.suite import evaluation_mode
+from selfdistill.train import random_state
+from selfdistill.train.progress import clock
+from selfdistill.train.recipe import Recipe
+from selfdistill.train.run import machine
+from selfdistill.train.session import Session, assemble, make_fabric
+
+WARMUP_STEPS = 3
+_EVAL_BATCHES = 2
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What was measured of a recipe on this machine.
+
+    Attributes:
+        step: seconds of one optimiser step.
+        steps: optimiser steps of an epoch.
+        evaluation: seconds to measure the test accuracy once.
+        final: seconds of the evaluation at the end, of training and test images.
+        eval_every: test accuracy is measured every so many epochs.
+    """
+
+    step: float
+    steps: int
+    evaluation: float
+    final: float
+    eval_every: int
+
+    @property
+    def epoch(self) -> float:
+        """Seconds of an epoch, with its share of the evaluations."""
+        return self.step * self.steps + self.evaluation / self.eval_every
+
+    def run(self, epochs: int) -> float:
+        """Return the seconds of a whole run."""
+        return self.epoch * epochs + self.final
+
+
+def measure_step_seconds(
+    recipe: Recipe, data: ImageData, steps: int = 20, *, devices: int = 1, accelerator: str = "auto"
+) -> Timing:
+    """Take some steps of a run and throw them away; files and random states are as before.
+
+    Args:
+        recipe: what would be run; what it leaves open is filled in.
+        data: on what.
+        steps: how many are measured, after a few to warm up.
+        devices: what would be run on; one of them is measured, with its share of each step.
+        accelerator: as for ``train``.
+    """
+    with random_state.preserved(), machine(recipe.threads):
+        recipe = recipe.resolve(data)
+        share = -(-(recipe.batch_size or 1) // devices)
+        share += -share % recipe.accumulate
+        fabric = make_fabric(recipe, accelerator=accelerator)
+        session = assemble(replace(recipe, batch_size=share), data, fabric)
+        whole = -(-len(data.train) // (recipe.batch_size or 1))
+        evaluation = _image_seconds(session)
+        return Timing(
+            step=_step_seconds(session, steps),
+            steps=whole,
+            evaluation=evaluation * len(data.test),
+            final=evaluation * (len(data.test) + min(len(data.train), 10_000)),
+            eval_every=recipe.eval_every,
+        )
+
+
+def epochs_for_budget(seconds: float, timings: list[Timing]) -> int:
+    """Return how many epochs each of several runs may have so that all of them take so long, one after the other.
+
+    Args:
+        seconds: for all runs together.
+        timings: one a run.
+
+    Raises:
+        ValueError: not even one epoch each.
+
+    Example:
+        >>> epochs_for_budget(100, [Timing(step=0.1, steps=90, evaluation=1, final=5, eval_every=1)] * 2)
+        4
+    """
+    fixed, epoch = sum(timing.final for timing in timings), sum(timing.epoch for timing in timings)
+    epochs = int((seconds - fixed) / epoch)
+    if epochs < 1:
+        raise ValueError(
+            f"--budget {clock(seconds)} is too short: one epoch of {len(timings)} run(s) takes about "
+            f"{clock(fixed + epoch)}; take fewer images (--per-class), a narrower model (--width) or fewer runs"
+        )
+    return epochs
+
+
+def estimate(timings: list[Timing], epochs: int) -> str:
+    """Return a line that says how long some runs will take, one after the other.
+
+    Example:
+        >>> estimate([Timing(step=0.1, steps=90, evaluation=1, final=5, eval_every=1)] * 3, epochs=20)
+        'about 10:15 for 3 runs of 20 epochs (0:10 an epoch)'
+    """
+    total = sum(timing.run(epochs) for timing in timings)
+    mean = sum(timing.epoch for timing in timings) / len(timings)
+    runs = "1 run" if len(timings) == 1 else f"{len(timings)} runs"
+    return f"about {clock(total)} for {runs} of {epochs} epochs ({clock(mean)} an epoch)"
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of a duration such as ``90s``, ``60m``, ``1h30m`` or ``1.5h``.
+
+    Raises:
+        ValueError: it is no duration, or zero.
+
+    Example:
+        >>> parse_duration("1h30m"), parse_duration("90s")
+        (5400.0, 90.0)
+    """
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([hms])", text.lower())
+    spelled = re.fullmatch(r"\s*(\d+(\.\d+)?\s*h)?\s*(\d+(\.\d+)?\s*m)?\s*(\d+(\.\d+)?\s*s)?\s*", text.lower())
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if not spelled or seconds <= 0:
+        raise ValueError(f"--budget must be a duration such as 90s, 60m or 1h30m, not {text!r}")
+    return seconds
+
+
+def _step_seconds(session: Session, steps: int) -> float:
+    session.distiller.train()
+    batches = (batch for epoch in count() for batch in session.loader.epoch(epoch))
+    for batch in islice(batches, WARMUP_STEPS):
+        session.step(batch, 0)
+    _wait(session)
+    started = time.perf_counter()
+    for batch in islice(batches, steps):
+        session.step(batch, 0)
+    _wait(session)
+    return (time.perf_counter() - started) / steps
+
+
+def _image_seconds(session: Session) -> float:
+    """Return the seconds to score one test image."""
+    data, model = session.data, session.distiller.model
+    batches = eval_batches(
+        data.test, data, batch_size=session.eval_batch_size, device=session.device, workers=session.workers
+    )
+    images, started = 0, time.perf_counter()
+    with evaluation_mode(model), torch.inference_mode(), session.fabric.autocast():
+        for x, y in islice(batches, _EVAL_BATCHES):
+            model(x)
+            images += len(y)
+    _wait(session)
+    return (time.perf_counter() - started) / images
+
+
+def _wait(session: Session) -> None:
+    if session.device.type == "cuda":
+        torch.cuda.synchronize(session.device)

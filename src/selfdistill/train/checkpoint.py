@@ -1,0 +1,126 @@
+"""Checkpoints: atomic, checksummed, the last two, and loaded without ever running code."""
+
+import hashlib
+import io
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from selfdistill.train.files import remove_leftovers, write_atomically
+
+KEEP = 2
+_NAME = re.compile(r"epoch-\d{5}-step-\d{7}\.pt")
+
+
+class Checkpoints:
+    """The checkpoints of one run: ``epoch-00012-step-0000000.pt`` and a ``.sha256`` beside each.
+
+    Args:
+        folder: where they are; made when the first is saved.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._saved: str | None = None
+
+    def save(self, epoch: int, step: int, payload: dict[str, Any]) -> Path:
+        """Write the state after ``epoch`` whole epochs and ``step`` steps, and drop all but the last two.
+
+        Args:
+            epoch: epochs done.
+            step: optimiser steps done of the next epoch.
+            payload: numbers, texts, lists, dictionaries and tensors only.
+
+        Raises:
+            OSError: it cannot be written; the ones before are untouched.
+        """
+        path = self.folder / f"epoch-{epoch:05}-step-{step:07}.pt"
+        if path.name == self._saved:  # the same state, already on the disk
+            return path
+        buffer = io.BytesIO()
+        torch.save(payload, buffer)
+        data = buffer.getvalue()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # The checksum comes first: a checkpoint without one cannot appear, a checksum without one is harmless.
+        try:
+            write_atomically(_checksum_of(path), f"{hashlib.sha256(data).hexdigest()}  {path.name}\n".encode())
+            write_atomically(path, data)
+        except OSError as error:
+            if not path.exists():
+                _checksum_of(path).unlink(missing_ok=True)
+            kept = "the checkpoints before it are kept" if self.paths() else "no checkpoint was written yet"
+            raise OSError(f"{error}; {kept}: make room and run the same command again") from None
+        self._saved = path.name
+        self._prune()
+        return path
+
+    def paths(self) -> list[Path]:
+        """Return the checkpoints that are there, newest first."""
+        if not self.folder.is_dir():
+            return []
+        return sorted((path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)), reverse=True)
+
+    def newest(self) -> tuple[Path, dict[str, Any]] | None:
+        """Return the newest checkpoint that is whole, or None; each damaged one is named in a warning."""
+        remove_leftovers(self.folder)
+        for path in self.paths():
+            try:
+                payload = _load(path)
+            except ValueError as error:
+                warnings.warn(f"checkpoint {path} is not used: {error}", stacklevel=2)
+            else:
+                self._saved = path.name
+                return path, payload
+        return None
+
+    def _prune(self) -> None:
+        for path in self.paths()[KEEP:]:
+            path.unlink()
+            _checksum_of(path).unlink(missing_ok=True)
+        for checksum in self.folder.glob("*.pt.sha256"):
+            if not checksum.with_suffix("").exists():
+                checksum.unlink()
+
+
+def _checksum_of(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _load(path: Path) -> dict[str, Any]:
+    data = path.read_bytes()
+    try:
+        wanted = _checksum_of(path).read_text(encoding="ascii").split()[0]
+    except (OSError, IndexError, UnicodeDecodeError):
+        raise ValueError("its checksum file is missing or damaged") from None
+    if hashlib.sha256(data).hexdigest() != wanted:
+        raise ValueError("it is damaged (its checksum differs)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own on odd pickles: the line below says it
+            payload = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception:  # whatever a file made by somebody else brings it to
+        raise ValueError("it holds more than numbers and tensors, or is no checkpoint; nothing in it was run") from None
+    if not isinstance(payload, dict):
+        raise ValueError("it is no checkpoint of a run")
+    return payload
+
+
+def load_into(module: torch.nn.Module, state: dict[str, Any], path: Path) -> None:
+    """Load a ``state_dict`` whose names and shapes must be the module's own.
+
+    Raises:
+        ValueError: the checkpoint is of another model; one line names the first difference.
+    """
+    own = module.state_dict()
+    remedy = "it belongs to another model; choose another --out"
+    for name in sorted(own.keys() ^ state.keys()):
+        raise ValueError(f"checkpoint {path}: {name!r} is only {'there' if name in state else 'here'}; {remedy}")
+    for name, here in own.items():
+        there = state[name]
+        if isinstance(here, torch.Tensor) and isinstance(there, torch.Tensor) and here.shape != there.shape:
+            shapes = f"{tuple(there.shape)} there and {tuple(here.shape)} here"
+            raise ValueError(f"checkpoint {path}: {name!r} is {shapes}; {remedy}")
+    module.load_state_dict(state)

@@ -1,0 +1,118 @@
+"""What a finished run leaves to be used: the bare student, and enough about it to build it again."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import nn
+
+from selfdistill import __version__
+from selfdistill.data import ImageData
+from selfdistill.models import build
+from selfdistill.train.files import write_atomically
+from selfdistill.train.recipe import Recipe
+
+_KEYS = ("model", "width", "features", "head_layers", "classes", "image_size", "mean", "std")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A trained model and how to feed it.
+
+    Attributes:
+        model: in evaluation mode, on the CPU; images ``(B, 3, S, S)`` to logits ``(B, C)``.
+        classes: the classes' names, in the order of the logits.
+        image_size: S, the side of an image in pixels.
+        mean: per channel; an input is ``(pixels / 255 - mean) / std``.
+        std: per channel.
+    """
+
+    model: nn.Module
+    classes: tuple[str, ...]
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write a model's ``state_dict`` as safetensors, atomically, under the model's own names."""
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    write_atomically(path, save(tensors))
+
+
+def save_model(model: nn.Module, recipe: Recipe, data: ImageData, run: Path) -> None:
+    """Write ``model.safetensors`` and ``model.json`` into a run folder."""
+    save_weights(model, run / "model.safetensors")
+    description = {
+        "model": recipe.model,
+        "width": recipe.width,
+        "features": recipe.features,
+        "head_layers": recipe.head_layers,
+        "classes": list(data.classes),
+        "image_size": data.image_size,
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "selfdistill": __version__,
+    }
+    text = json.dumps(description, indent=1, ensure_ascii=False) + "\n"
+    write_atomically(run / "model.json", text.encode())
+
+
+def load(run: str | Path) -> nn.Module:
+    """Load a run's trained model, in evaluation mode on the CPU.
+
+    Args:
+        run: the run's folder.
+
+    Raises:
+        ValueError: the folder holds no finished run, or its files are damaged or do not fit each other.
+    """
+    return load_run(run).model
+
+
+def load_run(run: str | Path) -> LoadedModel:
+    """Load a run's trained model with its classes and its normalisation.
+
+    Args:
+        run: the run's folder.
+
+    Raises:
+        ValueError: the folder holds no finished run, or its files are damaged or do not fit each other.
+    """
+    run = Path(run)
+    known = _description(run)
+    model = build(
+        known["model"],
+        len(known["classes"]),
+        width=known["width"],
+        features=known["features"],
+        head_layers=known["head_layers"],
+    )
+    weights = run / "model.safetensors"
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(weights)
+        model.load_state_dict(tensors)
+    except FileNotFoundError:
+        raise ValueError(f"{weights} is missing: run the training again to its end") from None
+    except Exception as error:  # safetensors raises a bare Exception subclass for a damaged file
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{weights} does not fit {run / 'model.json'}: {reason}") from None
+    return LoadedModel(
+        model.eval(), tuple(known["classes"]), known["image_size"], tuple(known["mean"]), tuple(known["std"])
+    )
+
+
+def _description(run: Path) -> dict[str, Any]:
+    path = run / "model.json"
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"{run} holds no finished run: there is no {path.name} in it") from None
+    except ValueError:
+        raise ValueError(f"{path} is damaged: run the training again to its end") from None
+    if not isinstance(known, dict) or not set(_KEYS) <= known.keys():
+        raise ValueError(f"{path} does not describe a model of selfdistill")
+    return known

@@ -1,0 +1,89 @@
+"""The run folder: whose it is, who works in it, and its plain files."""
+
+import csv
+import fcntl
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from selfdistill.train.files import remove_leftovers, write_atomically
+from selfdistill.train.recipe import Recipe
+from selfdistill.train.state import Row
+
+
+class RunFolder:
+    """``runs/<name>/``: recipe, log, checkpoints, model, and the record when the run is finished.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.recipe = path / "recipe.yaml"
+        self.log = path / "log.csv"
+        self.checkpoints = path / "checkpoints"
+        self.result = path / "result.json"
+
+    def finished(self) -> bool:
+        """Return whether the run's record is there: it is written last."""
+        return self.result.is_file()
+
+    def check(self, recipe: Recipe) -> None:
+        """Refuse a folder of another recipe.
+
+        Raises:
+            ValueError: names the differing fields.
+        """
+        if self.recipe.is_file() and (differing := recipe.differences(Recipe.from_yaml(self.recipe))):
+            raise ValueError(
+                f"{self.path} belongs to another recipe: {', '.join(differing)}; choose another --out, or delete it"
+            )
+
+    @contextmanager
+    def opened(self, recipe: Recipe) -> Iterator[None]:
+        """Make the folder, check that it is this recipe's, write ``recipe.yaml``, and keep other processes out.
+
+        Raises:
+            OSError: it cannot be made or written.
+            ValueError: it belongs to another recipe.
+            RuntimeError: another process trains in it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise OSError(f"{self.path} is a file, not a folder: choose another --out") from None
+        except OSError as error:
+            raise OSError(
+                f"the run folder {self.path} cannot be made: {error.strerror}; choose another --out"
+            ) from None
+        self.check(recipe)
+        with self._locked():
+            remove_leftovers(self.path)
+            if not self.recipe.is_file():
+                write_atomically(self.recipe, recipe.to_yaml().encode())
+            yield
+
+    def write_log(self, rows: Sequence[Row]) -> None:
+        """Write ``log.csv`` anew: a header, then a row an epoch; what was not measured is empty."""
+        text = io.StringIO()
+        if rows:
+            writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        write_atomically(self.log, text.getvalue().encode())
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        # A record lock: it goes with the process, also when that is killed, and its workers do not inherit it.
+        try:
+            lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise OSError(f"cannot write in {self.path}: {error.strerror}; choose another --out") from None
+        with lock:
+            try:
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RuntimeError(f"another process is training in {self.path}; wait for it or stop it") from None
+            yield

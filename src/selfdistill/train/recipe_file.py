@@ -1,0 +1,132 @@
+"""A flat dataclass as a YAML file: checked types, the nearest right key, a comment on each line. No torch here."""
+
+import difflib
+import re
+import types
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+if TYPE_CHECKING:
+    from selfdistill.train.recipe import Recipe
+
+NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+def option(name: str) -> str:
+    """Return a field's spelling on the command line: ``batch_size`` -> ``--batch-size``.
+
+    Example:
+        >>> option("batch_size")
+        '--batch-size'
+    """
+    return "--" + name.replace("_", "-")
+
+
+def hints(cls: type) -> dict[str, Any]:
+    """Return the type of each field."""
+    return get_type_hints(cls)
+
+
+def convert(name: str, value: object, hint: Any) -> Any:
+    """Return ``value`` as the field's type, or say what is wanted.
+
+    Args:
+        name: the field's name, for the message.
+        value: what was given.
+        hint: bool, int, float, str, a ``Literal``, ``tuple[X, ...]``, or one of these ``| None``.
+
+    Raises:
+        ValueError: the value is of another type.
+
+    Example:
+        >>> convert("lr", "1e-4", float), convert("milestones", [0.5], tuple[float, ...])
+        (0.0001, (0.5,))
+    """
+    try:
+        return _convert(value, hint)
+    except TypeError:
+        raise ValueError(f"{option(name)} must be {_wanted(hint)}, not {value!r}") from None
+
+
+def _convert(value: object, hint: Any) -> Any:
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        inner = next(option for option in get_args(hint) if option is not type(None))
+        return None if value is None else _convert(value, inner)
+    if origin is Literal:
+        if value in get_args(hint):
+            return value
+        raise TypeError
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise TypeError
+        return tuple(_convert(item, get_args(hint)[0]) for item in value)
+    if hint is float:
+        return _number(value)
+    if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    raise TypeError
+
+
+def _number(value: object) -> float:
+    # YAML 1.1 reads 1e-4 (no dot) as a text, so a text that spells a number is one.
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError
+    try:
+        number = float(value)
+    except ValueError:
+        raise TypeError from None
+    if number - number != 0:  # inf and nan
+        raise TypeError
+    return number
+
+
+def _wanted(hint: Any) -> str:
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        inner = next(option for option in get_args(hint) if option is not type(None))
+        return f"{_wanted(inner)} or null"
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, get_args(hint)))
+    if origin is tuple:
+        return f"a list of {NAMES[get_args(hint)[0]].removeprefix('a ').removeprefix('whole ')}s"
+    return NAMES[hint]
+
+
+def read(path: Path, known: list[str]) -> dict[str, Any]:
+    """Read a flat YAML mapping whose keys are all known.
+
+    Raises:
+        ValueError: it is no YAML, no mapping, or has a key that is not known.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: not a YAML file ({reason})") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: a recipe is lines of 'name: value', such as 'epochs: 200'")
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(str(key).lower().replace("-", "_"), known, n=1, cutoff=0.0)[0]
+            raise ValueError(f"{path}: unknown key {key!r}; did you mean {near!r}?")
+    return values
+
+
+def dump(recipe: "Recipe") -> str:
+    """Return ``name: value  # comment`` for each field, the comments from the class's docstring."""
+    comments = dict(re.findall(r"^ {8}(\w+): (.+)$", type(recipe).__doc__ or "", flags=re.MULTILINE))
+    lines = []
+    for field in fields(recipe):
+        value = getattr(recipe, field.name)
+        plain = list(value) if isinstance(value, tuple) else value
+        flow = yaml.safe_dump([plain], default_flow_style=True, width=float("inf"), allow_unicode=True).strip()[1:-1]
+        text = f"{field.name}: {flow}"
+        comment = comments.get(field.name)
+        lines.append(f"{text}  # {comment}" if comment else text)
+    return "\n".join(lines) + "\n"

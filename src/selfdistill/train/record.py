@@ -1,0 +1,96 @@
+"""From a trained session to the run's record."""
+
+import platform
+import statistics
+import subprocess
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from selfdistill.evaluate.suite import Evaluation
+from selfdistill.records import SCHEMA, RunRecord, recipe_hash
+from selfdistill.train.session import Session
+from selfdistill.train.state import Row, State
+
+_PACKAGES = ("selfdistill", "torch", "torchvision", "lightning", "numpy")
+
+
+def make_record(name: str, session: Session, state: State, evaluation: Evaluation, seconds: float) -> RunRecord:
+    """Return the record of a finished run.
+
+    Args:
+        name: what the run is called.
+        session: trained.
+        state: at its end.
+        evaluation: of the last epoch.
+        seconds: that the evaluation took.
+    """
+    recipe = _plain(asdict(session.recipe))
+    data, device = session.data, session.device
+    of_model = sum(parameter.numel() for parameter in session.distiller.model.parameters())
+    of_all = sum(parameter.numel() for parameter in session.distiller.parameters())
+    on_gpu = device.type == "cuda"
+    return RunRecord(
+        schema=SCHEMA,
+        name=name,
+        method=session.recipe.method,
+        seed=session.recipe.seed,
+        recipe=recipe,
+        recipe_hash=recipe_hash(recipe),
+        data={
+            "name": data.name,
+            "classes": len(data.classes),
+            "train_n": len(data.train),
+            "test_n": len(data.test),
+            "test_is": data.test_is,
+            "skipped": len(data.skipped),
+        },
+        epochs=state.epoch,
+        policy="last epoch",
+        evaluation=evaluation.to_dict(),
+        best=_best(state.rows),
+        log=[dict(row) for row in state.rows],
+        seconds=state.total_seconds + seconds,
+        seconds_per_epoch=_median(state.rows, "seconds"),
+        images_per_second=_median(state.rows, "images_per_second"),
+        parameters=of_model,
+        extra_parameters=of_all - of_model,
+        peak_memory_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else None,
+        device=torch.cuda.get_device_name(device) if on_gpu else f"cpu ({platform.machine()})",
+        threads=torch.get_num_threads(),
+        versions={"python": platform.python_version()} | {package: version(package) for package in _PACKAGES},
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        commit=_commit(),
+    )
+
+
+def _best(rows: list[Row]) -> dict[str, Any]:
+    measured = [(row["test_top1"], row["epoch"]) for row in rows if row["test_top1"] is not None]
+    top1, epoch = max(measured, key=lambda pair: pair[0] or 0.0)
+    return {"epoch": epoch, "top1": top1, "policy": "best epoch on the test images (optimistic)"}
+
+
+def _median(rows: list[Row], name: str) -> float:
+    return statistics.median(float(row[name] or 0.0) for row in rows)
+
+
+def _plain(recipe: dict[str, Any]) -> dict[str, Any]:
+    """As it comes back from JSON: lists in the place of tuples."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in recipe.items()}
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout that this code runs from, or None for an installed package."""
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists() or not (root / "src" / "selfdistill").is_dir():
+        return None
+    try:
+        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()

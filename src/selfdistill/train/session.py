@@ -1,0 +1,179 @@
+"""What one optimiser step needs, put together from a recipe; and the step itself."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
+
+from selfdistill.data import ImageData, TrainLoader
+from selfdistill.data.decode import cpu_count
+from selfdistill.distiller import SelfDistiller, StepOutput
+from selfdistill.method import Batch
+from selfdistill.methods import parse_method
+from selfdistill.models import build
+from selfdistill.train import random_state
+from selfdistill.train.recipe import SMALL, Recipe
+from selfdistill.train.schedule import learning_rate
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+    from lightning.fabric.wrappers import _FabricModule
+
+_PATIENCE = timedelta(hours=6)  # the other ranks wait while rank 0 evaluates
+
+
+@dataclass(frozen=True)
+class Session:
+    """A training, ready for its first step.
+
+    Attributes:
+        recipe: resolved.
+        data: what is trained on.
+        fabric: devices, processes, precision.
+        distiller: the distiller itself, whose state is saved.
+        module: the distiller as it is called: compiled, wrapped by DDP and by the precision.
+        optimizer: SGD over all of the distiller's parameters.
+        loader: this process's batches.
+        workers: processes that decode image files.
+    """
+
+    recipe: Recipe
+    data: ImageData
+    fabric: "Fabric"
+    distiller: SelfDistiller
+    module: "_FabricModule"
+    optimizer: torch.optim.Optimizer
+    loader: TrainLoader
+    workers: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.fabric.device
+
+    @property
+    def eval_batch_size(self) -> int:
+        """Images of one pass without gradients."""
+        return 512 if self.data.image_size <= SMALL else 64
+
+    def rate(self, position: int) -> float:
+        """Return the learning rate of the optimiser step that follows ``position`` steps of the whole run."""
+        recipe = self.recipe
+        assert recipe.lr is not None
+        return learning_rate(
+            position / self.loader.steps,
+            epochs=recipe.epochs,
+            lr=recipe.lr,
+            schedule=recipe.schedule,
+            milestones=recipe.milestones,
+            gamma=recipe.gamma,
+            warmup_epochs=recipe.warmup_epochs,
+        )
+
+    def step(self, batches: tuple[Batch, ...], position: int) -> list[StepOutput]:
+        """Take one optimiser step: a pass for each batch, each weighted by its share of the images.
+
+        Args:
+            batches: this process's passes of the step.
+            position: optimiser steps of the whole run before this one.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(position)
+        self.distiller.progress.fill_(position / (self.recipe.epochs * self.loader.steps))
+        images = sum(len(batch.y) for batch in batches)
+        outputs: list[StepOutput] = []
+        for batch in batches:
+            last = len(outputs) == len(batches) - 1
+            with self.fabric.no_backward_sync(self.module, enabled=not last):
+                output = self.module(batch.x, batch.y, batch.views, batch.pair, batch.index, batch.previous)
+                self.fabric.backward(output.loss * (len(batch.y) / images))
+            # Detached, so that the pass's memory is free before the next one.
+            outputs.append(StepOutput(output.loss.detach(), output.logits.detach(), output.terms))
+        if self.recipe.clip is not None:
+            # A norm that is not finite is found by the meters, without waiting for the device here.
+            self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.recipe.clip, error_if_nonfinite=False)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return outputs
+
+
+def make_fabric(recipe: Recipe, *, devices: int = 1, nodes: int = 1, accelerator: str = "auto") -> "Fabric":
+    """Return Fabric for so many devices; ``"auto"`` is a CUDA device if there is one, otherwise the CPU.
+
+    Raises:
+        ValueError: a number below 1, or more devices than there are.
+    """
+    # Here, because Lightning takes seconds to import: reading a finished run should not wait for it.
+    from lightning.fabric import Fabric
+    from lightning.fabric.strategies.ddp import DDPStrategy
+
+    for name, value in (("--devices", devices), ("--nodes", nodes)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    if accelerator == "cuda" and devices > torch.cuda.device_count():
+        raise ValueError(f"--devices is {devices}, but this machine has {torch.cuda.device_count()} CUDA device(s)")
+    strategy: Any = "auto"
+    if devices * nodes > 1:
+        # Rank 0's BatchNorm statistics are the model's, whether they are sent round before each pass or not.
+        strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True, timeout=_PATIENCE)
+    return Fabric(
+        accelerator=accelerator, devices=devices, num_nodes=nodes, strategy=strategy, precision=recipe.precision
+    )
+
+
+def assemble(recipe: Recipe, data: ImageData, fabric: "Fabric") -> Session:
+    """Build model, distiller, optimiser and loader; afterwards the random state is that of the run's first step.
+
+    Args:
+        recipe: resolved (``recipe.resolve(data)``).
+        data: what to train on.
+        fabric: launched.
+
+    Raises:
+        ValueError: the model, the method or the head cannot be made as the recipe says.
+    """
+    assert recipe.model is not None
+    assert recipe.batch_size is not None
+    random_state.seed_all(recipe.seed)
+    model = build(
+        recipe.model,
+        len(data.classes),
+        width=recipe.width,
+        features=recipe.features,
+        head_layers=recipe.head_layers,
+        weights=recipe.weights,
+    )
+    probe = torch.randn(2, 3, data.image_size, data.image_size, generator=torch.Generator().manual_seed(0))
+    distiller = SelfDistiller(model, parse_method(recipe.method), head=recipe.head, example_input=probe)
+    if recipe.channels_last:
+        distiller.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(
+        distiller.parameters(),
+        lr=1.0,  # set before each step
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.nesterov,
+        fused=True,
+    )
+    whole = cast(nn.Module, torch.compile(distiller)) if recipe.compile else distiller
+    module, wrapped = fabric.setup(whole, optimizer)
+    workers = min(8, cpu_count()) if recipe.workers is None else recipe.workers
+    loader = TrainLoader(
+        data,
+        distiller.method.needs,
+        batch_size=recipe.batch_size,
+        passes=recipe.accumulate,
+        seed=recipe.seed,
+        augment=recipe.augment,
+        device=fabric.device,
+        workers=workers,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        channels_last=recipe.channels_last,
+    )
+    random_state.seed_all(random_state.rank_seed(recipe.seed, fabric.global_rank))
+    return Session(recipe, data, fabric, distiller, module, wrapped, loader, workers)

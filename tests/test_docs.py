@@ -1,0 +1,80 @@
+"""The docs keep their word: code blocks run, links lead somewhere, numbers are those of the committed records."""
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import selfdistill.methods
+from selfdistill import cli
+from selfdistill.data import load_data
+from selfdistill.train import Recipe, train
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "methods").glob("*.md")])
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
+
+
+def ids(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.fixture(scope="module")
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the run that the README loads."""
+    folder = tmp_path_factory.mktemp("docs")
+    recipe = Recipe(data="digits", per_class=2, test_per_class=2, model="resnet10_cifar", width=4, epochs=1)
+    train(recipe, folder / "runs" / "demo" / "sddropout-seed0", data=load_data("digits", per_class=2, test_per_class=2))
+    return folder
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=ids)
+def test_python_blocks_run(page: Path, demo_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(demo_run)
+    for block in blocks(page, "python"):
+        exec(compile(block, str(page), "exec"), {})
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "selfdistill " in page.read_text()], ids=ids)
+def test_commands_exist_with_these_options(page: Path) -> None:
+    commands = re.findall(r"(?:^|`|uv run )selfdistill ([^`\n]+)", page.read_text(), flags=re.MULTILINE)
+    for command in commands:
+        name, *options = shlex.split(command)
+        assert name in cli.COMMANDS, command
+        cli._parse(cli._parser(name, cli.COMMANDS[name]), [option for option in options if option != "RUNS..."] or ["x"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("name", selfdistill.methods.__all__)
+def test_every_method_has_a_card(name: str) -> None:
+    file = getattr(selfdistill.methods, name).__module__.rpartition(".")[2]
+    assert (ROOT / "docs" / "methods" / f"{file}.md").is_file()
+
+
+def make() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_make", ROOT / "docs" / "make.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_tables_and_figures_are_those_of_the_records(tmp_path: Path) -> None:
+    for path, text in make().pages(tmp_path).items():
+        assert path.read_text() == text, f"{path.name} is stale: uv run python docs/make.py"
+    written = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) > 2
+    for path in written:
+        assert (ROOT / path).read_bytes() == (tmp_path / path).read_bytes(), f"{path} is stale: uv run python docs/make.py"

@@ -1,0 +1,61 @@
+"""Train on two processes: Fabric's launcher starts this script a second time."""
+
+import os
+import pickle
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+from selfdistill.method import Method, Step, Term
+from selfdistill.train import Interrupted, Recipe, loop, run, session, train
+from selfdistill.train.session import Session
+
+run.SAVE_SECONDS = 0.0
+loop.LOG_STEPS = 1
+taken = Session.step
+stop_at = -1
+
+
+def step(self: Session, batches: tuple, position: int) -> list:
+    """Get a signal at some step in one process alone: the other has to hear of it."""
+    if position == stop_at and self.fabric.global_rank == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return taken(self, batches, position)
+
+
+class Memory(Method):
+    """Remembers the labels that it saw, in each process others, and draws random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = torch.zeros(())
+
+    def terms(self, step: Step) -> dict[str, Term]:
+        self.seen += step.batch.y.sum()
+        return {"memory": Term((step.outputs[0].features.pow(2) * torch.rand(())).mean() * self.seen, 0.001)}
+
+    def get_extra_state(self) -> torch.Tensor:
+        return self.seen
+
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        self.seen = state
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    recipe, data = pickle.loads((folder / "inputs.pickle").read_bytes())
+    assert isinstance(recipe, Recipe)
+    Session.step = step
+    train(recipe, folder / "plain", data=data, devices=2, accelerator="cpu")
+    session.parse_method = lambda _: Memory()
+    train(recipe, folder / "whole", data=data, devices=2, accelerator="cpu")
+    for stop_at in (1, 4):
+        try:
+            train(recipe, folder / "parts", data=data, devices=2, accelerator="cpu")
+            raise AssertionError("nothing stopped it")
+        except Interrupted as stopped:
+            print(stopped.exit_status, stopped, flush=True)
+    stop_at = -1
+    train(recipe, folder / "parts", data=data, devices=2, accelerator="cpu")

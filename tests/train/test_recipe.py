@@ -1,0 +1,112 @@
+import re
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from selfdistill.data import ImageData
+from selfdistill.train import Recipe
+
+
+def test_yaml_both_ways(tmp_path: Path) -> None:
+    recipe = Recipe(data="a, b: c # d", milestones=(0.25,), keep_epochs=(3, 9), lr=1e-5, clip=1.0, classes=None)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe.to_yaml())
+    assert Recipe.from_yaml(path) == recipe
+
+
+def test_every_line_has_its_comment() -> None:
+    lines = Recipe().to_yaml().splitlines()
+    assert len(lines) == len(fields(Recipe))
+    for line, field in zip(lines, fields(Recipe), strict=True):
+        assert re.fullmatch(rf"{field.name}: .*  # \S.*", line), line
+
+
+def test_needs_no_torch() -> None:
+    code = "import sys, selfdistill.train; selfdistill.train.Recipe().to_yaml(); print('torch' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch: 3", "unknown key 'epoch'; did you mean 'epochs'?"),
+        ("batch-size: 3", "unknown key 'batch-size'; did you mean 'batch_size'?"),
+        ("learning_rate: 3", "unknown key 'learning_rate'; did you mean"),
+        ("epochs: '3'", "--epochs must be a whole number, not '3'"),
+        ("epochs: true", "--epochs must be a whole number, not True"),
+        ("epochs: 2.5", "--epochs must be a whole number, not 2.5"),
+        ("nesterov: 1", "--nesterov must be true or false, not 1"),
+        ("lr: fast", "--lr must be a number or null, not 'fast'"),
+        ("lr: .nan", "--lr must be a number or null, not nan"),
+        ("milestones: 0.5", "--milestones must be a list of numbers, not 0.5"),
+        ("schedule: cosin", "--schedule must be one of step, cosine, not 'cosin'"),
+        ("method: 3", "--method must be a text, not 3"),
+        ("[1, 2]", "a recipe is lines of 'name: value', such as 'epochs: 200'"),
+        ("a: b: c", "not a YAML file (mapping values are not allowed here"),
+        ("epochs: !!python/object/apply:os.system ['true']", "not a YAML file (could not determine a constructor"),
+    ],
+)
+def test_a_wrong_file_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        Recipe.from_yaml(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_a_number_without_a_dot_is_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("weight_decay: 1e-4\nlr: 1\n")  # YAML 1.1 reads 1e-4 as a text
+    assert Recipe.from_yaml(path) == Recipe(lr=1.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"epochs": 0}, "--epochs must be at least 1, not 0"),
+        ({"batch_size": 0}, "--batch-size must be at least 1, not 0"),
+        ({"classes": 1}, "--classes must be at least 2, not 1"),
+        ({"lr": 0.0}, "--lr must be above 0, not 0.0"),
+        ({"clip": -1}, "--clip must be above 0, not -1.0"),
+        ({"momentum": 1.5}, "--momentum must be in [0, 1], not 1.5"),
+        ({"weight_decay": -1e-4}, "--weight-decay must be at least 0, not -0.0001"),
+        ({"milestones": (0.7, 0.5)}, "--milestones must be rising fractions of the epochs in (0, 1)"),
+        ({"milestones": (100, 150)}, "--milestones must be rising fractions of the epochs in (0, 1)"),
+        ({"keep_epochs": (201,)}, "--keep-epochs must be between 1 and --epochs (200), not (201,)"),
+        ({"warmup_epochs": 200}, "--warmup-epochs must be below --epochs (200), not 200"),
+        ({"head_layers": 3}, "--head-layers must be 1 or 2, not 3"),
+        ({"nesterov": True, "momentum": 0}, "--nesterov must be off where --momentum is 0, not True"),
+        ({"workers": -1}, "--workers must be at least 0, not -1"),
+        ({"method": " "}, "--method must be not empty"),
+    ],
+)
+def test_ranges_name_the_argument(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Recipe(**arguments)  # type: ignore[arg-type]
+
+
+def test_resolve_fills_in_what_depends_on_the_data(data: ImageData) -> None:
+    resolved = Recipe(method="SDDropout( p = 0.5, weight=0.1 )").resolve(data)
+    assert (resolved.image_size, resolved.classes, resolved.augment) == (16, 3, "crop_flip")
+    assert (resolved.model, resolved.batch_size, resolved.lr) == ("resnet18_cifar", 128, 0.1)
+    assert resolved.method == "SDDropout(weight=0.1)"
+    assert resolved.resolve(data) == resolved
+    large = Recipe().resolve(replace(data, image_size=224))
+    assert (large.model, large.batch_size, large.lr) == ("torchvision:resnet18", 32, 0.1)
+    assert Recipe(weights="default").resolve(data).lr == 0.01
+    assert Recipe(weights="default", lr=0.3, batch_size=7).resolve(data).lr == 0.3
+
+
+def test_resolve_refuses_other_data(data: ImageData) -> None:
+    with pytest.raises(ValueError, match="--image-size must be 16, as the data that were passed have, not 32"):
+        Recipe(image_size=32).resolve(data)
+
+
+def test_differences_leave_out_where_it_runs() -> None:
+    assert Recipe(workers=2, threads=1, data_root="x").differences(Recipe()) == []
+    assert Recipe(seed=1).differences(Recipe(epochs=3)) == ["epochs (3 there, 200 here)", "seed (0 there, 1 here)"]

@@ -1,0 +1,118 @@
+import functools
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from selfdistill.data import ImageData
+from selfdistill.train import Recipe, session as session_module
+from selfdistill.train.session import Session, assemble, make_fabric
+
+
+@pytest.fixture
+def linear(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No BatchNorm: a batch in two halves gives the same gradient as the whole."""
+
+    def build(*_: object, **__: object) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 8), nn.ReLU(), nn.Linear(8, 3))
+
+    monkeypatch.setattr(session_module, "build", build)
+
+
+def ready(recipe: Recipe, data: ImageData) -> Session:
+    recipe = recipe.resolve(data)
+    return assemble(recipe, data, make_fabric(recipe, accelerator="cpu"))
+
+
+def trained(recipe: Recipe, data: ImageData) -> torch.Tensor:
+    session = ready(recipe, data)
+    for position, batches in enumerate(session.loader.epoch(0)):
+        assert len(batches) == recipe.accumulate
+        session.step(batches, position)
+    return nn.utils.parameters_to_vector(session.distiller.parameters()).detach()
+
+
+@pytest.mark.usefixtures("linear")
+def test_accumulated_passes_are_one_batch(recipe: Recipe, data: ImageData) -> None:
+    plain = replace(recipe, method="CrossEntropy()", batch_size=22)
+    whole, parts = (trained(replace(plain, accumulate=n), data) for n in (1, 2))
+    torch.testing.assert_close(whole, parts)
+    assert not torch.allclose(whole, trained(replace(plain, seed=1), data))
+
+
+@pytest.mark.usefixtures("linear")
+def test_a_step_is_sgd(recipe: Recipe, data: ImageData) -> None:
+    session = ready(replace(recipe, method="CrossEntropy()", weight_decay=0.01, lr=0.5, nesterov=True), data)
+    model = session.distiller.model
+    reference = deepcopy(model)
+    optimizer = torch.optim.SGD(reference.parameters(), lr=0.5, momentum=0.9, weight_decay=0.01, nesterov=True)
+    for position, batches in enumerate(session.loader.epoch(0)):
+        session.step(batches, position)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(reference(batches[0].x), batches[0].y).backward()
+        optimizer.step()
+    for ours, theirs in zip(model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.usefixtures("linear")
+def test_clip_bounds_the_gradient(recipe: Recipe, data: ImageData) -> None:
+    session = ready(replace(recipe, clip=1e-3, weight_decay=0.0, lr=0.5), data)
+    before = nn.utils.parameters_to_vector(session.distiller.parameters()).detach()
+    session.step(next(session.loader.epoch(0)), 0)
+    moved = nn.utils.parameters_to_vector(session.distiller.parameters()).detach() - before
+    assert moved.norm().item() == pytest.approx(0.5e-3, rel=1e-3)
+
+
+def test_rate_and_progress_follow_the_position(recipe: Recipe, data: ImageData) -> None:
+    session = ready(replace(recipe, epochs=4), data)  # 3 steps an epoch
+    batches = next(session.loader.epoch(0))
+    for position, rate in ((5, 0.05), (6, 0.005), (9, 0.0005)):
+        session.step(batches, position)
+        assert session.optimizer.param_groups[0]["lr"] == pytest.approx(rate)
+        assert session.distiller.progress.item() == pytest.approx(position / 12)
+
+
+def test_the_seed_decides_the_weights(recipe: Recipe, data: ImageData) -> None:
+    one, same, other = (ready(replace(recipe, seed=seed), data) for seed in (0, 0, 1))
+    weights = [nn.utils.parameters_to_vector(s.distiller.parameters()) for s in (one, same, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize("recipe_change", [{"precision": "bf16-mixed"}, {"channels_last": True}])
+def test_other_arithmetic_trains_too(recipe: Recipe, data: ImageData, recipe_change: dict[str, object]) -> None:
+    session = ready(replace(recipe, **recipe_change), data)  # type: ignore[arg-type]
+    batches = next(session.loader.epoch(0))
+    (first,) = session.step(batches, 0)
+    for _ in range(5):
+        (last,) = session.step(batches, 0)
+    assert last.terms["ce"] < first.terms["ce"]
+    assert first.loss.dtype == torch.float32
+    layout = torch.channels_last if recipe_change.get("channels_last") else torch.contiguous_format
+    assert batches[0].x.is_contiguous(memory_format=layout)
+
+
+def test_a_compiled_step_is_the_same(recipe: Recipe, data: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module.torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    eager, compiled = ready(recipe, data), ready(replace(recipe, compile=True), data)
+    batches = next(eager.loader.epoch(0))
+    losses = []
+    for session in (eager, compiled):
+        torch.manual_seed(0)
+        losses.append(session.step(batches, 0)[0].terms["ce"])
+    torch.testing.assert_close(*losses)
+
+
+@pytest.mark.parametrize(("argument", "message"), [("devices", "--devices"), ("nodes", "--nodes")])
+def test_too_few_devices(recipe: Recipe, argument: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"{message} must be at least 1, not 0"):
+        make_fabric(recipe, **{argument: 0})
+
+
+@pytest.mark.skipif(torch.cuda.device_count() > 7, reason="this machine has so many")
+def test_more_gpus_than_there_are(recipe: Recipe) -> None:
+    with pytest.raises(ValueError, match=r"--devices is 8, but this machine has \d CUDA device"):
+        make_fabric(recipe, devices=8, accelerator="cuda")
