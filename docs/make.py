@@ -1,6 +1,6 @@
 """Write every table and figure of the docs from the committed records; a test compares the two.
 
-    uv run python docs/make.py
+uv run python docs/make.py
 """
 
 import sys
@@ -50,9 +50,10 @@ def headline(records: list[RunRecord]) -> str:
     return (
         f"{markdown(metric_table(summary, shown))}\n\n"
         f"Mean ± sd of {summary.statistics[first.method, 'top1'].n} seeds, last epoch: {first.data['name']}, "
-        f"{first.data['classes']} classes, {first.data['train_n']:,} training and {first.evaluation['n']:,} test images; "
+        f"{first.data['classes']} classes, {first.data['train_n']:,} training and {first.evaluation['n']:,} test "
+        f"images; "
         f"{first.recipe['model']} of {first.parameters:,} parameters, {first.epochs} epochs on {first.threads} CPU "
-        f"thread(s). Gap is mean confidence minus accuracy: + over-confident, − under-confident. "
+        f"thread(s). Gap is mean confidence minus accuracy: + over-confident, - under-confident. "
         f"[All of it](docs/results/{HEADLINE}/report.md)."
     )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
 import selfdistill.methods
 from selfdistill import cli
 from selfdistill.data import load_data
@@ -46,7 +47,9 @@ def test_commands_exist_with_these_options(page: Path) -> None:
     for command in commands:
         name, *options = shlex.split(command)
         assert name in cli.COMMANDS, command
-        cli._parse(cli._parser(name, cli.COMMANDS[name]), [option for option in options if option != "RUNS..."] or ["x"])
+        cli._parse(
+            cli._parser(name, cli.COMMANDS[name]), [option for option in options if option != "RUNS..."] or ["x"]
+        )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)
@@ -77,4 +80,6 @@ def test_tables_and_figures_are_those_of_the_records(tmp_path: Path) -> None:
     written = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
     assert len(written) > 2
     for path in written:
-        assert (ROOT / path).read_bytes() == (tmp_path / path).read_bytes(), f"{path} is stale: uv run python docs/make.py"
+        assert (ROOT / path).read_bytes() == (tmp_path / path).read_bytes(), (
+            f"{path} is stale: uv run python docs/make.py"
+        )

@@ -117,7 +117,7 @@ def test_gradients_against_closed_forms(temperature: float) -> None:
 
 
 def test_gradient_times_t_squared_hardly_depends_on_t() -> None:
-    """For logits small against T, T**2 times the gradient is that of a squared distance whatever T: so Eq. 4 has T**2."""
+    """For logits small against T, T**2 times the gradient is that of a squared distance: so Eq. 4 has T**2."""
     a, b = two_logits()
     a, b = (0.01 * a).detach().requires_grad_(), (0.01 * b).detach()
     sizes = []

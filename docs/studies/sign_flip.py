@@ -5,10 +5,11 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
+from when_it_helps import SETTINGS
+
 from selfdistill.records import Difference, RunRecord, Summary, summarise, write_atomically
 from selfdistill.report.style import GRID, INK, MUTED, Panel, colour, grid_svg, marker, panel_svg, plain
 from selfdistill.report.tables import Table, markdown
-from when_it_helps import SETTINGS
 
 Study = dict[str, list[RunRecord]]
 BASELINE = "CrossEntropy()"
@@ -61,7 +62,13 @@ def write_figure(study: Study, path: Path) -> None:
     """Write the two panels as one SVG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     panels = [
-        Panel(f"flip-{metric}", f"Difference in {metric} against cross-entropy's gap", partial(_draw, study, metric), 4.6, 3.6)
+        Panel(
+            f"flip-{metric}",
+            f"Difference in {metric} against cross-entropy's gap",
+            partial(_draw, study, metric),
+            4.6,
+            3.6,
+        )
         for metric in ("ece", "top1")
     ]
     write_atomically(path, grid_svg(panels, [panel_svg(panel) for panel in panels], columns=2))
@@ -108,6 +115,8 @@ def _mean(summary: Summary, method: str, metric: str) -> float:
 def _interval(difference: Difference, metric: str) -> str:
     digits = 1 if metric == "top1" else 3
     mean, low, high = (
-        f"{SCALE[metric] * value:+.{digits}f}" for value in (difference.mean, difference.low, difference.high) if value is not None
+        f"{SCALE[metric] * value:+.{digits}f}"
+        for value in (difference.mean, difference.low, difference.high)
+        if value is not None
     )
     return f"{mean} ({low} to {high})"

@@ -1,7 +1,7 @@
 """When does SD-Dropout help? The same comparison in several settings, and where the sign flips.
 
-    uv run python docs/studies/when_it_helps.py [SETTING ...]     trains what is missing (CIFAR-100 in data/cifar100)
-    uv run python docs/make.py                                    writes the pages and figures from the records
+uv run python docs/studies/when_it_helps.py [SETTING ...]     trains what is missing (CIFAR-100 in data/cifar100)
+uv run python docs/make.py                                    writes the pages and figures from the records
 """
 
 import shutil

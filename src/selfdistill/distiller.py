@@ -207,7 +207,7 @@ class SelfDistiller(nn.Module):
             if own is not None:
                 warnings.warn(
                     f"the model drops out its features itself, in {own!r}, before {self.method!r} drops them again; "
-                    "set its p to 0, or pass head= a module that holds both",
+                    "set that dropout's p to 0 to drop them once",
                     stacklevel=4,
                 )
         self.method.build(outputs, self.model)

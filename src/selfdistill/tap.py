@@ -246,7 +246,10 @@ def find_head(model: nn.Module, x: Input) -> str:
                     f"(B, D); {_PASS_HEAD}"
                 )
             return name
-    raise ValueError(f"no module's output is the logits (two heads, or arithmetic after the head?); {_PASS_HEAD}")
+    raise ValueError(
+        f"no module's output is the logits (two heads, or arithmetic after the head?); {_PASS_HEAD}, "
+        "or take a model with one head"
+    )
 
 
 def check_head(tap: Tap, model: nn.Module, x: Input) -> Outputs:

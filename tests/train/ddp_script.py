@@ -15,12 +15,12 @@ from selfdistill.train.session import Session
 run.SAVE_SECONDS = 0.0
 loop.LOG_STEPS = 1
 taken = Session.step
-stop_at = -1
+stop = {"at": -1}
 
 
 def step(self: Session, batches: tuple, position: int) -> list:
     """Get a signal at some step in one process alone: the other has to hear of it."""
-    if position == stop_at and self.fabric.global_rank == 1:
+    if position == stop["at"] and self.fabric.global_rank == 1:
         os.kill(os.getpid(), signal.SIGTERM)
     return taken(self, batches, position)
 
@@ -51,11 +51,12 @@ if __name__ == "__main__":
     train(recipe, folder / "plain", data=data, devices=2, accelerator="cpu")
     session.parse_method = lambda _: Memory()
     train(recipe, folder / "whole", data=data, devices=2, accelerator="cpu")
-    for stop_at in (1, 4):
+    for stop["at"] in (1, 4):
         try:
             train(recipe, folder / "parts", data=data, devices=2, accelerator="cpu")
             raise AssertionError("nothing stopped it")
         except Interrupted as stopped:
-            print(stopped.exit_status, stopped, flush=True)
-    stop_at = -1
+            with (folder / f"stopped-{os.environ['LOCAL_RANK']}.txt").open("a") as file:
+                file.write(f"{stopped.exit_status} {stopped}\n")
+    stop["at"] = -1
     train(recipe, folder / "parts", data=data, devices=2, accelerator="cpu")

@@ -87,6 +87,6 @@ def test_the_estimate_is_about_right(tmp_path: Path, recipe: Recipe, data: Image
     recipe = replace(recipe, epochs=20)
     timing = measure_step_seconds(recipe, data, steps=20)
     record = train(recipe, tmp_path, data=data)
-    assert timing.run(20) == pytest.approx(record.seconds, rel=2)  # a busy machine; a wrong unit would be far off
+    assert timing.run(20) == pytest.approx(record.seconds, rel=4)  # a busy machine; a wrong unit would be far off
     assert estimate([timing], 20).startswith("about 0:0")
     assert " for 1 run of 20 epochs (" in estimate([timing], 20)

@@ -60,4 +60,9 @@ def test_the_papers_settings(name: str) -> None:
     recipe = Recipe.from_yaml(Path(__file__).parents[2] / "recipes" / f"{name}.yaml")
     assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.momentum) == (200, 128, 0.1, 0.9)
     assert (recipe.nesterov, recipe.weight_decay, recipe.milestones) == (False, 1e-4, (0.5, 0.75))
-    assert (recipe.model, recipe.width, recipe.augment, recipe.warmup_epochs) == ("resnet18_cifar", None, "crop_flip", 0)
+    assert (recipe.model, recipe.width, recipe.augment, recipe.warmup_epochs) == (
+        "resnet18_cifar",
+        None,
+        "crop_flip",
+        0,
+    )

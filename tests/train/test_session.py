@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from selfdistill.data import ImageData
-from selfdistill.train import Recipe, session as session_module
+from selfdistill.train import Recipe
+from selfdistill.train import session as session_module
 from selfdistill.train.session import Session, assemble, make_fabric
 
 

@@ -1,5 +1,7 @@
 """SD-Dropout, the paper's own method: two dropped copies of the features shall say the same."""
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -64,10 +66,10 @@ class SDDropout(Method):
         super().__init__()
         if not 0 <= p < 1:
             raise ValueError(f"SDDropout: p is the probability to drop a feature, in [0, 1), not {p}")
-        if not weight >= 0:
-            raise ValueError(f"SDDropout: weight must be at least 0, not {weight}")
-        if not temperature > 0:
-            raise ValueError(f"SDDropout: temperature must be positive, not {temperature}")
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"SDDropout: weight must be at least 0 and finite, not {weight}")
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"SDDropout: temperature must be positive and finite, not {temperature}")
         if direction not in ("both", "forward", "reverse"):
             raise ValueError(f"SDDropout: direction must be 'both', 'forward' or 'reverse', not {direction!r}")
         if not 0 <= warmup <= 1:

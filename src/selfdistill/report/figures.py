@@ -48,7 +48,7 @@ def reliability_panels(groups: Sequence[Group]) -> list[Panel]:
         diagram = pool([Reliability.from_dict(run.evaluation["reliability"]) for run in group.runs])
         ece = statistics.fmean(run.evaluation["ece"] for run in group.runs)
         gap = statistics.fmean(run.evaluation["gap"] for run in group.runs)
-        caption = f"ECE {ece:.3f}, gap {_GAP.number(gap)}: {confident(gap)}"
+        caption = f"ECE {ece:.3f}, gap {_GAP.number(gap)}: {confident(gap).partition(' (')[0]}"
         draw = partial(_draw_reliability, group=group, diagram=diagram, caption=caption)
         alt = f"Reliability diagram of {group.method}: {caption}."
         panels.append(Panel(f"reliability-{group.index}", alt, draw, 2.8, 3.6))

@@ -57,5 +57,6 @@ class Interruptions:
         again, self.received = self.received, number
         if again or self.at_once:
             raise self.interrupted("before anything new was saved", number)
-        # A signal to the whole group ends the decoding workers too, and torch would raise here, whatever is being done.
-        self._former[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        # A signal to the whole group ends the decoding workers too; torch's handler would raise for each of them,
+        # whatever is being done, until the process ends: so this one stays off.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
