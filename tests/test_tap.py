@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from selfdistill.head import check_dropout, check_head, dropout_before, evaluating, find_head
 from selfdistill.method import DropoutAt
-from selfdistill.tap import Tap, check_dropout, check_head, dropout_before, evaluating, find_head, logits_of
+from selfdistill.tap import Tap, logits_of
 from tests.nets import CLASSES, HEADS, INNER, NETS, ConvNet, HubOutput, batch, mlp
 
 ASKS_FOR_HEAD = r"pass head=, the dotted name \(or the module\) of the classifier layer"

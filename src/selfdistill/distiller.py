@@ -13,18 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from selfdistill.head import check_dropout, check_head, dropout_before, find_head
 from selfdistill.method import Batch, Input, Method, Step, Term, cross_entropy
-from selfdistill.tap import (
-    Tap,
-    call,
-    check_dropout,
-    check_head,
-    dropout_before,
-    eager,
-    find_head,
-    logits_of,
-    split,
-)
+from selfdistill.tap import Tap, call, eager, logits_of, split
 
 
 class StepOutput(NamedTuple):
