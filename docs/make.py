@@ -10,37 +10,44 @@ from selfdistill.records import RunRecord, summarise
 from selfdistill.report import markdown, metric_table, write_report
 from selfdistill.report.tables import QUALITY
 
-DOCS = Path(__file__).parent
+DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS / "studies"))
 
 import sign_flip  # noqa: E402  (a script beside this one)
-from when_it_helps import SETTINGS  # noqa: E402
+from when_it_helps import SETTINGS, records_folder  # noqa: E402
 
-COMPARISONS = {"cifar100_20x100": "CIFAR-100, 20 classes x 100 images: four methods"}
-"""Folders of docs/results whose records make a report of their own, and its heading."""
+COMPARISONS = {"cifar_base": "CIFAR-100, 20 classes x 100 images: four methods"}
+"""Settings whose records make a report of their own, and its heading."""
 
-HEADLINE = "cifar100_20x100"
+SHARED = (
+    "Run with one CPU thread a training, two trainings at a time, on a machine that did other work meanwhile: seconds "
+    "and images/s say little here."
+)
+
+HEADLINE = "cifar_base"
 """The comparison at the top of the README."""
 
 
 def pages(out: Path) -> dict[Path, str]:
     """Write the reports and figures below ``out`` and return the text of README.md and docs/when_it_helps.md."""
+    study = {name: records_of(name) for name in SETTINGS}
     for name, title in COMPARISONS.items():
-        write_report(records_of(name), out / "docs" / "results" / name, title=title)
-        (out / "docs" / "results" / name / "report.html").unlink()  # the Markdown is what a repository shows
-    study = {name: records_of(f"when_it_helps/{name}") for name in SETTINGS}
+        folder = out / records_folder(name).relative_to(DOCS.parent)
+        write_report(study[name], folder, title=title, preface=SHARED)
+        (folder / "report.html").unlink()  # the Markdown is what a repository shows
     sign_flip.write_figure(study, out / "docs" / "results" / "when_it_helps" / "sign_flip.svg")
     texts = {
-        DOCS.parent / "README.md": {"headline": headline(records_of(HEADLINE))},
+        DOCS.parent / "README.md": {"headline": headline(study[HEADLINE])},
         DOCS / "when_it_helps.md": {"settings": sign_flip.settings_table(study), "says": sign_flip.findings(study)},
     }
     return {path: filled(path.read_text(), blocks) for path, blocks in texts.items()}
 
 
 def records_of(name: str) -> list[RunRecord]:
-    """Return the records of a folder below docs/results, cross-entropy first."""
-    found = [RunRecord.load(path) for path in sorted((DOCS / "results" / name).glob("*.json"))]
-    return sorted(found, key=lambda record: (record.method != "CrossEntropy()", record.method, record.seed))
+    """Return the committed records of a setting, in the order of its methods and seeds."""
+    methods = SETTINGS[name].methods
+    found = [RunRecord.load(path) for path in records_folder(name).glob("*.json")]
+    return sorted(found, key=lambda record: (methods.index(record.method), record.seed))
 
 
 def headline(records: list[RunRecord]) -> str:
@@ -51,10 +58,9 @@ def headline(records: list[RunRecord]) -> str:
         f"{markdown(metric_table(summary, shown))}\n\n"
         f"Mean ± sd of {summary.statistics[first.method, 'top1'].n} seeds, last epoch: {first.data['name']}, "
         f"{first.data['classes']} classes, {first.data['train_n']:,} training and {first.evaluation['n']:,} test "
-        f"images; "
-        f"{first.recipe['model']} of {first.parameters:,} parameters, {first.epochs} epochs on {first.threads} CPU "
-        f"thread(s). Gap is mean confidence minus accuracy: + over-confident, - under-confident. "
-        f"[All of it](docs/results/{HEADLINE}/report.md)."
+        f"images; {first.recipe['model']} of {first.parameters:,} parameters, {first.epochs} epochs. Gap is mean "
+        "confidence minus accuracy: + over-confident, - under-confident. "
+        f"[All of it]({records_folder(HEADLINE).relative_to(DOCS.parent)}/report.md)."
     )
 
 

@@ -1,12 +1,17 @@
 """What every test gets: a seed, the global state put back, and two gloo processes that live as long as the session."""
 
 import multiprocessing
+import os
 import random
 import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+
+# Tests run in several processes at once: threads of theirs would only wait for each other. Before torch is imported,
+# and for the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

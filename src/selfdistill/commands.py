@@ -1,64 +1,72 @@
 """What each command does. A function's signature is its options, its docstring its help; no torch until it runs."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from selfdistill.train.recipe import Recipe
 
 if TYPE_CHECKING:
     from selfdistill.records import RunRecord
 
-DEFAULT_METHODS = ["CrossEntropy()", "LabelSmoothing()", "SDDropout(weight=0.1)", "SDDropout()"]
+DEFAULT_METHODS = ("CrossEntropy()", "LabelSmoothing()", "SDDropout(weight=0.1)", "SDDropout()")
 
 
-def demo(out: Path = Path("runs/demo"), seeds: int = 3, jobs: int = 1) -> None:
-    """Compare methods on real handwritten digits in about a minute; nothing is downloaded.
+def demo(out: Path = Path("runs/demo"), seeds: int = 3, jobs: int = 2) -> None:
+    """Compare methods on handwritten digits: a minute, no download.
 
-    Cross-entropy, label smoothing and SD-Dropout, at the paper's weight 1.0 and at 0.1, learn from 300 of the 1,797
+    Cross-entropy, label smoothing and SD-Dropout, at the paper's weight 1.0 and at 0.1, learn from 100 of the 1,797
     digits that ship with scikit-learn, and are scored on held-out ones.
 
     Args:
         out: folder for the runs and the report
-        seeds: how many seeds, 0 and up
-        jobs: trainings at a time, each in a process of its own; 1 trains one after another in this one
+        seeds: how many seeds, from 0 up
+        jobs: trainings at a time; more than 1 run in processes of their own
     """
     from selfdistill.experiments.compare import run_comparison
     from selfdistill.experiments.demo import PREFACE, RECIPE
 
-    records = run_comparison(
-        RECIPE, DEFAULT_METHODS, seeds=seeds, epochs=RECIPE.epochs, budget="1h", jobs=jobs, out=out
-    )
+    records = run_comparison(RECIPE, DEFAULT_METHODS, seeds=seeds, epochs=RECIPE.epochs, jobs=jobs, out=out)
     _show(records, out, "Handwritten digits: does it help?", PREFACE)
 
 
 def compare(
     recipe: Recipe,
-    methods: list[str] = DEFAULT_METHODS,
+    methods: list[str] = list(DEFAULT_METHODS),  # noqa: B006 - shown in the help, never changed
     seeds: int = 3,
     epochs: int | None = None,
     budget: str = "60m",
     jobs: int = 1,
     out: Path | None = None,
 ) -> None:
-    """Train several methods on your images, several seeds each, and report whether any of them helped.
+    """Train several methods on your images; report whether any helped.
 
-    The data: a folder (DIR/train/CLASS/*, DIR/val or test/CLASS/*, or just DIR/CLASS/*), a named set, or .npz arrays.
+    The images: a folder (DIR/train/CLASS/* with DIR/test/CLASS/* or DIR/val/CLASS/*; or just DIR/CLASS/*, of which
+    20 % are held out), a named set (digits, cifar10, cifar100, svhn), or arrays (FILE.npz; or train.npz and test.npz
+    in DIR) with images, uint8 (N, H, W, C), and labels.
+
     A comparison that was stopped goes on where it was: give the same command again.
 
     Args:
         methods: what to compare; differences are to the first
-        seeds: how many seeds, 0 and up
-        epochs: passes over the training images; as many as the budget allows where not given
-        budget: time for the whole comparison, such as 90s, 60m or 2h; sets the epochs (200 at most)
-        jobs: trainings at a time, each in a process of its own; 1 trains one after another in this one
+        seeds: how many seeds, from 0 up
+        epochs: passes over the training images; as many as fit in --budget where not given
+        budget: time for everything, such as 90s, 60m or 1h30m; gives 200 epochs at most
+        jobs: trainings at a time; more than 1 run in processes of their own
         out: folder for the runs and the report; runs/DATA where not given
+
+    Example:
+        selfdistill compare --data photos --weights default
+        selfdistill compare --data cifar100 --per-class 100 --budget 30m --jobs 2
+        selfdistill compare --data photos --methods "CrossEntropy()" "SDDropout()"
     """
     from selfdistill.experiments.compare import run_comparison
 
-    name = Path(recipe.data).stem
+    name = _name_of(recipe.data)
     out = out or Path("runs") / name
     records = run_comparison(recipe, methods, seeds=seeds, epochs=epochs, budget=budget, jobs=jobs, out=out)
-    _show(records, out, f"{name}: {len(methods)} methods compared")
+    counted = "1 method" if len(methods) == 1 else f"{len(methods)} methods compared"
+    _show(records, out, f"{name}: {counted}")
 
 
 def train(
@@ -66,10 +74,10 @@ def train(
     out: Path | None = None,
     devices: int = 1,
     nodes: int = 1,
-    accelerator: str = "auto",
+    accelerator: Literal["auto", "cuda", "cpu"] = "auto",
     tensorboard: bool = False,
 ) -> None:
-    """Train one network with one method by a recipe.
+    """Train one network with one method.
 
     A run that was stopped goes on where it was, to the same weights: give the same command again.
 
@@ -79,85 +87,112 @@ def train(
         nodes: machines
         accelerator: cuda, cpu, or auto for a GPU where there is one
         tensorboard: also write OUT/tensorboard
+
+    Example:
+        selfdistill train --data photos --weights default --epochs 30
+        selfdistill train --recipe recipes/cifar100.yaml --seed 1 --devices 2
     """
-    from selfdistill.experiments.grid import expand
-    from selfdistill.train import progress_bar
-    from selfdistill.train import train as run
+    from selfdistill.experiments.single import run_single
 
-    (cell,) = expand(recipe, [recipe.method], [recipe.seed])
-    out = out or Path("runs") / f"{Path(recipe.data).stem}-{cell.name}"
-    with progress_bar(cell.name) as progress:
-        record = run(
-            cell.recipe,
-            out,
-            devices=devices,
-            nodes=nodes,
-            accelerator=accelerator,
-            tensorboard=tensorboard,
-            progress=progress,
-        )
-    _show([record], out, f"{record.method} on {record.data['name']}")
+    (record, out) = run_single(
+        recipe,
+        out,
+        name=_name_of(recipe.data),
+        devices=devices,
+        nodes=nodes,
+        accelerator=accelerator,
+        tensorboard=tensorboard,
+    )
+    if record is not None:
+        _show([record], out, f"{record.method} on {record.data['name']}")
 
 
-def evaluate(run: Path, data: str | None = None, data_root: str = "data", json: Path | None = None) -> None:
-    """Score a trained network again, on its own test images or on others with the same classes.
+def evaluate(
+    run: Path,
+    data: str | None = None,
+    data_root: str = "data",
+    skip_unreadable: bool = False,
+    json: Path | bool = False,
+) -> None:
+    """Score a trained network again, on its own test images or on others.
+
+    Other images have the same classes; those without a test part are all scored.
 
     Args:
         run: a run's folder
-        data: other images: a folder, a named set or .npz arrays; the run's own where not given
+        data: other images: a folder, a named set or .npz arrays
         data_root: folder where named sets are looked for and downloaded to
-        json: also write the numbers to this file
+        skip_unreadable: leave out files that cannot be read instead of stopping
+        json: write the numbers to this file; to the screen where no file is named
+
+    Example:
+        selfdistill evaluate runs/photos/sddropout-seed0 --data more-photos
     """
     from json import dumps
 
     from selfdistill.experiments.rescore import rescore
-    from selfdistill.records import write_atomically
     from selfdistill.report import terminal
     from selfdistill.report.lists import evaluation_table
 
-    images, evaluation = rescore(run, data=data, data_root=Path(data_root))
-    _print(terminal(evaluation_table(evaluation), title=f"{run} on {images.name} ({images.test_is})"))
-    if json is not None:
-        write_atomically(json, (dumps(evaluation.to_dict(), indent=1) + "\n").encode())
+    images, evaluation = rescore(run, data=data, data_root=Path(data_root), skip_unreadable=skip_unreadable)
+    if json:
+        _write(json, dumps(evaluation.to_dict(), indent=1) + "\n")
+    if json is not True:
+        title = f"{run} on {images.name} ({images.test_is})"
+        _print(terminal(evaluation_table(evaluation), title=title, prose=(0, 2)))
+        _tell_skipped(images.skipped)
 
 
-def report(runs: list[Path], out: Path = Path("report"), title: str = "Comparison") -> None:
-    """Write the report of finished runs: report.html, report.md and the figures.
+def report(
+    runs: list[Path], out: Path = Path("report"), title: str = "Comparison", baseline: str | None = None
+) -> None:
+    """Write the report of finished runs: HTML, Markdown and figures.
 
     Args:
         runs: folders of runs, or folders that hold such
         out: folder of the report
         title: its heading
+        baseline: the method that the others are compared with; the first found where not given
+
+    Example:
+        selfdistill report runs/photos runs/more-seeds --baseline "CrossEntropy()"
     """
-    from selfdistill.records import load_all
+    from selfdistill.experiments.gather import gather
 
-    records = [record for run in runs for record in load_all(run)]
-    _show(records, out, title)
+    _show(gather(runs, baseline), out, title)
 
 
-def predict(run: Path, paths: list[Path], csv: Path | None = None, skip_unreadable: bool = False) -> None:
+def predict(run: Path, paths: list[Path], csv: Path | bool = False, skip_unreadable: bool = False) -> None:
     """Classify image files with a trained network.
 
     Args:
         run: a run's folder
         paths: image files, and folders that are searched for them
-        csv: write a row a file, with every class's probability, to this file instead of a table to the screen
+        csv: write a row an image, with every class's probability, to this file; to the screen where no file is named
         skip_unreadable: leave out files that cannot be read instead of stopping
+
+    Example:
+        selfdistill predict runs/photos/sddropout-seed0 new-photos --csv out.csv
     """
-    from selfdistill.experiments.predict import predict_files, write_csv
+    from torch import cuda
+
+    from selfdistill.experiments.predict import predict_files, refuse_image_name, to_csv
     from selfdistill.report.tables import Table, terminal
     from selfdistill.train import load_run
 
+    if isinstance(csv, Path):
+        refuse_image_name(csv)
     loaded = load_run(run)
-    predictions, unreadable = predict_files(loaded, paths, skip_unreadable=skip_unreadable)
-    if csv is not None:
-        write_csv(csv, predictions, loaded.classes)
-        print(f"{len(predictions)} images, {csv}")
+    device = "cuda" if cuda.is_available() else "cpu"
+    predictions, unreadable = predict_files(loaded, paths, skip_unreadable=skip_unreadable, device=device)
+    if csv:
+        _write(csv, to_csv(predictions, loaded.classes))
     else:
         rows = tuple((str(p.path), p.label, f"{p.confidence:.1%}") for p in predictions)
-        _print(terminal(Table(("File", "Class", "Probability"), rows)))
-    if unreadable:
-        print(f"{len(unreadable)} unreadable files left out; the first: {unreadable[0]}")
+        _print(terminal(Table(("File", "Class", "Probability"), rows), prose=(0, 1)))
+    if isinstance(csv, Path):
+        print(f"{len(predictions)} images, {csv}")
+    _tell_skipped(unreadable)
 
 
 def methods() -> None:
@@ -168,15 +203,38 @@ def methods() -> None:
     print('\nMethods are added with +, for example "SDDropout(weight=0.1) + LabelSmoothing()".')
 
 
-def _show(records: "list[RunRecord]", out: Path, title: str, preface: str | None = None) -> None:
+def _name_of(data: str) -> str:
+    """Return what runs on these images are called: a set's name, a folder's, a file's without .npz."""
+    return Path(data).expanduser().resolve().name.removesuffix(".npz") or "data"
+
+
+def _show(records: "Sequence[RunRecord]", out: Path, title: str, preface: str | None = None) -> None:
+    from rich.console import Console
+
     from selfdistill.records import summarise
-    from selfdistill.report import metric_table, terminal, verdict, write_report
+    from selfdistill.report import terminal_table, verdict, write_report
 
     page = write_report(records, out, title=title, preface=preface)
     summary = summarise(records)
-    _print(terminal(metric_table(summary), title=title))
+    _print(terminal_table(summary, title=title, width=Console().width))
     print(verdict(summary).headline)
     print(f"Report: {page}")
+
+
+def _tell_skipped(files: Sequence[object]) -> None:
+    if files:
+        counted = "1 unreadable file" if len(files) == 1 else f"{len(files)} unreadable files"
+        print(f"{counted} left out; the first: {files[0]}")
+
+
+def _write(where: Path | bool, text: str) -> None:
+    """Write to a file, whole or not at all; to the screen where no file is named."""
+    from selfdistill.records import write_atomically
+
+    if isinstance(where, Path):
+        write_atomically(where, text.encode())
+    else:
+        print(text, end="")
 
 
 def _print(table: object) -> None:

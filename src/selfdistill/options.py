@@ -91,14 +91,13 @@ def parse(name: str, function: Command, words: Sequence[str]) -> dict[str, Any]:
     options = options_of(function)
     takes_recipe = Recipe in get_type_hints(function).values()
     parser = _parser(name, function, options)
-    _check_names(words, parser)
+    _check_names(words, options)
     try:
         typed = vars(parser.parse_intermixed_args(words))
     except argparse.ArgumentError as error:
         raise ValueError(_explained(error)) from None
     file = typed.pop("recipe", None)
-    values = {option.name: option.value(typed[option.name]) for option in options if typed.get(option.name)}
-    values |= {name: given for name, given in typed.items() if given is False}
+    values = {option.name: option.value(typed[option.name]) for option in options if option.name in typed}
     missing = [option.spelled for option in options if option.positional and option.name not in values]
     if missing:
         raise ValueError(f"{' and '.join(missing)} must be given: {_usage(name, options)}")
@@ -213,9 +212,7 @@ def _parser(name: str, function: Command, options: Sequence[Option]) -> _Parser:
         _add(groups[title], option)
     if any(option.topic for option in options):
         told = "a YAML file of options; what is typed beside it wins"
-        ignored = [
-            field.name for field in fields(Recipe) if field.name not in [option.name for option in options]
-        ]
+        ignored = [field.name for field in fields(Recipe) if field.name not in [option.name for option in options]]
         if ignored:
             told += f"; its {' and '.join(ignored)} are not used here"
         groups["options"].add_argument("--recipe", metavar="FILE", help=told, default=argparse.SUPPRESS)
@@ -235,9 +232,7 @@ def _add(group: Any, option: Option) -> None:
     elif bool in get_args(option.hint):
         group.add_argument(option.spelled, nargs="?", const=True, metavar=_metavar(option), **common)
     else:
-        group.add_argument(
-            option.spelled, nargs="+" if option.several else None, metavar=_metavar(option), **common
-        )
+        group.add_argument(option.spelled, nargs="+" if option.several else None, metavar=_metavar(option), **common)
 
 
 def _metavar(option: Option) -> str:
@@ -266,8 +261,10 @@ def _usage(name: str, options: Sequence[Option]) -> str:
     return f"selfdistill {name}{''.join(places)}" + (" [--option value ...]" if len(options) > len(places) else "")
 
 
-def _check_names(words: Sequence[str], parser: argparse.ArgumentParser) -> None:
-    known = set(re.findall(r"--[a-z][a-z-]*", parser.format_usage() if False else " ".join(_flags(parser))))
+def _check_names(words: Sequence[str], options: Sequence[Option]) -> None:
+    known = {option.spelled for option in options if not option.positional}
+    known |= {"--no-" + option.spelled[2:] for option in options if option.topic and option.hint is bool}
+    known |= {"--recipe"} if any(option.topic for option in options) else set()
     seen: set[str] = set()
     for word in words:
         flag = word.partition("=")[0]
@@ -278,3 +275,23 @@ def _check_names(words: Sequence[str], parser: argparse.ArgumentParser) -> None:
         if flag in seen:
             raise ValueError(f"{flag} is given twice")
         seen.add(flag)
+
+
+def _explained(error: argparse.ArgumentError) -> str:
+    flag = (error.argument_name or "").split("/")[0].split(",")[0]
+    if error.message.startswith("expected"):
+        return f"{flag} needs a value"
+    if error.message.startswith("ignored explicit argument"):
+        return f"{flag} takes no value: it is switched on by itself"
+    return f"{flag}: {error.message}"
+
+
+def _number(text: str, kind: type) -> Any:
+    """A whole number as such where one is wanted; everything else as it was typed, for ``convert`` to judge."""
+    return int(text) if kind is int and re.fullmatch(r"[+-]?[0-9]+", text.strip()) else text
+
+
+def _argument_helps(of: Any) -> dict[str, str]:
+    """Return the lines under ``Args:`` or ``Attributes:`` of a docstring by name."""
+    section = re.search(r"\n(?:Args|Attributes):\n((?:    .*\n?)+)", inspect.getdoc(of) or "")
+    return dict(re.findall(r"^    (\w+): (.+)$", section[1], re.MULTILINE)) if section else {}

@@ -3,7 +3,6 @@ from rich.console import Console
 
 from selfdistill.records import RunRecord, Statistic, summarise
 from selfdistill.report.tables import (
-    BRIEF,
     COMPARED,
     COST,
     QUALITY,
@@ -12,6 +11,7 @@ from selfdistill.report.tables import (
     markdown,
     metric_table,
     terminal,
+    terminal_table,
 )
 
 COLUMN = {c.metric: c for c in (*QUALITY, *COST)}
@@ -81,9 +81,20 @@ def test_the_terminal_shows_brackets_as_they_are(comparison: list[RunRecord]) ->
     console.file.close()
 
 
-def test_the_brief_table_fits_eighty_characters(comparison: list[RunRecord]) -> None:
-    console = Console(width=80)
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_table_on_a_terminal_fits(comparison: list[RunRecord], width: int) -> None:
+    console = Console(width=width)
     with console.capture() as capture:
-        console.print(terminal(metric_table(summarise(comparison), BRIEF)))
-    assert "…" not in capture.get()
-    assert "±" in capture.get()
+        console.print(terminal_table(summarise(comparison), title="Digits", width=width))
+    shown = capture.get()
+    assert shown.startswith("Digits (3 seeds, mean ± sd)")
+    for record in comparison:
+        assert f" {record.method} " in shown  # on one line
+    assert "…" not in shown
+    assert ("Brier" in shown) == (width == 120)
+
+
+def test_the_seeds_are_a_column_where_they_differ(comparison: list[RunRecord]) -> None:
+    table = terminal_table(summarise(comparison[:-1]), title="Digits", width=80)
+    assert table.title == "Digits"
+    assert table.columns[-1].header.plain == "Seeds"  # type: ignore[union-attr]

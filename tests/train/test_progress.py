@@ -21,10 +21,10 @@ STEP = Update(
 
 
 def test_a_line_has_everything() -> None:
-    wanted = "epoch 2/30  loss 2.500 (ce 1.600  sdd 0.100)  train 25.0%  1,234 images/s  1:02:05 left"
+    wanted = "epoch 2/30  1:02:05 left  loss 2.500 (ce 1.600  sdd 0.100)  train 25.0%  1,234 images/s"
     assert describe(STEP) == wanted
     alone = replace(STEP, terms={"ce": 2.5}, test_accuracy=0.5, kind="evaluate")
-    assert describe(alone) == "epoch 2/30  loss 2.500  train 25.0%  test 50.0%  1,234 images/s  evaluating"
+    assert describe(alone) == "epoch 2/30  evaluating  loss 2.500  train 25.0%  test 50.0%  1,234 images/s"
 
 
 def test_lines_are_throttled_but_the_last_one_comes() -> None:

@@ -1,5 +1,6 @@
 """Image files decoded while a run goes on, by worker processes, with transforms v2."""
 
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -66,6 +67,7 @@ class FileLoader:
             collate_fn=_collate,
             persistent_workers=count > 0,
             pin_memory=device.type == "cuda",
+            worker_init_fn=_leave_signals_to_the_run,
             generator=torch.Generator(),  # or each epoch would draw a number from the global one
         )
 
@@ -80,6 +82,12 @@ class FileLoader:
             if isinstance(batch, str):
                 raise RuntimeError(f"{batch} (it was readable before: repair or remove it, and start again)")
             yield batch
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    # Ctrl-C and a scheduler's SIGTERM reach every process; the run still needs the batch that it is waiting for.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Wanted:

@@ -106,20 +106,29 @@ def _check_same(train: Sequence[str], test: Sequence[str], train_folder: Path, t
             )
 
 
+def image_files(folder: Path) -> list[Path]:
+    """Return the image files in a folder and its subfolders, sorted; hidden ones, and those in hidden folders, are not.
+
+    A file is an image by its suffix; whether it can be read is seen when it is.
+    """
+    found = []
+    for parent, folders, inside in os.walk(folder):
+        folders[:] = [f for f in folders if not f.startswith(".")]
+        found += [
+            Path(parent, file)
+            for file in inside
+            if not file.startswith(".") and Path(file).suffix.lower() in IMAGE_SUFFIXES
+        ]
+    return sorted(found)
+
+
 def _list(folder: Path, classes: Sequence[str]) -> Files:
     files: Files = []
     for label, name in enumerate(classes):
-        found = []
-        for parent, folders, inside in os.walk(folder / name):
-            folders[:] = [f for f in folders if not f.startswith(".")]
-            found += [
-                Path(parent, file)
-                for file in inside
-                if not file.startswith(".") and Path(file).suffix.lower() in IMAGE_SUFFIXES
-            ]
+        found = image_files(folder / name)
         if not found:
             raise ValueError(f"class {name!r} has no image in {folder / name}: add images or remove the folder")
-        files += [(path, label) for path in sorted(found)]
+        files += [(path, label) for path in found]
     return files
 
 

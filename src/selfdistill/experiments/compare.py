@@ -1,17 +1,20 @@
-"""Compare methods on one set of images: how long it may take, the runs, what is shown meanwhile."""
+"""Compare methods on one set of images: how long it may take, then the runs."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from selfdistill.data import ImageData
-from selfdistill.experiments.grid import Cell, Finished, Running, expand, run_grid
+from selfdistill.data.decode import cpu_count
+from selfdistill.experiments.grid import Cell, at_a_time, expand, finished_in, run_grid
+from selfdistill.experiments.show import plan, shown
 from selfdistill.records import RunRecord
-from selfdistill.train import Recipe, Update, epochs_for_budget, estimate, measure_step_seconds, parse_duration
-from selfdistill.train.progress import Bar, Lines, display_on
+from selfdistill.train import Recipe, Timing, epochs_for_budget, estimate, measure_step_seconds, parse_duration
+from selfdistill.train.folder import RunFolder
 from selfdistill.train.run import load
 
 MOST_EPOCHS = 200
@@ -24,7 +27,7 @@ def run_comparison(
     *,
     seeds: int,
     epochs: int | None,
-    budget: str,
+    budget: str = "60m",
     jobs: int,
     out: Path,
 ) -> list[RunRecord]:
@@ -33,9 +36,10 @@ def run_comparison(
     Args:
         recipe: everything but method, seed and epochs.
         methods: methods as text; the first is what the others are compared with.
-        seeds: how many seeds, 0 and up.
-        epochs: passes over the training images, or None: as many as fit in the budget, at most 200.
-        budget: how long the whole comparison may take, such as ``"60m"``.
+        seeds: how many seeds, from 0 up.
+        epochs: passes over the training images, or None: those of the runs that are in ``out`` already; without such,
+            as many as fit in the budget, at most 200.
+        budget: how long everything may take, such as ``"60m"``.
         jobs: processes at a time.
         out: the folder; a comparison that was stopped goes on where it was.
 
@@ -45,25 +49,48 @@ def run_comparison(
     for option, value in (("--seeds", seeds), ("--jobs", jobs), ("--epochs", epochs)):
         if value is not None and value < 1:
             raise ValueError(f"{option} must be at least 1, not {value}")
-    allowed = parse_duration(budget)
+    seconds = parse_duration(budget)
+    if epochs is not None:
+        recipe = replace(recipe, epochs=epochs)
     cells = expand(recipe, methods, range(seeds))
-    console = Console(stderr=True)
+    _check_writable(out)
+    if epochs is None:
+        epochs = _epochs_of_earlier_runs(cells, out)
     data = load(recipe)
-    epochs = epochs or _epochs_of_earlier_runs(cells, out)
-    missing = [cell for cell in cells if not (out / cell.name / "result.json").is_file()]
+    if epochs is not None:
+        cells = [_with_epochs(cell, epochs) for cell in cells]
+        for cell in cells:  # now, not after hours of other runs
+            RunFolder(out / cell.name).check(cell.recipe.resolve(data))
+    console = Console(stderr=True)
+    missing = [cell for cell in cells if not finished_in(cell, out)]
     if missing:
-        with console.status("measuring 20 steps of each method"):
-            timings = {method: measure_step_seconds(one, data) for method, one in _one_a_method(missing).items()}
+        with console.status("measuring how long a step takes"):
+            timings = _measured(missing, data, jobs)
+        at_once = _at_once(len(missing), jobs, on_cpu=not torch.cuda.is_available())
         if epochs is None:
-            epochs = min(MOST_EPOCHS, epochs_for_budget(allowed * jobs, [timings[c.recipe.method] for c in missing]))
-        console.print(_plan(recipe, data), highlight=False, soft_wrap=True)
-        time = estimate([timings[cell.recipe.method] for cell in missing], epochs)
-        console.print(f"{time}{f', {jobs} at a time' if jobs > 1 else ''}", highlight=False, soft_wrap=True)
-    cells = [replace(cell, recipe=replace(cell.recipe, epochs=epochs or recipe.epochs)) for cell in cells]
-    with _shown(console, len(cells)) as (running, finished):
+            epochs = min(MOST_EPOCHS, epochs_for_budget(seconds, timings, at_once))
+        _say(console, plan(recipe, data))
+        _say(console, estimate(timings, epochs, at_once) + (f", {jobs} at a time" if jobs > 1 else ""))
+    if len(missing) < len(cells):
+        _say(console, f"{len(cells) - len(missing)} of {len(cells)} runs are in {out} already")
+    epochs = epochs or recipe.epochs
+    cells = [_with_epochs(cell, epochs) for cell in cells]
+    with shown(console, len(cells)) as (running, finished):
         records = run_grid(cells, out, data=data, jobs=jobs, running=running, finished=finished)
-    order = list(dict.fromkeys(record.method for record in records))
+    order = list(dict.fromkeys(cell.recipe.method for cell in cells))
     return sorted(records, key=lambda record: (order.index(record.method), record.seed))
+
+
+def _with_epochs(cell: Cell, epochs: int) -> Cell:
+    return replace(cell, recipe=replace(cell.recipe, epochs=epochs))
+
+
+def _check_writable(out: Path) -> None:
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise OSError(f"{there} is a file, not a folder: choose another --out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise OSError(f"cannot write in {there}: choose another --out")
 
 
 def _epochs_of_earlier_runs(cells: Sequence[Cell], out: Path) -> int | None:
@@ -72,57 +99,25 @@ def _epochs_of_earlier_runs(cells: Sequence[Cell], out: Path) -> int | None:
     return next((Recipe.from_yaml(recipe).epochs for recipe in recipes if recipe.is_file()), None)
 
 
-def _one_a_method(cells: Sequence[Cell]) -> dict[str, Recipe]:
-    return {cell.recipe.method: cell.recipe for cell in reversed(cells)}
+def _measured(cells: Sequence[Cell], data: ImageData, jobs: int) -> list[Timing]:
+    """Return the timing of each run, measured once a method."""
+    of_method: dict[str, Timing] = {}
+    for cell in cells:
+        if cell.recipe.method not in of_method:
+            of_method[cell.recipe.method] = measure_step_seconds(at_a_time(cell.recipe, jobs), data)
+    return [of_method[cell.recipe.method] for cell in cells]
 
 
-def _plan(recipe: Recipe, data: ImageData) -> str:
-    resolved = recipe.resolve(data)
-    skipped = f", {len(data.skipped)} unreadable files left out" if data.skipped else ""
-    return (
-        f"{data.name}: {len(data.train):,} training images, {len(data.test):,} test images ({data.test_is}), "
-        f"{len(data.classes)} classes, {data.image_size} px{skipped}; {resolved.model}, weights: {resolved.weights}"
-    )
+def _at_once(runs: int, jobs: int, *, on_cpu: bool) -> float:
+    """How many runs go on at a time, on average: on a CPU each has processors of its own, a GPU is shared.
+
+    Example:
+        >>> _at_once(runs=3, jobs=1, on_cpu=True), _at_once(runs=3, jobs=2, on_cpu=False)
+        (1.0, 1.0)
+    """
+    jobs = min(jobs, cpu_count()) if on_cpu else 1
+    return runs / -(-runs // jobs)
 
 
-@contextmanager
-def _shown(console: Console, runs: int) -> Iterator[tuple[Running, Finished]]:
-    """Show the grid's progress: two bars on a terminal, otherwise a line a run."""
-    done = 0
-
-    def summary(record: RunRecord) -> str:
-        top1, ece, gap = (record.evaluation[name] for name in ("top1", "ece", "gap"))
-        return (
-            f"[{done}/{runs}] {record.method} seed {record.seed}: test {top1:.1%}, ECE {ece:.3f} (gap {gap:+.3f}), "
-            f"{record.seconds:.0f} s"
-        )
-
-    def say(record: RunRecord) -> None:
-        nonlocal done
-        done += 1
-        console.print(summary(record), highlight=False, markup=False, soft_wrap=True)
-
-    if not console.is_terminal:
-        lines: dict[str, Lines] = {}
-
-        def line(cell: Cell, update: Update) -> None:
-            lines.setdefault(cell.name, Lines(console, cell.name, every=30.0))(update)
-
-        yield line, lambda cell, record: say(record)
-        return
-    with display_on(console) as display:
-        whole = display.add_task("all runs", total=runs, status="")
-        bars: dict[str, Bar] = {}
-
-        def move(cell: Cell, update: Update) -> None:
-            if cell.name not in bars:
-                bars[cell.name] = Bar(display, cell.name)
-            bars[cell.name](update)
-
-        def close(cell: Cell, record: RunRecord) -> None:
-            say(record)
-            if cell.name in bars:
-                bars.pop(cell.name).close()
-            display.update(whole, completed=done, status=f"{done}/{runs} runs")
-
-        yield move, close
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -1,15 +1,14 @@
 """A grid of runs: the same recipe for each method and seed, one folder a run, only what is missing is run."""
 
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 from selfdistill.data import ImageData
+from selfdistill.data.decode import cpu_count
+from selfdistill.experiments.workers import run_in_processes
 from selfdistill.methods import parse_method
 from selfdistill.records import RunRecord
 from selfdistill.train import Recipe, Update, train
@@ -42,10 +41,34 @@ def expand(recipe: Recipe, methods: Iterable[str], seeds: Iterable[int]) -> list
         if spelled.count(method) > 1:
             raise ValueError(f"--methods: {method} is given twice")
     return [
-        Cell(f"{_slug(method)}-seed{seed}", replace(recipe, method=method, seed=seed))
+        Cell(f"{slug(method)}-seed{seed}", replace(recipe, method=method, seed=seed))
         for seed in seeds
         for method in spelled
     ]
+
+
+def slug(method: str) -> str:
+    """Return a method as a folder's name.
+
+    Example:
+        >>> slug("LabelSmoothing() + SDDropout(at='layer3', weight=0.1)")
+        'labelsmoothing-sddropout-at-layer3-weight-0.1'
+    """
+    return re.sub(r"[^A-Za-z0-9._]+", "-", method).strip("-").lower()
+
+
+def finished_in(cell: Cell, out: Path) -> bool:
+    """Whether a run of the grid in ``out`` is done."""
+    return (out / cell.name / "result.json").is_file()
+
+
+def at_a_time(recipe: Recipe, jobs: int) -> Recipe:
+    """Return the recipe with its share of the processors where ``jobs`` run at a time; it computes the same."""
+    if jobs == 1:
+        return recipe
+    share = max(1, cpu_count() // jobs)
+    workers = share if recipe.workers is None else recipe.workers
+    return replace(recipe, threads=recipe.threads or share, workers=workers)
 
 
 def run_grid(
@@ -60,47 +83,39 @@ def run_grid(
     """Run what is missing under ``out`` and return the records of all cells, in their order.
 
     Args:
-        cells: the runs.
+        cells: the runs, all on the same images.
         out: the grid's folder; a run's folder is ``out/<cell.name>``.
-        data: the images, loaded once.
-        jobs: processes at a time; 1 runs them in this process. Each gets an equal share of the CPU cores.
-        running: called with the updates of the run at hand; with one job only.
+        data: the images, loaded once; with several jobs each process loads them itself.
+        jobs: processes at a time; 1 runs them in this process. Each gets an equal share of the processors.
+        running: called with the updates of the runs at hand.
         finished: called with each record.
 
     Raises:
         ValueError: ``jobs`` below 1; or what a run raises.
+        RuntimeError: with several jobs, that a run failed.
+        Interrupted: SIGINT or SIGTERM came, and the runs at hand are saved.
     """
     if jobs < 1:
         raise ValueError(f"--jobs must be at least 1, not {jobs}")
     records: dict[str, RunRecord] = {}
-    if jobs == 1:
-        for cell in cells:
-            updates = None if running is None else partial(running, cell)
-            records[cell.name] = train(cell.recipe, out / cell.name, data=data, progress=updates)
-            if finished is not None:
-                finished(cell, records[cell.name])
-        return [records[cell.name] for cell in cells]
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        futures = {
-            pool.submit(_run_alone, replace(cell.recipe, threads=cell.recipe.threads or threads), out / cell.name): cell
-            for cell in cells
-        }
-        try:
-            for future in as_completed(futures):
-                cell = futures[future]
-                records[cell.name] = future.result()
-                if finished is not None:
-                    finished(cell, records[cell.name])
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    tell = running or (lambda cell, update: None)
+
+    def done(cell: Cell, record: RunRecord) -> None:
+        records[cell.name] = record
+        if finished is not None:
+            finished(cell, record)
+
+    apart = [cell for cell in cells if jobs > 1 and not finished_in(cell, out)]
+    for cell in cells:
+        if cell not in apart:
+            done(cell, train(cell.recipe, out / cell.name, data=data, progress=partial(tell, cell)))
+    if apart:
+        by_folder = {out / cell.name: cell for cell in apart}
+        run_in_processes(
+            [(at_a_time(cell.recipe, jobs), folder) for folder, cell in by_folder.items()],
+            jobs=jobs,
+            running=lambda folder, update: tell(by_folder[folder], update),
+            finished=lambda folder, record: done(by_folder[folder], record),
+            how_to_go_on=f"give the same command again to go on ({out})",
+        )
     return [records[cell.name] for cell in cells]
-
-
-def _run_alone(recipe: Recipe, out: Path) -> RunRecord:
-    return train(recipe, out)
-
-
-def _slug(method: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.]+", "-", method).strip("-").lower()

@@ -9,11 +9,14 @@ from pathlib import Path
 import torch
 
 from selfdistill.data import ImageData, Split, eval_batches
-from selfdistill.data.decode import IMAGE_SUFFIXES, scan, to_tensor
+from selfdistill.data.decode import IMAGE_SUFFIXES, cpu_count, scan, to_tensor
+from selfdistill.data.folders import image_files
 from selfdistill.evaluate.suite import predict
-from selfdistill.records import write_atomically
 from selfdistill.train.export import LoadedModel
 from selfdistill.train.recipe import SMALL
+
+FEW = 256
+"""So many images are decoded sooner than processes that would help are started."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ def predict_files(
     skip_unreadable: bool = False,
     batch_size: int = 64,
     device: torch.device | str = "cpu",
-    workers: int = 0,
+    workers: int | None = None,
 ) -> tuple[list[Prediction], list[str]]:
     """Predict image files, prepared as the run's own test images were.
 
@@ -43,7 +46,7 @@ def predict_files(
         skip_unreadable: leave out files that cannot be read instead of stopping.
         batch_size: images a pass.
         device: where the model runs.
-        workers: decoding processes, for images above 64 pixels.
+        workers: decoding processes, for images above 64 pixels; None: none for a few images, one a processor for many.
 
     Returns:
         The predictions in the order of the files, and a line for each file left out.
@@ -59,7 +62,8 @@ def predict_files(
     if found.reasons and not skip_unreadable:
         first, count = next(iter(found.reasons.values())), len(found.reasons)
         raise ValueError(
-            f"{first}; {count} of {len(files)} files cannot be read: give --skip-unreadable to leave them out"
+            f"{first} ({count} unreadable of {len(files)} files: repair or remove {'them' if count > 1 else 'it'}, "
+            "or pass --skip-unreadable)"
         )
     kept = [at for at in range(len(files)) if at not in found.reasons]
     if not kept:
@@ -69,6 +73,8 @@ def predict_files(
         split = Split(labels, images=to_tensor(image for image in found.small if image is not None))
     else:
         split = Split(labels, paths=tuple(files[at] for at in kept))
+    if workers is None:
+        workers = 0 if len(kept) < FEW else min(8, cpu_count())
     model = loaded.model.to(device)
     batches = eval_batches(split, _as_data(loaded, split), batch_size=batch_size, device=device, workers=workers)
     probabilities = predict(model, batches)[0].double().softmax(dim=1)
@@ -84,11 +90,7 @@ def predict_files(
 def _files(paths: Iterable[Path]) -> Iterable[Path]:
     for path in paths:
         if path.is_dir():
-            yield from sorted(
-                file
-                for file in path.rglob("*")
-                if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file() and not file.name.startswith(".")
-            )
+            yield from image_files(path)
         elif path.exists():
             yield path
         else:
@@ -110,11 +112,21 @@ def _as_data(loaded: LoadedModel, split: Split) -> ImageData:
     )
 
 
-def write_csv(path: Path, predictions: Sequence[Prediction], classes: Sequence[str]) -> None:
-    """Write a heading and one row a file: path, class, its probability, then every class's probability."""
+def to_csv(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
+    """Return a heading and one row a file: path, class, its probability, then every class's probability."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["file", "class", "confidence", *(f"p({name})" for name in classes)])
     for p in predictions:
         writer.writerow([p.path, p.label, f"{p.confidence:.6f}", *(f"{q:.6f}" for q in p.probabilities)])
-    write_atomically(path, text.getvalue().encode())
+    return text.getvalue()
+
+
+def refuse_image_name(csv: Path) -> None:
+    """Refuse to write a table over an image: ``predict RUN a.png --csv b.png`` says something else than was meant.
+
+    Raises:
+        ValueError: the name is that of an image.
+    """
+    if csv.suffix.lower() in IMAGE_SUFFIXES:
+        raise ValueError(f"--csv {csv} has the name of an image: put PATHS before --csv, and a .csv file after it")

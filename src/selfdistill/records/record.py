@@ -152,9 +152,16 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old one or the whole new one, also after a crash or on a full disk.
 
     Raises:
-        OSError: the system refuses; no temporary file is left and the old file is untouched.
+        OSError: the system refuses, in one line; no temporary file is left and the old file is untouched.
     """
     path = Path(path)
+    try:
+        _replace(path, content)
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _replace(path: Path, content: bytes) -> None:
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -169,6 +176,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         with suppress(OSError):
             Path(temporary).unlink()
         raise
+    folder = os.open(path.parent, os.O_RDONLY)  # the rename itself is on the disk only once the folder is
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _finite(value: Any) -> Any:

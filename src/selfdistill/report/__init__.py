@@ -1,7 +1,17 @@
 """The report: tables, figures and a page that says honestly whether a method helped."""
 
 from selfdistill.report.html import write_report
-from selfdistill.report.tables import BRIEF, COMPARED, COST, QUALITY, difference_table, markdown, metric_table, terminal
+from selfdistill.report.tables import (
+    BRIEF,
+    COMPARED,
+    COST,
+    QUALITY,
+    difference_table,
+    markdown,
+    metric_table,
+    terminal,
+    terminal_table,
+)
 from selfdistill.report.verdict import verdict
 
 __all__ = [
@@ -13,6 +23,7 @@ __all__ = [
     "markdown",
     "metric_table",
     "terminal",
+    "terminal_table",
     "verdict",
     "write_report",
 ]

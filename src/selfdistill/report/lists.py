@@ -19,7 +19,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
         rows.append(
             ("Train top-1 (%)", f"{evaluation.train_top1:.2%}"[:-1], f"on {evaluation.train_n:,} training images")
         )
-    return Table(("Metric", "Value", f"on {evaluation.n:,} test images"), tuple(rows))
+    return Table(("Metric", "Value", f" on {evaluation.n:,} test images"), tuple((a, b, f" {c}") for a, b, c in rows))
 
 
 def method_lines() -> list[str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
@@ -11,6 +11,7 @@ from rich.text import Text
 
 from selfdistill.records import Difference, Statistic, Summary
 
+_WIDE = 110  # so many characters hold every column of QUALITY
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 
 
@@ -79,7 +80,11 @@ COST = (
     ),
     Column("peak_memory_bytes", "Peak memory", "MiB", 2.0**-20, 0, note="of the accelerator"),
 )
-BRIEF = tuple(c for c in (*QUALITY, *COST) if c.metric in ("top1", "ece", "gap", "train_top1"))  # for 80 characters
+BRIEF = tuple(
+    replace(c, title=c.title.removesuffix(" top-1"))  # for 80 characters
+    for c in (*QUALITY, *COST)
+    if c.metric in ("top1", "ece", "gap", "train_top1")
+)
 COMPARED = (
     Column("top1", "Top-1", "points", 100, 2, signed=True),
     Column("top5", "Top-5", "points", 100, 2, signed=True),
@@ -121,6 +126,23 @@ def metric_table(summary: Summary, columns: Sequence[Column] = QUALITY) -> Table
         rows,
         tuple(f"{c.title}: {c.note}" for c in shown if c.note),
     )
+
+
+def terminal_table(summary: Summary, *, title: str, width: int) -> RichTable:
+    """The quality of each method, in the columns that fit; the title says how many seeds where all have as many.
+
+    Args:
+        summary: of a comparison.
+        title: above the table.
+        width: of the terminal, in characters.
+    """
+    table = metric_table(summary, QUALITY if width >= _WIDE else BRIEF)
+    counts = {len(seeds) for seeds in summary.seeds.values()}
+    if len(counts) == 1:
+        (n,) = counts
+        title += f" ({n} seeds, mean ± sd)" if n > 1 else " (1 seed)"
+        table = Table(table.headings[:-1], tuple(row[:-1] for row in table.rows))
+    return terminal(table, title=title)
 
 
 def interval(column: Column, difference: Difference) -> str:
@@ -176,13 +198,16 @@ def escape_markdown(text: str) -> str:
     return "".join("\\" + c if c in "\\`*_[]|" else c for c in text)
 
 
-def terminal(table: Table, *, title: str | None = None, styles: Sequence[str] = ()) -> RichTable:
+def terminal(
+    table: Table, *, title: str | None = None, styles: Sequence[str] = (), prose: Collection[int] = (0,)
+) -> RichTable:
     """A table for the terminal.
 
     Args:
         table: what to show.
         title: above it.
         styles: a rich style for each row, repeated; none by default.
+        prose: the columns of words, by number: flush left, and broken where they must be; the others hold numbers.
     """
     out = RichTable(
         title=title,
@@ -194,8 +219,13 @@ def terminal(table: Table, *, title: str | None = None, styles: Sequence[str] = 
         padding=0,
     )
     for i, heading in enumerate(table.headings):
+        words = i in prose
         out.add_column(
-            Text(heading), justify="right" if i else "left", no_wrap=bool(i), min_width=0 if i else 12, overflow="fold"
+            Text(heading),
+            justify="left" if words else "right",
+            no_wrap=not words,
+            min_width=12 if words else 0,
+            overflow="fold",
         )
     for row in table.rows:
         out.add_row(*map(Text, row))  # Text: a bracket in a name is no markup

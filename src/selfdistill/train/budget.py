@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice
 
@@ -77,12 +78,13 @@ def measure_step_seconds(
         )
 
 
-def epochs_for_budget(seconds: float, timings: list[Timing]) -> int:
-    """Return how many epochs each of several runs may have so that all of them take so long, one after the other.
+def epochs_for_budget(seconds: float, timings: Sequence[Timing], at_once: float = 1.0) -> int:
+    """Return how many epochs each of several runs may have so that all of them take so long.
 
     Args:
         seconds: for all runs together.
         timings: one a run.
+        at_once: how many runs go on at a time, on average.
 
     Raises:
         ValueError: not even one epoch each.
@@ -92,26 +94,28 @@ def epochs_for_budget(seconds: float, timings: list[Timing]) -> int:
         4
     """
     fixed, epoch = sum(timing.final for timing in timings), sum(timing.epoch for timing in timings)
-    epochs = int((seconds - fixed) / epoch)
+    epochs = int((seconds * at_once - fixed) / epoch)
     if epochs < 1:
         raise ValueError(
             f"--budget {clock(seconds)} is too short: one epoch of {len(timings)} run(s) takes about "
-            f"{clock(fixed + epoch)}; take fewer images (--per-class), a narrower model (--width) or fewer runs"
+            f"{clock((fixed + epoch) / at_once)}; take fewer images (--per-class), a narrower model (--width) or "
+            "fewer runs"
         )
     return epochs
 
 
-def estimate(timings: list[Timing], epochs: int) -> str:
-    """Return a line that says how long some runs will take, one after the other.
+def estimate(timings: Sequence[Timing], epochs: int, at_once: float = 1.0) -> str:
+    """Return a line that says how long some runs will take, ``at_once`` of them at a time.
 
     Example:
         >>> estimate([Timing(step=0.1, steps=90, evaluation=1, final=5, eval_every=1)] * 3, epochs=20)
         'about 10:15 for 3 runs of 20 epochs (0:10 an epoch)'
     """
-    total = sum(timing.run(epochs) for timing in timings)
+    total = sum(timing.run(epochs) for timing in timings) / at_once
     mean = sum(timing.epoch for timing in timings) / len(timings)
     runs = "1 run" if len(timings) == 1 else f"{len(timings)} runs"
-    return f"about {clock(total)} for {runs} of {epochs} epochs ({clock(mean)} an epoch)"
+    of = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+    return f"about {clock(total)} for {runs} of {of} ({clock(mean)} an epoch)"
 
 
 def parse_duration(text: str) -> float:

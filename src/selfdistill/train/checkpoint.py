@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from selfdistill.train.files import remove_leftovers, write_atomically
+from selfdistill.records import write_atomically
+from selfdistill.train.files import remove_leftovers
 
 KEEP = 2
 _NAME = re.compile(r"epoch-\d{5}-step-\d{7}\.pt")

@@ -12,7 +12,7 @@ from torch import nn
 from selfdistill import __version__
 from selfdistill.data import ImageData
 from selfdistill.models import build
-from selfdistill.train.files import write_atomically
+from selfdistill.records import write_atomically
 from selfdistill.train.recipe import Recipe
 
 _KEYS = ("model", "width", "features", "head_layers", "classes", "image_size", "mean", "std")

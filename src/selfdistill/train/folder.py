@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from selfdistill.train.files import remove_leftovers, write_atomically
+from selfdistill.records import write_atomically
+from selfdistill.train.files import remove_leftovers
 from selfdistill.train.recipe import Recipe
 from selfdistill.train.state import Row
 
@@ -25,6 +26,7 @@ class RunFolder:
         self.log = path / "log.csv"
         self.checkpoints = path / "checkpoints"
         self.result = path / "result.json"
+        self._lock = path / ".lock"
 
     def finished(self) -> bool:
         """Return whether the run's record is there: it is written last."""
@@ -45,11 +47,14 @@ class RunFolder:
     def opened(self, recipe: Recipe) -> Iterator[None]:
         """Make the folder, check that it is this recipe's, write ``recipe.yaml``, and keep other processes out.
 
+        What fails before the first line of the log leaves nothing behind: the next try may have another recipe.
+
         Raises:
             OSError: it cannot be made or written.
             ValueError: it belongs to another recipe.
             RuntimeError: another process trains in it.
         """
+        made = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
@@ -61,9 +66,15 @@ class RunFolder:
         self.check(recipe)
         with self._locked():
             remove_leftovers(self.path)
-            if not self.recipe.is_file():
-                write_atomically(self.recipe, recipe.to_yaml().encode())
-            yield
+            fresh = not self.recipe.is_file()
+            try:
+                if fresh:
+                    write_atomically(self.recipe, recipe.to_yaml().encode())
+                yield
+            except BaseException:
+                if fresh and not self.log.exists():
+                    self._cleared(made)
+                raise
 
     def write_log(self, rows: Sequence[Row]) -> None:
         """Write ``log.csv`` anew: a header, then a row an epoch; what was not measured is empty."""
@@ -74,11 +85,17 @@ class RunFolder:
             writer.writerows(rows)
         write_atomically(self.log, text.getvalue().encode())
 
+    def _cleared(self, made: bool) -> None:
+        for file in (self.recipe, self._lock):
+            file.unlink(missing_ok=True)
+        if made:
+            self.path.rmdir()
+
     @contextmanager
     def _locked(self) -> Iterator[None]:
         # A record lock: it goes with the process, also when that is killed, and its workers do not inherit it.
         try:
-            lock = (self.path / ".lock").open("w")
+            lock = self._lock.open("w")
         except OSError as error:
             raise OSError(f"cannot write in {self.path}: {error.strerror}; choose another --out") from None
         with lock:

@@ -57,16 +57,16 @@ def clock(seconds: float) -> str:
 
 
 def describe(update: Update) -> str:
-    """Return one line: epoch, loss and terms, accuracies, images/s, time left."""
+    """Return one line: epoch, time left, loss and terms, accuracies, images/s; a narrow terminal cuts its end off."""
+    left = "evaluating" if update.kind == "evaluate" else f"{clock(update.seconds_left)} left"
     terms = "  ".join(f"{name} {value:.3f}" for name, value in update.terms.items())
-    parts = [f"epoch {update.epoch}/{update.epochs}", f"loss {update.loss:.3f}"]
+    parts = [f"epoch {update.epoch}/{update.epochs}", left, f"loss {update.loss:.3f}"]
     if len(update.terms) > 1:
         parts[-1] += f" ({terms})"
     parts.append(f"train {update.accuracy:.1%}")
     if update.test_accuracy is not None:
         parts.append(f"test {update.test_accuracy:.1%}")
     parts.append(f"{update.images_per_second:,.0f} images/s")
-    parts.append("evaluating" if update.kind == "evaluate" else f"{clock(update.seconds_left)} left")
     return "  ".join(parts)
 
 

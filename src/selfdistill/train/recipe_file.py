@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get
 import yaml
 
 if TYPE_CHECKING:
-    from selfdistill.train.recipe import Recipe
+    from _typeshed import DataclassInstance
 
 NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
@@ -118,7 +118,7 @@ def read(path: Path, known: list[str]) -> dict[str, Any]:
     return values
 
 
-def dump(recipe: "Recipe") -> str:
+def dump(recipe: "DataclassInstance") -> str:
     """Return ``name: value  # comment`` for each field, the comments from the class's docstring."""
     comments = dict(re.findall(r"^ {8}(\w+): (.+)$", type(recipe).__doc__ or "", flags=re.MULTILINE))
     lines = []

@@ -1,0 +1,31 @@
+"""Finished runs from several folders, the baseline's first."""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+from selfdistill.methods import parse_method
+from selfdistill.records import RunRecord, load_all
+
+
+def gather(folders: Iterable[Path], baseline: str | None = None) -> list[RunRecord]:
+    """Return every finished run at or below some folders; one that is below two of them counts once.
+
+    Args:
+        folders: of runs, or that hold such.
+        baseline: the method whose runs come first; None leaves the order of the folders.
+
+    Raises:
+        ValueError: a folder without a finished run, a damaged record, or no run of the baseline.
+    """
+    records: list[RunRecord] = []
+    for folder in folders:
+        records += [record for record in load_all(folder) if record not in records]
+    if baseline is None:
+        return records
+    wanted = repr(parse_method(baseline))
+    there = list(dict.fromkeys(record.method for record in records))
+    if wanted not in there:
+        near = difflib.get_close_matches(wanted, there, n=1, cutoff=0.0)
+        raise ValueError(f"--baseline: no run of {wanted}; did you mean {near[0]!r}? There are {', '.join(there)}")
+    return sorted(records, key=lambda record: record.method != wanted)

@@ -1,0 +1,59 @@
+"""One run, shown while it goes."""
+
+from pathlib import Path
+
+import torch.distributed
+from rich.console import Console
+
+from selfdistill.experiments.grid import expand
+from selfdistill.experiments.show import plan
+from selfdistill.records import RunRecord
+from selfdistill.train import Recipe, Update, progress_bar, train
+from selfdistill.train.run import load
+
+
+def run_single(
+    recipe: Recipe, out: Path | None, *, name: str, devices: int, nodes: int, accelerator: str, tensorboard: bool
+) -> tuple[RunRecord | None, Path]:
+    """Train by a recipe, say what and how far, and return the record and the run's folder.
+
+    Of several processes only the first returns the record: what is shown afterwards is shown once.
+
+    Args:
+        recipe: what to do.
+        out: the run's folder; None is ``runs/<name>-<method>-seed<N>``.
+        name: what the images are called.
+        devices: as for :func:`selfdistill.train.train`, like the rest.
+        nodes: machines.
+        accelerator: what kind of device.
+        tensorboard: whether to write its files.
+
+    Raises:
+        ValueError: what loading and training raise.
+    """
+    (cell,) = expand(recipe, [recipe.method], [recipe.seed])
+    out = out or Path("runs") / f"{name}-{cell.name}"
+    data = load(recipe)
+    console = Console(stderr=True)
+    with progress_bar(cell.name, console) as progress:
+        started = False
+
+        def tell(update: Update) -> None:
+            nonlocal started
+            if not started:  # not before: what is wrong with the recipe shows up as the run starts
+                console.print(plan(recipe, data), highlight=False, markup=False, soft_wrap=True)
+                started = True
+            progress(update)
+
+        record = train(
+            cell.recipe,
+            out,
+            data=data,
+            devices=devices,
+            nodes=nodes,
+            accelerator=accelerator,
+            tensorboard=tensorboard,
+            progress=tell,
+        )
+    first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+    return record if first else None, out

@@ -1,0 +1,151 @@
+"""A grid's runs in several processes: who trains what, what they tell, and how they are stopped.
+
+A pool of the standard library would not do: one kind waits for ever for a worker that was killed, the other cannot
+ask its workers to save and stop.
+"""
+
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+from selfdistill.records import RunRecord
+from selfdistill.train import Interrupted, Recipe, Update, train
+from selfdistill.train.run import load
+from selfdistill.train.signals import Interruptions
+
+Task = tuple[Recipe, Path]
+"""What is trained, and the run's folder. All tasks of a grid are on the same images."""
+
+
+@dataclass(frozen=True)
+class _Failure:
+    message: str
+
+
+def run_in_processes(
+    tasks: Sequence[Task],
+    *,
+    jobs: int,
+    running: Callable[[Path, Update], None],
+    finished: Callable[[Path, RunRecord], None],
+    how_to_go_on: str,
+) -> None:
+    """Run all tasks, so many at a time; each process loads the images once and trains one task after another.
+
+    Args:
+        tasks: the runs, in the order in which they are started.
+        jobs: processes, at least 1.
+        running: called with a run's folder and its updates.
+        finished: called with a run's folder and its record.
+        how_to_go_on: what a user who stopped it is told.
+
+    Raises:
+        RuntimeError: a run failed, or its process died; the others have saved where they are.
+        Interrupted: SIGINT or SIGTERM came; all runs have saved where they are.
+    """
+    waiting = list(reversed(tasks))
+    processes: list[SpawnProcess] = []
+    at_work: dict[Connection, tuple[SpawnProcess, Path]] = {}
+    context = get_context("spawn")
+    with Interruptions(how_to_go_on) as interruptions:
+        try:
+            for _ in range(min(jobs, len(tasks))):
+                here, there = context.Pipe()
+                process = context.Process(target=_work, args=(there,))
+                with _interrupts_ignored():  # until the process takes them itself
+                    process.start()
+                processes.append(process)
+                there.close()  # so that the pipe ends with the process
+                recipe, out = waiting.pop()
+                at_work[here] = process, out
+                here.send((recipe, out))
+            while at_work:
+                for connection in wait(list(at_work)):
+                    assert isinstance(connection, Connection)
+                    process, out = at_work[connection]
+                    message = _receive(connection, process, out)
+                    if isinstance(message, Update):
+                        running(out, message)
+                    elif isinstance(message, Warning):
+                        warnings.warn(message, stacklevel=2)
+                    else:
+                        finished(out, message)
+                        if waiting:
+                            recipe, out = waiting.pop()
+                            at_work[connection] = process, out
+                            connection.send((recipe, out))
+                        else:
+                            connection.send(None)
+                            del at_work[connection]
+        except BaseException as error:
+            _stop(at_work)
+            if isinstance(error, Interrupted):
+                raise interruptions.interrupted("and saved", interruptions.received) from None
+            raise
+        for process in processes:
+            process.join()
+
+
+def _work(connection: Connection) -> None:
+    """Train what comes through the connection, and tell how it goes (in a process of its own)."""
+    os.setpgrp()  # Ctrl-C reaches the first process alone, which asks this one to save and stop
+    warnings.showwarning = lambda message, *_, **__: connection.send(UserWarning(str(message)))
+    data = None
+    with suppress(Interrupted, EOFError, BrokenPipeError):  # stopped; or the first process is gone
+        while (task := connection.recv()) is not None:
+            recipe, out = task
+            try:
+                data = load(recipe) if data is None else data
+                connection.send(train(recipe, out, data=data, progress=connection.send))
+            except BrokenPipeError:
+                raise
+            except (ValueError, RuntimeError, OSError) as error:
+                connection.send(_Failure(f"{out}: {error}"))
+                return
+
+
+def _receive(connection: Connection, process: SpawnProcess, out: Path) -> Update | Warning | RunRecord:
+    try:
+        message: Update | Warning | RunRecord | _Failure = connection.recv()
+    except (EOFError, ConnectionResetError):
+        process.join()
+        status = process.exitcode or 0
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        raise RuntimeError(
+            f"{out}: its process {how} before the run was done; give the same command again to go on, with fewer "
+            "--jobs if memory ran out"
+        ) from None
+    if isinstance(message, _Failure):
+        raise RuntimeError(message.message)
+    return message
+
+
+def _stop(at_work: dict[Connection, tuple[SpawnProcess, Path]]) -> None:
+    """Ask all to save and stop, and wait for them."""
+    for process, _ in at_work.values():
+        process.terminate()
+    for connection, (process, _) in at_work.items():
+        with suppress(EOFError, OSError):  # what it still tells would fill the pipe, and it would wait for us
+            while True:
+                connection.recv()
+        process.join()
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
