@@ -1,5 +1,9 @@
 """Files that are decoded while training, by worker processes."""
 
+import multiprocessing
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -107,3 +111,17 @@ def test_a_file_that_breaks_during_the_run_is_named_in_one_line(photos, workers)
     broken.unlink()
     with pytest.raises(RuntimeError, match=r"07\.jpg: No such file or directory \(it was readable before"):
         batches(data, workers=workers)
+
+
+def test_signals_to_all_processes_leave_the_workers_at_work(photos):
+    loader = TrainLoader(load_data(str(photos), image_size=72), NEEDS, batch_size=5, seed=0, device="cpu", workers=2)
+    batches = loader.epoch(0)
+    next(batches)
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    for number in (signal.SIGINT, signal.SIGTERM):
+        for worker in workers:
+            os.kill(worker.pid, number)
+    assert len(list(batches)) == 3
+    assert len(list(loader.epoch(1))) == 4
+    assert multiprocessing.active_children() == workers

@@ -1,0 +1,69 @@
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from selfdistill.evaluate.suite import Evaluation
+from selfdistill.experiments.rescore import rescore
+from selfdistill.train import Recipe, train
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    train(Recipe(data=str(pictures), model="resnet10_cifar", width=4, epochs=2, threads=1), out)
+    return out
+
+
+def test_the_run_s_own_images(run: Path, pictures: Path) -> None:
+    images, evaluation = rescore(run)
+    assert (images.name, images.test_is, evaluation.n, evaluation.train_n) == ("digits3", "test folder", 18, 24)
+
+
+def test_other_images_are_prepared_as_the_run_s_were_and_all_scored(run: Path, pictures: Path, tmp_path: Path) -> None:
+    own, evaluation = rescore(run)
+    images, other = rescore(run, data=str(pictures / "test"))
+    assert (images.mean, images.std, images.test_is) == (own.mean, own.std, "all images")
+    assert other.n == 18
+    assert other.nll == pytest.approx(evaluation.nll, rel=1e-5)
+    assert other.train_top1 is None
+    _, split = rescore(run, data=str(pictures))  # a set that has a test part is scored on that
+    assert split == Evaluation(**{**vars(evaluation), "train_n": None, "train_top1": None})
+
+
+def test_large_files_without_a_test_part(photos: Path, tmp_path: Path) -> None:
+    recipe = Recipe(data=str(photos), model="resnet10_cifar", width=4, epochs=1, batch_size=6, threads=1, workers=0)
+    train(replace(recipe, image_size=72), tmp_path / "run")
+    images, evaluation = rescore(tmp_path / "run", data=str(photos / "test"))
+    assert images.test.paths is not None
+    assert (evaluation.n, images.image_size) == (18, 72)
+    assert evaluation.nll == pytest.approx(rescore(tmp_path / "run")[1].nll, rel=1e-4)
+
+
+def test_other_classes(run: Path, pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"^digits has other classes than {run}: 10 instead of 3$"):
+        rescore(run, data="digits")
+    shutil.copytree(pictures / "test", tmp_path / "renamed")
+    (tmp_path / "renamed" / "two").rename(tmp_path / "renamed" / "deux")
+    message = f"^renamed has other classes than {run}: class 0 is 'deux' instead of 'one'$"
+    with pytest.raises(ValueError, match=message):
+        rescore(run, data=str(tmp_path / "renamed"))
+
+
+def test_arrays_say_their_classes(run: Path, tmp_path: Path) -> None:
+    images = np.zeros((9, 8, 8), dtype=np.uint8)
+    labels = np.arange(9) % 3
+    np.savez(tmp_path / "set.npz", images=images, labels=labels)
+    with pytest.raises(ValueError, match=r"set has other classes than .*: class 0 is '0' instead of 'one'"):
+        rescore(run, data=str(tmp_path / "set.npz"))
+    np.savez(tmp_path / "set.npz", images=images, labels=labels, classes=np.array(["one", "two", "zero"]))
+    assert rescore(run, data=str(tmp_path / "set.npz"))[1].n == 9
+
+
+def test_no_finished_run(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"holds no finished run: there is no model.json in it"):
+        rescore(tmp_path)
+    with pytest.raises(ValueError, match=r"^no data set 'nowhere'"):
+        rescore(run, data="nowhere")
