@@ -16,6 +16,9 @@ from selfdistill.data.randomness import hash_key
 Key = tuple[int, int, int]
 """(epoch, index, view): with the run's seed, all that an augmentation depends on."""
 
+_GRACE = 5
+"""Seconds that a worker goes on after SIGTERM."""
+
 _RESIZE = 256 / 224  # the margin around the centre crop, as ImageNet's evaluation has it
 
 
@@ -67,7 +70,7 @@ class FileLoader:
             collate_fn=_collate,
             persistent_workers=count > 0,
             pin_memory=device.type == "cuda",
-            worker_init_fn=_leave_signals_to_the_run,
+            worker_init_fn=_outlive_the_run,
             generator=torch.Generator(),  # or each epoch would draw a number from the global one
         )
 
@@ -84,10 +87,11 @@ class FileLoader:
             yield batch
 
 
-def _leave_signals_to_the_run(worker: int) -> None:
-    # Ctrl-C and a scheduler's SIGTERM reach every process; the run still needs the batch that it is waiting for.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def _outlive_the_run(worker: int) -> None:
+    # Ctrl-C and a scheduler's SIGTERM reach every process at once, and the run still needs the batch that it waits for
+    # before it can save. Never to end on SIGTERM would in turn hold up a process that ends its workers by it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_GRACE))
 
 
 class _Wanted:

@@ -13,9 +13,9 @@ RECIPE = Recipe(
     per_class=10,
     model="resnet10_cifar",
     width=16,
-    epochs=40,
+    epochs=60,
     batch_size=32,
     lr=0.1,
     weight_decay=1e-4,
-    eval_every=10,
+    eval_every=20,
 )
