@@ -404,14 +404,14 @@ def test_demo(run: Run) -> None:
     """The whole command as it is, with one seed."""
     status, out, err = run("demo", "--seeds", 1)
     assert status == 0
-    assert re.search(r"^digits: 100 training images, 359 test images \(20 % held out, seed 0\), 10 classes", err)
+    assert re.search(r"^digits: 50 training images, 359 test images \(20 % held out, seed 0\), 10 classes", err)
     assert re.search(r"^about \d+:\d\d for 4 runs of \d+ epochs", err, re.MULTILINE)
     assert "Handwritten digits: does it help? (1 seed)" in out
     rows = [line for line in out.splitlines() if re.match(r" (CrossEntropy|LabelSmoothing|SDDropout)", line)]
     assert [row.split()[0] for row in rows] == list(commands.DEFAULT_METHODS)
     for row in rows:
         assert float(row.split()[-1]) > 95, "the training images are learnt by heart"
-        assert float(row.split()[1]) > 80
+        assert float(row.split()[1]) > 70
     assert "One seed for each method: no verdict" in out
     page = Path("runs/demo/report.html").read_text()
     assert "1,797 handwritten digits" in page

@@ -15,7 +15,7 @@ DEFAULT_METHODS = ("CrossEntropy()", "LabelSmoothing()", "SDDropout(weight=0.1)"
 def demo(out: Path = Path("runs/demo"), seeds: int = 3, jobs: int = 2) -> None:
     """Compare methods on handwritten digits: a minute, no download.
 
-    Cross-entropy, label smoothing and SD-Dropout, at the paper's weight 1.0 and at 0.1, learn from 100 of the 1,797
+    Cross-entropy, label smoothing and SD-Dropout, at the paper's weight 1.0 and at 0.1, learn from 50 of the 1,797
     digits that ship with scikit-learn, and are scored on held-out ones.
 
     Args:

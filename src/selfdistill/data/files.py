@@ -1,5 +1,6 @@
 """Image files decoded while a run goes on, by worker processes, with transforms v2."""
 
+import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -92,6 +93,7 @@ def _outlive_the_run(worker: int) -> None:
     # before it can save. Never to end on SIGTERM would in turn hold up a process that ends its workers by it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_GRACE))
+    signal.signal(signal.SIGALRM, lambda number, frame: os._exit(0))
 
 
 class _Wanted:
