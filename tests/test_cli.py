@@ -444,9 +444,9 @@ def signalled(number: signal.Signals, folder: Path) -> Iterator[None]:
 def test_a_comparison_in_two_processes_is_stopped_and_goes_on_in_one(run: Run) -> None:
     words = ["compare", *TINY, *PAIR, "--seeds", "1", "--out", "runs"]
     with signalled(signal.SIGTERM, Path("runs")):
-        status, out, err = run(*words, "--epochs", "100", "--jobs", "2")
+        status, out, err = run(*words, "--epochs", "60", "--jobs", "2")
     assert (status, out) == (128 + signal.SIGTERM, "")
-    assert re.search(r"^about \d+:\d\d for 2 runs of 100 epochs \(.* an epoch\), 2 at a time$", err, re.MULTILINE)
+    assert re.search(r"^about \d+:\d\d for 2 runs of 60 epochs \(.* an epoch\), 2 at a time$", err, re.MULTILINE)
     told = "selfdistill: stopped by SIGTERM and saved; give the same command again to go on (runs)"
     assert err.splitlines()[-1] == told
     assert "Traceback" not in err
@@ -455,11 +455,11 @@ def test_a_comparison_in_two_processes_is_stopped_and_goes_on_in_one(run: Run) -
     assert not list(Path("runs").glob("*/result.json"))
     status, _, err = run(*words)
     assert status == 0
-    assert " for 2 runs of 100 epochs" in err, "nobody said the epochs again"
+    assert " for 2 runs of 60 epochs" in err, "nobody said the epochs again"
     results = [json.loads(path.read_text()) for path in sorted(Path("runs").glob("*/result.json"))]
     assert [(result["method"], result["epochs"]) for result in results] == [
-        ("CrossEntropy()", 100),
-        ("SDDropout()", 100),
+        ("CrossEntropy()", 60),
+        ("SDDropout()", 60),
     ]
 
 

@@ -1,76 +1,21 @@
-"""A function's signature as command-line options: its types say what fits, its docstring explains. No torch here.
-
-argparse cuts the words apart; what they mean, and what is said about a wrong one, is decided here.
-"""
+"""From the words after a command's name to its arguments, and its help; argparse cuts the words apart, no more."""
 
 import argparse
-import difflib
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
+from selfdistill.options.option import Command, Option, nearest, options_of, value_of
 from selfdistill.train import recipe_file
 from selfdistill.train.recipe import Recipe
 
-Command = Callable[..., None]
-
 _WIDTH = 80
-_TOPICS = {  # the recipe's fields are in this order; each topic starts at one
-    "data": "the images",
-    "method": "the method and the network",
-    "model": "the network",
-    "epochs": "the training",
-    "batch_size": "the training",
-    "precision": "the machine, and what is kept",
-}
-
-
-@dataclass(frozen=True)
-class Option:
-    """One parameter of a command.
-
-    Attributes:
-        name: of the parameter or of the recipe's field.
-        hint: its type.
-        default: its value where it is not given; ``inspect.Parameter.empty`` for a positional argument.
-        help: one line.
-        topic: of a recipe's field; empty for the command's own parameters.
-    """
-
-    name: str
-    hint: Any
-    default: Any
-    help: str
-    topic: str = ""
-
-    @property
-    def positional(self) -> bool:
-        """Whether it has no default, and so no dashes."""
-        return self.default is inspect.Parameter.empty
-
-    @property
-    def several(self) -> bool:
-        """Whether it takes one value or more."""
-        return get_origin(self.hint) is list
-
-    @property
-    def spelled(self) -> str:
-        """What a user types or reads: ``--image-size``, ``RUN``."""
-        return self.name.upper() if self.positional else recipe_file.option(self.name)
-
-    def value(self, given: Any) -> Any:
-        """Return the value of what was typed: a text, several, or a bool."""
-        if isinstance(given, bool):
-            return given
-        if self.several:
-            return [value_of(self.spelled, text, get_args(self.hint)[0]) for text in given]
-        return value_of(self.spelled, given, self.hint)
 
 
 def parse(name: str, function: Command, words: Sequence[str]) -> dict[str, Any]:
@@ -117,71 +62,6 @@ def parse(name: str, function: Command, words: Sequence[str]) -> dict[str, Any]:
 def help_of(name: str, function: Command) -> str:
     """Return what ``selfdistill COMMAND --help`` prints."""
     return _parser(name, function, options_of(function)).format_help().rstrip()
-
-
-def options_of(function: Command) -> list[Option]:
-    """Return the options of a command, its own before the recipe's.
-
-    A recipe's field is left to the command where that has a parameter of its name or of its plural: ``seeds`` says
-    which ``seed`` each run has.
-    """
-    hints, helps = get_type_hints(function), _argument_helps(function)
-    parameters = inspect.signature(function).parameters.values()
-    own = [
-        Option(parameter.name, hints[parameter.name], parameter.default, helps[parameter.name])
-        for parameter in parameters
-        if hints[parameter.name] is not Recipe
-    ]
-    if len(own) == len(parameters):
-        return own
-    hints, helps, topic = get_type_hints(Recipe), _argument_helps(Recipe), ""
-    taken = {option.name for option in own} | {option.name.removesuffix("s") for option in own}
-    for field in fields(Recipe):
-        if field.name not in taken:
-            topic = _TOPICS.get(field.name, topic)
-            own.append(Option(field.name, hints[field.name], field.default, helps[field.name], topic))
-    return own
-
-
-def value_of(spelled: str, text: str, hint: Any) -> Any:
-    """Return the value that a text on the command line stands for.
-
-    Args:
-        spelled: the option, for the message.
-        text: what was typed; ``null`` is None where the type allows it, a list is ``0.5,0.75`` or ``[0.5, 0.75]``.
-        hint: as for :func:`selfdistill.train.recipe_file.convert`; or a path.
-
-    Raises:
-        ValueError: it is of another type.
-
-    Example:
-        >>> value_of("--milestones", "0.5,0.75", tuple[float, ...]), value_of("--width", "null", int | None)
-        ((0.5, 0.75), None)
-    """
-    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    if text == "null" and NoneType in kinds:
-        return None
-    kind = next(kind for kind in kinds if kind is not NoneType)
-    if kind is Path:
-        if not text.strip():
-            raise ValueError(f"{spelled} must not be empty")
-        return Path(text).expanduser()
-    name = spelled.removeprefix("--").replace("-", "_")
-    if get_origin(kind) is tuple:
-        items = [item.strip() for item in text.strip("[]() ").split(",") if item.strip()]
-        return recipe_file.convert(name, [_number(item, get_args(kind)[0]) for item in items], kind)
-    return recipe_file.convert(name, _number(text, kind), kind)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean 'NAME'?``, or nothing where no known name is like it."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def summary_of(function: Command) -> str:
-    """Return the first line of a command's docstring."""
-    return (inspect.getdoc(function) or "").splitlines()[0]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -284,14 +164,3 @@ def _explained(error: argparse.ArgumentError) -> str:
     if error.message.startswith("ignored explicit argument"):
         return f"{flag} takes no value: it is switched on by itself"
     return f"{flag}: {error.message}"
-
-
-def _number(text: str, kind: type) -> Any:
-    """A whole number as such where one is wanted; everything else as it was typed, for ``convert`` to judge."""
-    return int(text) if kind is int and re.fullmatch(r"[+-]?[0-9]+", text.strip()) else text
-
-
-def _argument_helps(of: Any) -> dict[str, str]:
-    """Return the lines under ``Args:`` or ``Attributes:`` of a docstring by name."""
-    section = re.search(r"\n(?:Args|Attributes):\n((?:    .*\n?)+)", inspect.getdoc(of) or "")
-    return dict(re.findall(r"^    (\w+): (.+)$", section[1], re.MULTILINE)) if section else {}
