@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from selfdistill.method import Input, Outputs
-from selfdistill.tap import Tap, call, eager, logits_of
+from selfdistill.tap import Tap, call, eager, evaluation_mode, logits_of
 
 _PASS_HEAD = "pass head=, the dotted name (or the module) of the classifier layer"
 
@@ -121,16 +121,11 @@ def dropout_before(model: nn.Module, head: str, x: Input) -> str | None:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Run the block in evaluation mode, without gradients or autocast; modes and random state are restored."""
-    modes = [(module, module.training) for module in model.modules()]
     tensor = next(iter(model.parameters()), torch.empty(0))
     devices = [tensor.device] if tensor.device.type == "cuda" else []
-    model.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices), torch.autocast(tensor.device.type, enabled=False):
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+    without_autocast = torch.autocast(tensor.device.type, enabled=False)
+    with evaluation_mode(model), torch.no_grad(), torch.random.fork_rng(devices), without_autocast:
+        yield
 
 
 def samples(x: Input, count: int) -> Input:

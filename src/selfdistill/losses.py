@@ -50,8 +50,8 @@ def kl(target_logits: Tensor, logits: Tensor, temperature: float = 1.0) -> Tenso
         )
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, not {temperature}")
-    log_p = F.log_softmax(_at_least_float32(target_logits) / temperature, dim=-1)
-    log_q = F.log_softmax(_at_least_float32(logits) / temperature, dim=-1)
+    log_p = F.log_softmax(at_least_float32(target_logits) / temperature, dim=-1)
+    log_q = F.log_softmax(at_least_float32(logits) / temperature, dim=-1)
     return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 
 
@@ -94,6 +94,14 @@ def symmetric_kl(a: Tensor, b: Tensor, temperature: float = 3.0, direction: Dire
     raise ValueError(f"direction must be 'both', 'forward' or 'reverse', not {direction!r}")
 
 
-def _at_least_float32(logits: Tensor) -> Tensor:
-    # bfloat16 keeps three digits: a KL of 1e-3 between neighbouring posteriors would be noise.
+def at_least_float32(logits: Tensor) -> Tensor:
+    """Return half-precision logits as float32, others as they are; every loss is computed on these.
+
+    bfloat16 keeps three digits: a KL of 1e-3 between neighbouring posteriors would be noise.
+
+    Example:
+        >>> import torch
+        >>> at_least_float32(torch.zeros(1, dtype=torch.bfloat16)).dtype
+        torch.float32
+    """
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits

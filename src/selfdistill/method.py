@@ -16,6 +16,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from selfdistill.losses import at_least_float32
+
 Input = Tensor | Mapping[str, Tensor]
 """What a model reads: a tensor ``(B, ...)``, or a mapping that is passed as keyword arguments (Hugging Face)."""
 
@@ -250,4 +252,4 @@ class Sum(Method):
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy in float32 at least; labels ``(B,)`` class indices or ``(B, C)`` probabilities."""
-    return F.cross_entropy(logits.float() if logits.dtype.itemsize < 4 else logits, labels)
+    return F.cross_entropy(at_least_float32(logits), labels)

@@ -6,7 +6,8 @@
 Which module is the head: :mod:`selfdistill.head`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -227,3 +228,24 @@ def eager(model: nn.Module) -> nn.Module:
 def _rows(x: Input) -> int:
     tensor = next(value for value in x.values() if isinstance(value, Tensor)) if isinstance(x, Mapping) else x
     return tensor.shape[0]
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside, and afterwards each module's own mode as it was: a frozen BatchNorm stays frozen.
+
+    Example:
+        >>> model = nn.Dropout()
+        >>> with evaluation_mode(model):
+        ...     print(model.training)
+        False
+        >>> model.training
+        True
+    """
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from selfdistill.evaluate.accuracy import (
 )
 from selfdistill.evaluate.arrays import checked_logits
 from selfdistill.evaluate.calibration import Reliability, calibration_gap, reliability
-from selfdistill.tap import call, logits_of
+from selfdistill.tap import call, evaluation_mode, logits_of
 
 
 @dataclass(frozen=True)
@@ -196,27 +196,6 @@ def predict(
     if not logits:
         raise ValueError("batches: there is no image to predict")
     return torch.cat(logits), torch.cat(labels)
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside, and afterwards each module's own mode as it was: a frozen BatchNorm stays frozen.
-
-    Example:
-        >>> model = nn.Dropout()
-        >>> with evaluation_mode(model):
-        ...     print(model.training)
-        False
-        >>> model.training
-        True
-    """
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.training = training
 
 
 def spaced(split: Split, most: int) -> Split:

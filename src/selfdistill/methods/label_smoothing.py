@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from selfdistill.losses import at_least_float32
 from selfdistill.method import Method
 
 
@@ -36,5 +37,4 @@ class LabelSmoothing(Method):
 
     def criterion(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the smoothed label loss of ``logits`` ``(B, C)`` and ``labels`` ``(B,)`` or ``(B, C)``."""
-        logits = logits.float() if logits.dtype.itemsize < 4 else logits
-        return F.cross_entropy(logits, labels, label_smoothing=self.eps)
+        return F.cross_entropy(at_least_float32(logits), labels, label_smoothing=self.eps)

@@ -9,7 +9,7 @@ from itertools import count, islice
 import torch
 
 from selfdistill.data import ImageData, eval_batches
-from selfdistill.evaluate.suite import evaluation_mode
+from selfdistill.tap import evaluation_mode
 from selfdistill.train import random_state
 from selfdistill.train.progress import clock
 from selfdistill.train.recipe import Recipe

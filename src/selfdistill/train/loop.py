@@ -8,8 +8,7 @@ from typing import Literal, TypeVar, cast
 import torch
 
 from selfdistill.data import eval_batches
-from selfdistill.evaluate.suite import evaluation_mode
-from selfdistill.tap import logits_of
+from selfdistill.tap import evaluation_mode, logits_of
 from selfdistill.train.meters import Means
 from selfdistill.train.progress import Callback, Update
 from selfdistill.train.session import Session
