@@ -179,7 +179,7 @@ class SelfDistiller(nn.Module):
         if not self._probed:
             if torch.compiler.is_compiling():
                 if self._tap is None:
-                    _refuse_to_compile()
+                    torch.compiler.disable(_refuse_to_compile)()
             else:
                 self._probe(x)
         assert self._tap is not None
@@ -205,7 +205,6 @@ class SelfDistiller(nn.Module):
         self._probed = True
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _refuse_to_compile() -> None:
     # Outside the compiler's sight: an error raised in a compiled frame would only make it fall back to eager silently.
     raise RuntimeError(
