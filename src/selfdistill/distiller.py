@@ -179,7 +179,7 @@ class SelfDistiller(nn.Module):
         if not self._probed:
             if torch.compiler.is_compiling():
                 if self._tap is None:
-                    torch.compiler.disable(_refuse_to_compile)()
+                    torch.compiler.disable(_refuse_to_compile)()  # type: ignore[no-untyped-call]
             else:
                 self._probe(x)
         assert self._tap is not None
