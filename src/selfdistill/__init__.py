@@ -6,7 +6,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from selfdistill.distiller import SelfDistiller, StepOutput
     from selfdistill.method import Batch, Method, Needs, Outputs, Step, Term
-    from selfdistill.methods import CrossEntropy, Dropout, LabelSmoothing, SDDropout, parse_method
+    from selfdistill.methods import (
+        BAKE,
+        BYOT,
+        CSKD,
+        DDGSD,
+        DLB,
+        DML,
+        PSKD,
+        CrossEntropy,
+        Dropout,
+        LabelSmoothing,
+        RDrop,
+        SDDropout,
+        parse_method,
+    )
     from selfdistill.train.export import load
 
 __version__ = "0.1.0"
@@ -14,12 +28,33 @@ __version__ = "0.1.0"
 _HOMES = {
     "selfdistill.distiller": ("SelfDistiller", "StepOutput"),
     "selfdistill.method": ("Batch", "Method", "Needs", "Outputs", "Step", "Term"),
-    "selfdistill.methods": ("CrossEntropy", "Dropout", "LabelSmoothing", "SDDropout", "parse_method"),
+    "selfdistill.methods": (
+        "BAKE",
+        "BYOT",
+        "CSKD",
+        "DDGSD",
+        "DLB",
+        "DML",
+        "PSKD",
+        "CrossEntropy",
+        "Dropout",
+        "LabelSmoothing",
+        "RDrop",
+        "SDDropout",
+        "parse_method",
+    ),
     "selfdistill.train.export": ("load",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "BAKE",
+    "BYOT",
+    "CSKD",
+    "DDGSD",
+    "DLB",
+    "DML",
+    "PSKD",
     "Batch",
     "CrossEntropy",
     "Dropout",
@@ -27,6 +62,7 @@ __all__ = [
     "Method",
     "Needs",
     "Outputs",
+    "RDrop",
     "SDDropout",
     "SelfDistiller",
     "Step",

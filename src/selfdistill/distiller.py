@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from selfdistill.head import check_dropout, check_head, dropout_before, find_head
-from selfdistill.method import Batch, Input, Method, Step, Term, cross_entropy
-from selfdistill.tap import Tap, call, eager, logits_of, split
+from selfdistill.method import Batch, Input, Method, Outputs, Step, Term, cross_entropy
+from selfdistill.stages import find_stages
+from selfdistill.tap import Tap, call, eager, logits_of, rows_of, split
 
 
 class StepOutput(NamedTuple):
@@ -40,12 +41,14 @@ class SelfDistiller(nn.Module):
         model: any classifier whose output is, or holds, logits ``(B, C)``.
         method: what to train with; methods are added with ``+``.
         head: the classifier layer, a dotted name or the module itself. None finds it in the first pass.
-        stages: dotted names of inner modules whose outputs a method reads.
+        stages: dotted names of the inner modules whose outputs a method reads, shallow to deep, the last one being the
+            map that is pooled. None finds them in ResNets, DenseNets and wherever timm's feature interface names them.
         example_input: a batch (a tensor or a mapping) to find the head with at once, instead of in the first pass;
             needed before ``torch.compile`` unless ``head`` is given.
 
     Raises:
-        ValueError: the head cannot be decided or is not the head, an unknown module name, or a missing need.
+        ValueError: the head or the stages cannot be decided, an unknown module name, a missing need, or a model that
+            this method cannot train.
         RuntimeError: compiled before the head is known, or a model compiled and run before it was wrapped.
 
     Example:
@@ -60,6 +63,7 @@ class SelfDistiller(nn.Module):
     """
 
     progress: Tensor
+    epoch_end: Tensor
 
     def __init__(
         self,
@@ -73,15 +77,16 @@ class SelfDistiller(nn.Module):
         super().__init__()
         self.model = model
         self.method = method
-        self.stages = tuple(stages or ())
-        # A device scalar, not a Python number: torch.compile would compile anew for each value.
+        self.stages = find_stages(model) if method.needs.stages and not stages else tuple(stages or ())
+        # Device scalars, not Python numbers: torch.compile would compile anew for each value.
         self.register_buffer("progress", torch.zeros(()), persistent=False)
+        self.register_buffer("epoch_end", torch.ones(()), persistent=False)
+        self._follows_progress = False
         self._tap: Tap | None = None
+        self._peer_tap: Tap | None = None
         self._probed = False
         self._released = False
-        if method.needs.stages and not self.stages:
-            raise ValueError(f"{method!r} reads inner stages; pass stages=, the dotted names of the modules")
-        builds = any(type(part).build is not Method.build for part in getattr(method, "parts", [method]))
+        builds = any(type(part).build is not Method.build for part in method.parts)
         if builds and example_input is None:
             raise ValueError(f"{method!r} has parameters of its own to size; pass example_input=, a batch of the data")
         if head is not None:
@@ -99,6 +104,22 @@ class SelfDistiller(nn.Module):
         """The head's dotted name, or None while it is not known."""
         return None if self._tap is None else self._tap.head_name
 
+    @property
+    def peer(self) -> nn.Module | None:
+        """The second network that the method trains beside the model, or None."""
+        return self.method.peer_network
+
+    def set_progress(self, done: float, epoch_end: float | None = None) -> None:
+        """Say before a step how much of the training is done; methods that change over the training need it.
+
+        Args:
+            done: share of the optimiser steps that are done, in [0, 1].
+            epoch_end: the share when this epoch ends, (epoch + 1) / epochs; ``done`` where not given.
+        """
+        self.progress.fill_(done)
+        self.epoch_end.fill_(done if epoch_end is None else epoch_end)
+        self._follows_progress = True
+
     def forward(
         self,
         x: Input,
@@ -106,7 +127,7 @@ class SelfDistiller(nn.Module):
         views: Sequence[Input] = (),
         pair: Input | None = None,
         index: Tensor | None = None,
-        previous: Any = None,
+        previous: tuple[Input, Tensor] | None = None,
     ) -> Any:
         """Return a :class:`StepOutput`, or without labels the model's own output.
 
@@ -116,7 +137,7 @@ class SelfDistiller(nn.Module):
             views: further augmented views of the same images.
             pair: for each image another of its class, same shape as ``x``.
             index: each image's position in the training set, ``(B,)``.
-            previous: what a method asked the loop to keep.
+            previous: the previous batch's images, augmented anew, and their labels; None before the second batch.
         """
         if y is None:
             return call(self.model, x)
@@ -124,9 +145,20 @@ class SelfDistiller(nn.Module):
             logits = logits_of(call(self.model, x))
             loss = cross_entropy(logits, y)
             return StepOutput(loss, logits, {"ce": loss.detach()})
-        batch = Batch(x, y, tuple(views), pair, index, previous)
+        try:
+            return self._train_step(Batch(x, y, tuple(views), pair, index, previous))
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise ValueError(
+                f"a batch of {rows_of(x)} is too small: a BatchNorm would see one value a channel; use larger batches, "
+                "or leave out the last partial one"
+            ) from error
+
+    def _train_step(self, batch: Batch) -> StepOutput:
         self._check_needs(batch)
-        step = self._step(batch, self._ready_tap(x))
+        step = self._step(batch, self._ready_tap(batch.x))
+        step = step._replace(labels=self.method.labels(step))
         label_losses = [weight * step.criterion(z, labels) for z, labels, weight in self.method.labelled(step)]
         terms = {"ce": Term(reduce(add, label_losses)), **self.method.terms(step)}
         loss = reduce(add, [term.weight * term.value for term in terms.values()])
@@ -134,32 +166,47 @@ class SelfDistiller(nn.Module):
 
     def release(self) -> nn.Module:
         """Take the hooks off and return the model: the same object, with the same ``state_dict`` keys as before."""
-        if self._tap is not None:
-            self._tap.close()
+        for tap in (self._tap, self._peer_tap):
+            if tap is not None:
+                tap.close()
         self._released = True
         return self.model
 
     def _step(self, batch: Batch, tap: Tap) -> Step:
-        inputs = (batch.x, *batch.views)
-        drop = self.method.needs.dropout_at is not None
-        if len({_shapes(x) for x in inputs}) == 1:
-            passes = tap.outputs(self.model, _concatenated(inputs), drop=drop)
-            by_view = [split(one_pass, len(inputs)) for one_pass in passes]
-        else:
-            by_view = list(zip(*(tap.outputs(self.model, x, drop=drop) for x in inputs), strict=True))
+        needs = self.method.needs
+        before = () if batch.previous is None or not needs.previous else (batch.previous[0],)
+        views = batch.views[: needs.views - 1]
+        inputs = (batch.x, *views, *[batch.x] * (needs.passes - 1), *before)
+        clean, *dropped = self._passes(inputs, tap)
         pair = None
-        if self.method.needs.pair is not None and batch.pair is not None:
+        if needs.pair is not None and batch.pair is not None:
             with torch.no_grad():
                 (pair,) = tap.outputs(self.model, batch.pair)
+        peers: tuple[Outputs, ...] = ()
+        if self._peer_tap is not None and self.peer is not None:
+            peers = self._peer_tap.outputs(self.peer, batch.x)
         return Step(
             batch=batch,
-            outputs=by_view[0],
-            dropped=tuple(masked[0] for masked in by_view[1:]),
+            labels=batch.y,
+            outputs=clean[: 1 + len(views)],
+            again=clean[1 + len(views) : len(inputs) - len(before)],
+            dropped=tuple(masked[0] for masked in dropped),
             pair=pair,
+            previous=clean[-1] if before else None,
+            peers=peers,
             net=lambda x: tap.outputs(self.model, x)[0],
             criterion=self.method.criterion or cross_entropy,
             progress=self.progress,
+            epoch_end=self.epoch_end,
         )
+
+    def _passes(self, inputs: Sequence[Input], tap: Tap) -> list[tuple[Outputs, ...]]:
+        """Return the outputs of each input: clean, and where the method drops out inside the model those of u and v."""
+        drop = self.method.needs.dropout_at is not None
+        if len({_shape_of_one(x) for x in inputs}) == 1:
+            sizes = [rows_of(x) for x in inputs]
+            return [split(one_pass, sizes) for one_pass in tap.outputs(self.model, _concatenated(inputs), drop=drop)]
+        return list(zip(*(tap.outputs(self.model, x, drop=drop) for x in inputs), strict=True))
 
     def _check_needs(self, batch: Batch) -> None:
         needs = self.method.needs
@@ -172,6 +219,24 @@ class SelfDistiller(nn.Module):
             if needed and getattr(batch, argument) is None:
                 meaning = {"pair": "another image of each image's class", "index": "the images' positions"}[argument]
                 raise ValueError(f"{self.method!r} needs {argument}=, {meaning}")
+        if needs.progress and not self._follows_progress:
+            raise ValueError(
+                f"{self.method!r} changes over the training; call distiller.set_progress(done, epoch_end) "
+                "before each step"
+            )
+        others = {f"views[{i}]": view for i, view in enumerate(batch.views[: needs.views - 1])}
+        if needs.pair is not None and batch.pair is not None:
+            others["pair"] = batch.pair
+        for name, other in others.items():
+            if rows_of(other) != rows_of(batch.x):
+                raise ValueError(
+                    f"{name} has {rows_of(other)} images and x has {rows_of(batch.x)}; it must have one for each"
+                )
+            if needs.one_pass and name != "pair" and _shape_of_one(other) != _shape_of_one(batch.x):
+                raise ValueError(
+                    f"{self.method!r} passes x and its views together, but {name} is of another shape: resize it to "
+                    f"x's, {_shape_of_one(batch.x)}"
+                )
 
     def _ready_tap(self, x: Input) -> Tap:
         if self._released:
@@ -190,6 +255,7 @@ class SelfDistiller(nn.Module):
         place = self.method.needs.dropout_at
         if self._tap is None:
             self._tap = Tap(eager(self.model), find_head(self.model, x), self.stages, place)
+        self.method.check(eager(self.model), x)
         outputs = check_head(self._tap, self.model, x)
         if place is not None:
             check_dropout(self._tap, self.model, x)
@@ -201,8 +267,29 @@ class SelfDistiller(nn.Module):
                     "set that dropout's p to 0 to drop them once",
                     stacklevel=4,
                 )
-        self.method.build(outputs, self.model)
+        self._tap.close()  # what a method copies of the model shall bear no hooks
+        self.method.build(outputs, eager(self.model))
+        self._tap.open()
+        if self.peer is not None:
+            self._peer_tap = self._tap_of_peer(self.peer, outputs, x)
         self._probed = True
+
+    def _tap_of_peer(self, peer: nn.Module, outputs: Outputs, x: Input) -> Tap:
+        """Return the tap of the second network, whose head is where the model's is if it is a network of that kind."""
+        assert self._tap is not None
+        alike = type(peer) is type(eager(self.model))
+        tap = Tap(peer, self._tap.head_name if alike else find_head(peer, x))
+        try:
+            classes = check_head(tap, peer, x).logits.shape[1]
+        except BaseException:
+            tap.close()
+            raise
+        if classes != outputs.logits.shape[1]:
+            tap.close()
+            raise ValueError(
+                f"the peer has {classes} classes and the model {outputs.logits.shape[1]}; give both as many"
+            )
+        return tap
 
 
 def _refuse_to_compile() -> None:
@@ -219,10 +306,11 @@ def _name_of(model: nn.Module, wanted: nn.Module) -> str:
     raise ValueError(f"head= is a {type(wanted).__name__} that is no module of this {type(eager(model)).__name__}")
 
 
-def _shapes(x: Input) -> tuple[Any, ...]:
+def _shape_of_one(x: Input) -> tuple[Any, ...]:
+    """Return the shape of one sample."""
     if isinstance(x, Mapping):
-        return tuple((name, value.shape) for name, value in x.items() if isinstance(value, Tensor))
-    return tuple(x.shape)
+        return tuple((name, tuple(value.shape[1:])) for name, value in x.items() if isinstance(value, Tensor))
+    return tuple(x.shape[1:])
 
 
 def _concatenated(inputs: Sequence[Input]) -> Input:

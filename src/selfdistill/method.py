@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -49,18 +49,28 @@ class Needs:
 
     Attributes:
         views: how many augmented views of each image, ``x`` itself counted.
+        one_pass: the views have x's shape, so that one pass takes all of them (without it they may differ).
+        passes: how often ``x`` itself is passed, each time with the model's own dropout drawn anew.
         pair: a second image of the same class for each image: ``"any"`` (possibly the image itself) or ``"other"``.
+        group: images of one class that stand one behind the other in the batch, itself counted.
         index: the images' positions in the training set.
-        previous: what the method asked the loop to keep of the previous batch.
+        previous: the images and labels of the previous batch, augmented anew.
         stages: the outputs of the model's inner stages.
+        peer: the outputs of a second network, ``Method.peer_network``.
+        progress: how much of the training is done (:meth:`SelfDistiller.set_progress`).
         dropout_at: an inner module whose output is passed on clean and under two dropout masks.
     """
 
     views: int = 1
+    one_pass: bool = False
+    passes: int = 1
     pair: Literal["any", "other"] | None = None
+    group: int = 1
     index: bool = False
     previous: bool = False
     stages: bool = False
+    peer: bool = False
+    progress: bool = False
     dropout_at: DropoutAt | None = None
 
     def __or__(self, other: "Needs") -> "Needs":
@@ -72,24 +82,38 @@ class Needs:
         pairs = {self.pair, other.pair} - {None}
         return Needs(
             views=max(self.views, other.views),
+            one_pass=self.one_pass or other.one_pass,
+            passes=max(self.passes, other.passes),
             pair="other" if "other" in pairs else "any" if pairs else None,
+            group=max(self.group, other.group),
             index=self.index or other.index,
             previous=self.previous or other.previous,
             stages=self.stages or other.stages,
+            peer=self.peer or other.peer,
+            progress=self.progress or other.progress,
             dropout_at=next(iter(places), None),
         )
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch. ``x`` ``(B, ...)`` or a mapping; ``y`` ``(B,)`` class indices or ``(B, C)`` probabilities."""
+    """One batch.
+
+    Attributes:
+        x: images ``(B, ...)`` or a mapping of such.
+        y: class indices ``(B,)`` or probabilities ``(B, C)``.
+        views: further augmented views of the same images.
+        pair: for each image another of its class.
+        index: the images' positions in the training set, ``(B,)``.
+        previous: the previous batch's images, augmented anew, and their labels; None before the second batch.
+    """
 
     x: Input
     y: Tensor
     views: tuple[Input, ...] = ()
     pair: Input | None = None
     index: Tensor | None = None
-    previous: Any = None
+    previous: tuple[Input, Tensor] | None = None
 
 
 class Outputs(NamedTuple):
@@ -106,21 +130,31 @@ class Step(NamedTuple):
 
     Attributes:
         batch: the batch as given.
+        labels: what the images of x are taught: ``batch.y``, or what a method puts in its place.
         outputs: one :class:`Outputs` a view; ``outputs[0]`` is x's.
+        again: the further passes of x that ``Needs.passes`` asks for.
         dropped: the two masked passes ``(u, v)`` of ``Needs.dropout_at``, otherwise empty.
         pair: the same-class partner's outputs, without gradient.
+        previous: the outputs of the previous batch's images now, or None.
+        peers: the second network's outputs of x, or empty.
         net: a further full pass, ``net(x) -> Outputs``.
         criterion: the label loss of the whole sum.
         progress: a scalar tensor in [0, 1], how much of the training is done.
+        epoch_end: a scalar tensor in (0, 1], how much will be done when this epoch ends.
     """
 
     batch: Batch
+    labels: Tensor
     outputs: tuple[Outputs, ...]
+    again: tuple[Outputs, ...]
     dropped: tuple[Outputs, ...]
     pair: Outputs | None
+    previous: Outputs | None
+    peers: tuple[Outputs, ...]
     net: Callable[[Input], Outputs]
     criterion: Criterion
     progress: Tensor
+    epoch_end: Tensor
 
 
 class Term(NamedTuple):
@@ -149,9 +183,23 @@ class Method(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
 
+    @property
+    def parts(self) -> tuple["Method", ...]:
+        """The methods that this one is the sum of: itself."""
+        return (self,)
+
+    @property
+    def peer_network(self) -> nn.Module | None:
+        """The second network whose outputs ``Needs.peer`` asks for; there once the method is built."""
+        return None
+
+    def labels(self, step: Step) -> Tensor:
+        """Return what the images of x are taught, ``(B,)`` or ``(B, C)``; by default the batch's labels."""
+        return step.batch.y
+
     def labelled(self, step: Step) -> Labelled:
         """Return ``((logits, labels, weight), ...)`` for the label loss; by default x's clean logits."""
-        return ((step.outputs[0].logits, step.batch.y, 1.0),)
+        return ((step.outputs[0].logits, step.labels, 1.0),)
 
     def terms(self, step: Step) -> dict[str, Term]:
         """Return the terms that the method adds to the label loss, by name."""
@@ -159,6 +207,9 @@ class Method(nn.Module, ABC):
 
     def build(self, probe: Outputs, model: nn.Module) -> None:
         """Create parameters that depend on the model, given the outputs of one probe pass in evaluation mode."""
+
+    def check(self, model: nn.Module, x: Input) -> None:
+        """Raise a ValueError if this model, of which ``x`` is an example input, cannot be trained with the method."""
 
     def __add__(self, other: "Method") -> "Sum":
         """Return the sum of two methods (Eq. 5); cross-entropy counts once."""
@@ -183,7 +234,8 @@ class Sum(Method):
     Parts are kept flat and sorted by their ``repr``, so ``a + b`` and ``b + a`` draw the same masks.
 
     Raises:
-        ValueError: a method appears twice, or two parts replace the label loss in the same way.
+        ValueError: a method appears twice, or two parts replace the same thing: the labels, what the label loss
+            sees, or the label loss itself.
 
     Example:
         >>> from selfdistill import LabelSmoothing, SDDropout
@@ -193,20 +245,34 @@ class Sum(Method):
 
     def __init__(self, *methods: Method):
         super().__init__()
-        flat = [part for method in methods for part in (method.parts if isinstance(method, Sum) else [method])]
+        flat = [part for method in methods for part in method.parts]
         kinds = [type(part) for part in flat]
         for kind in kinds:
             if kinds.count(kind) > 1:
                 raise ValueError(f"{kind.__name__} stands twice in one sum: its terms would share a name")
-        self.parts: list[Method] = nn.ModuleList(sorted(flat, key=repr))  # type: ignore[assignment]
+        self._parts = nn.ModuleList(sorted(flat, key=repr))
         self.needs = reduce(or_, (part.needs for part in self.parts))
-        for replacing, what in ((self._labellers, "what the label loss sees"), (self._smoothers, "the label loss")):
+        for replacing, what in (
+            (self._overriding("labels"), "replace the labels"),
+            (self._overriding("labelled"), "replace what the label loss sees"),
+            (self._smoothers, "replace the label loss"),
+            ([part for part in self.parts if part.needs.peer], "have a second network"),
+        ):
             if len(replacing) > 1:
-                raise ValueError(f"{replacing[0]!r} and {replacing[1]!r} cannot be added: both replace {what}")
+                raise ValueError(f"{replacing[0]!r} and {replacing[1]!r} cannot be added: both {what}")
 
     @property
-    def _labellers(self) -> list[Method]:
-        return [part for part in self.parts if type(part).labelled is not Method.labelled]
+    def parts(self) -> tuple[Method, ...]:
+        """The methods of the sum."""
+        return tuple(self._parts)  # type: ignore[arg-type]
+
+    @property
+    def peer_network(self) -> nn.Module | None:
+        """The second network of the one part that has one, or None."""
+        return next((part.peer_network for part in self.parts if part.needs.peer), None)
+
+    def _overriding(self, name: str) -> list[Method]:
+        return [part for part in self.parts if getattr(type(part), name) is not getattr(Method, name)]
 
     @property
     def _smoothers(self) -> list[Method]:
@@ -222,9 +288,15 @@ class Sum(Method):
         """Whether any part drops out the features before the head."""
         return any(part.drops_features for part in self.parts)
 
+    def labels(self, step: Step) -> Tensor:
+        """Return what the one part that replaces the labels says, otherwise the batch's own."""
+        replacing = self._overriding("labels")
+        return replacing[0].labels(step) if replacing else super().labels(step)
+
     def labelled(self, step: Step) -> Labelled:
         """Return what the one part that replaces it says, otherwise x's clean logits."""
-        return self._labellers[0].labelled(step) if self._labellers else super().labelled(step)
+        replacing = self._overriding("labelled")
+        return replacing[0].labelled(step) if replacing else super().labelled(step)
 
     def terms(self, step: Step) -> dict[str, Term]:
         """Return the terms of all parts.
@@ -244,6 +316,11 @@ class Sum(Method):
         """Build each part."""
         for part in self.parts:
             part.build(probe, model)
+
+    def check(self, model: nn.Module, x: Input) -> None:
+        """Let each part check the model."""
+        for part in self.parts:
+            part.check(model, x)
 
     def __repr__(self) -> str:
         """Return the parts' expressions joined by ``+``."""

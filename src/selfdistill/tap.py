@@ -6,13 +6,14 @@
 Which module is the head: :mod:`selfdistill.head`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from selfdistill.method import DropoutAt, Input, Outputs
 
@@ -133,8 +134,9 @@ class Tap:
         ]
         if dropout_at is not None and self.dropout_hook is not None:
             hooked.append((submodule(model, dropout_at.module, "at"), self.dropout_hook))
-        self._handles = [self.head.module.register_forward_pre_hook(self.feature_hook)]
-        self._handles += [module.register_forward_hook(hook) for module, hook in hooked]
+        self._hooked = hooked
+        self._handles: list[RemovableHandle] = []
+        self.open()
 
     def outputs(self, model: nn.Module, x: Input, *, drop: bool = False) -> tuple[Outputs, ...]:
         """Pass ``x`` once and return its :class:`Outputs`; with ``drop``, those of clean, u and v.
@@ -175,13 +177,18 @@ class Tap:
         whole = Outputs(logits, features, self.head, tuple(stage for stage in stages if stage is not None))
         if dropping is None:
             return (whole,)
-        rows = _rows(x)
+        rows = rows_of(x)
         if logits.shape[0] != 3 * rows:
             raise RuntimeError(
                 f"at={dropping.place.module!r}: the logits do not come from this module's output, batch first; choose "
                 "a module whose output is all that later layers read"
             )
-        return split(whole, 3, uncut=rows)
+        return split(whole, [rows] * 3, uncut=rows)
+
+    def open(self) -> None:
+        """Put the hooks on the model."""
+        self._handles = [self.head.module.register_forward_pre_hook(self.feature_hook)]
+        self._handles += [module.register_forward_hook(hook) for module, hook in self._hooked]
 
     def close(self) -> None:
         """Take the hooks off the model."""
@@ -189,18 +196,18 @@ class Tap:
             handle.remove()
 
 
-def split(outputs: Outputs, parts: int, uncut: int | None = None) -> tuple[Outputs, ...]:
-    """Cut the outputs of one concatenated pass into equal parts; what has ``uncut`` rows belongs to each whole."""
-    if parts == 1:
+def split(outputs: Outputs, sizes: Sequence[int], uncut: int | None = None) -> tuple[Outputs, ...]:
+    """Cut the outputs of one concatenated pass into parts of these sizes; what has ``uncut`` rows belongs to each."""
+    if len(sizes) == 1:
         return (outputs,)
 
     def cut(tapped: Tensor) -> tuple[Tensor, ...]:
-        return (tapped,) * parts if tapped.shape[0] == uncut else tapped.chunk(parts)
+        return (tapped,) * len(sizes) if tapped.shape[0] == uncut else torch.split(tapped, list(sizes))
 
     features, stages = cut(outputs.features), [cut(stage) for stage in outputs.stages]
     return tuple(
         Outputs(logits, features[part], outputs.head, tuple(stage[part] for stage in stages))
-        for part, logits in enumerate(outputs.logits.chunk(parts))
+        for part, logits in enumerate(torch.split(outputs.logits, list(sizes)))
     )
 
 
@@ -225,7 +232,8 @@ def eager(model: nn.Module) -> nn.Module:
     return inner
 
 
-def _rows(x: Input) -> int:
+def rows_of(x: Input) -> int:
+    """Return the batch size of a tensor, or of a mapping of tensors."""
     tensor = next(value for value in x.values() if isinstance(value, Tensor)) if isinstance(x, Mapping) else x
     return tensor.shape[0]
 

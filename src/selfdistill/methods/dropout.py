@@ -1,8 +1,9 @@
-"""Standard dropout before the head (Table 11): the label loss sees dropped features only."""
+"""Standard dropout before the head (Table 11): the label loss sees dropped features."""
 
 import torch.nn.functional as F
 
 from selfdistill.method import Labelled, Method, Step
+from selfdistill.methods.ranges import check_drop_probability
 
 
 class Dropout(Method):
@@ -10,11 +11,17 @@ class Dropout(Method):
 
     .. math:: L = CE(h(\mathbf{u} \odot f(x)), y), \qquad u^j \in \{0, 1/(1-p)\}, \; P(u^j = 0) = p
 
-    One dropped head and no clean cross-entropy. Evaluation uses the clean features, as always.
+    One dropped head and no clean cross-entropy. The dagger form adds the clean one:
+
+    .. math:: L = CE(h(f(x)), y) + CE(h(\mathbf{u} \odot f(x)), y)
+
+    Evaluation uses the clean features, as always.
 
     Args:
         p: probability in [0, 1) that a feature is dropped; survivors are scaled by 1 / (1 - p). At 0 it is
             cross-entropy.
+        dagger: the second form, which doubles the label loss. The paper does not define its row
+            "standard (dagger)"; this is the likeliest reading, inferred from the authors' code.
 
     Raises:
         ValueError: ``p`` outside [0, 1).
@@ -23,18 +30,18 @@ class Dropout(Method):
         >>> Dropout(p=0.3)
         Dropout(p=0.3)
 
-    Source: Self-Knowledge Distillation via Dropout, Table 11, row "standard".
+    Source: Self-Knowledge Distillation via Dropout, Table 11, rows "standard" and "standard (dagger)".
     """
 
     drops_features = True
 
-    def __init__(self, p: float = 0.5):
+    def __init__(self, p: float = 0.5, dagger: bool = False):
         super().__init__()
-        if not 0 <= p < 1:
-            raise ValueError(f"Dropout: p is the probability to drop a feature, in [0, 1), not {p}")
-        self.p = p
+        check_drop_probability("Dropout", p)
+        self.p, self.dagger = p, dagger
 
     def labelled(self, step: Step) -> Labelled:
-        """Return the logits of the dropped features."""
+        """Return the logits of the dropped features, behind the clean ones in the dagger form."""
         clean = step.outputs[0]
-        return ((clean.head(F.dropout(clean.features, self.p)), step.batch.y, 1.0),)
+        dropped = (clean.head(F.dropout(clean.features, self.p)), step.labels, 1.0)
+        return ((clean.logits, step.labels, 1.0), dropped) if self.dagger else (dropped,)

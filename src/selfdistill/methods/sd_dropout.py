@@ -1,12 +1,17 @@
 """SD-Dropout, the paper's own method: two dropped copies of the features shall say the same."""
 
-import math
+from collections.abc import Callable
+from functools import reduce
+from operator import add
+from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfdistill.losses import Direction, symmetric_kl
+from selfdistill.losses import Direction, kl, symmetric_kl
 from selfdistill.method import DropoutAt, Method, Needs, Step, Term
+from selfdistill.methods.ranges import check_drop_probability, check_temperature, check_weight
 
 
 class SDDropout(Method):
@@ -31,8 +36,16 @@ class SDDropout(Method):
         direction: ``"both"`` (Eq. 3), ``"forward"`` (Eq. 6: the target side detached) or ``"reverse"`` (Eq. 7);
             Table 9.
         at: None drops the features before the head. A module's dotted name drops that module's output instead, and the
-            layers after it run on clean, u and v together (Table 12; there the paper does not say whether values or
-            channels were dropped: values here).
+            layers after it run on clean, u and v together (Table 12).
+        channels: with ``at``, drop whole channels of a map instead of single values; the paper does not say which its
+            Table 12 did.
+        one_sided: one mask only; the dropped posterior teaches the clean one, :math:`D_{KL}(p^{\mathbf{u}} \| p)`.
+            ``direction`` then holds the teacher ("forward"), the clean side ("reverse") or neither ("both"). A
+            variant in the authors' code, in none of the paper's tables.
+        pairs: which posteriors are compared in a sum with DDGSD or DML. ``"as_run"``, as in the paper's Table 1: one
+            mask for each view of DDGSD, so that the two views are compared; one mask on the student's features and one
+            on the peer's, *both* classified by the student's head. ``"within"``, the plain reading of Eq. 3: two masks
+            on each view and each network, by its own head, averaged. Alone the two are the same.
         warmup: share of the training in [0, 1] over which the weight rises linearly from 0; 0 is the paper's constant.
 
     Raises:
@@ -61,41 +74,66 @@ class SDDropout(Method):
         temperature: float = 3.0,
         direction: Direction = "both",
         at: str | None = None,
+        channels: bool = False,
+        one_sided: bool = False,
+        pairs: Literal["as_run", "within"] = "as_run",
         warmup: float = 0.0,
     ):
         super().__init__()
-        if not 0 <= p < 1:
-            raise ValueError(f"SDDropout: p is the probability to drop a feature, in [0, 1), not {p}")
-        if not 0 <= weight < math.inf:
-            raise ValueError(f"SDDropout: weight must be at least 0 and finite, not {weight}")
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"SDDropout: temperature must be positive and finite, not {temperature}")
+        check_drop_probability("SDDropout", p)
+        check_weight("SDDropout", weight=weight)
+        check_temperature("SDDropout", temperature)
         if direction not in ("both", "forward", "reverse"):
             raise ValueError(f"SDDropout: direction must be 'both', 'forward' or 'reverse', not {direction!r}")
+        if pairs not in ("as_run", "within"):
+            raise ValueError(f"SDDropout: pairs must be 'as_run' or 'within', not {pairs!r}")
+        if channels and at is None:
+            raise ValueError("SDDropout: channels=True drops channels of a map; name the module that gives it with at=")
         if not 0 <= warmup <= 1:
             raise ValueError(f"SDDropout: warmup is a share of the training, in [0, 1], not {warmup}")
         self.p, self.weight, self.temperature = p, weight, temperature
         self.direction: Direction = direction
-        self.at, self.warmup = at, warmup
-        self.needs = Needs(dropout_at=None if at is None else DropoutAt(at, p))
+        self.at, self.channels, self.one_sided, self.warmup = at, channels, one_sided, warmup
+        self.pairs: Literal["as_run", "within"] = pairs
+        place = None if at is None else DropoutAt(at, p, channels)
+        self.needs = Needs(dropout_at=place, progress=warmup > 0)
 
     def terms(self, step: Step) -> dict[str, Term]:
         """Return ``{"sdd": Term(L_SDD, lambda * T**2)}``."""
-        u, v = self._dropped_logits(step)
-        divergence = symmetric_kl(u, v, self.temperature, self.direction)
+        compared = self._compared(step)
+        divergence = reduce(add, [self._divergence(a, b) for a, b in compared]) / len(compared)
         return {"sdd": Term(divergence, self._current_weight(step.progress) * self.temperature**2)}
 
-    def _dropped_logits(self, step: Step) -> tuple[Tensor, Tensor]:
+    def _compared(self, step: Step) -> list[tuple[Tensor, Tensor]]:
+        """Return the pairs of logits whose posteriors are pulled together."""
+        clean = step.outputs[0]
         if self.at is not None:
             masked_u, masked_v = step.dropped
-            return masked_u.logits, masked_v.logits
-        clean = step.outputs[0]
+            return [(masked_u.logits, clean.logits if self.one_sided else masked_v.logits)]
+        if self.one_sided:
+            return [(clean.head(F.dropout(clean.features, self.p)), clean.logits)]
+        others = [*step.outputs[1:], *step.peers]
+        if others and self.pairs == "as_run":
+            return [_two(clean.head, F.dropout(torch.cat([clean.features, others[0].features]), self.p))]
         # One head call on 2B rows: half the kernel launches of two calls, and independent masks all the same.
-        twice = clean.features.repeat(2, *[1] * (clean.features.dim() - 1))
-        u, v = clean.head(F.dropout(twice, self.p)).chunk(2)
-        return u, v
+        return [
+            _two(one.head, F.dropout(one.features.repeat(2, *[1] * (one.features.dim() - 1)), self.p))
+            for one in (clean, *others)
+        ]
+
+    def _divergence(self, a: Tensor, b: Tensor) -> Tensor:
+        if not self.one_sided:
+            return symmetric_kl(a, b, self.temperature, self.direction)
+        teacher = a.detach() if self.direction == "forward" else a
+        student = b.detach() if self.direction == "reverse" else b
+        return kl(teacher, student, self.temperature)
 
     def _current_weight(self, progress: Tensor) -> float | Tensor:
         if self.warmup == 0:
             return self.weight
         return self.weight * (progress / self.warmup).clamp(max=1)
+
+
+def _two(head: Callable[[Tensor], Tensor], features: Tensor) -> tuple[Tensor, Tensor]:
+    u, v = head(features).chunk(2)
+    return u, v

@@ -57,6 +57,16 @@ class CifarResNet(nn.Module):
         self.widen, pooled = widen(8 * width, features)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = classifier(pooled, classes, head_layers)
+        self._initialise_convolutions()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew, as the constructor did."""
+        for module in self.modules():
+            if module is not self and hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+        self._initialise_convolutions()
+
+    def _initialise_convolutions(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

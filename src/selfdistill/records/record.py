@@ -17,7 +17,7 @@ SCHEMA = 1
 # What may differ between runs that are compared: what the comparison is about, and what changes no result.
 NOT_COMPARED = frozenset({"method", "seed", "data_root", "threads", "workers", "keep_epochs", "eval_every"})
 # The columns of the log that are no term of the loss; every other column is one.
-LOG_COLUMNS = ("epoch", "lr", "loss", "train_accuracy", "test_top1", "seconds", "images_per_second")
+LOG_COLUMNS = ("epoch", "lr", "loss", "train_accuracy", "test_top1", "peer_top1", "seconds", "images_per_second")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class RunRecord:
         epochs: trained; policy: which epoch is the headline.
         evaluation: an `Evaluation` as a dict, of the last epoch.
         best: {epoch, top1, policy} of the best epoch on the test images, which is optimistic; None where not followed.
-        log: a dict for each epoch: LOG_COLUMNS, and a column for each term of the loss, unweighted.
+        log: a dict for each epoch: LOG_COLUMNS (peer_top1 only where a method trains a second network), and a column for each term of the loss, unweighted.
         seconds: the whole run; seconds_per_epoch: the median; images_per_second: training images, median.
         parameters: of the model; extra_parameters: what the method adds in training, gone afterwards.
         peak_memory_bytes: of the accelerator; None on a CPU.
@@ -76,6 +76,8 @@ class RunRecord:
             value = getattr(self, name)
         elif name == "best_top1":
             value = None if self.best is None else self.best["top1"]
+        elif name == "peer_top1":
+            value = self.log[-1].get("peer_top1") if self.log else None
         elif name == "abs_gap":
             value = None if self.evaluation["gap"] is None else abs(self.evaluation["gap"])
         else:

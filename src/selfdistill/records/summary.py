@@ -12,7 +12,7 @@ from selfdistill.records.record import RunRecord
 # +1: more is better; -1: less is better; 0: neither is.
 DIRECTION = {
     "top1": 1, "top5": 1, "nll": -1, "brier": -1, "ece": -1, "gap": 0, "abs_gap": -1, "train_top1": 0, "best_top1": 1,
-    "seconds_per_epoch": -1, "images_per_second": 1, "extra_parameters": -1, "peak_memory_bytes": -1,
+    "peer_top1": 0, "seconds_per_epoch": -1, "images_per_second": 1, "extra_parameters": -1, "peak_memory_bytes": -1,
 }  # fmt: skip
 
 

@@ -69,6 +69,7 @@ QUALITY = (
 COST = (
     Column("train_top1", "Train top-1", "%", 100, 2, note="on training images, not augmented: near 100 = fitted"),
     Column("best_top1", "Best-epoch top-1", "%", 100, 2, note="chosen on the test images, so optimistic"),
+    Column("peer_top1", "Peer top-1", "%", 100, 2, note="of the second network, which is not the one scored"),
     Column("seconds_per_epoch", "Seconds/epoch", digits=2, note="median over the epochs"),
     Column("images_per_second", "Images/s", digits=0, note="in training"),
     Column(

@@ -63,9 +63,9 @@ class Loop:
             self._train()
             means = self._whole_epoch()
             started = time.perf_counter()
-            accuracy = self._test_accuracy()
+            accuracies = self._test_accuracies()
             self.state.total_seconds += self.state.seconds + time.perf_counter() - started
-            self._finish(means, accuracy)
+            self._finish(means, accuracies)
         if self._told is not None and self.progress is not None:
             self.progress(replace(self._told, kind="evaluate"))
 
@@ -97,29 +97,40 @@ class Loop:
         images = torch.tensor(meters.images, device=self.session.device)
         return meters.means(self._over_ranks(meters.sums, "sum"), int(self._over_ranks(images, "sum")))
 
-    def _test_accuracy(self) -> float | None:
-        """Return the accuracy on the test images if this epoch is one to measure it; on rank 0."""
+    def _test_accuracies(self) -> dict[str, float | None]:
+        """Return the accuracy on the test images, and a peer's beside it, if it is due after this epoch; on rank 0."""
         session, state = self.session, self.state
-        recipe = session.recipe
+        recipe, distiller = session.recipe, session.distiller
         due = (state.epoch + 1) % recipe.eval_every == 0 or state.epoch + 1 == recipe.epochs
-        hits = torch.zeros((), dtype=torch.int64, device=session.device)
+        networks = {"test_top1": distiller.model} | ({} if distiller.peer is None else {"peer_top1": distiller.peer})
+        hits = dict.fromkeys(networks, 0)
         if due and session.fabric.is_global_zero:
-            test, size = session.data.test, session.eval_batch_size
-            model = session.distiller.model
-            with evaluation_mode(model), torch.inference_mode(), session.fabric.autocast():
-                batches = eval_batches(
-                    test, session.data, batch_size=size, device=session.device, workers=session.workers
-                )
-                for x, y in self._until_stopped(batches):
-                    hits += (logits_of(model(x)).argmax(dim=1) == y).sum()
-                    if not self._several and self._signal():
-                        break
+            for name, network in networks.items():
+                hits[name] = self._hits(network)
             if not self._several and self._signal():
                 self._stop()
         session.fabric.barrier()
-        return int(hits) / len(session.data.test) if due else None
+        return {name: count / len(session.data.test) if due else None for name, count in hits.items()}
 
-    def _finish(self, means: Means, accuracy: float | None) -> None:
+    def _hits(self, network: torch.nn.Module) -> int:
+        """Return how many test images a network classifies right; fewer if a signal came meanwhile."""
+        session = self.session
+        hits = torch.zeros((), dtype=torch.int64, device=session.device)
+        with evaluation_mode(network), torch.inference_mode(), session.fabric.autocast():
+            batches = eval_batches(
+                session.data.test,
+                session.data,
+                batch_size=session.eval_batch_size,
+                device=session.device,
+                workers=session.workers,
+            )
+            for x, y in self._until_stopped(batches):
+                hits += (logits_of(network(x)).argmax(dim=1) == y).sum()
+                if not self._several and self._signal():
+                    break
+        return int(hits)
+
+    def _finish(self, means: Means, accuracies: dict[str, float | None]) -> None:
         state = self.state
         row: Row = {
             "epoch": state.epoch + 1,
@@ -127,7 +138,7 @@ class Loop:
             "loss": means.loss,
             **means.terms,
             "train_accuracy": means.accuracy,
-            "test_top1": accuracy,
+            **accuracies,
             "seconds": round(state.seconds, 3),
             "images_per_second": round(means.images / state.seconds, 1),
         }

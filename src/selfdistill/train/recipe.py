@@ -41,6 +41,7 @@ class Recipe:
         head_layers: fully connected layers after the features, 1 or 2 (Table 13)
         weights: none (from scratch), default (the library's pretrained weights) or a file
         head: dotted name of the classifier, for networks in which it cannot be found
+        stages: dotted names of the inner stages that BYOT branches off, the pooled map last; found where not given
         epochs: passes over the training set
         batch_size: images of one optimiser step over all devices; 128 up to 64 pixels, otherwise 32
         accumulate: cut each optimiser step into so many passes, to save memory
@@ -86,6 +87,7 @@ class Recipe:
     head_layers: int = 1
     weights: str = "none"
     head: str | None = None
+    stages: tuple[str, ...] = ()
     epochs: int = 200
     batch_size: int | None = None
     accumulate: int = 1

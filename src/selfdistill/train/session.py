@@ -81,7 +81,8 @@ class Session:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(position)
-        self.distiller.progress.fill_(position / (self.recipe.epochs * self.loader.steps))
+        epochs, steps = self.recipe.epochs, self.loader.steps
+        self.distiller.set_progress(position / (epochs * steps), (position // steps + 1) / epochs)
         images = sum(len(batch.y) for batch in batches)
         outputs: list[StepOutput] = []
         for batch in batches:
@@ -148,7 +149,9 @@ def assemble(recipe: Recipe, data: ImageData, fabric: "Fabric") -> Session:
         weights=recipe.weights,
     )
     probe = torch.randn(2, 3, data.image_size, data.image_size, generator=torch.Generator().manual_seed(0))
-    distiller = SelfDistiller(model, parse_method(recipe.method), head=recipe.head, example_input=probe)
+    distiller = SelfDistiller(
+        model, parse_method(recipe.method), head=recipe.head, stages=recipe.stages, example_input=probe
+    )
     if recipe.channels_last:
         distiller.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
