@@ -43,7 +43,7 @@ def find_head(model: nn.Module, x: Input) -> str:
             handles.append(module.register_forward_hook(_Recorder(name, calls)))
     try:
         with evaluating(model):
-            logits = logits_of(_eager_call(model, samples(x, 1)))
+            logits = logits_of(eager_call(model, samples(x, 1)))
     finally:
         for handle in handles:
             handle.remove()
@@ -157,7 +157,8 @@ class _Eager(nn.Module):
         return self._call(*args, **kwargs)
 
 
-def _eager_call(model: nn.Module, x: Input) -> Any:
+def eager_call(model: nn.Module, x: Input) -> Any:
+    """Return ``model(x)`` without its compiled form."""
     return call(_Eager(model), x)
 
 
