@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfdistill import (
+    CSKD,
+    DDGSD,
     CrossEntropy,
     Dropout,
     LabelSmoothing,
@@ -347,6 +349,28 @@ def test_a_missing_need_is_named(method: Method, message: str) -> None:
         SelfDistiller(mlp(), method)(x, y)
 
 
+def test_one_view_has_one_image_for_each() -> None:
+    (x, y), method = batch("mlp"), CSKD() + DDGSD()
+    distiller = SelfDistiller(mlp(), method)
+    with pytest.raises(ValueError, match=r"views\[0\] has 5 images and x has 6; it must have one for each"):
+        distiller(x, y, views=[x[:5]], pair=x)
+    with pytest.raises(ValueError, match="pair has 7 images and x has 6"):
+        distiller(x, y, views=[x], pair=torch.cat([x, x[:1]]))
+
+
+def test_views_that_must_pass_together_are_of_one_shape() -> None:
+    x, y = batch("conv")
+    with pytest.raises(ValueError, match=r"DDGSD\(\) passes x and its views together.*resize it to x's, \(3, 8, 8\)"):
+        SelfDistiller(ConvNet(), DDGSD())(x, y, views=[x[:, :, :6, :6]])
+
+
+def test_a_batch_too_small_for_batchnorm_is_refused_in_one_line() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5))
+    x, y = batch("mlp", 1)
+    with pytest.raises(ValueError, match="a batch of 1 is too small: a BatchNorm would see one value a channel; use"):
+        SelfDistiller(model, SDDropout())(x, y)
+
+
 def test_index_reaches_the_method() -> None:
     x, y = batch("mlp")
     terms = SelfDistiller(mlp(), Position())(x, y, index=torch.arange(6)).terms
@@ -355,7 +379,7 @@ def test_index_reaches_the_method() -> None:
 
 def test_missing_stages_and_missing_example() -> None:
     model = mlp()
-    with pytest.raises(ValueError, match=r"Stages\(\) reads inner stages; pass stages="):
+    with pytest.raises(ValueError, match=r"no stages were found in this Sequential; pass stages="):
         SelfDistiller(model, Stages())
     with pytest.raises(ValueError, match=r"Branch\(\) has parameters of its own to size; pass example_input="):
         SelfDistiller(model, Branch(), head="3")

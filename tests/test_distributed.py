@@ -13,7 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from selfdistill import SelfDistiller
 from selfdistill.methods import parse_method
-from tests.nets import NETS, batch
+from tests.methods.settings import needed, wrap
+from tests.nets import batch
 
 Arrays = dict[str, NDArray[np.float32]]
 Run = Callable[..., list[Any]]
@@ -24,14 +25,20 @@ METHODS = [
     "Dropout()",
     "SDDropout(at='block', direction='reverse')",
     "SDDropout()",
+    "BYOT() + CSKD() + DML() + SDDropout(weight=0.1)",
+    "DDGSD() + SDDropout(weight=0.1)",
+    "RDrop()",
+    "BAKE(partners=1) + PSKD(samples=12)",
+    "DLB()",
 ]
 
 
-def fixed(net: str) -> tuple[nn.Module, Any, Tensor]:
-    """Return the same net and batch of 8 in each process."""
+def fixed(net: str, method: str) -> tuple[SelfDistiller, Any, Tensor]:
+    """Return the same distiller and batch of 8 in each process."""
     torch.manual_seed(0)
-    x, y = batch(net, 8)
-    return NETS[net](), x, y
+    x, _ = batch(net, 8)
+    y = torch.arange(8) // 2  # two of a class in each process's share
+    return wrap(net, parse_method(method), x), x, y
 
 
 def share(x: Any, y: Tensor, rank: int) -> tuple[Any, Tensor]:
@@ -40,36 +47,40 @@ def share(x: Any, y: Tensor, rank: int) -> tuple[Any, Tensor]:
     return ({name: value[half] for name, value in x.items()} if isinstance(x, dict) else x[half]), y[half]
 
 
-def two_steps(distiller: nn.Module, x: Any, y: Tensor, rank: int) -> float:
-    """Accumulate the gradients of two steps, each under this rank's random state; the second has its head known."""
+def two_steps(distiller: nn.Module, method: str, x: Any, y: Tensor, rank: int) -> float:
+    """Accumulate the gradients of two steps, each under this rank's random state; the second remembers the first."""
     total = 0.0
+    further = needed(parse_method(method), x, y, torch.Generator().manual_seed(rank))
+    if "index" in further:
+        further["index"] += 4 * rank
     torch.manual_seed(100 + rank)
     for _ in range(2):
-        loss = distiller(x, y).loss
+        loss = distiller(x, y, **further).loss
         loss.backward()
         total += loss.item()
     return total
 
 
-def gradients(model: nn.Module) -> Arrays:
-    return {name: parameter.grad.numpy().copy() for name, parameter in model.named_parameters()}  # type: ignore[union-attr]
+def gradients(distiller: nn.Module) -> Arrays:
+    return {name: parameter.grad.numpy().copy() for name, parameter in distiller.named_parameters()}  # type: ignore[union-attr]
 
 
 def ddp_steps(net: str, method: str) -> tuple[float, Arrays]:
     """Run in both processes of the pool: two steps under DDP, without ``find_unused_parameters``."""
-    model, x, y = fixed(net)
-    distiller = DistributedDataParallel(SelfDistiller(model, parse_method(method)))
-    total = two_steps(distiller, *share(x, y, dist.get_rank()), dist.get_rank())
-    return total, gradients(model)
+    distiller, x, y = fixed(net, method)
+    # Each process counts its own BatchNorm statistics, as the trainer does.
+    wrapped = DistributedDataParallel(distiller, broadcast_buffers=False)
+    total = two_steps(wrapped, method, *share(x, y, dist.get_rank()), dist.get_rank())
+    return total, gradients(distiller)
 
 
 @pytest.mark.parametrize(("net", "method"), [("conv", method) for method in METHODS] + [("mapping", METHODS[1])])
 def test_ddp_equals_one_process(pool: Run, net: str, method: str) -> None:
     alone = []
     for rank in range(2):
-        model, x, y = fixed(net)
-        total = two_steps(SelfDistiller(model, parse_method(method)), *share(x, y, rank), rank)
-        alone.append((total, gradients(model)))
+        distiller, x, y = fixed(net, method)
+        total = two_steps(distiller, method, *share(x, y, rank), rank)
+        alone.append((total, gradients(distiller)))
     together = pool(ddp_steps, net, method)
     for (total, found), (expected_total, _) in zip(together, alone, strict=True):
         assert total == pytest.approx(expected_total, rel=1e-5)

@@ -7,7 +7,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from selfdistill import CrossEntropy, Dropout, LabelSmoothing, Method, Needs, SDDropout, SelfDistiller, Step, Term
+from selfdistill import (
+    DDGSD,
+    DML,
+    CrossEntropy,
+    Dropout,
+    LabelSmoothing,
+    Method,
+    Needs,
+    SDDropout,
+    SelfDistiller,
+    Step,
+    Term,
+)
 from selfdistill.method import DropoutAt, Labelled, Sum
 from selfdistill.methods import parse_method
 from tests.nets import CLASSES, batch, mlp
@@ -90,9 +102,9 @@ def test_parse_sorts_sums_and_takes_brackets() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("SDdropout()", "unknown method 'SDdropout'; did you mean 'SDDropout'?; there are CrossEntropy, Dropout,"),
+        ("SDdropout()", "unknown method 'SDdropout'; did you mean 'SDDropout'?; there are BAKE, BYOT,"),
         ("LabelSmothing()", "unknown method 'LabelSmothing'; did you mean 'LabelSmoothing'?"),
-        ("Zebra()", "unknown method 'Zebra'; there are CrossEntropy, Dropout, LabelSmoothing, SDDropout"),
+        ("Zebra()", "unknown method 'Zebra'; there are BAKE, BYOT, CSKD, "),
         ("Method()", "unknown method 'Method'"),
         ("print()", "unknown method 'print'"),
         ("SDDropout(wieght=0.1)", "SDDropout has no argument 'wieght'; did you mean 'weight'?"),
@@ -217,7 +229,8 @@ def test_terms_add_up() -> None:
         return SelfDistiller(model, method)(x, y, views=(x + 1,)).loss
 
     torch.testing.assert_close(
-        loss(Size(0.3) + SDDropout(weight=0.1)), loss(Size(0.3)) + loss(SDDropout(weight=0.1)) - loss(CrossEntropy())
+        loss(Size(0.3) + SDDropout(weight=0.1)),
+        loss(Size(0.3)) + loss(Size(0.0) + SDDropout(weight=0.1)) - loss(CrossEntropy()),
     )
     torch.testing.assert_close(
         loss(LabelSmoothing() + SDDropout()), loss(LabelSmoothing()) + loss(SDDropout()) - loss(CrossEntropy())
@@ -238,6 +251,7 @@ def test_terms_are_reported_unweighted() -> None:
         ([SDDropout(), SDDropout(p=0.1)], "SDDropout stands twice in one sum: its terms would share a name"),
         ([CrossEntropy(), LabelSmoothing() + CrossEntropy()], "CrossEntropy stands twice in one sum"),
         ([Dropout(), Twice()], r"Dropout\(\) and Twice\(\) cannot be added: both replace what the label loss sees"),
+        ([DML(), DDGSD()], r"DDGSD\(\) and DML\(\) cannot be added: both replace what the label loss sees"),
         (
             [Squared(), LabelSmoothing()],
             r"LabelSmoothing\(\) and Squared\(\) cannot be added: both replace the label loss",

@@ -46,7 +46,8 @@ def by_hand(recipe: Recipe, data: ImageData) -> dict[str, torch.Tensor]:
             for rank, batches in enumerate(shares):
                 torch.set_rng_state(states[rank])
                 for batch in batches:
-                    (distiller(batch.x, batch.y).loss / 2 / recipe.accumulate).backward()
+                    output = distiller(batch.x, batch.y, batch.views, batch.pair, batch.index, batch.previous)
+                    (output.loss / 2 / recipe.accumulate).backward()
                 states[rank] = torch.get_rng_state()
             optimizer.step()
     return {name: value.detach() for name, value in distiller.model.named_parameters()}

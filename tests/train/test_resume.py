@@ -107,6 +107,25 @@ def test_what_a_method_adds_is_resumed(
     same_run(tmp_path / "whole", tmp_path / "parts")
 
 
+@pytest.mark.parametrize(
+    "method",
+    ["BAKE(partners=1) + DLB() + PSKD(samples=44)", "BYOT() + CSKD() + DML() + SDDropout(weight=0.1)", "DDGSD()"],
+)
+def test_every_methods_memory_is_resumed(
+    tmp_path: Path,
+    recipe: Recipe,
+    data: ImageData,
+    method: str,
+    signal_at: Callable[[set[int]], None],
+    same_run: SameRun,
+) -> None:
+    recipe = replace(recipe, method=method)
+    train(recipe, tmp_path / "whole", data=data)
+    signal_at({0, 4, 5})
+    assert until_it_ends(recipe, tmp_path / "parts", data) == 3
+    same_run(tmp_path / "whole", tmp_path / "parts")
+
+
 def test_a_damaged_checkpoint_costs_an_epoch_not_a_bit(
     tmp_path: Path,
     recipe: Recipe,

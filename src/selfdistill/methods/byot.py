@@ -128,7 +128,8 @@ class Branch(nn.Module):
 
 def _convolution(channels: int, out: int, kernel: int) -> tuple[nn.Module, ...]:
     """A kernel x kernel convolution of stride kernel, with BatchNorm and ReLU."""
-    return nn.Conv2d(channels, out, kernel, stride=kernel), nn.BatchNorm2d(out), nn.ReLU(inplace=True)
+    # No bias: the BatchNorm after it would cancel it (the authors' code has one all the same).
+    return nn.Conv2d(channels, out, kernel, stride=kernel, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)
 
 
 def _mse(features: Tensor, target: Tensor) -> Tensor:

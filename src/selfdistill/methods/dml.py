@@ -70,7 +70,7 @@ class DML(Method):
     def build(self, probe: Outputs, model: nn.Module) -> None:
         """Make the peer, on the model's device."""
         if isinstance(self._asked, str):
-            from selfdistill.models import build
+            from selfdistill.models.build import build
 
             self.network = build(self._asked, probe.logits.shape[1])
         elif self.network is None:

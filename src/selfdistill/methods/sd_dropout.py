@@ -114,6 +114,12 @@ class SDDropout(Method):
             return [(clean.head(F.dropout(clean.features, self.p)), clean.logits)]
         others = [*step.outputs[1:], *step.peers]
         if others and self.pairs == "as_run":
+            widths = [tuple(one.features.shape[1:]) for one in (others[0], clean)]
+            if widths[0] != widths[1]:
+                raise ValueError(
+                    f"{self!r} classifies the peer's features by the model's head, but the peer has features "
+                    f"{widths[0]} and the model {widths[1]}; set pairs='within'"
+                )
             return [_two(clean.head, F.dropout(torch.cat([clean.features, others[0].features]), self.p))]
         # One head call on 2B rows: half the kernel launches of two calls, and independent masks all the same.
         return [

@@ -62,7 +62,7 @@ class CifarResNet(nn.Module):
     def reset_parameters(self) -> None:
         """Draw all weights anew, as the constructor did."""
         for module in self.modules():
-            if module is not self and hasattr(module, "reset_parameters"):
+            if isinstance(module, nn.Conv2d | nn.BatchNorm2d | nn.Linear):
                 module.reset_parameters()
         self._initialise_convolutions()
 

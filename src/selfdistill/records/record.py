@@ -34,7 +34,8 @@ class RunRecord:
         epochs: trained; policy: which epoch is the headline.
         evaluation: an `Evaluation` as a dict, of the last epoch.
         best: {epoch, top1, policy} of the best epoch on the test images, which is optimistic; None where not followed.
-        log: a dict for each epoch: LOG_COLUMNS (peer_top1 only where a method trains a second network), and a column for each term of the loss, unweighted.
+        log: a dict for each epoch: LOG_COLUMNS (peer_top1 where there is a peer), and a column for each term
+            of the loss, unweighted.
         seconds: the whole run; seconds_per_epoch: the median; images_per_second: training images, median.
         parameters: of the model; extra_parameters: what the method adds in training, gone afterwards.
         peak_memory_bytes: of the accelerator; None on a CPU.
