@@ -66,6 +66,17 @@ def test_resnet_children_and_initialisation() -> None:
     assert model.layer4[0].conv1.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.01)
 
 
+def test_a_resnet_is_drawn_anew_as_it_was_made() -> None:
+    torch.manual_seed(7)
+    made = CifarResNet((1, 1, 1, 1), 5, width=4)
+    expected = {name: value.clone() for name, value in made.state_dict().items()}
+    made(torch.randn(4, 3, 16, 16))  # BatchNorm's statistics are drawn back too
+    torch.manual_seed(7)
+    made.reset_parameters()
+    for name, value in made.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+
+
 @pytest.mark.parametrize(("name", "head"), [("resnet10_cifar", "fc"), ("densenet121_cifar", "classifier")])
 def test_width_features_and_two_layer_head(name: str, head: str) -> None:
     model = build(name, 7, width=8, features=48, head_layers=2)

@@ -75,6 +75,16 @@ def test_it_learns(tmp_path: Path, recipe: Recipe, data: ImageData) -> None:
     assert record.evaluation["top1"] > 0.9
 
 
+def test_the_peers_accuracy_stands_beside_the_students(tmp_path: Path, recipe: Recipe, data: ImageData) -> None:
+    record = train(replace(recipe, method="DML()", eval_every=2), tmp_path, data=data)
+    assert [row["peer_top1"] is None for row in record.log] == [True, False, False]
+    assert record.metric("peer_top1") == record.log[-1]["peer_top1"]
+    assert record.terms == ("ce", "dml")
+    assert record.extra_parameters == record.parameters
+    assert set(load_file(tmp_path / "model.safetensors")) == set(selfdistill.load(tmp_path).state_dict())
+    assert train(replace(recipe, method="CSKD()"), tmp_path / "other", data=data).metric("peer_top1") is None
+
+
 def test_a_finished_run_is_not_trained_again(
     tmp_path: Path, recipe: Recipe, data: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
