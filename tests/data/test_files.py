@@ -3,19 +3,22 @@
 import multiprocessing
 import os
 import signal
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from selfdistill.data import TrainLoader, eval_batches, load_data
+from selfdistill.data import Split, TrainLoader, eval_batches, load_data
 from selfdistill.method import Needs
 
 # Python 3.12 and later warn of fork in a process with threads; torch's loader forks by default there.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
 
 NEEDS = Needs(views=2, pair="any", index=True)
+GROUPED = NEEDS | Needs(group=3, previous=True)
 
 
 def batches(data, *, epoch=0, start=0, **changed):
@@ -59,6 +62,50 @@ def test_images_do_not_depend_on_batch_size_or_start(photos):
     large = batches(data, epoch=1, batch_size=18)[0]
     for get in (lambda b: b.x, lambda b: b.views[0], lambda b: b.pair, lambda b: b.index):
         assert torch.equal(torch.cat([get(batch) for batch in whole]), get(large))
+
+
+def test_groups_and_previous_batches_are_those_of_a_set_in_memory_whatever_the_workers(photos):
+    files = load_data(str(photos), image_size=72)
+    plain = next(eval_batches(files.train, files, batch_size=18, device="cpu", workers=0))[0]
+    images = Split(files.train.labels, images=torch.zeros(18, 3, 72, 72, dtype=torch.uint8))
+    memory = replace(files, train=images, augment="crop")
+    given = {"batch_size": 12, "passes": 2, "seed": 1, "device": "cpu"}
+    alone, helped = (TrainLoader(files, GROUPED, workers=workers, augment="none", **given) for workers in (0, 2))
+    for epoch, start in ((0, 0), (1, 0), (1, 3)):
+        runs = [
+            [b for step in made.epoch(epoch, start) for b in step]
+            for made in (alone, helped, TrainLoader(memory, GROUPED, **given))
+        ]
+        assert [len(made) for made in runs] == [2 * (5 - start)] * 3
+        for one, other, expected in zip(*runs, strict=True):
+            assert torch.equal(one.index, expected.index)
+            assert torch.equal(one.y, expected.y)
+            assert torch.equal(one.index, other.index)
+            assert torch.equal(one.x, plain[one.index])  # not augmented: the rows are in their places
+            assert torch.equal(one.x, other.x)
+            assert torch.equal(one.pair, other.pair)
+            assert (one.previous is None) is (other.previous is None) is (expected.previous is None)
+            if one.previous is not None:
+                assert torch.equal(one.previous[0], other.previous[0])
+                assert torch.equal(one.previous[1], expected.previous[1])
+
+
+def test_groups_and_previous_batches_are_augmented_anew(photos):
+    made = TrainLoader(load_data(str(photos), image_size=72), GROUPED, batch_size=6, seed=0, device="cpu", workers=0)
+    run = [batch for step in made.epoch(0) for batch in step]
+    for before, now in pairwise(run):
+        pixels, labels = now.previous
+        assert torch.equal(labels, before.y)
+        assert (pixels != before.x).flatten(1).any(dim=1).all()
+    (resumed,) = next(iter(made.epoch(0, start=4)))
+    assert torch.equal(resumed.x, run[4].x)
+    assert torch.equal(resumed.previous[0], run[4].previous[0])
+    rows = torch.cat([batch.x for batch in run[:3]])
+    index = torch.cat([batch.index for batch in run[:3]])
+    for at in index.unique():  # as an anchor and as a mate: two augmentations
+        anchor, mate = (rows[(index == at) & (torch.arange(18) % 3 == nth)] for nth in (0, 1))
+        if len(anchor) and len(mate):
+            assert not torch.equal(anchor[0], mate[0])
 
 
 def test_views_epochs_and_seeds_differ(photos):

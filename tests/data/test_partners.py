@@ -1,7 +1,11 @@
+from collections import Counter
+from itertools import permutations, product
+
 import pytest
 import torch
 
-from selfdistill.data.partners import Partners
+from selfdistill.data.partners import Mates, Partners
+from selfdistill.data.randomness import draw, hash_key
 
 LABELS = torch.tensor([2, 0, 1, 0, 2, 2, 0, 2, 3])  # class 1 and class 3 have a single image
 
@@ -36,3 +40,75 @@ def test_partners_are_drawn_independently_and_depend_on_seed_epoch_and_index_alo
 def test_a_set_without_two_images_of_a_class_is_refused():
     with pytest.raises(ValueError, match="no class has two of the 3 training images: use more images a class"):
         Partners(torch.tensor([0, 1, 2]), "other", seed=0, device="cpu")
+
+
+def chi_square(counts, outcomes):
+    expected = sum(counts.values()) / len(outcomes)
+    assert set(counts) <= set(outcomes)
+    return sum((counts[outcome] - expected) ** 2 / expected for outcome in outcomes)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_mates_are_uniform_over_what_the_class_allows(number):
+    mates = Mates(LABELS, number, seed=0, device="cpu")
+    index = torch.arange(len(LABELS))
+    drawn = torch.stack([mates(epoch, index) for epoch in range(4000)])  # (4000, 9, number)
+    for anchor, label in enumerate(LABELS.tolist()):
+        others = [i for i in range(len(LABELS)) if LABELS[i] == label and i != anchor]
+        if not others:
+            assert (drawn[:, anchor] == anchor).all()  # alone in its class
+            continue
+        ways = permutations(others, number) if len(others) >= number else product(others, repeat=number)
+        counts = Counter(map(tuple, drawn[:, anchor].tolist()))
+        assert chi_square(counts, list(ways)) < 30  # at most 23 degrees of freedom
+
+
+def test_mates_are_drawn_from_what_is_left_of_the_class():
+    # The rule, image by image.
+    labels, number, seed, epoch = LABELS.tolist(), 3, 7, 5
+    expected = []
+    for anchor, label in enumerate(labels):
+        left = [i for i, other in enumerate(labels) if other == label and i != anchor]
+        enough, chosen = len(left) >= number, []
+        for nth in range(number):
+            if not left:
+                chosen.append(anchor)
+                continue
+            at = int(draw(hash_key(seed, epoch, (1 << 21) + nth), torch.tensor(anchor), len(left)))
+            chosen.append(left.pop(at) if enough else left[at])
+        expected.append(chosen)
+    assert Mates(LABELS, number, seed, device="cpu")(epoch, torch.arange(len(labels))).tolist() == expected
+
+
+def test_mates_of_a_large_class_are_distinct_and_each_is_uniform():
+    labels = torch.arange(300) % 2
+    index = torch.arange(300)
+    drawn = torch.stack([Mates(labels, 5, seed=2, device="cpu")(epoch, index) for epoch in range(100)])
+    assert (labels[drawn] == labels[:, None]).all()
+    assert (drawn != index[:, None]).all()
+    ordered = drawn.sort(dim=2).values
+    assert (ordered[..., 1:] != ordered[..., :-1]).all()
+    for nth in range(5):  # every image is drawn about 100 times as any anchor's nth mate
+        counts = drawn[..., nth].flatten().bincount(minlength=300).double()
+        assert ((counts - 100) ** 2 / 100).sum() < 300 + 4 * 600**0.5
+
+
+def test_mates_depend_on_seed_epoch_index_and_which_alone():
+    labels = torch.zeros(400, dtype=torch.int64)
+    mates, index = Mates(labels, 3, seed=5, device="cpu"), torch.arange(400)
+    drawn = mates(0, index)
+    assert torch.equal(mates(0, index[[7, 300]]), drawn[[7, 300]])
+    partner = Partners(labels, "other", seed=5, device="cpu")(0, index)
+    others = (
+        mates(1, index),
+        Mates(labels, 3, seed=6, device="cpu")(0, index),
+        drawn.roll(1, dims=1),
+        partner[:, None],
+    )
+    for other in others:
+        assert (drawn == other).double().mean() < 0.02
+
+
+def test_mates_of_a_set_without_two_images_of_a_class_are_refused():
+    with pytest.raises(ValueError, match="no class has two of the 3 training images: use more images a class"):
+        Mates(torch.tensor([0, 1, 2]), 3, seed=0, device="cpu")

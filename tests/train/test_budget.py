@@ -71,6 +71,11 @@ def test_several_devices_share_a_step(recipe: Recipe, data: ImageData, monkeypat
     assert timing.steps == 2
 
 
+def test_a_method_with_groups_takes_as_many_more_steps(recipe: Recipe, data: ImageData) -> None:
+    timing = measure_step_seconds(replace(recipe, method="BAKE(partners=3)"), data, steps=1, devices=3)
+    assert timing.steps == 11  # 44 anchors, four to a step of 16 images; a third of it is rounded up to two groups
+
+
 def test_epochs_that_fit() -> None:
     slow = Timing(step=0.1, steps=90, evaluation=2, final=5, eval_every=2)
     assert slow.epoch == 10

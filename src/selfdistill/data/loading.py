@@ -1,4 +1,4 @@
-"""From a set of images to the batches of a run: views, partners, shares of a step, and the scored images."""
+"""From a set of images to the batches of a run: views, partners, the previous batch anew, and the scored images."""
 
 import difflib
 from collections.abc import Iterable, Iterator
@@ -9,27 +9,32 @@ from torch import Tensor
 from selfdistill.data.augment import AUGMENTS, Crop, MemoryLoader, Normalize, Request
 from selfdistill.data.files import FileImages, FileLoader
 from selfdistill.data.partners import PAIR_VIEW, Partners
-from selfdistill.data.randomness import generator, hash_key
 from selfdistill.data.sets import ImageData, Split
+from selfdistill.data.steps import Pass, Steps
 from selfdistill.method import Batch, Needs
 
-_PERMUTATION = 1 << 20  # a stream of (seed, epoch) that no view's number reaches
+PREVIOUS_VIEW = -2
+"""The view number of the previous batch's images, so that they are augmented anew."""
+
+MATE_VIEWS = 1 << 10
+"""Added to a view's number for a group's second image, twice for its third: the same image may stand there again."""
 
 
 class TrainLoader:
     """The training batches of one process of a run.
 
-    Step s of epoch e trains on ``order[s * batch_size : (s + 1) * batch_size]``, where ``order`` is a permutation that
-    depends on (seed, epoch) alone. The step's images are cut into ``world_size * passes`` contiguous shares, of which
-    rank r takes ``passes`` in a row. The last step is shorter; where there are several shares it is filled up to equal
-    ones from the epoch's beginning. An image's augmentation depends on (seed, epoch, index, view) alone.
+    Which images a step has is a function of (seed, epoch, step) alone, see :class:`~selfdistill.data.steps.Steps`: a
+    part of the epoch's permutation, or with ``needs.group`` a part of half, a third, ... that size, each image of it
+    followed by others of its class, which are ordinary images of the batch. An image's augmentation depends on (seed,
+    epoch, index, view) alone. The previous batch is that of this rank's pass before, be it of the same step or of
+    another epoch, under a view of its own; only the training's first pass has none.
 
     Sets in memory are moved to the device once and augmented there; files are decoded by workers.
 
     Args:
         data: the set; ``data.train`` is used.
-        needs: views, partners and indices that the method asks for.
-        batch_size: images of one optimiser step, over all ranks; a multiple of ``world_size * passes``.
+        needs: views, partners, groups, indices and previous batches that the method asks for.
+        batch_size: images of one optimiser step, over all ranks; a multiple of ``group * world_size * passes``.
         passes: batches that this rank accumulates in one optimiser step.
         seed: the run's seed.
         augment: one of ``augment.AUGMENTS``; None: the set's own.
@@ -41,11 +46,11 @@ class TrainLoader:
         channels_last: the memory format of the images.
 
     Attributes:
-        steps: optimiser steps of an epoch, ``ceil(N / batch_size)``.
+        steps: optimiser steps of an epoch, ``ceil(N / B)``, where B = ``batch_size / group`` counts a step's anchors.
 
     Raises:
         ValueError: an argument out of range, an augmentation that the set does not allow, or a method that needs
-            partners on a set without two images of a class.
+            partners or groups of a set without two images of a class.
 
     Example:
         >>> from selfdistill.data import load_data
@@ -70,10 +75,8 @@ class TrainLoader:
         channels_last: bool = False,
     ):
         augment = data.augment if augment is None else augment
-        _check(data, augment, batch_size, passes, workers, rank, world_size)
-        self.needs, self.seed = needs, seed
-        self.batch_size, self.passes, self.rank, self.shares = batch_size, passes, rank, world_size * passes
-        self.steps = -(-len(data.train) // batch_size)
+        _check(data, augment, workers)
+        self.needs, self.passes = needs, passes
         self.device = torch.device(device)
         self._images: MemoryLoader | FileLoader
         if data.train.images is not None:
@@ -85,6 +88,16 @@ class TrainLoader:
             self._images = _file_loader(data.train, data.image_size, augment, seed, workers, self.device)
             home = torch.device("cpu")
         self._labels = data.train.labels.to(home)
+        self._steps = Steps(
+            self._labels,
+            group=needs.group,
+            batch_size=batch_size,
+            passes=passes,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+        )
+        self.steps = self._steps.count
         self._partners = Partners(data.train.labels, needs.pair, seed, device=home) if needs.pair else None
         self._normalize = Normalize(data.mean, data.std, device=self.device, channels_last=channels_last)
 
@@ -100,39 +113,49 @@ class TrainLoader:
         return self._epoch(epoch, start)
 
     def _epoch(self, epoch: int, start: int) -> Iterator[tuple[Batch, ...]]:
-        order = torch.randperm(len(self._labels), generator=generator(hash_key(self.seed, epoch, _PERMUTATION))).to(
-            self._labels.device
-        )
-        shares = [share for step in range(start, self.steps) for share in self._share(order, step)]
-        images = self._images.batches(self._request(epoch, index) for index in shares)
-        batches = (self._batch(index, pixels) for index, pixels in zip(shares, images, strict=True))
+        passes = self._steps.passes(epoch, start)
+        before: list[Pass | None] = [None] * len(passes)
+        if self.needs.previous:
+            before = [self._steps.before(epoch, start), *passes][: len(passes)]
+        images = self._images.batches(map(self._request, passes, before))
+        batches = (self._batch(*made) for made in zip(passes, before, images, strict=True))
         for _ in range(start, self.steps):
             yield tuple(next(batches) for _ in range(self.passes))
 
-    def _share(self, order: Tensor, step: int) -> tuple[Tensor, ...]:
-        """Return the positions of this rank's passes of a step."""
-        index = order[step * self.batch_size : (step + 1) * self.batch_size]
-        missing = -len(index) % self.shares
-        if missing:
-            index = torch.cat((index, order.repeat(-(-missing // len(order)))[:missing]))
-        return index.chunk(self.shares)[self.rank * self.passes : (self.rank + 1) * self.passes]
-
-    def _request(self, epoch: int, index: Tensor) -> Request:
-        request = [(epoch, index, view) for view in range(self.needs.views)]
+    def _request(self, now: Pass, before: Pass | None) -> Request:
+        request = [part for view in range(self.needs.views) for part in self._parts(now.epoch, now.index, view)]
         if self._partners is not None:
-            request.append((epoch, self._partners(epoch, index), PAIR_VIEW))
+            request += self._parts(now.epoch, self._partners(now.epoch, now.index), PAIR_VIEW)
+        if before is not None:
+            request += self._parts(before.epoch, before.index, PREVIOUS_VIEW)
         return request
 
-    def _batch(self, index: Tensor, pixels: Tensor) -> Batch:
-        parts = torch.split(self._normalize(pixels.to(self.device, non_blocking=True)), len(index))
-        views = self.needs.views
+    def _parts(self, epoch: int, index: Tensor, view: int) -> Request:
+        """Ask for one view of some images: the anchors, then everyone's first mate, and so on."""
+        group = self.needs.group
+        return [(epoch, index[nth::group], view + nth * MATE_VIEWS) for nth in range(group)]
+
+    def _batch(self, now: Pass, before: Pass | None, pixels: Tensor) -> Batch:
+        alike = self.needs.views + (self._partners is not None)  # as many images of each
+        sizes = [len(now.index)] * alike + ([] if before is None else [len(before.index)])
+        parts = [self._finish(part) for part in torch.split(pixels.to(self.device, non_blocking=True), sizes)]
         return Batch(
             x=parts[0],
-            y=self._labels[index].to(self.device, non_blocking=True),
-            views=tuple(parts[1:views]),
-            pair=parts[views] if self._partners is not None else None,
-            index=index.to(self.device, non_blocking=True) if self.needs.index else None,
+            y=self._y(now),
+            views=tuple(parts[1 : self.needs.views]),
+            pair=parts[self.needs.views] if self._partners is not None else None,
+            index=now.index.to(self.device, non_blocking=True) if self.needs.index else None,
+            previous=None if before is None else (parts[-1], self._y(before)),
         )
+
+    def _finish(self, pixels: Tensor) -> Tensor:
+        """Put each anchor's mates behind it again (see :meth:`_parts`), and normalise."""
+        group = self.needs.group
+        apart = pixels.view(group, -1, *pixels.shape[1:])
+        return self._normalize(apart.transpose(0, 1).flatten(0, 1))
+
+    def _y(self, one: Pass) -> Tensor:
+        return self._labels[one.index].to(self.device, non_blocking=True)
 
 
 def eval_batches(
@@ -181,9 +204,7 @@ def _file_loader(
     return FileLoader(FileImages(split.paths, size=size, augment=augment, seed=seed), workers=workers, device=device)
 
 
-def _check(
-    data: ImageData, augment: str, batch_size: int, passes: int, workers: int | None, rank: int, world_size: int
-) -> None:
+def _check(data: ImageData, augment: str, workers: int | None) -> None:
     if augment not in AUGMENTS:
         near = difflib.get_close_matches(augment, AUGMENTS, n=1)
         meant = f" (did you mean {near[0]!r}?)" if near else ""
@@ -192,12 +213,6 @@ def _check(
         raise ValueError(
             f"augment={augment!r} is for image files decoded while training, and {data.name} is in memory: "
             "use 'none', 'crop' or 'crop_flip'"
-        )
-    if passes < 1 or world_size < 1 or not 0 <= rank < world_size:
-        raise ValueError(f"passes={passes}, rank={rank}, world_size={world_size}: no such share of a step")
-    if batch_size < 1 or batch_size % (passes * world_size):
-        raise ValueError(
-            f"batch_size={batch_size}: a positive multiple of world_size x passes = {world_size} x {passes} is needed"
         )
     if workers is not None and workers < 0:
         raise ValueError(f"workers={workers}: at least 0 is needed")

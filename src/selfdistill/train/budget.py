@@ -9,6 +9,7 @@ from itertools import count, islice
 import torch
 
 from selfdistill.data import ImageData, eval_batches
+from selfdistill.methods import parse_method
 from selfdistill.tap import evaluation_mode
 from selfdistill.train import random_state
 from selfdistill.train.progress import clock
@@ -63,11 +64,12 @@ def measure_step_seconds(
     """
     with random_state.preserved(), machine(recipe.threads):
         recipe = recipe.resolve(data)
+        group = parse_method(recipe.method).needs.group
         share = -(-(recipe.batch_size or 1) // devices)
-        share += -share % recipe.accumulate
+        share += -share % (recipe.accumulate * group)
         fabric = make_fabric(recipe, accelerator=accelerator)
         session = assemble(replace(recipe, batch_size=share), data, fabric)
-        whole = -(-len(data.train) // (recipe.batch_size or 1))
+        whole = -(-len(data.train) * group // (recipe.batch_size or 1))  # each image leads a group once an epoch
         evaluation = _image_seconds(session)
         return Timing(
             step=_step_seconds(session, steps),

@@ -1,0 +1,114 @@
+"""Which images a step is made of: groups of one class, cut from an epoch's permutation into each process's passes."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from selfdistill.data.partners import Mates
+from selfdistill.data.randomness import generator, hash_key
+
+_PERMUTATION = 1 << 20  # a stream of (seed, epoch) that is no partner's and no mate's
+
+
+@dataclass(frozen=True)
+class Pass:
+    """The images of one pass: their positions ``(B,)``, group after group, as drawn in an epoch."""
+
+    epoch: int
+    index: Tensor
+
+
+class Steps:
+    """The passes of one process of a run, as a function of (seed, epoch, step) alone.
+
+    A step of ``batch_size`` images has A = ``batch_size / group`` anchors, each followed by its ``group - 1`` mates.
+    Step s has the anchors ``order[s * A : (s + 1) * A]`` of a permutation that depends on (seed, epoch), so each image
+    is an anchor once an epoch, which has ceil(N / A) steps. The step's groups are cut into ``world_size * passes``
+    contiguous shares, of which rank r takes ``passes`` in a row. The last step is shorter; where there are several
+    shares it is filled up to equal ones with groups from the epoch's beginning.
+
+    Args:
+        labels: int64 ``(N,)``, where the positions are wanted.
+        group: images of one class that stand together, the anchor counted.
+        batch_size: images of one optimiser step, over all ranks; a multiple of ``group * world_size * passes``.
+        passes: batches that this rank accumulates in one optimiser step.
+        seed: the run's seed.
+        rank: this process, in ``[0, world_size)``.
+        world_size: the number of processes.
+
+    Attributes:
+        count: optimiser steps of an epoch, ceil(N / A).
+
+    Raises:
+        ValueError: an argument out of range, or groups of a set without two images of a class.
+
+    Source:
+        BAKE (arXiv 2104.13298) as published, yxgeee/BAKE: its 128 images a step are 32 anchors and their 3 mates, and
+        an epoch of 50,000 images has 1,563 such steps, four times those of cross-entropy.
+
+    Example:
+        >>> labels = torch.tensor([0, 1, 0, 1, 0, 1])
+        >>> steps = Steps(labels, group=2, batch_size=8, passes=1, seed=0)
+        >>> steps.count, [labels[one.index].tolist() for one in steps.passes(0)]
+        (2, [[1, 1, 1, 1, 0, 0, 0, 0], [0, 0, 1, 1]])
+    """
+
+    def __init__(
+        self,
+        labels: Tensor,
+        *,
+        group: int = 1,
+        batch_size: int,
+        passes: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        _check(group, batch_size, passes, rank, world_size)
+        self.images, self.device, self.seed = len(labels), labels.device, seed
+        self.anchors, self.shares = batch_size // group, world_size * passes
+        self.count = -(-self.images // self.anchors)
+        self._mine = slice(rank * passes, (rank + 1) * passes)
+        self._mates = Mates(labels.cpu(), group - 1, seed, device=self.device) if group > 1 else None
+
+    def passes(self, epoch: int, start: int = 0) -> list[Pass]:
+        """Return this rank's passes of all steps of an epoch, one after another, from step ``start`` on."""
+        groups = self._groups(epoch)
+        return [made for step in range(start, self.count) for made in self._share(epoch, groups, step)]
+
+    def before(self, epoch: int, start: int = 0) -> Pass | None:
+        """Return this rank's last pass before a step, in this epoch or the one before; None before the very first."""
+        if not start:
+            epoch, start = epoch - 1, self.count
+        return None if epoch < 0 else self._share(epoch, self._groups(epoch), start - 1)[-1]
+
+    def _groups(self, epoch: int) -> Tensor:
+        """Return the epoch's groups ``(N, group)``, each led by its anchor."""
+        key = hash_key(self.seed, epoch, _PERMUTATION)
+        order = torch.randperm(self.images, generator=generator(key)).to(self.device)
+        if self._mates is None:
+            return order[:, None]
+        return torch.cat((order[:, None], self._mates(epoch, order)), dim=1)
+
+    def _share(self, epoch: int, groups: Tensor, step: int) -> list[Pass]:
+        """Return this rank's passes of a step."""
+        whole = groups[step * self.anchors : (step + 1) * self.anchors]
+        missing = -len(whole) % self.shares
+        if missing:
+            whole = torch.cat((whole, groups.repeat(-(-missing // len(groups)), 1)[:missing]))
+        return [Pass(epoch, share.flatten()) for share in whole.chunk(self.shares)[self._mine]]
+
+
+def _check(group: int, batch_size: int, passes: int, rank: int, world_size: int) -> None:
+    if passes < 1 or world_size < 1 or not 0 <= rank < world_size:
+        raise ValueError(f"passes={passes}, rank={rank}, world_size={world_size}: no such share of a step")
+    unit = group * world_size * passes
+    if batch_size < 1 or batch_size % unit:
+        factors = {"images of a group": group, "world_size": world_size, "passes": passes}
+        shown = {name: factor for name, factor in factors.items() if name != "images of a group" or group > 1}
+        below = max(batch_size, 0) // unit * unit
+        raise ValueError(
+            f"batch_size={batch_size}: a positive multiple of {' x '.join(shown)} = "
+            f"{' x '.join(map(str, shown.values()))} is needed: use {f'{below} or ' if below else ''}{below + unit}"
+        )
