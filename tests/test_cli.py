@@ -24,6 +24,7 @@ import yaml
 import selfdistill
 from selfdistill import commands, options
 from selfdistill.cli import COMMANDS, main
+from selfdistill.experiments.cost import measure_costs
 from selfdistill.train.recipe import Recipe
 from tests.pictures import NAMES, write_digits
 
@@ -142,7 +143,7 @@ def test_help_and_typing_errors_need_no_torch_and_less_than_a_second(words: list
     ("words", "message"),
     [
         ("comapre", "unknown command 'comapre'; did you mean 'compare'?"),
-        ("xyz", "unknown command 'xyz'; there are demo, compare, train, evaluate, report, predict, methods"),
+        ("xyz", "unknown command 'xyz'; there are demo, compare, train, evaluate, report, predict, export, methods"),
         ("--epochs 3", "the command comes first: selfdistill demo|compare|"),
         ("compare --epoch 3", "unknown option '--epoch'; did you mean '--epochs'?"),
         ("compare --image_size 3", "unknown option '--image_size'; did you mean '--image-size'?"),
@@ -170,6 +171,10 @@ def test_help_and_typing_errors_need_no_torch_and_less_than_a_second(words: list
         ("compare --jobs 0", "--jobs must be at least 1, not 0"),
         ("train --recipe nothing.yaml", "nothing.yaml: No such file or directory"),
         ("evaluate nothing", "nothing holds no finished run: there is no model.json in it"),
+        ("export", "RUN must be given: selfdistill export RUN [--option value ...]"),
+        ("export nothing", "nothing holds no finished run: there is no model.json in it"),
+        ("export nothing --format tf", "--format must be one of onnx, pt2, safetensors, not 'tf'"),
+        ("export nothing --out net.pt2", "--out net.pt2 does not end in .onnx, as --format onnx does"),
         ("report nothing", "nothing: no result.json here or below; only a finished run has one"),
     ],
 )
@@ -394,10 +399,57 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 
 
 def test_methods(run: Run) -> None:
-    status, out, _ = run("methods")
-    assert status == 0
+    status, out, err = run("methods", "--no-measure")
+    assert (status, err) == (0, "")
     for name in ("CrossEntropy()", "LabelSmoothing(eps=0.1)", "SDDropout(p=0.5, weight=1.0, temperature=3.0,"):
         assert f"\n{name}" in f"\n{out}"
+    assert "What a step costs" not in out
+
+
+def test_what_methods_cost_on_this_machine(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure_costs, "__kwdefaults__", measure_costs.__kwdefaults__ | {"seconds": 0.0})
+    words = ["--model", "resnet10_cifar", "--width", 4, "--image-size", 8, "--batch-size", 8]
+    status, out, err = run("methods", *words)
+    assert (status, err) == (0, "")
+    listed, _, measured = out.partition("\nWhat a step costs with resnet10_cifar of width 4, 8 images of 8 px, 100 ")
+    assert listed == run("methods", "--no-measure").out
+    assert max(len(line) for line in measured.splitlines() if line.startswith(" ")) <= 80
+    for name in selfdistill.methods.__all__:
+        (row,) = re.findall(rf"^ {name} +(.*?)  *$", measured, re.MULTILINE)
+        number = r"[+−]?[\d,]+"  # noqa: RUF001
+        wanted = r"–( +–)+" if name == "RDrop" else rf"{number}( +{number}){{2}}"  # noqa: RUF001
+        assert re.fullmatch(wanted, row), (name, row)
+    assert measured.splitlines()[-1].startswith("RDrop() compares two passes under the model's own dropout, but this")
+
+
+def test_methods_that_cannot_be_measured_are_listed_all_the_same(run: Run) -> None:
+    status, out, err = run("methods", "--model", "resnet_10")
+    assert status == 2
+    assert out == run("methods", "--no-measure").out
+    assert err.startswith("selfdistill: error: unknown model 'resnet_10', did you mean 'resnet10_cifar'?")
+    assert run("methods", "--batch-size", 1).err == "selfdistill: error: --batch-size must be at least 2, not 1\n"
+
+
+@pytest.mark.parametrize("kind", ["onnx", "pt2", "safetensors"])
+def test_export_writes_what_predict_and_others_read(run: Run, finished: Path, kind: str) -> None:
+    status, out, err = run("export", finished, "--format", kind, "--out", f"net.{kind}")
+    assert (status, err) == (0, "")
+    size = Path(f"net.{kind}").stat().st_size / 2**20
+    assert re.match(rf"net.{kind}: {size:.2f} MiB; logits differ from PyTorch's by at most \S+\ninput: \(B, 3, 32", out)
+    assert files_in(Path.cwd()).keys() == {f"net.{kind}"}
+
+
+def test_an_exported_file_predicts_as_its_run(run: Run, finished: Path, pictures: Path) -> None:
+    assert run("export", finished, "--format", "safetensors", "--out", "net.safetensors").status == 0
+    wanted = run("predict", finished, pictures / "test", "--csv").out
+    assert run("predict", "net.safetensors", pictures / "test", "--csv") == (0, wanted, "")
+
+
+def test_an_export_without_its_packages(refused: Callable[..., str], finished: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "onnxruntime", None)
+        told = '--format onnx needs onnxruntime: pip install "selfdistill[onnx]"'
+        assert refused("export", finished, "--out", "net.onnx") == told
 
 
 def test_demo(run: Run) -> None:

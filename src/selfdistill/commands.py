@@ -195,12 +195,63 @@ def predict(run: Path, paths: list[Path], csv: Path | bool = False, skip_unreada
     _tell_skipped(unreadable)
 
 
-def methods() -> None:
-    """List the methods, their arguments and what they need of a batch."""
-    from selfdistill.report.lists import method_lines
+def export(run: Path, format: Literal["onnx", "pt2", "safetensors"] = "onnx", out: Path | None = None) -> None:
+    """Write a trained network as one file for use elsewhere.
+
+    ONNX, a PyTorch program (torch.export) or the bare weights; the file holds the classes, the image size and the
+    normalisation too. It appears when its outputs were compared with PyTorch's. ONNX needs pip install
+    "selfdistill[onnx]".
+
+    Args:
+        run: a run's folder
+        format: what to write
+        out: the file; exported.onnx, .pt2 or .safetensors in the run's folder where not given
+
+    Example:
+        selfdistill export runs/photos/sddropout-seed0 --format onnx --out photos.onnx
+    """
+    from selfdistill.experiments.exporting import export_run, in_words
+
+    print(in_words(export_run(run, format, out)))
+
+
+def methods(
+    no_measure: bool = False,
+    model: str = "resnet18_cifar",
+    width: int | None = None,
+    image_size: int | None = None,
+    batch_size: int = 64,
+) -> None:
+    """List the methods, what they need, and what they cost.
+
+    The cost is measured on this machine, in half a minute or so: the time and the memory of a training step beside
+    those of a step of cross-entropy, on noise.
+
+    Args:
+        no_measure: list the methods and measure nothing
+        model: the network that is trained; resnet18_cifar, torchvision:NAME, timm:NAME ...
+        width: its width, of our networks; 16 where not given
+        image_size: 32 for our networks and 224 for others where not given
+        batch_size: images of a step, before what a method needs further
+
+    Example:
+        selfdistill methods --no-measure
+        selfdistill methods --model timm:vit_tiny_patch16_224 --batch-size 8
+    """
+    from selfdistill.report.lists import cost_table, method_lines
 
     print("\n".join(method_lines()))
-    print('\nMethods are added with +, for example "SDDropout(weight=0.1) + LabelSmoothing()".')
+    print('\nMethods are added with +, for example "SDDropout(weight=0.1) + LabelSmoothing()".', flush=True)
+    if no_measure:
+        return
+    from selfdistill.experiments.cost import run_costs
+    from selfdistill.report import terminal
+
+    setting, costs = run_costs(model, width=width, image_size=image_size, batch_size=batch_size)
+    table = cost_table(costs)
+    print(f"\nWhat a step costs with {setting}:")
+    _print(terminal(table))
+    print("\n".join(table.notes))
 
 
 def _name_of(data: str) -> str:

@@ -70,3 +70,20 @@ def shown(console: Console, runs: int) -> Iterator[tuple[Running, Finished]]:
             display.update(whole, completed=done, status=f"{done}/{runs} runs")
 
         yield move, close
+
+
+@contextmanager
+def counted(console: Console, things: int, title: str) -> Iterator[Callable[[str], None]]:
+    """Show which of several things is at hand: on a terminal a bar, elsewhere nothing.
+
+    Args:
+        console: where to.
+        things: how many there are.
+        title: what is done with them.
+    """
+    if not console.is_terminal:
+        yield lambda name: None
+        return
+    with display_on(console) as display:
+        bar = display.add_task(title, total=things, completed=-1, status="")
+        yield lambda name: display.update(bar, advance=1, status=name)

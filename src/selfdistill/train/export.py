@@ -1,11 +1,13 @@
 """What a finished run leaves to be used: the bare student, and enough about it to build it again."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 
@@ -37,10 +39,10 @@ class LoadedModel:
     std: tuple[float, ...]
 
 
-def save_weights(model: nn.Module, path: Path) -> None:
+def save_weights(model: nn.Module, path: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write a model's ``state_dict`` as safetensors, atomically, under the model's own names."""
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-    write_atomically(path, save(tensors))
+    write_atomically(path, save(tensors, None if metadata is None else dict(metadata)))
 
 
 def save_model(model: nn.Module, recipe: Recipe, data: ImageData, run: Path) -> None:
@@ -65,10 +67,10 @@ def load(run: str | Path) -> nn.Module:
     """Load a run's trained model, in evaluation mode on the CPU.
 
     Args:
-        run: the run's folder.
+        run: the run's folder, or a file that ``selfdistill export --format safetensors`` wrote.
 
     Raises:
-        ValueError: the folder holds no finished run, or its files are damaged or do not fit each other.
+        ValueError: there is no finished run, or its files are damaged or do not fit each other.
     """
     return load_run(run).model
 
@@ -77,13 +79,13 @@ def load_run(run: str | Path) -> LoadedModel:
     """Load a run's trained model with its classes and its normalisation.
 
     Args:
-        run: the run's folder.
+        run: the run's folder, or a file that ``selfdistill export --format safetensors`` wrote.
 
     Raises:
-        ValueError: the folder holds no finished run, or its files are damaged or do not fit each other.
+        ValueError: there is no finished run, or its files are damaged or do not fit each other.
     """
     run = Path(run)
-    known = _description(run)
+    known = description(run)
     model = build(
         known["model"],
         len(known["classes"]),
@@ -91,7 +93,7 @@ def load_run(run: str | Path) -> LoadedModel:
         features=known["features"],
         head_layers=known["head_layers"],
     )
-    weights = run / "model.safetensors"
+    weights, source = (run, "its own metadata") if run.is_file() else (run / "model.safetensors", run / "model.json")
     try:
         tensors: dict[str, torch.Tensor] = load_file(weights)
         model.load_state_dict(tensors)
@@ -99,13 +101,20 @@ def load_run(run: str | Path) -> LoadedModel:
         raise ValueError(f"{weights} is missing: run the training again to its end") from None
     except Exception as error:  # safetensors raises a bare Exception subclass for a damaged file
         reason = " ".join(str(error).split())
-        raise ValueError(f"{weights} does not fit {run / 'model.json'}: {reason}") from None
+        raise ValueError(f"{weights} does not fit {source}: {reason}") from None
     return LoadedModel(
         model.eval(), tuple(known["classes"]), known["image_size"], tuple(known["mean"]), tuple(known["std"])
     )
 
 
-def _description(run: Path) -> dict[str, Any]:
+def description(run: Path) -> dict[str, Any]:
+    """Return what ``model.json`` of a run's folder, or an exported file's metadata, says of the model.
+
+    Raises:
+        ValueError: there is neither, or it is damaged.
+    """
+    if run.is_file():
+        return _metadata(run)
     path = run / "model.json"
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
@@ -115,4 +124,16 @@ def _description(run: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged: run the training again to its end") from None
     if not isinstance(known, dict) or not set(_KEYS) <= known.keys():
         raise ValueError(f"{path} does not describe a model of selfdistill")
+    return known
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            known = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
+    except Exception as error:  # safetensors raises a bare Exception subclass for any other file
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} is neither a run's folder nor an exported .safetensors file: {reason}") from None
+    if not set(_KEYS) <= known.keys():
+        raise ValueError(f"{path} does not describe a model of selfdistill: give the run's folder")
     return known

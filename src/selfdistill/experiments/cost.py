@@ -1,0 +1,184 @@
+"""What a method costs: the time and the memory of its training step, beside those of cross-entropy's.
+
+    time = median over pairs of steps of  seconds(method) / seconds(cross-entropy)
+
+The two steps of a pair follow each other in one process, now the one first and now the other: what else the machine
+does slows both.
+"""
+
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from selfdistill.experiments.show import counted
+from selfdistill.experiments.synthetic import example_methods, make_batch
+from selfdistill.experiments.trial import Trial
+from selfdistill.method import Method
+from selfdistill.methods import CrossEntropy
+from selfdistill.models import available, build
+
+_PAIRS = (3, 50)  # at least, at most
+_CLASSES = 100
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a method's step takes.
+
+    Attributes:
+        time: as a share of a cross-entropy step's; 1.0 is as long.
+        memory: likewise.
+        extra_parameters: what the method adds in training, gone afterwards.
+        pairs: of steps that ``time`` is the median of.
+    """
+
+    time: float
+    memory: float
+    extra_parameters: int
+    pairs: int
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What several methods cost with one model.
+
+    Attributes:
+        seconds: of a cross-entropy step, the median.
+        bytes: of a cross-entropy step; see :class:`selfdistill.experiments.trial.Trial`.
+        device: what it was measured on.
+        methods: by name, those that could be measured.
+        refused: by name, why this model cannot be trained with it, in short.
+    """
+
+    seconds: float
+    bytes: int
+    device: torch.device
+    methods: dict[str, Cost]
+    refused: dict[str, str]
+
+
+def measure_costs(
+    model: nn.Module,
+    methods: Mapping[str, Method],
+    *,
+    batch_size: int = 64,
+    classes: int = 100,
+    image_size: int = 32,
+    device: torch.device | str = "cpu",
+    seconds: float = 20.0,
+    tell: Callable[[str], None] = lambda name: None,
+) -> Costs:
+    """Measure what each method's step costs: forward, backward and SGD with momentum, on noise.
+
+    Args:
+        model: a classifier of images for ``classes`` classes; it is copied.
+        methods: by name; they are used up.
+        batch_size: B, the images of ``x``; what a method needs further comes on top.
+        classes: C.
+        image_size: S.
+        device: what to measure on.
+        seconds: for all methods together, by and large; each gets 3 pairs of steps at least.
+        tell: called with a method's name before it is measured.
+
+    Raises:
+        ValueError: the model cannot be trained with cross-entropy on such a batch.
+        RuntimeError: likewise.
+    """
+    device = torch.device(device)
+
+    def trained_with(method: Method) -> Trial:
+        batch = make_batch(method.needs, batch_size=batch_size, classes=classes, image_size=image_size, device=device)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="the model drops out its features itself")  # it is not to learn
+            return Trial(model, method, batch)
+
+    baseline = trained_with(CrossEntropy())
+    costs: dict[str, Cost] = {}
+    refused: dict[str, str] = {}
+    taken = [baseline.seconds()]
+    for name, method in methods.items():
+        tell(name)
+        try:
+            training = trained_with(method)
+        except (ValueError, RuntimeError) as error:
+            refused[name] = _in_short(error)
+            continue
+        pairs = _pairs(baseline, training, seconds / len(methods))
+        taken += [of_baseline for of_baseline, _ in pairs]
+        costs[name] = Cost(
+            time=median(of_method / of_baseline for of_baseline, of_method in pairs),
+            memory=training.bytes / baseline.bytes,
+            extra_parameters=training.extra_parameters,
+            pairs=len(pairs),
+        )
+    return Costs(median(taken), baseline.bytes, device, costs, refused)
+
+
+def run_costs(model: str, *, width: int | None, image_size: int | None, batch_size: int) -> tuple[str, Costs]:
+    """Measure every method with a network of that name, showing which is at hand, and return what on and the costs.
+
+    Args:
+        model: as for :func:`selfdistill.models.build`.
+        width: of our networks; None is 16.
+        image_size: None is 32 for our networks, 224 for others.
+        batch_size: at least 2.
+
+    Raises:
+        ValueError: there is no such network, or it cannot be trained on such images.
+    """
+    if batch_size < 2:
+        raise ValueError(f"--batch-size must be at least 2, not {batch_size}")
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"--image-size must be at least 1, not {image_size}")
+    ours = model in available()
+    if ours and width is None:
+        width = 16
+    if image_size is None:
+        image_size = 32 if ours else 224
+    network, methods = build(model, _CLASSES, width=width), example_methods()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with counted(Console(stderr=True), len(methods), "measuring") as tell:
+        costs = measure_costs(
+            network,
+            methods,
+            batch_size=batch_size,
+            classes=_CLASSES,
+            image_size=image_size,
+            device=device,
+            tell=tell,
+        )
+    wide = "" if width is None else f" of width {width}"
+    return f"{model}{wide}, {batch_size} images of {image_size} px, {_CLASSES} classes, {_in_words(device)}", costs
+
+
+def _pairs(baseline: Trial, training: Trial, seconds: float) -> list[tuple[float, float]]:
+    """Return the seconds of steps in pairs, cross-entropy's and the method's."""
+    pairs: list[tuple[float, float]] = []
+    least, most = _PAIRS
+    started = time.perf_counter()
+    while len(pairs) < least or (len(pairs) < most and time.perf_counter() - started < seconds):
+        if len(pairs) % 2:
+            of_method = training.seconds()
+            pairs.append((baseline.seconds(), of_method))
+        else:
+            of_baseline = baseline.seconds()
+            pairs.append((of_baseline, training.seconds()))
+    return pairs
+
+
+def _in_words(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return "1 CPU thread" if threads == 1 else f"{threads} CPU threads"
+
+
+def _in_short(error: Exception) -> str:
+    """Return a message up to its remedy."""
+    return " ".join(str(error).split(";")[0].split())

@@ -1,0 +1,214 @@
+"""Take the bare student of a finished run elsewhere: one file, checked against PyTorch before it is there."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from selfdistill.records import write_atomically
+from selfdistill.train import LoadedModel, load_run
+from selfdistill.train.export import description, save_weights
+
+Format = Literal["onnx", "pt2", "safetensors"]
+
+TOLERANCE = 1e-4
+"""So far, as a share of the largest logit, an exported model may be from PyTorch's: float32 summed in another order."""
+
+_BATCHES = (1, 3)  # neither is the batch that is traced
+_TRACED = 2
+_ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written.
+
+    Attributes:
+        path: where.
+        size: in bytes.
+        difference: the largest absolute difference of a logit to PyTorch's, over all images of the check.
+        model: what was exported: its classes, its image size and its normalisation.
+    """
+
+    path: Path
+    size: int
+    difference: float
+    model: LoadedModel
+
+
+def export_run(run: Path, kind: Format, out: Path | None = None) -> Exported:
+    """Write the student of a run as one file that needs nothing of this package.
+
+    The file appears under its name when its own outputs were compared with PyTorch's, on batches of 1 and 3 images:
+    noise, and smooth pictures. Where they differ, nothing is written. ``"onnx"`` and ``"pt2"`` (``torch.export``) take
+    batches of any size; ``"safetensors"`` holds the weights under the model's own names. Each holds what ``model.json``
+    holds, as JSON: the architecture, the classes in the order of the logits, the image size, mean and deviation.
+
+    Args:
+        run: the run's folder.
+        kind: what to write.
+        out: where to; ``exported.onnx``, ``exported.pt2`` or ``exported.safetensors`` in the run's folder if None.
+
+    Raises:
+        ValueError: no finished run, or a name of another kind.
+        RuntimeError: a package is missing, the model cannot be exported, or the outputs differ.
+        OSError: the file cannot be written.
+    """
+    out = out or run / f"exported.{kind}"
+    _refuse(out, run, kind)
+    known, loaded = description(run), load_run(run)
+    write = {"onnx": as_onnx, "pt2": as_pt2, "safetensors": as_safetensors}[kind]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / out.name
+        try:
+            exported = write(loaded, known, file)
+        except Exception as error:  # what a model may hold that cannot be traced is without end
+            raise RuntimeError(f"{known['model']} cannot be exported as {kind}: {_reason(error)}") from error
+        difference = compare(exported, loaded, kind)
+        content = file.read_bytes()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, content)
+    return Exported(out, len(content), difference, loaded)
+
+
+def as_onnx(loaded: LoadedModel, known: dict[str, Any], path: Path) -> Callable[[Tensor], Tensor]:
+    """Write ONNX with the input ``images`` and the output ``logits``, and return what ONNX Runtime makes of it."""
+    import onnxruntime
+
+    with sdpa_kernel(SDPBackend.MATH):  # of fused attention the exporter does not know the strides
+        program = torch.onnx.export(
+            loaded.model,
+            (_traced(loaded),),
+            dynamo=True,
+            verbose=False,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=_any_batch(),
+        )
+    assert program is not None
+    graph = program.model.graph
+    for part in (*graph, *graph.inputs, *graph.outputs, *graph.initializers.values()):
+        part.metadata_props.clear()  # stack traces, which name this machine's folders
+    for node in graph:
+        for value in node.outputs:
+            value.metadata_props.clear()
+    program.model.metadata_props.update({name: json.dumps(value) for name, value in known.items()})
+    program.save(path, external_data=False)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = (
+        torch.get_num_threads()
+    )  # unset, it pins threads to processors and warns if it may not
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+
+
+def as_pt2(loaded: LoadedModel, known: dict[str, Any], path: Path) -> Callable[[Tensor], Tensor]:
+    """Write a program of ``torch.export``, with the description as the extra file ``model.json``; return it loaded."""
+    program = torch.export.export(loaded.model, (_traced(loaded),), dynamic_shapes=_any_batch())
+    program.example_inputs = None
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it names this machine's folders
+    torch.export.save(program, path, extra_files={"model.json": json.dumps(known)})
+    return torch.export.load(path).module()
+
+
+def as_safetensors(loaded: LoadedModel, known: dict[str, Any], path: Path) -> Callable[[Tensor], Tensor]:
+    """Write the weights with the description as metadata, and return the model that is built from the file alone."""
+    save_weights(loaded.model, path, {name: json.dumps(value) for name, value in known.items()})
+    return load_run(path).model
+
+
+def compare(exported: Callable[[Tensor], Tensor], loaded: LoadedModel, kind: Format) -> float:
+    """Return the largest absolute difference of the logits.
+
+    Args:
+        exported: images ``(B, 3, S, S)`` to logits ``(B, C)``.
+        loaded: what was exported.
+        kind: for the message.
+
+    Raises:
+        RuntimeError: it is more than ``TOLERANCE`` of the largest logit, or a logit is not a finite number.
+    """
+    largest = 0.0
+    for images in check_images(loaded):
+        with torch.inference_mode():
+            wanted, got = loaded.model(images), exported(images)
+        if not wanted.isfinite().all():
+            raise RuntimeError("the model's own logits are not finite numbers: the training went wrong; run it again")
+        if got.shape != wanted.shape:
+            raise RuntimeError(f"the {kind} model returns {tuple(got.shape)}, not {tuple(wanted.shape)}")
+        difference, allowed = (got - wanted).abs().max().item(), TOLERANCE * wanted.abs().max().item()
+        if not difference <= allowed:
+            raise RuntimeError(
+                f"the {kind} model differs from PyTorch's by {difference:.2g} where {allowed:.2g} is allowed "
+                f"(batch of {len(images)}): nothing was written"
+            )
+        largest = max(largest, difference)
+    return largest
+
+
+def check_images(loaded: LoadedModel) -> list[Tensor]:
+    """Return normalised batches ``(B, 3, S, S)``: noise, and smooth pictures of values that images have."""
+    generator, size = torch.Generator().manual_seed(0), loaded.image_size
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (loaded.mean, loaded.std))
+    batches = []
+    for count in _BATCHES:
+        batches.append(torch.randn(count, 3, size, size, generator=generator))
+        coarse = torch.rand(count, 3, 4, 4, generator=generator)
+        batches.append((F.interpolate(coarse, size=(size, size), mode="bilinear") - mean) / std)
+    return batches
+
+
+def in_words(exported: Exported) -> str:
+    """Return what was written and how to feed it, in lines of at most 100 characters or so."""
+    model, size = exported.model, exported.model.image_size
+    mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (model.mean, model.std))
+    return "\n".join(
+        [
+            f"{exported.path}: {exported.size / 2**20:.2f} MiB; logits differ from PyTorch's by at most "
+            f"{exported.difference:.2g}",
+            f"input: (B, 3, {size}, {size}), float32, RGB, (pixels / 255 - mean) / std",
+            f"    mean {mean}; std {std}",
+            f"output: logits (B, {len(model.classes)}), in the order of the classes that the file names",
+        ]
+    )
+
+
+def _refuse(out: Path, run: Path, kind: Format) -> None:
+    """Refuse at once what would be found out minutes later, and the name of a file that is something else."""
+    missing = [name for name in _ONNX_PACKAGES if find_spec(name) is None] if kind == "onnx" else []
+    if missing:
+        raise RuntimeError(f'--format onnx needs {" and ".join(missing)}: pip install "selfdistill[onnx]"')
+    if out.suffix != f".{kind}":
+        raise ValueError(f"--out {out} does not end in .{kind}, as --format {kind} does")
+    if out.is_dir():
+        raise ValueError(f"--out {out} is a folder: name a file in it")
+    if out.resolve() == (run / "model.safetensors").resolve():
+        raise ValueError(f"--out {out} is the run's own file: choose another name")
+
+
+def _traced(loaded: LoadedModel) -> Tensor:
+    """Return what is traced; a pass beforehand fills what the model keeps between passes, so that it is a constant."""
+    images = torch.zeros(_TRACED, 3, loaded.image_size, loaded.image_size)
+    with torch.no_grad():
+        loaded.model(images)
+    return images
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first line of what was the matter in the first place: exporters wrap it in advice to their makers."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _any_batch() -> tuple[dict[int, Any], ...]:
+    return ({0: torch.export.Dim("batch")},)

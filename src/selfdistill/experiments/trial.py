@@ -1,0 +1,98 @@
+"""A few steps of a training, thrown away: how long one takes and how much memory."""
+
+import copy
+import gc
+import time
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from selfdistill.distiller import SelfDistiller
+from selfdistill.method import Batch, Method
+
+
+class Trial:
+    """A copy of a model in training with a method, past its first step: that one fills the method's memories.
+
+    Args:
+        model: a classifier; it is copied, to the batch's device.
+        method: it is used up.
+        batch: what each step trains on.
+
+    Attributes:
+        bytes: what a step takes. On a GPU the most that is allocated during it, weights and momentum included, the
+            batch left out. On a CPU the tensors that are kept for the backward pass, each storage once, parameters
+            left out.
+        extra_parameters: what the method adds to the model in training.
+
+    Raises:
+        ValueError: the model cannot be trained with this method, or not on such a batch.
+        RuntimeError: likewise.
+
+    Example:
+        >>> from selfdistill import SDDropout
+        >>> trial = Trial(nn.Linear(8, 3), SDDropout(), Batch(torch.zeros(4, 8), torch.zeros(4, dtype=torch.int64)))
+        >>> trial.extra_parameters, trial.seconds() > 0
+        (0, True)
+    """
+
+    def __init__(self, model: nn.Module, method: Method, batch: Batch) -> None:
+        self.device, self.batch = batch.y.device, batch
+        before = 0
+        if self.device.type == "cuda":
+            gc.collect()  # what is freed later would seem to be this step's
+            before = torch.cuda.memory_allocated(self.device)
+        student = copy.deepcopy(model).to(self.device)
+        self.distiller = SelfDistiller(student, method, example_input=batch.x).to(self.device)
+        # The rate changes no time, and a small one keeps the weights finite whatever the model.
+        self.optimizer = torch.optim.SGD(
+            self.distiller.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4, fused=True
+        )
+        of_all, of_model = (sum(p.numel() for p in part.parameters()) for part in (self.distiller, student))
+        self.extra_parameters = of_all - of_model
+        self._step(replace(batch, previous=None))  # as in a training's first step
+        self.bytes = self._peak() - before if self.device.type == "cuda" else self._kept()
+
+    def seconds(self) -> float:
+        """Return the seconds of a step, from an idle device to an idle device."""
+        self._wait()
+        started = time.perf_counter()
+        self._step(self.batch)
+        self._wait()
+        return time.perf_counter() - started
+
+    def _step(self, batch: Batch) -> None:
+        torch.autograd.backward(self._loss(batch))
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def _loss(self, batch: Batch) -> Tensor:
+        self.distiller.set_progress(0.5)
+        loss: Tensor = self.distiller(batch.x, batch.y, batch.views, batch.pair, batch.index, batch.previous).loss
+        return loss
+
+    def _peak(self) -> int:
+        self._wait()
+        torch.cuda.reset_peak_memory_stats(self.device)
+        self._step(self.batch)
+        self._wait()
+        return torch.cuda.max_memory_allocated(self.device)
+
+    def _kept(self) -> int:
+        parameters = {parameter.untyped_storage().data_ptr() for parameter in self.distiller.parameters()}
+        storages: dict[int, torch.UntypedStorage] = {}  # held, so that no address is given out twice
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in parameters:
+                storages[storage.data_ptr()] = storage
+            return tensor.detach()
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            self._loss(self.batch)
+        return sum(storage.nbytes() for storage in storages.values())
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
