@@ -275,9 +275,9 @@ class SelfDistiller(nn.Module):
         self._probed = True
 
     def _tap_of_peer(self, peer: nn.Module, outputs: Outputs, x: Input) -> Tap:
-        """Return the tap of the second network, whose head is where the model's is if it is a network of that kind."""
+        """Return the tap of the second network, whose head is where the model's is if its parts bear the same names."""
         assert self._tap is not None
-        alike = type(peer) is type(eager(self.model))
+        alike = peer.state_dict().keys() == eager(self.model).state_dict().keys()
         tap = Tap(peer, self._tap.head_name if alike else find_head(peer, x))
         try:
             classes = check_head(tap, peer, x).logits.shape[1]

@@ -30,6 +30,28 @@ def test_against_literal(p: float) -> None:
     torch.testing.assert_close(logits, model(x))  # what is reported is clean
 
 
+@pytest.mark.parametrize("p", [0.0, 0.3, 0.5])
+def test_the_dagger_form_against_literal(p: float) -> None:
+    """The clean cross-entropy and the dropped one, each with weight 1."""
+    model, (x, y) = mlp().double(), batch("mlp")
+    x = x.double()
+    torch.manual_seed(2)
+    loss, logits, terms = SelfDistiller(model, Dropout(p, dagger=True))(x, y)
+    got = torch.autograd.grad(loss, list(model.parameters()))
+
+    torch.manual_seed(2)
+    features = model[:3](x)
+    mask = F.dropout(torch.ones_like(features), p)
+    clean, dropped = model[3](features), model[3](features * mask)
+    labels = literal.one_hot(y.tolist(), CLASSES)
+    expected = literal.cross_entropy(clean.tolist(), labels) + literal.cross_entropy(dropped.tolist(), labels)
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
+    assert terms["ce"].item() == loss.item()
+    by_hand = F.cross_entropy(clean, y) + F.cross_entropy(dropped, y)
+    torch.testing.assert_close(got, torch.autograd.grad(by_hand, list(model.parameters())))
+    torch.testing.assert_close(logits, clean)
+
+
 def test_the_head_is_called_clean_and_dropped() -> None:
     model, (x, y) = mlp(), batch("mlp")
     distiller, rows = SelfDistiller(model, Dropout(), example_input=x), []

@@ -1,16 +1,18 @@
 """SD-Dropout against Algorithm 1, before the head and inside the model."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfdistill import CrossEntropy, Dropout, SDDropout, SelfDistiller
+from selfdistill import DDGSD, DML, CrossEntropy, Dropout, SDDropout, SelfDistiller
 from selfdistill.losses import Direction
+from tests.counting import gradients, rows_of_calls, updates
 from tests.nets import CLASSES, HEADS, NETS, ConvNet, batch, mlp
-from tests.reference import algorithm_1
+from tests.reference import algorithm_1, sd_dropout
 
 DIRECTIONS = ["both", "forward", "reverse"]
 
@@ -20,10 +22,6 @@ def masks(features: Tensor, p: float, seed: int) -> tuple[Tensor, Tensor]:
     torch.manual_seed(seed)
     u, v = F.dropout(torch.ones_like(features).repeat(2, *[1] * (features.dim() - 1)), p).chunk(2)
     return u, v
-
-
-def gradients(loss: Tensor, model: torch.nn.Module) -> list[Tensor]:
-    return list(torch.autograd.grad(loss, list(model.parameters())))
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
@@ -98,7 +96,7 @@ def test_masks_are_drawn_anew() -> None:
 @pytest.mark.parametrize(("progress", "share"), [(0.0, 0.0), (0.1, 0.25), (0.3, 0.75), (0.4, 1.0), (0.9, 1.0)])
 def test_warmup_ramps_the_weight(progress: float, share: float) -> None:
     distiller, (x, y) = SelfDistiller(mlp(), SDDropout(weight=0.5, warmup=0.4)), batch("mlp")
-    distiller.progress.fill_(progress)
+    distiller.set_progress(progress)
     loss, _, terms = distiller(x, y)
     torch.testing.assert_close(loss.detach(), terms["ce"] + share * 0.5 * 9 * terms["sdd"])
 
@@ -195,6 +193,184 @@ def test_a_place_inside_the_head_is_not_a_feature() -> None:
     torch.testing.assert_close(output.logits, model(x))
 
 
+def test_channels_are_dropped_whole() -> None:
+    """As inside against literal, the masks being of channels."""
+    model, (x, y) = ConvNet().double().eval(), batch("conv")  # the norms as constants: they are tested above
+    x = x.double()
+    distiller = SelfDistiller(model, SDDropout(0.3, at="block", channels=True), example_input=x)
+    torch.manual_seed(7)
+    output = distiller(x, y)
+
+    inner = model.block(model.norm(model.stem(x)).relu())
+    torch.manual_seed(7)
+    mask = F.dropout2d(torch.ones_like(inner).repeat(2, 1, 1, 1), 0.3)
+    assert all(len(channel.unique()) == 1 for image in mask for channel in image)
+    u, v = mask.chunk(2)
+    assert not torch.equal(u, v)
+    logits_u, logits_v = (model.fc(model.after(inner * each).mean((2, 3))) for each in (u, v))
+    torch.testing.assert_close(output.terms["sdd"], sd_dropout.both_ways(logits_u, logits_v, 3.0).detach())
+    expected = F.cross_entropy(model(x), y) + 9 * sd_dropout.both_ways(logits_u, logits_v, 3.0)
+    torch.testing.assert_close(output.loss, expected)
+    torch.testing.assert_close(gradients(output.loss, model), gradients(expected, model))
+
+
+# one_sided=
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_one_sided_against_literal(direction: Direction) -> None:
+    """The authors' second version; ``direction`` holds the teacher, the student or neither."""
+    model, (x, y) = mlp().double(), batch("mlp")
+    x = x.double()
+    distiller = SelfDistiller(model, SDDropout(0.3, 0.7, 2.0, direction, one_sided=True), example_input=x)
+    rows = rows_of_calls(model[3])
+    torch.manual_seed(7)
+    output = distiller(x, y)
+    assert rows == [6, 6]  # one head pass fewer
+
+    features = model[:3](x)
+    torch.manual_seed(7)
+    u = F.dropout(torch.ones_like(features), 0.3)
+    z_u, z = model[3](features * u), model[3](features)
+    if direction == "both":
+        divergence = sd_dropout.one_sided(model[3], features, u, 2.0)
+    elif direction == "forward":
+        divergence = sd_dropout.one_way(z_u.detach(), z, 2.0)
+    else:
+        divergence = sd_dropout.one_way(z_u, z.detach(), 2.0)
+    expected = algorithm_1.ce_loss(z, y.tolist()) + 0.7 * 2.0**2 * divergence
+    torch.testing.assert_close(output.loss, expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(gradients(output.loss, model), gradients(expected, model), rtol=1e-8, atol=1e-10)
+
+
+def test_one_sided_inside() -> None:
+    model, (x, y) = ConvNet().double().eval(), batch("conv")
+    x = x.double()
+    distiller = SelfDistiller(model, SDDropout(0.3, at="block", one_sided=True), example_input=x)
+    torch.manual_seed(7)
+    output = distiller(x, y)
+    inner = model.block(model.norm(model.stem(x)).relu())
+    u, _ = masks(inner, 0.3, seed=7)
+    dropped = model.fc(model.after(inner * u).mean((2, 3)))
+    torch.testing.assert_close(output.terms["sdd"], sd_dropout.one_way(dropped, model(x), 3.0).detach())
+
+
+# pairs=
+
+
+def assert_sum_is(divergence: Tensor, alone: Tensor, output: Any, *modules: torch.nn.Module) -> None:
+    """The loss is the other method's own and 0.1 * 9 times the divergence, value and gradient."""
+    expected = alone + 0.1 * 9 * divergence
+    torch.testing.assert_close(output.terms["sdd"], divergence.detach(), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(output.loss, expected, rtol=1e-10, atol=1e-12)
+    found, wanted = gradients(output.loss, *modules), gradients(expected, *modules)
+    torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_beside_ddgsd_as_run(direction: Direction) -> None:
+    """One mask for each view, compared across the views."""
+    model, (a, y) = ConvNet().double(), batch("conv")
+    a, b = a.double(), torch.randn(6, 3, 8, 8, dtype=torch.float64)
+    method = DDGSD() + SDDropout(weight=0.1, direction=direction)
+    distiller = SelfDistiller(model, method, example_input=a)
+    calls, heads = rows_of_calls(model), rows_of_calls(model.fc)
+    torch.manual_seed(7)
+    output = distiller(a, y, views=[b])
+    assert (calls, heads) == ([12], [12, 12])  # SD-Dropout adds a call of the head
+    assert updates(model) == {1}
+
+    alone = SelfDistiller(model, DDGSD())(a, y, views=[b]).loss
+    f_a, f_b = model.features(torch.cat([a, b])).chunk(2)
+    u, v = masks(f_a, 0.5, seed=7)
+    divergence = sd_dropout.across_views(model.fc, f_a, f_b, u, v, 3.0)
+    if direction != "both":
+        z_u, z_v = model.fc(f_a * u), model.fc(f_b * v)
+        divergence = algorithm_1.loss_kd_of(z_u, z_v, 3.0, direction)
+    assert_sum_is(divergence, alone, output, model)
+
+
+def test_beside_ddgsd_within() -> None:
+    """Two masks on each of the 2B features."""
+    model, (a, y) = ConvNet().double(), batch("conv")
+    a, b = a.double(), torch.randn(6, 3, 8, 8, dtype=torch.float64)
+    method = DDGSD() + SDDropout(weight=0.1, pairs="within")
+    torch.manual_seed(7)
+    output = SelfDistiller(model, method, example_input=a)(a, y, views=[b])
+
+    alone = SelfDistiller(model, DDGSD())(a, y, views=[b]).loss
+    f_a, f_b = model.features(torch.cat([a, b])).chunk(2)
+    torch.manual_seed(7)
+    of_a, of_b = (tuple(F.dropout(torch.ones_like(f_a).repeat(2, 1)).chunk(2)) for _ in range(2))
+    assert_sum_is(sd_dropout.within_views(model.fc, f_a, f_b, of_a, of_b, 3.0), alone, output, model)
+
+
+def test_beside_dml_as_run() -> None:
+    """One mask for each network, both classified by the student's head: the peer's own head learns nothing of it."""
+    model, peer, (x, y) = ConvNet().double(), ConvNet().double(), batch("conv")
+    x = x.double()
+    method = DML(peer=peer) + SDDropout(weight=0.1)
+    distiller = SelfDistiller(model, method, example_input=x)
+    calls = [rows_of_calls(module) for module in (model, model.fc, peer, peer.fc)]
+    torch.manual_seed(7)
+    output = distiller(x, y)
+    assert calls == [[6], [6, 12], [6], [6]]
+    assert updates(model) == updates(peer) == {1}
+
+    alone = SelfDistiller(model, DML(peer=peer), example_input=x)(x, y).loss
+    f_1, f_2 = model.features(x), peer.features(x)
+    u, v = masks(f_1, 0.5, seed=7)
+    divergence = sd_dropout.across_networks(model.fc, f_1, f_2, u, v, 3.0)
+    assert_sum_is(divergence, alone, output, model, peer)
+    assert torch.autograd.grad(divergence, peer.fc.weight, allow_unused=True) == (None,)
+
+
+def test_beside_dml_within() -> None:
+    """Each network with masks and the head of its own, averaged."""
+    model, peer, (x, y) = ConvNet().double(), ConvNet().double(), batch("conv")
+    x = x.double()
+    method = DML(peer=peer) + SDDropout(weight=0.1, pairs="within")
+    torch.manual_seed(7)
+    output = SelfDistiller(model, method, example_input=x)(x, y)
+
+    alone = SelfDistiller(model, DML(peer=peer), example_input=x)(x, y).loss
+    f_1, f_2 = model.features(x), peer.features(x)
+    torch.manual_seed(7)
+    of_1, of_2 = (tuple(F.dropout(torch.ones_like(f_1).repeat(2, 1)).chunk(2)) for _ in range(2))
+    divergence = sd_dropout.within_networks(model.fc, peer.fc, f_1, f_2, of_1, of_2, 3.0)
+    assert_sum_is(divergence, alone, output, model, peer)
+
+
+def test_a_peer_with_other_features_is_compared_within() -> None:
+    x, y = batch("mlp")
+    peer = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 4), torch.nn.Linear(4, CLASSES))
+    distiller = SelfDistiller(mlp(), DML(peer=peer) + SDDropout(), example_input=x)
+    with pytest.raises(ValueError, match=r"the peer has features \(4,\) and the model \(24,\); set pairs='within'"):
+        distiller(x, y)
+    within = SelfDistiller(mlp(), DML(peer=peer) + SDDropout(pairs="within"), example_input=x)
+    assert within(x, y).terms["sdd"] > 0
+
+
+@pytest.mark.parametrize("pairs", ["as_run", "within"])
+def test_alone_the_two_pairings_are_one(pairs: Any) -> None:
+    model, (x, y) = mlp(), batch("mlp")
+    losses = []
+    for method in (SDDropout(), SDDropout(pairs=pairs)):
+        torch.manual_seed(7)
+        losses.append(SelfDistiller(model, method)(x, y).loss)
+    assert losses[0] == losses[1]
+
+
+def test_one_backbone_pass_two_head_calls() -> None:
+    """SD-Dropout adds no pass, no BatchNorm update, and one call of the head on 2B rows."""
+    model, (x, y) = ConvNet(), batch("conv")
+    distiller = SelfDistiller(model, SDDropout(), example_input=x)
+    calls, norms, heads = rows_of_calls(model), rows_of_calls(model.norm), rows_of_calls(model.fc)
+    distiller(x, y)
+    assert (calls, norms, heads) == ([6], [6], [6, 12])
+    assert updates(model) == {1}
+
+
 # Arguments
 
 
@@ -210,6 +386,11 @@ def test_a_place_inside_the_head_is_not_a_feature() -> None:
         ({"temperature": 0.0}, "SDDropout: temperature must be positive and finite, not 0.0"),
         ({"temperature": -3.0}, "SDDropout: temperature must be positive and finite, not -3.0"),
         ({"direction": "sideways"}, "SDDropout: direction must be 'both', 'forward' or 'reverse', not 'sideways'"),
+        ({"pairs": "both"}, "SDDropout: pairs must be 'as_run' or 'within', not 'both'"),
+        (
+            {"channels": True},
+            "SDDropout: channels=True drops channels of a map; name the module that gives it with at=",
+        ),
         ({"warmup": 1.1}, r"SDDropout: warmup is a share of the training, in \[0, 1\], not 1.1"),
         ({"warmup": -0.1}, r"SDDropout: warmup is a share of the training, in \[0, 1\], not -0.1"),
     ],
@@ -223,3 +404,4 @@ def test_defaults_are_those_of_the_papers_runs() -> None:
     method = SDDropout()
     settings = (method.p, method.weight, method.temperature, method.direction, method.at, method.warmup)
     assert settings == (0.5, 1.0, 3.0, "both", None, 0.0)
+    assert (method.channels, method.one_sided, method.pairs) == (False, False, "as_run")

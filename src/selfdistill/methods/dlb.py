@@ -88,7 +88,7 @@ class DLB(Method):
 
     def set_extra_state(self, state: Any) -> None:
         """Take logits on any device; the next step moves them to its own."""
-        self._last = None if state is None else state.clone()
+        self._last = state
 
     def _of_the_last_batch(self, step: Step, last: Tensor) -> Tensor:
         if step.previous is None:
