@@ -13,41 +13,44 @@ from selfdistill.report.tables import QUALITY
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS / "studies"))
 
-import sign_flip  # noqa: E402  (a script beside this one)
-from when_it_helps import SETTINGS, records_folder  # noqa: E402
+import every_method  # noqa: E402  (scripts beside this one)
+import sign_flip  # noqa: E402
+from when_it_helps import SETTINGS  # noqa: E402
 
-COMPARISONS = {"cifar_base": "CIFAR-100, 20 classes x 100 images: four methods"}
-"""Settings whose records make a report of their own, and its heading."""
+REPORTS = {
+    "CIFAR-100, 20 classes x 100 images: four methods": SETTINGS["cifar_base"],
+    "CIFAR-100, 20 classes x 50 images: every method, with and without SD-Dropout": every_method.SETTING,
+}
+"""Settings whose records make a report of their own, by its heading."""
 
 SHARED = (
     "Run with one CPU thread a training, two trainings at a time, on a machine that did other work meanwhile: seconds "
     "and images/s say little here."
 )
 
-HEADLINE = "cifar_base"
+HEADLINE = SETTINGS["cifar_base"]
 """The comparison at the top of the README."""
 
 
 def pages(out: Path) -> dict[Path, str]:
-    """Write the reports and figures below ``out`` and return the text of README.md and docs/when_it_helps.md."""
-    study = {name: records_of(name) for name in SETTINGS}
-    for name, title in COMPARISONS.items():
-        folder = out / records_folder(name).relative_to(DOCS.parent)
-        write_report(study[name], folder, title=title, preface=SHARED)
+    """Write the reports and figures below ``out`` and return the texts of the pages that hold numbers."""
+    for title, setting in REPORTS.items():
+        folder = out / setting.folder.relative_to(DOCS.parent)
+        write_report(setting.load(), folder, title=title, preface=SHARED)
         (folder / "report.html").unlink()  # the Markdown is what a repository shows
+    study = {name: setting.load() for name, setting in SETTINGS.items()}
     sign_flip.write_figure(study, out / "docs" / "results" / "when_it_helps" / "sign_flip.svg")
+    every = every_method.SETTING.load()
     texts = {
-        DOCS.parent / "README.md": {"headline": headline(study[HEADLINE])},
+        DOCS.parent / "README.md": {"headline": headline(HEADLINE.load())},
         DOCS / "when_it_helps.md": {"settings": sign_flip.settings_table(study), "says": sign_flip.findings(study)},
+        DOCS / "every_method.md": {
+            "pairs": every_method.pairs_table(every),
+            "says": every_method.findings(every),
+            "losses": every_method.losses_table(every),
+        },
     }
     return {path: filled(path.read_text(), blocks) for path, blocks in texts.items()}
-
-
-def records_of(name: str) -> list[RunRecord]:
-    """Return the committed records of a setting, in the order of its methods and seeds."""
-    methods = SETTINGS[name].methods
-    found = [RunRecord.load(path) for path in records_folder(name).glob("*.json")]
-    return sorted(found, key=lambda record: (methods.index(record.method), record.seed))
 
 
 def headline(records: list[RunRecord]) -> str:
@@ -60,7 +63,7 @@ def headline(records: list[RunRecord]) -> str:
         f"{first.data['classes']} classes, {first.data['train_n']:,} training and {first.evaluation['n']:,} test "
         f"images; {first.recipe['model']} of {first.parameters:,} parameters, {first.epochs} epochs. Gap is mean "
         "confidence minus accuracy: + over-confident, - under-confident. "
-        f"[All of it]({records_folder(HEADLINE).relative_to(DOCS.parent)}/report.md)."
+        f"[All of it]({HEADLINE.folder.relative_to(DOCS.parent)}/report.md)."
     )
 
 
