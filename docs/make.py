@@ -13,7 +13,8 @@ from selfdistill.report.tables import QUALITY
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS / "studies"))
 
-import every_method  # noqa: E402  (scripts beside this one)
+import corruptions  # noqa: E402  (scripts beside this one)
+import every_method  # noqa: E402
 import sign_flip  # noqa: E402
 from when_it_helps import SETTINGS  # noqa: E402
 
@@ -42,13 +43,14 @@ def pages(out: Path) -> dict[Path, str]:
     sign_flip.write_figure(study, out / "docs" / "results" / "when_it_helps" / "sign_flip.svg")
     every = every_method.SETTING.load()
     texts = {
-        DOCS.parent / "README.md": {"headline": headline(HEADLINE.load())},
+        DOCS.parent / "README.md": {"headline": headline(HEADLINE.load()), "every": every_method.findings(every)},
         DOCS / "when_it_helps.md": {"settings": sign_flip.settings_table(study), "says": sign_flip.findings(study)},
         DOCS / "every_method.md": {
             "pairs": every_method.pairs_table(every),
             "says": every_method.findings(every),
             "losses": every_method.losses_table(every),
         },
+        DOCS / "corruptions.md": {"small": distances("cifar100"), "large": distances("photographs")},
     }
     return {path: filled(path.read_text(), blocks) for path, blocks in texts.items()}
 
@@ -65,6 +67,12 @@ def headline(records: list[RunRecord]) -> str:
         "confidence minus accuracy: + over-confident, - under-confident. "
         f"[All of it]({HEADLINE.folder.relative_to(DOCS.parent)}/report.md)."
     )
+
+
+def distances(name: str) -> str:
+    """Return a table of the corruptions' distances and what it was measured on."""
+    record = corruptions.load(name)
+    return f"{corruptions.distance_table(record)}\n\n{corruptions.caption(record)}"
 
 
 def filled(text: str, blocks: dict[str, str]) -> str:

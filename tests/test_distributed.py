@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from selfdistill import SelfDistiller
+from selfdistill import PSKD, SelfDistiller
 from selfdistill.methods import parse_method
 from tests.methods.settings import needed, wrap
-from tests.nets import batch
+from tests.nets import NETS, batch, mlp
 
 Arrays = dict[str, NDArray[np.float32]]
 Run = Callable[..., list[Any]]
@@ -88,6 +88,42 @@ def test_ddp_equals_one_process(pool: Run, net: str, method: str) -> None:
             mean = (alone[0][1][name] + alone[1][1][name]) / 2
             np.testing.assert_allclose(gradient, mean, rtol=1e-4, atol=1e-6, err_msg=name)
     assert alone[0][0] != alone[1][0]
+
+
+ORDERS = ([3, 1, 4, 0, 9, 2, 6, 5], [0, 9, 5, 6, 1, 2, 3, 4])  # another half in each process, epoch after epoch
+
+
+def ps_kd_epochs(net: str) -> tuple[list[float], NDArray[np.float32]]:
+    torch.manual_seed(0)
+    x, y = batch(net, 10)
+    method, rank = PSKD(10), dist.get_rank()
+    distiller = SelfDistiller(NETS[net](), method)
+    ddp, losses = DistributedDataParallel(distiller), []
+    for epoch, order in enumerate(ORDERS):
+        mine = torch.tensor(order)[4 * rank : 4 * rank + 4]
+        distiller.set_progress(epoch / 2, (epoch + 1) / 2)
+        loss = ddp(x[mine], y[mine], index=mine).loss
+        loss.backward()
+        losses.append(loss.item())
+    memory = method.get_extra_state()
+    assert memory is not None
+    return losses, memory.numpy()
+
+
+def test_two_processes_remember_the_rows_of_both(pool: Run) -> None:
+    (first, memory), (second, other) = pool(ps_kd_epochs, "mlp")
+    np.testing.assert_array_equal(memory, other)
+    torch.manual_seed(0)
+    x, y = batch("mlp", 10)
+    alone = SelfDistiller(mlp(), PSKD(10))
+    for epoch, order in enumerate(ORDERS):
+        index = torch.tensor(order)
+        alone.set_progress(epoch / 2, (epoch + 1) / 2)
+        loss = alone(x[index], y[index], index=index).loss
+        assert (first[epoch] + second[epoch]) / 2 == pytest.approx(loss.item(), rel=1e-5)
+    expected = alone.method.get_extra_state()
+    np.testing.assert_allclose(memory, expected.numpy(), rtol=1e-5, atol=1e-6)
+    assert expected.sum(1).gt(0).tolist() == [i not in (7, 8) for i in range(10)]
 
 
 def ranks_and_sum(value: int) -> tuple[int, int]:

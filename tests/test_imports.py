@@ -14,6 +14,7 @@ HEAVY = [
     "sklearn",
     "scipy",
     "lightning",
+    "accelerate",
     "torchmetrics",
     "matplotlib",
     "yaml",
@@ -37,7 +38,7 @@ def test_the_package_imports_no_torch() -> None:
 def test_the_core_imports_torch_alone() -> None:
     code = "\n".join(
         [
-            "import selfdistill, torch",
+            "import selfdistill, torch, selfdistill.integrations.batches",
             "model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))",
             "method = selfdistill.parse_method('SDDropout() + LabelSmoothing()')",
             "selfdistill.SelfDistiller(model, method)(torch.zeros(2, 4), torch.tensor([0, 1])).loss.backward()",

@@ -1,23 +1,18 @@
-"""PS-KD against its formula over epochs, its memory, and its rows in two processes."""
+"""PS-KD against its formula over epochs, and its memory."""
 
 import copy
 import io
 import pickle
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from selfdistill import PSKD, LabelSmoothing, SDDropout, SelfDistiller
 from tests.counting import gradients, rows_of_calls, updates
-from tests.nets import CLASSES, NETS, ConvNet, batch, mlp
+from tests.nets import CLASSES, ConvNet, batch, mlp
 from tests.reference import ps_kd
 
 INDEX = torch.tensor([4, 0, 9, 2, 7, 5])
@@ -217,44 +212,6 @@ def test_what_it_needs() -> None:
     for index in (INDEX[:4], INDEX[:, None], INDEX[0]):
         with pytest.raises(ValueError, match=r"index has shape \(.*\); it must be \(6,\), a position an image"):
             at_epoch(distiller, 0)(x, y, index=index)
-
-
-# Two processes
-
-Run = Callable[..., list[Any]]
-ORDERS = ([3, 1, 4, 0, 9, 2, 6, 5], [0, 9, 5, 6, 1, 2, 3, 4])  # another half in each process, epoch after epoch
-
-
-def ddp_epochs(net: str) -> tuple[list[float], NDArray[np.float32]]:
-    torch.manual_seed(0)
-    x, y = batch(net, 10)
-    method, rank = PSKD(10), dist.get_rank()
-    distiller = SelfDistiller(NETS[net](), method)
-    ddp, losses = DistributedDataParallel(distiller), []
-    for epoch, order in enumerate(ORDERS):
-        mine = torch.tensor(order)[4 * rank : 4 * rank + 4]
-        at_epoch(distiller, epoch, 2)
-        loss = ddp(x[mine], y[mine], index=mine).loss
-        loss.backward()
-        losses.append(loss.item())
-    memory = method.get_extra_state()
-    assert memory is not None
-    return losses, memory.numpy()
-
-
-def test_two_processes_remember_the_rows_of_both(pool: Run) -> None:
-    (first, memory), (second, other) = pool(ddp_epochs, "mlp")
-    np.testing.assert_array_equal(memory, other)
-    torch.manual_seed(0)
-    x, y = batch("mlp", 10)
-    alone = SelfDistiller(mlp(), PSKD(10))
-    for epoch, order in enumerate(ORDERS):
-        index = torch.tensor(order)
-        loss = at_epoch(alone, epoch, 2)(x[index], y[index], index=index).loss
-        assert (first[epoch] + second[epoch]) / 2 == pytest.approx(loss.item(), rel=1e-5)
-    expected = alone.method.get_extra_state()
-    np.testing.assert_allclose(memory, expected.numpy(), rtol=1e-5, atol=1e-6)
-    assert expected.sum(1).gt(0).tolist() == [i not in (7, 8) for i in range(10)]
 
 
 # Arguments

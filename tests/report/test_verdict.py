@@ -27,6 +27,14 @@ def test_when_nothing_helped_it_says_so(make_record: Make) -> None:
     assert "No method improved calibration; SDDropout() made it worse." in headline
 
 
+def test_many_methods_are_counted_not_named(make_record: Make) -> None:
+    methods = [f"SDDropout(weight={weight})" for weight in (0.1, 0.2, 0.3, 0.4, 0.5)]
+    records = runs(make_record, "CrossEntropy()", 4, 1) + [
+        record for method in methods for record in runs(make_record, method, 4, 0.3)
+    ]
+    assert "No method improved calibration; 5 methods made it worse." in verdict(summarise(records)).headline
+
+
 def test_an_overshoot_is_named_with_its_signs(make_record: Make) -> None:
     records = runs(make_record, "CrossEntropy()", 4, 2.2) + runs(make_record, "SDDropout()", 4, 0.3)
     finding = verdict(summarise(records)).findings[1]

@@ -8,6 +8,7 @@ from selfdistill.records import Summary
 from selfdistill.report.tables import COMPARED, QUALITY, Column, interval
 
 BALANCED = 0.005  # |gap| below half a point: neither over- nor under-confident
+_NAMED = 4  # so many methods at most are named in the headline
 _POINTS = Column("gap", "Gap", "points", 100, 1, signed=True)
 _COLUMN = {c.metric: c for c in COMPARED}
 _QUALITY = {c.metric: c for c in QUALITY}
@@ -187,4 +188,7 @@ def _percent(summary: Summary, method: str) -> str:
 
 
 def _list(names: list[str]) -> str:
+    """Name a few methods; count many, which stand one by one below the headline."""
+    if len(names) > _NAMED:
+        return f"{len(names)} methods"
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]

@@ -154,7 +154,7 @@ class Recipe:
         """Return the recipe as YAML, one line a field with its comment.
 
         Example:
-            >>> print(Recipe(epochs=30).to_yaml().splitlines()[15])
+            >>> print(Recipe(epochs=30).to_yaml().splitlines()[16])
             epochs: 30  # passes over the training set
         """
         return recipe_file.dump(self)

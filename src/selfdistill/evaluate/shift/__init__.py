@@ -1,0 +1,24 @@
+"""Distribution shift (Table 6): fifteen corruptions, five severities each, and the mean corruption accuracy.
+
+`corrupt` makes the images for any data set, `open_published` reads CIFAR-10-C and CIFAR-100-C, and `summarise` gives
+accuracy by corruption, by severity and mCA.
+"""
+
+from selfdistill.evaluate.shift.apply import corrupt
+from selfdistill.evaluate.shift.pixels import mean_distance
+from selfdistill.evaluate.shift.published import PublishedCorruptions, open_published
+from selfdistill.evaluate.shift.summary import OWN, PUBLISHED, ShiftAccuracy, summarise
+from selfdistill.evaluate.shift.table import CORRUPTIONS, SEVERITIES
+
+__all__ = [
+    "CORRUPTIONS",
+    "OWN",
+    "PUBLISHED",
+    "SEVERITIES",
+    "PublishedCorruptions",
+    "ShiftAccuracy",
+    "corrupt",
+    "mean_distance",
+    "open_published",
+    "summarise",
+]
