@@ -39,10 +39,24 @@ def checked_logits(logits: Tensor | npt.ArrayLike, labels: Tensor | npt.ArrayLik
     """
     z = as_floats(logits)
     y = _checked_labels(z, labels, "logits")
-    bad = int((~np.isfinite(z)).any(axis=1).sum())
-    if bad:
-        raise ValueError(f"logits: {bad} of {len(z)} rows are not finite; the model diverged, check its training loss")
+    _check_finite(z)
     return z, y
+
+
+def unlabelled_logits(logits: Tensor | npt.ArrayLike) -> Floats:
+    """Logits (N, C) alone.
+
+    Raises:
+        ValueError: the shape does not fit, or a logit is not finite.
+
+    Example:
+        >>> unlabelled_logits([[0, 1]])
+        array([[0., 1.]])
+    """
+    z = as_floats(logits)
+    _check_shape(z, "logits")
+    _check_finite(z)
+    return z
 
 
 def checked_probabilities(
@@ -70,9 +84,19 @@ def checked_probabilities(
     return p, y
 
 
-def _checked_labels(values: Floats, labels: Tensor | npt.ArrayLike, name: str) -> Integers:
+def _check_shape(values: Floats, name: str) -> None:
     if values.ndim != 2 or values.shape[0] == 0 or values.shape[1] < 2:
         raise ValueError(f"{name}: shape {values.shape}, expected (N, C) with N >= 1 and C >= 2")
+
+
+def _check_finite(z: Floats) -> None:
+    bad = int((~np.isfinite(z)).any(axis=1).sum())
+    if bad:
+        raise ValueError(f"logits: {bad} of {len(z)} rows are not finite; the model diverged, check its training loss")
+
+
+def _checked_labels(values: Floats, labels: Tensor | npt.ArrayLike, name: str) -> Integers:
+    _check_shape(values, name)
     floats = as_floats(labels)
     if floats.shape != values.shape[:1]:
         raise ValueError(

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfdistill.evaluate.accuracy import softmax
-from selfdistill.evaluate.arrays import Floats, as_floats
+from selfdistill.evaluate.arrays import Floats, unlabelled_logits
 from selfdistill.evaluate.gradient import clean_logits, input_gradient, per_channel, plain
 from selfdistill.evaluate.separation import OODMetrics, ood_metrics, roc_curve
 
@@ -188,7 +188,7 @@ def max_softmax(logits: Tensor | npt.ArrayLike, temperature: float = 1.0) -> Flo
 
     Source: Hendrycks and Gimpel, A Baseline for Detecting Misclassified and Out-of-Distribution Examples, 2017.
     """
-    return np.asarray(softmax(_logits(logits) / _checked_temperature(temperature)).max(axis=1))
+    return np.asarray(softmax(unlabelled_logits(logits) / _checked_temperature(temperature)).max(axis=1))
 
 
 def max_logit(logits: Tensor | npt.ArrayLike) -> Floats:
@@ -203,7 +203,7 @@ def max_logit(logits: Tensor | npt.ArrayLike) -> Floats:
 
     Source: Hendrycks et al., Scaling Out-of-Distribution Detection for Real-World Settings, 2022.
     """
-    return np.asarray(_logits(logits).max(axis=1))
+    return np.asarray(unlabelled_logits(logits).max(axis=1))
 
 
 def energy(logits: Tensor | npt.ArrayLike, temperature: float = 1.0) -> Floats:
@@ -222,19 +222,9 @@ def energy(logits: Tensor | npt.ArrayLike, temperature: float = 1.0) -> Floats:
 
     Source: Liu et al., Energy-based Out-of-distribution Detection, 2020.
     """
-    z = _logits(logits) / _checked_temperature(temperature)
+    z = unlabelled_logits(logits) / _checked_temperature(temperature)
     largest = z.max(axis=1, keepdims=True)
     return np.asarray(temperature * (largest[:, 0] + np.log(np.exp(z - largest).sum(axis=1))))
-
-
-def _logits(logits: Tensor | npt.ArrayLike) -> Floats:
-    z = as_floats(logits)
-    if z.ndim != 2 or z.shape[0] == 0 or z.shape[1] < 2:
-        raise ValueError(f"logits: shape {z.shape}, expected (N, C) with N >= 1 and C >= 2")
-    bad = int((~np.isfinite(z)).any(axis=1).sum())
-    if bad:
-        raise ValueError(f"logits: {bad} of {len(z)} rows are not finite; the model diverged, check its training loss")
-    return z
 
 
 def _checked_temperature(temperature: float) -> float:

@@ -103,9 +103,8 @@ def as_onnx(loaded: LoadedModel, known: dict[str, Any], path: Path) -> Callable[
     program.model.metadata_props.update({name: json.dumps(value) for name, value in known.items()})
     program.save(path, external_data=False)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = (
-        torch.get_num_threads()
-    )  # unset, it pins threads to processors and warns if it may not
+    # Unset, it pins threads to processors and warns if it may not.
+    options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
 
