@@ -46,6 +46,7 @@ def pages(out: Path) -> dict[Path, str]:
         DOCS.parent / "README.md": {"headline": headline(HEADLINE.load()), "every": every_method.findings(every)},
         DOCS / "when_it_helps.md": {"settings": sign_flip.settings_table(study), "says": sign_flip.findings(study)},
         DOCS / "every_method.md": {
+            "measured": f"Means of {measured_on(every)}.",
             "pairs": every_method.pairs_table(every),
             "says": every_method.findings(every),
             "losses": every_method.losses_table(every),
@@ -57,15 +58,23 @@ def pages(out: Path) -> dict[Path, str]:
 
 def headline(records: list[RunRecord]) -> str:
     """Return the README's table and what it was measured on."""
-    summary, first = summarise(records), records[0]
+    summary = summarise(records)
     shown = [column for column in QUALITY if column.metric in ("top1", "nll", "ece", "gap")]
     return (
         f"{markdown(metric_table(summary, shown))}\n\n"
-        f"Mean ± sd of {summary.statistics[first.method, 'top1'].n} seeds, last epoch: {first.data['name']}, "
-        f"{first.data['classes']} classes, {first.data['train_n']:,} training and {first.evaluation['n']:,} test "
-        f"images; {first.recipe['model']} of {first.parameters:,} parameters, {first.epochs} epochs. Gap is mean "
+        f"Mean ± sd of {measured_on(records)}. Gap is mean "
         "confidence minus accuracy: + over-confident, - under-confident. "
         f"[All of it]({HEADLINE.folder.relative_to(DOCS.parent)}/report.md)."
+    )
+
+
+def measured_on(records: list[RunRecord]) -> str:
+    """Return the seeds, the images and the network of a comparison."""
+    first = records[0]
+    return (
+        f"{len({record.seed for record in records})} seeds, last epoch: {first.data['name']}, "
+        f"{first.data['classes']} classes, {first.data['train_n']:,} training and {first.evaluation['n']:,} test "
+        f"images; {first.recipe['model']} of {first.parameters:,} parameters, {first.epochs} epochs"
     )
 
 
