@@ -1,11 +1,11 @@
 """One comparison of a study: what is trained, where its committed records are, and the training of what is missing."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from selfdistill.experiments.compare import run_comparison
-from selfdistill.records import RunRecord
+from selfdistill.experiments.measuring import NOTHING_MORE, Asked
+from selfdistill.records import RunRecord, load_run_record
 from selfdistill.train import Recipe
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -22,6 +22,7 @@ class Setting:
         recipe: everything but method and seed.
         methods: the baseline first.
         seeds: how many.
+        asked: what is measured of each network beyond accuracy and calibration.
     """
 
     title: str
@@ -29,6 +30,7 @@ class Setting:
     recipe: Recipe
     methods: tuple[str, ...]
     seeds: int = 3
+    asked: Asked = NOTHING_MORE
 
     @property
     def folder(self) -> Path:
@@ -41,11 +43,17 @@ class Setting:
         return sorted(found, key=lambda record: (self.methods.index(record.method), record.seed))
 
     def train(self) -> None:
-        """Train what is missing, and copy the records beside the docs."""
+        """Train and measure what is missing, and write the records beside the docs."""
         out = Path("runs") / self.records
         run_comparison(
-            self.recipe, self.methods, seeds=self.seeds, epochs=self.recipe.epochs, budget="1h", jobs=JOBS, out=out
+            self.recipe,
+            self.methods,
+            seeds=self.seeds,
+            epochs=self.recipe.epochs,
+            jobs=JOBS,
+            out=out,
+            asked=self.asked,
         )
         self.folder.mkdir(parents=True, exist_ok=True)
         for result in sorted(out.glob("*/result.json")):
-            shutil.copy(result, self.folder / f"{result.parent.name}.json")
+            load_run_record(result.parent).save(self.folder / f"{result.parent.name}.json")

@@ -7,6 +7,7 @@ uv run python docs/make.py                                    writes the pages a
 import sys
 from dataclasses import replace
 
+import trust
 from setting import Setting
 
 from selfdistill.train import Recipe
@@ -34,6 +35,7 @@ def _setting(name: str, title: str, recipe: Recipe, methods: tuple[str, ...] = T
 
 SETTINGS = {
     "cifar_base": Setting("CIFAR-100, 20 classes x 100, 60 epochs, 128 features", "cifar100_20x100", SMALL, FOUR),
+    "cifar_more_images": trust.SETTING,
     "cifar_short": _setting("cifar_short", "the same, 20 epochs", replace(SMALL, epochs=20)),
     "cifar_few_images": _setting("cifar_few_images", "the same, 25 images a class", replace(SMALL, per_class=25)),
     "cifar_wide_features": _setting("cifar_wide_features", "the same, 512 features", replace(SMALL, features=512)),

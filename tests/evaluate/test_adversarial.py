@@ -179,7 +179,7 @@ def test_autocast_and_train_mode_change_nothing(model: nn.Module, x: Tensor, y: 
     expected = fgsm(model, x, y, EPS, **NORM, protocol=protocol)  # type: ignore[arg-type]
     model.train()
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.inference_mode():
-        again = fgsm(model, x, y, EPS, **NORM, protocol=protocol)  # type: ignore[arg-type]
+        again = fgsm(model, x.clone(), y.clone(), EPS, **NORM, protocol=protocol)  # type: ignore[arg-type]
     assert torch.equal(again, expected)
     assert again.dtype == torch.float32
     assert model.training

@@ -5,6 +5,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from selfdistill.evaluate.calibration import (
     Reliability,
+    adaptive_calibration_error,
     calibration_gap,
     expected_calibration_error,
     pool,
@@ -164,6 +165,83 @@ def test_bad_input_is_one_clear_line(probabilities: object, labels: object, bins
     with pytest.raises(ValueError, match=message) as caught:
         expected_calibration_error(probabilities, labels, bins)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
+
+
+# Bins of equally many rows
+
+
+def equal_mass(confidence: list[float], correct: list[int], bins: int) -> float:
+    """Every row goes to bin floor(M k / N), k its place; the rows are in one order that confidence allows."""
+    n = len(confidence)
+    order = sorted(range(n), key=lambda i: confidence[i])
+    total = 0.0
+    for m in range(bins):
+        members = [i for k, i in enumerate(order) if m * n <= bins * k < (m + 1) * n]
+        if members:
+            accuracy = sum(correct[i] for i in members) / len(members)
+            mean = sum(confidence[i] for i in members) / len(members)
+            total += len(members) / n * abs(accuracy - mean)
+    return total
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 9, 10, 11, 57, 400])
+@pytest.mark.parametrize("bins", [1, 2, 10, 15])
+def test_adaptive_against_a_literal_loop(n: int, bins: int) -> None:
+    p, y = draw(9, n=n)
+    confidence, correct = p.max(axis=1).tolist(), (p.argmax(axis=1) == y).astype(int).tolist()
+    assert len(set(confidence)) == n
+    assert adaptive_calibration_error(p, y, bins) == pytest.approx(equal_mass(confidence, correct, bins), abs=1e-14)
+
+
+def test_adaptive_ties_count_with_their_mean_over_all_orders() -> None:
+    # The tied rows have an accuracy of 1/2; one of them is in the first bin and three in the second.
+    confidence, correct = [0.6, 0.6, 0.9, 0.9, 0.9, 0.9, 1.0, 1.0, 1.0], [1, 0, 1, 0, 0, 1, 1, 1, 0]
+    expected = (abs(1 + 0.5 - 2.1) + abs(1.5 - 2.7) + abs(2 - 3)) / 9
+    assert adaptive_calibration_error(*two_classes(confidence, correct), 3) == pytest.approx(expected, abs=1e-14)
+    random = np.random.default_rng(0)
+    found = set()
+    for _ in range(20):
+        order = random.permutation(9)
+        rows = two_classes([confidence[i] for i in order], [correct[i] for i in order])
+        found.add(adaptive_calibration_error(*rows, 3))
+    assert len(found) == 1  # to the last bit
+
+
+def test_adaptive_constant_confidence_is_the_absolute_gap() -> None:
+    p, y = two_classes([0.8] * 25, [1] * 7 + [0] * 18)
+    assert adaptive_calibration_error(p, y) == pytest.approx(0.8 - 7 / 25, abs=1e-14)
+    assert adaptive_calibration_error(*two_classes([1.0], [1])) == 0.0
+
+
+def test_adaptive_sees_what_equal_widths_average_away() -> None:
+    # In (.9, 1] as a whole the network is calibrated; its surer half is not, nor is the other.
+    p, y = two_classes([0.92] * 50 + [0.98] * 50, [1] * 50 + [1] * 45 + [0] * 5)
+    assert expected_calibration_error(p, y) == pytest.approx(0.0, abs=1e-12)
+    assert adaptive_calibration_error(p, y) == pytest.approx(0.08, abs=1e-12)
+
+
+def test_adaptive_is_at_least_the_gap_and_reads_tensors() -> None:
+    for seed in range(5):
+        p, y = draw(seed)
+        found = adaptive_calibration_error(p, y)
+        assert abs(calibration_gap(p, y)) - 1e-12 <= found <= 1
+        assert adaptive_calibration_error(torch.tensor(p), torch.tensor(y)) == found
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "labels", "bins", "message"),
+    [
+        ([[0.5, 0.6]], [0], 10, "^probabilities: row 0 is no probability vector"),
+        ([[0.5, 0.5]], [2], 10, r"^labels: 2 is no class index in 0\.\.1$"),
+        (np.zeros((0, 2)), [], 10, r"^probabilities: shape \(0, 2\), expected \(N, C\)"),
+        ([[0.5, 0.5]], [0], 0, "^bins: 0, expected at least 1"),
+    ],
+)
+def test_bad_input_to_adaptive_is_one_clear_line(
+    probabilities: object, labels: object, bins: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        adaptive_calibration_error(probabilities, labels, bins)  # type: ignore[arg-type]
 
 
 def test_rows_may_sum_to_one_within_a_thousandth() -> None:

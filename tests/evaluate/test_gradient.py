@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from selfdistill.evaluate.gradient import checked, clean_logits, input_gradient, per_channel
+from selfdistill.evaluate.gradient import checked, clean_logits, input_gradient, input_gradients, per_channel
 from tests import nets
 
 
@@ -26,6 +26,19 @@ def test_against_plain_backward(model: nn.Module, x: Tensor) -> None:
     total(model.eval()(leaf)).backward()
     assert torch.equal(found, leaf.grad)  # type: ignore[arg-type]
     assert not x.requires_grad
+
+
+def test_one_forward_serves_several_losses(model: nn.Module, x: Tensor) -> None:
+    passed: list[int] = []
+    model.register_forward_pre_hook(lambda _, args: passed.append(len(args[0])))
+    losses = (total, lambda z: z[:, 1].sum(), total)
+    z, gradients = input_gradients(model, x, losses)
+    assert passed == [6]
+    assert torch.equal(z, clean_logits(model, x))
+    assert not z.requires_grad
+    assert len(gradients) == 3
+    for gradient, loss in zip(gradients, losses, strict=True):
+        assert torch.equal(gradient, input_gradient(model, x, loss))
 
 
 def test_the_model_is_left_as_it_was_found(model: nn.Module, x: Tensor) -> None:

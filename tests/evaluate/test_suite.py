@@ -1,17 +1,28 @@
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from selfdistill.data import ImageData, Split
-from selfdistill.evaluate import suite
+from selfdistill.data import ImageData, Split, load_data
+from selfdistill.data.unlabelled import Unlabelled
 from selfdistill.evaluate.accuracy import softmax
+from selfdistill.evaluate.agreement import read_features
 from selfdistill.evaluate.calibration import expected_calibration_error
-from selfdistill.evaluate.suite import Evaluation, evaluate, predict, score, spaced
+from selfdistill.evaluate.detection import measure_detection
+from selfdistill.evaluate.evaluation import Evaluation, score
+from selfdistill.evaluate.images import Images
+from selfdistill.evaluate.passes import predict
+from selfdistill.evaluate.robustness import measure_robustness
+from selfdistill.evaluate.shift.measure import measure_shift
+from selfdistill.evaluate.suite import MEASURES, evaluate
+from tests.pictures import write_digits
 
 
 def images(n: int, classes: int, seed: int) -> Split:
@@ -71,7 +82,7 @@ def test_the_batch_size_changes_nothing() -> None:
 def test_training_images_are_a_bounded_even_subset() -> None:
     result = evaluate(network(), small_data(), device="cpu", max_train=14)
     assert result.train_n == 14
-    assert spaced(images(60, 7, 0), 14).labels.tolist() == [(i * 60 // 14) % 7 for i in range(14)]
+    assert images(60, 7, 0).spaced(14).labels.tolist() == [(i * 60 // 14) % 7 for i in range(14)]
     none = evaluate(network(), small_data(), device="cpu", train=False)
     assert (none.train_n, none.train_top1) == (None, None)
 
@@ -153,4 +164,126 @@ def test_a_diverged_model_is_named() -> None:
     model = network()
     nn.init.constant_(model[2].weight, float("nan"))
     with pytest.raises(ValueError, match="not finite; the model diverged"):
-        suite.evaluate(model, small_data(), device="cpu")
+        evaluate(model, small_data(), device="cpu")
+
+
+# The whole suite.
+
+
+def coloured(n: int, classes: int, seed: int, size: int = 16) -> Split:
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(256, (n, 3, size, size), generator=generator, dtype=torch.uint8)
+    return Split(labels=torch.arange(n) % classes, images=pixels)
+
+
+def larger_data(train: int = 40, test: int = 24, size: int = 16) -> ImageData:
+    parts = {"train": coloured(train, 4, 0, size), "test": coloured(test, 4, 1, size)}
+    classes = tuple(f"class {i}" for i in range(4))
+    return replace(small_data(), **parts, classes=classes, image_size=size)
+
+
+def convolutional() -> nn.Module:
+    torch.manual_seed(0)
+    body = (nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(*body, nn.Dropout(0.5), nn.Linear(8, 4))
+
+
+def others(n: int = 20, size: int = 16) -> Unlabelled:
+    return Unlabelled("noise", coloured(n, 1, 2, size), "as they are")
+
+
+def whole(**options: Any) -> Evaluation:
+    settings = {"device": "cpu", "measures": MEASURES, "outside": [others()], "max_images": 12, "batch_size": 7}
+    return evaluate(convolutional(), larger_data(), **(settings | options))
+
+
+def test_every_measure_is_what_its_own_function_gives() -> None:
+    result, model, data = whole(), convolutional(), larger_data()
+    inside, outer = (Images(split, data, "cpu", batch_size=7) for split in (data.test, others().split))
+    assert result.robustness == measure_robustness(model, inside, max_images=12)
+    assert result.shift == measure_shift(model, inside.spaced(12))
+    training, reading = (
+        read_features(model, Images(split, data, "cpu").batches()) for split in (data.train, data.test)
+    )
+    assert result.ood == measure_detection(
+        model, inside, [("noise", "as they are", outer)], training=training, inside_reading=reading
+    )
+    assert result.omitted == ()
+    assert set(result.ood[0].detectors) >= {"ODIN fixed", "ODIN released", "Mahalanobis", "energy"}
+    basic = evaluate(model, data, device="cpu", batch_size=7)
+    assert (result.n, result.top1, result.train_top1) == (basic.n, basic.top1, basic.train_top1)
+    assert (result.nll, result.ece) == pytest.approx((basic.nll, basic.ece))
+    assert result.scaled.ece == pytest.approx(basic.scaled.ece)
+    assert result.selective.aurc == pytest.approx(basic.selective.aurc)
+    assert (basic.robustness, basic.shift, basic.ood) == (None, None, ())
+
+
+def test_the_whole_suite_twice_is_the_same_and_survives_json() -> None:
+    result = whole()
+    assert whole() == result
+    assert Evaluation.from_dict(json.loads(json.dumps(result.to_dict(), allow_nan=False))) == result
+
+
+def test_the_suite_leaves_the_model_in_training_mode_and_scores_it_in_evaluation_mode() -> None:
+    model = convolutional().train()
+    result = evaluate(model, larger_data(), device="cpu", measures=MEASURES, outside=[others()], max_images=12)
+    assert all(module.training for module in model.modules())
+    assert int(model[1].num_batches_tracked) == 0
+    assert result.top1 == evaluate(model.eval(), larger_data(), device="cpu").top1
+
+
+def test_the_progress_of_each_measure_reaches_its_end() -> None:
+    told: dict[str, list[tuple[int, int]]] = {}
+    whole(progress=lambda measure, done, total: told.setdefault(measure, []).append((done, total)))
+    assert list(told) == ["accuracy and calibration", "attacks", "corruptions", "out-of-distribution"]
+    for steps in told.values():
+        assert steps[0][0] == 0
+        assert steps[-1][0] == steps[-1][1]
+        assert [done for done, _ in steps] == sorted(done for done, _ in steps)
+
+
+def test_what_cannot_be_measured_is_said() -> None:
+    tiny = evaluate(network(), small_data(), device="cpu", measures=["shift", "ood"])
+    assert (tiny.shift, tiny.ood) == (None, ())
+    assert tiny.omitted == (
+        "corruptions: images of 8 x 8 pixels, at least 16 x 16 are needed",
+        "out-of-distribution detection: no set of images was given",
+    )
+
+    class Headless(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3 * 16 * 16, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return -self.layer(x.flatten(1))  # no module gives the logits
+
+    headless = evaluate(Headless(), larger_data(), device="cpu", measures=["ood"], outside=[others()])
+    assert headless.omitted[0].startswith("Mahalanobis and the spread over dropout masks")
+    assert "Mahalanobis" not in headless.ood[0].detectors
+    assert headless.ood[0].disagreement is None
+    assert "ODIN fixed" in headless.ood[0].detectors
+
+
+def test_files_are_scored_as_the_same_images_in_memory(tmp_path: Path) -> None:
+    data = load_data(write_digits(tmp_path / "photos", train=2, test=3, size=80), image_size=72)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 5, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model.append(nn.Linear(4, len(data.classes)))
+    from_files = evaluate(model, data, device="cpu", measures=["robustness"], max_images=4)
+    held = Images(data.test, data, "cpu").held()
+    assert data.test.paths is not None
+    assert held.split.images is not None
+    memory = replace(data, test=held.split)
+    assert evaluate(model, memory, device="cpu", measures=["robustness"], max_images=4) == from_files
+
+
+def test_bad_questions_are_one_clear_line() -> None:
+    with pytest.raises(ValueError, match=r"^measures: 'odin' is unknown, there are robustness, shift, ood$"):
+        whole(measures=["odin"])
+    with pytest.raises(ValueError, match=r"^max_images: 0, expected at least 1$"):
+        whole(max_images=0)
+    with pytest.raises(ValueError, match=r"^precision: 'bf16-mixed', but small gradients"):
+        whole(precision="bf16-mixed")
+    with pytest.raises(ValueError, match=r"^outside: the set 'noise' is given twice$"):
+        whole(outside=[others(), others()])

@@ -8,6 +8,7 @@ import pytest
 from selfdistill.data import load_data
 from selfdistill.experiments import grid
 from selfdistill.experiments.grid import Cell, at_a_time, expand, finished_in, run_grid, slug
+from selfdistill.experiments.measuring import NOTHING_MORE
 from selfdistill.records import NOT_COMPARED
 from selfdistill.train import Recipe
 from selfdistill.train.run import load
@@ -64,7 +65,7 @@ def test_only_what_is_missing_is_run(recipe: Recipe, tmp_path: Path) -> None:
     cells = expand(one, ["CrossEntropy()"], [0, 1])
     told: list[tuple[str, str]] = []
     first = run_grid(cells[:1], tmp_path, data=data)
-    assert [finished_in(cell, tmp_path) for cell in cells] == [True, False]
+    assert [finished_in(cell, tmp_path, NOTHING_MORE) for cell in cells] == [True, False]
     records = run_grid(
         cells,
         tmp_path,

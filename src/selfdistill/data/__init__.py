@@ -4,5 +4,15 @@ from selfdistill.data.loading import TrainLoader, eval_batches
 from selfdistill.data.named import NAMED_SETS
 from selfdistill.data.sets import ImageData, Split
 from selfdistill.data.sources import load_data
+from selfdistill.data.unlabelled import Unlabelled, load_unlabelled
 
-__all__ = ["NAMED_SETS", "ImageData", "Split", "TrainLoader", "eval_batches", "load_data"]
+__all__ = [
+    "NAMED_SETS",
+    "ImageData",
+    "Split",
+    "TrainLoader",
+    "Unlabelled",
+    "eval_batches",
+    "load_data",
+    "load_unlabelled",
+]

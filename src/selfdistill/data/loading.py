@@ -183,8 +183,21 @@ def eval_batches(
         >>> [len(y) for _, y in eval_batches(data.test, data, batch_size=200, device="cpu")]
         [200, 159]
     """
+    normalize = Normalize(data.mean, data.std, device=torch.device(device))
+    for pixels, labels in pixel_batches(split, data, batch_size=batch_size, device=device, workers=workers):
+        yield normalize(pixels), labels
+
+
+def pixel_batches(
+    split: Split,
+    data: ImageData,
+    *,
+    batch_size: int,
+    device: torch.device | str,
+    workers: int | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield what `eval_batches` yields before it is normalised: uint8 ``(B, 3, S, S)``, and y ``(B,)``."""
     device = torch.device(device)
-    normalize = Normalize(data.mean, data.std, device=device)
     chunks = torch.split(torch.arange(len(split)), batch_size)
     images: Iterable[Tensor]
     if split.images is not None:
@@ -194,7 +207,7 @@ def eval_batches(
             [(0, index, 0)] for index in chunks
         )
     for pixels, labels in zip(images, torch.split(split.labels, batch_size), strict=True):
-        yield normalize(pixels.to(device, non_blocking=True)), labels.to(device, non_blocking=True)
+        yield pixels.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
 
 def _file_loader(

@@ -54,6 +54,16 @@ class Split:
         assert self.paths is not None
         return Split(self.labels[index], paths=tuple(self.paths[i] for i in index.tolist()))
 
+    def spaced(self, most: int) -> "Split":
+        """Return at most ``most`` images, evenly spaced, so that a set sorted by class keeps its classes.
+
+        Example:
+            >>> Split(torch.arange(10), images=torch.zeros(10, 3, 4, 4, dtype=torch.uint8)).spaced(4).labels.tolist()
+            [0, 2, 5, 7]
+        """
+        n = len(self)
+        return self if n <= most else self.select(torch.arange(most) * n // most)
+
 
 @dataclass(frozen=True)
 class ImageData:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -168,12 +168,28 @@ def gradient_sign(model: nn.Module, x: Tensor, y: Tensor | None = None) -> Tenso
         tensor([[-1.],
                 [ 1.]])
     """
+    return input_gradient(model, x, attacked_loss(y)).sign()
+
+
+def attacked_loss(y: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+    """The function z -> sum_b CE(z_b, y_b) that an attack climbs; without y, of the classes that z itself predicts.
+
+    Args:
+        y: class indices, (B,); None: argmax of the logits, the first of equals.
+
+    Raises:
+        ValueError: (when it is called) the labels do not fit the logits.
+
+    Example:
+        >>> attacked_loss()(torch.zeros(3, 2)) / 3
+        tensor(0.6931)
+    """
 
     def loss(z: Tensor) -> Tensor:
         labels = z.argmax(dim=1) if y is None else _labels(y, z)
         return F.cross_entropy(z, labels, reduction="sum")
 
-    return input_gradient(model, x, loss).sign()
+    return loss
 
 
 def standard_step(
@@ -258,4 +274,4 @@ def _labels(y: Tensor, z: Tensor) -> Tensor:
         raise ValueError(f"y: {y.dtype} of shape {tuple(y.shape)}, expected ({len(z)},) class indices")
     if bool(((y < 0) | (y >= z.shape[1])).any()):
         raise ValueError(f"y: from {int(y.min())} to {int(y.max())}, expected class indices in 0..{z.shape[1] - 1}")
-    return y.to(z.device, torch.long)
+    return (y.clone() if y.is_inference() else y).to(z.device, torch.long)  # autograd saves no inference tensor

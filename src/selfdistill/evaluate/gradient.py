@@ -33,6 +33,31 @@ def input_gradient(model: nn.Module, x: Tensor, loss: Callable[[Tensor], Tensor]
         >>> input_gradient(nn.Linear(2, 2), torch.zeros(3, 2), lambda z: (2 * z).sum()).shape
         torch.Size([3, 2])
     """
+    _, (gradient,) = input_gradients(model, x, [loss])
+    return gradient
+
+
+def input_gradients(
+    model: nn.Module, x: Tensor, losses: Sequence[Callable[[Tensor], Tensor]]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """z = M(x) and d loss_k(z) / dx for each k: one pass forward, one backward for each loss; see `input_gradient`.
+
+    Args:
+        model: M, as for `input_gradient`.
+        x: the images, normalised, (B, ...).
+        losses: each takes logits (B, C) to a scalar; at least one.
+
+    Returns:
+        (logits, gradients): z without its graph, (B, C), and one tensor of x's shape for each loss.
+
+    Raises:
+        ValueError: as for `input_gradient`.
+
+    Example:
+        >>> z, (a, b) = input_gradients(nn.Linear(2, 2), torch.zeros(3, 2), [torch.sum, lambda z: 2 * z.sum()])
+        >>> z.requires_grad, torch.equal(2 * a, b)
+        (False, True)
+    """
     with scoring(model, x), torch.enable_grad():
         leaf = plain(x).detach().requires_grad_()
         z = checked(call(model, leaf))
@@ -41,8 +66,9 @@ def input_gradient(model: nn.Module, x: Tensor, loss: Callable[[Tensor], Tensor]
                 "model: no gradient reaches its input (a no_grad or a conversion to whole numbers inside?); "
                 "attacks and ODIN need one"
             )
-        (gradient,) = torch.autograd.grad(loss(z), leaf)
-    return gradient
+        last = len(losses) - 1
+        gradients = [torch.autograd.grad(loss(z), leaf, retain_graph=k < last)[0] for k, loss in enumerate(losses)]
+    return z.detach(), tuple(gradients)
 
 
 def clean_logits(model: nn.Module, x: Tensor) -> Tensor:

@@ -1,74 +1,33 @@
-"""The suite: a model and a data set in, one frozen `Evaluation` out, whole to JSON and back."""
+"""The suite: a network and a data set in, one frozen `Evaluation` out, with as few passes as serve."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from selfdistill.data import ImageData, Split, eval_batches
-from selfdistill.evaluate.accuracy import (
-    brier_score,
-    negative_log_likelihood,
-    rank_of_label,
-    softmax,
-    top_k_accuracy,
-)
-from selfdistill.evaluate.arrays import checked_logits
-from selfdistill.evaluate.calibration import Reliability, calibration_gap, reliability
-from selfdistill.tap import call, evaluation_mode, logits_of
+from selfdistill.data import ImageData
+from selfdistill.data.unlabelled import Unlabelled
+from selfdistill.evaluate.accuracy import top_k_accuracy
+from selfdistill.evaluate.agreement import Reading, read_features
+from selfdistill.evaluate.detection import detection_passes, measure_detection
+from selfdistill.evaluate.evaluation import Evaluation, score
+from selfdistill.evaluate.images import Images, Tick
+from selfdistill.evaluate.passes import predict
+from selfdistill.evaluate.robustness import measure_robustness, robustness_passes
+from selfdistill.evaluate.shift import CORRUPTIONS, LEAST_SIZE, SEVERITIES, PublishedCorruptions, ShiftAccuracy
+from selfdistill.evaluate.shift.measure import measure_shift
+from selfdistill.head import find_head
 
+MEASURES = ("robustness", "shift", "ood")
+"""What can be measured beyond accuracy and calibration."""
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What was measured of one trained model on one test set. Every rate is a fraction.
-
-    Attributes:
-        n: test images.
-        top1: share of test images whose predicted class is right.
-        top5: share whose class is among the five likeliest; None where there are fewer than six classes.
-        nll: mean negative log-likelihood, nats.
-        brier: Brier score, in [0, 2].
-        ece: expected calibration error (Eq. 12) over `bins` bins.
-        bins: number of equal-width bins of `ece` and `reliability`.
-        confidence: mean of the largest probability.
-        gap: `confidence` minus `top1`: above 0 over-confident, below 0 under-confident.
-        reliability: the diagram's numbers.
-        per_class: accuracy of each class; None for a class without a test image.
-        train_n: training images that were scored, without augmentation and in eval mode; None where none were.
-        train_top1: accuracy on them: near 1 says that the network has fitted its training set.
-    """
-
-    n: int
-    top1: float
-    top5: float | None
-    nll: float
-    brier: float
-    ece: float
-    bins: int
-    confidence: float
-    gap: float
-    reliability: Reliability
-    per_class: tuple[float | None, ...]
-    train_n: int | None = None
-    train_top1: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists, ready for JSON."""
-        return asdict(self) | {"reliability": self.reliability.to_dict(), "per_class": list(self.per_class)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Evaluation:
-        """The inverse of `to_dict`, exactly."""
-        parts = {
-            "reliability": Reliability.from_dict(values["reliability"]),
-            "per_class": tuple(values["per_class"]),
-        }
-        return cls(**(dict(values) | parts))
+Progress = Callable[[str, int, int], None]
+"""Told what is measured, how many images of it are done, and how many there are, an image once for each pass."""
 
 
 def evaluate(
@@ -76,25 +35,41 @@ def evaluate(
     data: ImageData,
     *,
     device: torch.device | str,
+    measures: Collection[str] = (),
+    outside: Sequence[Unlabelled] = (),
+    published: PublishedCorruptions | None = None,
+    max_images: int = 1000,
     batch_size: int = 512,
     workers: int = 0,
     train: bool = True,
     max_train: int = 10_000,
     bins: int = 10,
     precision: str = "32-true",
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Score a model on the test images of `data`, and on its training images without augmentation.
+
+    Accuracy, calibration and selective prediction come from one pass over the test images, which also gives every
+    score for out-of-distribution detection that needs no gradient. `measures` adds "robustness" (FGSM and PGD),
+    "shift" (the corruptions) and "ood". What cannot be measured of this model or these images is left out, and
+    `Evaluation.omitted` says why.
 
     Args:
         model: already on `device`; a `SelfDistiller` scores its student. Its train/eval modes are restored.
         data: a data set; see `selfdistill.data.load_data`.
         device: where the batches go.
+        measures: some of `MEASURES`.
+        outside: out-of-distribution sets at the network's size, for "ood"; see `selfdistill.data.load_unlabelled`.
+        published: CIFAR-10-C or CIFAR-100-C for "shift"; without them the test images are corrupted here.
+        max_images: PGD and own corruptions see at most so many test images, evenly spaced; >= 1.
         batch_size: images a pass, >= 1; the result does not depend on it beyond rounding.
         workers: decoding processes for a set that lives in files.
-        train: score training images too.
+        train: score training images too; with "ood", Mahalanobis is fitted to them.
         max_train: at most this many of them, evenly spaced over the set; `train_n` says how many.
-        bins: bins of the ECE, >= 1.
-        precision: "32-true", or "bf16-mixed" for the forward passes; every metric is float64.
+        bins: bins of the calibration errors, >= 1.
+        precision: "32-true", or "bf16-mixed" for the forward passes where nothing but accuracy and calibration is
+            measured; every metric is float64.
+        progress: called while it goes.
 
     Raises:
         ValueError: an argument is out of range, or the model's output does not fit the data set.
@@ -104,107 +79,134 @@ def evaluate(
         >>> from selfdistill.data import load_data
         >>> data = load_data("digits", per_class=4, test_per_class=5)
         >>> model = nn.Sequential(nn.Flatten(), nn.LazyLinear(len(data.classes)))
-        >>> result = evaluate(model, data, device="cpu")
-        >>> result.n, result.train_n
-        (50, 40)
+        >>> result = evaluate(model, data, device="cpu", measures=["robustness"])
+        >>> result.n, result.train_n, result.robustness.pgd_n
+        (50, 40, 50)
     """
-    if max_train < 1:
-        raise ValueError(f"max_train: {max_train}, expected at least 1 (or train=False)")
+    _check(measures, outside, precision, max_images=max_images, max_train=max_train)
+    omitted: list[str] = []
+    tell = progress or _nobody
+    images = partial(Images, data=data, device=device, batch_size=batch_size, workers=workers)
+    inside = images(data.test).held() if measures else images(data.test)
+    training = images(data.train).spaced(max_train) if train else None
+    head = _head(model, inside, omitted) if "ood" in measures and outside else None
 
-    def scored(split: Split) -> tuple[Tensor, Tensor]:
-        batches = eval_batches(split, data, batch_size=batch_size, device=device, workers=workers)
-        logits, labels = predict(model, batches, precision=precision)
-        if logits.shape[1] != len(data.classes):
-            raise ValueError(
-                f"model: {logits.shape[1]} logits an image, but {data.name} has {len(data.classes)} classes"
-            )
-        return logits, labels
-
-    train_n = train_top1 = None
-    if train:
-        logits, labels = scored(spaced(data.train, max_train))
-        train_n, train_top1 = len(labels), top_k_accuracy(logits, labels)
-    return score(*scored(data.test), bins=bins, train_n=train_n, train_top1=train_top1)
-
-
-def score(
-    logits: Tensor, labels: Tensor, *, bins: int = 10, train_n: int | None = None, train_top1: float | None = None
-) -> Evaluation:
-    """The `Evaluation` of logits (N, C) and labels (N,) at hand; the two last arguments are only kept.
-
-    Example:
-        >>> score(torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 0])).top1
-        0.5
-    """
-    z, y = checked_logits(logits, labels)
-    p = softmax(z)
-    right = rank_of_label(z, y) == 1
-    diagram = reliability(p, y, bins)
-    return Evaluation(
-        n=len(y),
-        top1=float(right.mean()),
-        top5=top_k_accuracy(z, y, 5) if z.shape[1] > 5 else None,
-        nll=negative_log_likelihood(z, y),
-        brier=brier_score(p, y),
-        ece=diagram.expected_calibration_error,
-        bins=bins,
-        confidence=float(p.max(axis=1).mean()),
-        gap=calibration_gap(p, y),
-        reliability=diagram,
-        per_class=tuple(float(right[y == c].mean()) if (y == c).any() else None for c in range(z.shape[1])),
-        train_n=train_n,
-        train_top1=train_top1,
+    tick = _ticker(tell, "accuracy and calibration", len(inside) + (len(training) if training else 0))
+    test = _Pass.over(model, inside, head, precision, tick)
+    fitted = _Pass.over(model, training, head, precision, tick) if training else None
+    robustness, shift, ood = None, None, ()
+    if "robustness" in measures:
+        tick = _ticker(tell, "attacks", robustness_passes(len(inside), max_images))
+        robustness = measure_robustness(model, inside, max_images=max_images, tick=tick)
+    if "shift" in measures:
+        shift = _shift(model, inside.spaced(max_images), published, tell, omitted)
+    if "ood" in measures:
+        sets = [(one.name, one.prepared, images(one.split).held()) for one in outside]
+        tick = _ticker(tell, "out-of-distribution", detection_passes(len(inside), [len(one) for _, _, one in sets]))
+        ood = measure_detection(
+            model,
+            inside,
+            sets,
+            training=fitted.reading if fitted else None,
+            inside_reading=test.reading,
+            tick=tick,
+        )
+        if not outside:
+            omitted.append("out-of-distribution detection: no set of images was given")
+    return replace(
+        score(
+            test.logits,
+            test.labels,
+            bins=bins,
+            train_n=len(fitted.labels) if fitted else None,
+            train_top1=top_k_accuracy(fitted.logits, fitted.labels) if fitted else None,
+        ),
+        robustness=robustness,
+        shift=shift,
+        ood=ood,
+        omitted=tuple(omitted),
     )
 
 
-def predict(
-    model: nn.Module, batches: Iterable[tuple[Any, Tensor]], *, precision: str = "32-true"
-) -> tuple[Tensor, Tensor]:
-    """All logits of a model, in eval mode and without gradients.
+class _Pass(NamedTuple):
+    """What the clean pass over some images gave; `reading` where the head is known."""
 
-    Args:
-        model: a tensor is passed as `model(x)`, a mapping as `model(**x)`; any output that
-            `selfdistill.tap.logits_of` understands.
-        batches: pairs (x, y) already on the model's device.
-        precision: "32-true" or "bf16-mixed".
+    logits: Tensor
+    labels: Tensor
+    reading: Reading | None = None
 
-    Returns:
-        Logits (N, C), float32, and labels (N,), int64, both on the CPU and in the order of the batches.
-
-    Raises:
-        ValueError: no batch, or an unknown precision.
-
-    Example:
-        >>> model = nn.Linear(3, 2)
-        >>> logits, labels = predict(model, [(torch.zeros(4, 3), torch.zeros(4, dtype=torch.long))])
-        >>> logits.shape, logits.dtype, model.training
-        (torch.Size([4, 2]), torch.float32, True)
-    """
-    if precision not in ("32-true", "bf16-mixed"):
-        raise ValueError(f'precision: {precision!r}, expected "32-true" or "bf16-mixed"')
-    logits: list[Tensor] = []
-    labels: list[Tensor] = []
-    with evaluation_mode(model), torch.inference_mode():
-        for x, y in batches:
-            context: AbstractContextManager[Any] = nullcontext()
-            if precision == "bf16-mixed":
-                context = torch.autocast(y.device.type, dtype=torch.bfloat16)
-            with context:
-                output = call(model, x)
-            logits.append(logits_of(output).float().cpu())
-            labels.append(y.cpu())
-    if not logits:
-        raise ValueError("batches: there is no image to predict")
-    return torch.cat(logits), torch.cat(labels)
+    @classmethod
+    def over(cls, model: nn.Module, images: Images, head: str | None, precision: str, tick: Tick) -> _Pass:
+        batches = _told(images.batches(), tick)
+        if head is None:
+            logits, labels = predict(model, batches, precision=precision)
+            reading = None
+        else:
+            reading = read_features(model, batches, head=head)
+            logits, labels = reading.logits, reading.labels
+        classes = len(images.data.classes)
+        if logits.shape[1] != classes:
+            raise ValueError(f"model: {logits.shape[1]} logits an image, but {images.data.name} has {classes} classes")
+        return cls(logits, labels, reading)
 
 
-def spaced(split: Split, most: int) -> Split:
-    """At most `most` images of a split, evenly spaced, so that a set sorted by class keeps its classes.
+def _shift(
+    model: nn.Module, images: Images, published: PublishedCorruptions | None, tell: Progress, omitted: list[str]
+) -> ShiftAccuracy | None:
+    size = images.data.image_size
+    if published is None and size < LEAST_SIZE:
+        least = f"{LEAST_SIZE} x {LEAST_SIZE}"
+        omitted.append(f"corruptions: images of {size} x {size} pixels, at least {least} are needed")
+        return None
+    n = len(images) if published is None else published.n
+    tick = _ticker(tell, "corruptions", len(CORRUPTIONS) * len(SEVERITIES) * n)
+    return measure_shift(model, images, published=published, tick=tick)
 
-    Example:
-        >>> whole = Split(labels=torch.arange(10), images=torch.zeros(10, 3, 8, 8, dtype=torch.uint8))
-        >>> spaced(whole, 4).labels
-        tensor([0, 2, 5, 7])
-    """
-    n = len(split)
-    return split if n <= most else split.select(torch.arange(most) * n // most)
+
+def _head(model: nn.Module, images: Images, omitted: list[str]) -> str | None:
+    x, _ = next(images.batches())
+    try:
+        return find_head(model, x)
+    except ValueError as error:
+        omitted.append(f"Mahalanobis and the spread over dropout masks, which read the head's input: {error}")
+        return None
+
+
+def _told(batches: Iterable[tuple[Tensor, Tensor]], tick: Tick) -> Iterator[tuple[Tensor, Tensor]]:
+    for x, y in batches:
+        yield x, y
+        tick(len(y))
+
+
+def _ticker(tell: Progress, measure: str, total: int) -> Tick:
+    done = 0
+
+    def tick(images: int) -> None:
+        nonlocal done
+        done += images
+        tell(measure, done, total)
+
+    tell(measure, 0, total)
+    return tick
+
+
+def _nobody(measure: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def _check(
+    measures: Collection[str], outside: Sequence[Unlabelled], precision: str, *, max_images: int, max_train: int
+) -> None:
+    unknown = [measure for measure in measures if measure not in MEASURES]
+    if unknown:
+        raise ValueError(f"measures: {unknown[0]!r} is unknown, there are {', '.join(MEASURES)}")
+    if measures and precision != "32-true":
+        raise ValueError(f'precision: {precision!r}, but small gradients and scores at T = 1000 need "32-true"')
+    if max_train < 1:
+        raise ValueError(f"max_train: {max_train}, expected at least 1 (or train=False)")
+    if max_images < 1:
+        raise ValueError(f"max_images: {max_images}, expected at least 1")
+    names = [one.name for one in outside]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"outside: the set {twice[0]!r} is given twice")

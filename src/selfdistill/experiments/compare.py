@@ -10,9 +10,10 @@ from rich.console import Console
 
 from selfdistill.data import ImageData
 from selfdistill.data.decode import cpu_count
-from selfdistill.experiments.grid import Cell, at_a_time, expand, finished_in, run_grid
+from selfdistill.experiments.grid import Cell, at_a_time, expand, finished_in, run_grid, trained_in
+from selfdistill.experiments.measuring import NOTHING_MORE, Asked, fitted, outside, passes
 from selfdistill.experiments.show import plan, shown
-from selfdistill.records import RunRecord
+from selfdistill.records import EvaluationRecord, RunRecord
 from selfdistill.train import Recipe, Timing, epochs_for_budget, estimate, measure_step_seconds, parse_duration
 from selfdistill.train.folder import RunFolder
 from selfdistill.train.run import load
@@ -30,8 +31,10 @@ def run_comparison(
     budget: str = "60m",
     jobs: int,
     out: Path,
+    asked: Asked = NOTHING_MORE,
+    fit: bool = False,
 ) -> list[RunRecord]:
-    """Train every method with every seed and return the records, the first method's first.
+    """Train and measure every method with every seed and return the records, the first method's first.
 
     Args:
         recipe: everything but method, seed and epochs.
@@ -42,6 +45,8 @@ def run_comparison(
         budget: how long everything may take, such as ``"60m"``.
         jobs: processes at a time.
         out: the folder; a comparison that was stopped goes on where it was.
+        asked: what is measured of each network beyond accuracy and calibration.
+        fit: measure on fewer images, or not at all, so that it takes at most a quarter of the budget.
 
     Raises:
         ValueError: no method, a number below 1, a budget too small for one epoch, or what loading and training raise.
@@ -62,21 +67,33 @@ def run_comparison(
         for cell in cells:  # now, not after hours of other runs
             RunFolder(out / cell.name).check(cell.recipe.resolve(data))
     console = Console(stderr=True)
-    missing = [cell for cell in cells if not finished_in(cell, out)]
-    if missing:
+    outside_n = sum(len(one.split) for one in outside(asked, data.image_size))  # now, too, a wrong set is refused
+    measured = next((path for cell in cells if (path := out / cell.name / "evaluation.json").is_file()), None)
+    if fit and measured:  # what goes on is measured as what is there
+        asked = replace(asked, max_images=EvaluationRecord.load(measured).asked["max_images"])
+    untrained = [cell for cell in cells if not trained_in(cell, out)]
+    if untrained:
         with console.status("measuring how long a step takes"):
-            timings = _measured(missing, data, jobs)
-        at_once = _at_once(len(missing), jobs, on_cpu=not torch.cuda.is_available())
+            timings = _measured(untrained, data, jobs)
+        at_once = _at_once(len(untrained), jobs, on_cpu=not torch.cuda.is_available())
+        image = max(timing.evaluation for timing in timings) / len(data.test)
+        if fit and not measured:
+            asked = fitted(asked, len(data.test), outside_n, seconds * at_once / 4 / len(cells) / image)
+            if not asked.measures:
+                _say(console, f"measuring accuracy and calibration alone: more would not fit in --budget {budget}")
+        more = image * passes(asked, len(data.test), outside_n)
+        timings = [replace(timing, final=timing.final + more) for timing in timings]
         if epochs is None:
             epochs = min(MOST_EPOCHS, epochs_for_budget(seconds, timings, at_once))
         _say(console, plan(recipe, data))
         _say(console, estimate(timings, epochs, at_once) + (f", {jobs} at a time" if jobs > 1 else ""))
-    if len(missing) < len(cells):
-        _say(console, f"{len(cells) - len(missing)} of {len(cells)} runs are in {out} already")
+    done = sum(finished_in(cell, out, asked) for cell in cells)
+    if done:
+        _say(console, f"{done} of {len(cells)} runs are in {out} already")
     epochs = epochs or recipe.epochs
     cells = [_with_epochs(cell, epochs) for cell in cells]
     with shown(console, len(cells)) as (running, finished):
-        records = run_grid(cells, out, data=data, jobs=jobs, running=running, finished=finished)
+        records = run_grid(cells, out, data=data, asked=asked, jobs=jobs, running=running, finished=finished)
     order = list(dict.fromkeys(cell.recipe.method for cell in cells))
     return sorted(records, key=lambda record: (order.index(record.method), record.seed))
 

@@ -1,5 +1,6 @@
 """The demo's setting: real digits, few enough that the network learns all of them by heart."""
 
+from selfdistill.experiments.measuring import Asked
 from selfdistill.train import Recipe
 
 PREFACE = (
@@ -20,3 +21,6 @@ RECIPE = Recipe(
     channels_last=True,
     eval_every=20,
 )
+
+ASKED = Asked(max_images=50, most_outside=100)
+"""Everything, on as few images as the minute allows."""

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from selfdistill.data import ImageData
 from selfdistill.data.decode import cpu_count
+from selfdistill.experiments.measuring import NOTHING_MORE, Asked, measured_in, train_and_measure
 from selfdistill.experiments.workers import run_in_processes
 from selfdistill.methods import parse_method
 from selfdistill.records import RunRecord
-from selfdistill.train import Recipe, Update, train
+from selfdistill.train import Recipe, Update
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,14 @@ def slug(method: str) -> str:
     return re.sub(r"[^A-Za-z0-9._]+", "-", method).strip("-").lower()
 
 
-def finished_in(cell: Cell, out: Path) -> bool:
-    """Whether a run of the grid in ``out`` is done."""
+def trained_in(cell: Cell, out: Path) -> bool:
+    """Whether a run of the grid in ``out`` is trained."""
     return (out / cell.name / "result.json").is_file()
+
+
+def finished_in(cell: Cell, out: Path, asked: Asked) -> bool:
+    """Whether a run of the grid in ``out`` is trained and measured."""
+    return trained_in(cell, out) and measured_in(out / cell.name, asked)
 
 
 def at_a_time(recipe: Recipe, jobs: int) -> Recipe:
@@ -76,6 +82,7 @@ def run_grid(
     out: Path,
     *,
     data: ImageData,
+    asked: Asked = NOTHING_MORE,
     jobs: int = 1,
     running: Running | None = None,
     finished: Finished | None = None,
@@ -86,6 +93,7 @@ def run_grid(
         cells: the runs, all on the same images.
         out: the grid's folder; a run's folder is ``out/<cell.name>``.
         data: the images, loaded once; with several jobs each process loads them itself.
+        asked: what is measured of each network beyond accuracy and calibration.
         jobs: processes at a time; 1 runs them in this process. Each gets an equal share of the processors.
         running: called with the updates of the runs at hand.
         finished: called with each record.
@@ -105,14 +113,16 @@ def run_grid(
         if finished is not None:
             finished(cell, record)
 
-    apart = [cell for cell in cells if jobs > 1 and not finished_in(cell, out)]
+    apart = [cell for cell in cells if jobs > 1 and not finished_in(cell, out, asked)]
     for cell in cells:
         if cell not in apart:
-            done(cell, train(cell.recipe, out / cell.name, data=data, progress=partial(tell, cell)))
+            folder, recipe = out / cell.name, cell.recipe
+            done(cell, train_and_measure(recipe, folder, asked, data=data, progress=partial(tell, cell)))
     if apart:
         by_folder = {out / cell.name: cell for cell in apart}
         run_in_processes(
             [(at_a_time(cell.recipe, jobs), folder) for folder, cell in by_folder.items()],
+            asked,
             jobs=jobs,
             running=lambda folder, update: tell(by_folder[folder], update),
             finished=lambda folder, record: done(by_folder[folder], record),

@@ -11,7 +11,7 @@ import torch
 from selfdistill.data import ImageData, Split, eval_batches
 from selfdistill.data.decode import IMAGE_SUFFIXES, cpu_count, scan, to_tensor
 from selfdistill.data.folders import image_files
-from selfdistill.evaluate.suite import predict
+from selfdistill.evaluate.passes import predict
 from selfdistill.train.export import LoadedModel
 from selfdistill.train.recipe import SMALL
 

@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.progress import TaskID
 
 from selfdistill.data import ImageData
+from selfdistill.evaluate.suite import Progress
 from selfdistill.experiments.grid import Cell, Finished, Running
 from selfdistill.records import RunRecord
 from selfdistill.train import Recipe, Update
@@ -70,6 +72,34 @@ def shown(console: Console, runs: int) -> Iterator[tuple[Running, Finished]]:
             display.update(whole, completed=done, status=f"{done}/{runs} runs")
 
         yield move, close
+
+
+@contextmanager
+def measured_on(console: Console) -> Iterator[Progress]:
+    """Show what is measured of a network: on a terminal a bar for each measure, elsewhere a line as each begins.
+
+    Args:
+        console: where to.
+    """
+    if not console.is_terminal:
+        begun: set[str] = set()
+
+        def line(measure: str, done: int, total: int) -> None:
+            if measure not in begun:
+                begun.add(measure)
+                console.print(f"measuring {measure}", highlight=False, markup=False)
+
+        yield line
+        return
+    with display_on(console) as display:
+        bars: dict[str, TaskID] = {}
+
+        def move(measure: str, done: int, total: int) -> None:
+            if measure not in bars:
+                bars[measure] = display.add_task(measure, total=total, status="")
+            display.update(bars[measure], completed=done, status=f"{done:,} of {total:,} images")
+
+        yield move
 
 
 @contextmanager

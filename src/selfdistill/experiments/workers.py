@@ -16,13 +16,14 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
+from selfdistill.experiments.measuring import Asked, train_and_measure
 from selfdistill.records import RunRecord
-from selfdistill.train import Interrupted, Recipe, Update, train
+from selfdistill.train import Interrupted, Recipe, Update
 from selfdistill.train.run import load
 from selfdistill.train.signals import Interruptions
 
 Task = tuple[Recipe, Path]
-"""What is trained, and the run's folder. All tasks of a grid are on the same images."""
+"""What is trained, and the run's folder. All tasks of a grid are on the same images and measured alike."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class _Failure:
 
 def run_in_processes(
     tasks: Sequence[Task],
+    asked: Asked,
     *,
     jobs: int,
     running: Callable[[Path, Update], None],
@@ -42,6 +44,7 @@ def run_in_processes(
 
     Args:
         tasks: the runs, in the order in which they are started.
+        asked: what is measured of each.
         jobs: processes, at least 1.
         running: called with a run's folder and its updates.
         finished: called with a run's folder and its record.
@@ -59,7 +62,7 @@ def run_in_processes(
         try:
             for _ in range(min(jobs, len(tasks))):
                 here, there = context.Pipe()
-                process = context.Process(target=_work, args=(there,))
+                process = context.Process(target=_work, args=(there, asked))
                 with _interrupts_ignored():  # until the process takes them itself
                     process.start()
                 processes.append(process)
@@ -94,8 +97,8 @@ def run_in_processes(
             process.join()
 
 
-def _work(connection: Connection) -> None:
-    """Train what comes through the connection, and tell how it goes (in a process of its own)."""
+def _work(connection: Connection, asked: Asked) -> None:
+    """Train and measure what comes through the connection, and tell how it goes (in a process of its own)."""
     os.setpgrp()  # Ctrl-C reaches the first process alone, which asks this one to save and stop
     warnings.showwarning = lambda message, *_, **__: connection.send(UserWarning(str(message)))
     data = None
@@ -104,7 +107,7 @@ def _work(connection: Connection) -> None:
             recipe, out = task
             try:
                 data = load(recipe) if data is None else data
-                connection.send(train(recipe, out, data=data, progress=connection.send))
+                connection.send(train_and_measure(recipe, out, asked, data=data, progress=connection.send))
             except BrokenPipeError:
                 raise
             except (ValueError, RuntimeError, OSError) as error:

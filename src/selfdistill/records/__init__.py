@@ -1,15 +1,15 @@
 """The record of a run, and what several records say together. Needs no torch."""
 
+from selfdistill.records.evaluation import EvaluationRecord, load_all, load_run_record
 from selfdistill.records.record import (
     LOG_COLUMNS,
     NOT_COMPARED,
     SCHEMA,
     RunRecord,
-    load_all,
     recipe_hash,
     write_atomically,
 )
-from selfdistill.records.summary import DIRECTION, Difference, Statistic, Summary, summarise
+from selfdistill.records.summary import DIRECTION, Difference, Statistic, Summary, paired, statistic_of, summarise
 
 __all__ = [
     "DIRECTION",
@@ -17,11 +17,15 @@ __all__ = [
     "NOT_COMPARED",
     "SCHEMA",
     "Difference",
+    "EvaluationRecord",
     "RunRecord",
     "Statistic",
     "Summary",
     "load_all",
+    "load_run_record",
+    "paired",
     "recipe_hash",
+    "statistic_of",
     "summarise",
     "write_atomically",
 ]

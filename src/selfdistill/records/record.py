@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
+from selfdistill.records.metric import metric_of
+
 SCHEMA = 1
 # What may differ between runs that are compared: what the comparison is about, and what changes no result.
 NOT_COMPARED = frozenset({"method", "seed", "data_root", "threads", "workers", "keep_epochs", "eval_every"})
@@ -79,10 +81,8 @@ class RunRecord:
             value = None if self.best is None else self.best["top1"]
         elif name == "peer_top1":
             value = self.log[-1].get("peer_top1") if self.log else None
-        elif name == "abs_gap":
-            value = None if self.evaluation["gap"] is None else abs(self.evaluation["gap"])
         else:
-            value = self.evaluation[name]
+            value = metric_of(self.evaluation, name)
         return None if value is None else float(value)
 
     @property
@@ -96,8 +96,7 @@ class RunRecord:
         Raises:
             OSError: the file cannot be written; whatever was there before is still there.
         """
-        text = json.dumps(_finite(asdict(self)), indent=1, allow_nan=False, ensure_ascii=False)
-        write_atomically(path, (text + "\n").encode())
+        write_atomically(path, to_json(asdict(self)))
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -128,18 +127,6 @@ class RunRecord:
         return {"recipe": recipe, "data": data}
 
 
-def load_all(folder: Path) -> list[RunRecord]:
-    """Every `result.json` at or below `folder`, by path: one run's folder, or a grid's with all its finished runs.
-
-    Raises:
-        ValueError: there is none, or one is damaged.
-    """
-    paths = sorted(Path(folder).rglob("result.json"))
-    if not paths:
-        raise ValueError(f"{folder}: no result.json here or below; only a finished run has one")
-    return [RunRecord.load(path) for path in paths]
-
-
 def recipe_hash(recipe: Mapping[str, Any], *, without: Collection[str] = ()) -> str:
     """First 16 hexadecimal digits of the SHA-256 of the recipe's sorted JSON.
 
@@ -149,6 +136,17 @@ def recipe_hash(recipe: Mapping[str, Any], *, without: Collection[str] = ()) -> 
     """
     kept = {key: value for key, value in recipe.items() if key not in without}
     return hashlib.sha256(json.dumps(kept, sort_keys=True, allow_nan=False).encode()).hexdigest()[:16]
+
+
+def to_json(values: Mapping[str, Any]) -> bytes:
+    """Values as indented JSON; a number that is not finite becomes null.
+
+    Example:
+        >>> to_json({"nll": float("nan")})
+        b'{\\n "nll": null\\n}\\n'
+    """
+    text = json.dumps(_finite(values), indent=1, allow_nan=False, ensure_ascii=False)
+    return (text + "\n").encode()
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -7,12 +7,15 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from selfdistill.records.metric import protocol_of
 from selfdistill.records.record import RunRecord
 
 # +1: more is better; -1: less is better; 0: neither is.
 DIRECTION = {
     "top1": 1, "top5": 1, "nll": -1, "brier": -1, "ece": -1, "gap": 0, "abs_gap": -1, "train_top1": 0, "best_top1": 1,
     "peer_top1": 0, "seconds_per_epoch": -1, "images_per_second": 1, "extra_parameters": -1, "peak_memory_bytes": -1,
+    "adaptive_ece": -1, "scaled_ece": -1, "scaled_nll": -1, "aurc": -1, "fgsm_2": 1, "pgd_2": 1, "fgsm_paper": 1,
+    "mca": 1, "ood_auroc": 1, "ood_fpr": -1,
 }  # fmt: skip
 
 
@@ -58,7 +61,8 @@ class Summary:
         methods: reprs in first-seen order; the first is the baseline.
         seeds: for each method, its seeds in ascending order.
         statistics: by (method, metric); a metric that no run of a method has is absent.
-        differences: by (method, metric), for every method but the first.
+        differences: by (method, metric), for every method but the first; none where a metric was not measured in the
+            same way in all runs that have it.
     """
 
     methods: tuple[str, ...]
@@ -96,13 +100,9 @@ def summarise(records: Iterable[RunRecord]) -> Summary:
         methods=methods,
         seeds={method: tuple(sorted(of_seed)) for method, of_seed in by_method.items()},
         statistics={
-            key: Statistic(
-                statistics.fmean(of_seed.values()),
-                statistics.stdev(of_seed.values()) if len(of_seed) > 1 else None,
-                len(of_seed),
-            )
+            key: statistic
             for key, of_seed in values.items()
-            if of_seed
+            if (statistic := statistic_of(of_seed.values())) is not None
         },
         differences={
             (method, metric): _difference(
@@ -110,28 +110,62 @@ def summarise(records: Iterable[RunRecord]) -> Summary:
             )
             for method in methods[1:]
             for metric in DIRECTION
-            if values[method, metric] and values[methods[0], metric]
+            if values[method, metric] and values[methods[0], metric] and _measured_alike(runs, metric)
         },
     )
+
+
+def statistic_of(values: Iterable[float | None]) -> Statistic | None:
+    """Mean, sd and n of the values that there are; None where there is none.
+
+    Example:
+        >>> statistic_of([1.0, None, 3.0])
+        Statistic(mean=2.0, sd=1.4142135623730951, n=2)
+    """
+    there = [value for value in values if value is not None]
+    if not there:
+        return None
+    return Statistic(statistics.fmean(there), statistics.stdev(there) if len(there) > 1 else None, len(there))
+
+
+def paired(
+    ours: Mapping[int, float], theirs: Mapping[int, float]
+) -> tuple[Statistic | None, tuple[float, float] | None]:
+    """Differences of the seeds in common, and the 95 % interval of their mean by Student's t.
+
+    Returns:
+        Mean, sd and n of the pairs, None without a pair; and the interval's ends, None below two pairs.
+
+    Example:
+        >>> paired({0: 0.5, 1: 0.75}, {0: 0.25, 1: 0.5})
+        (Statistic(mean=0.25, sd=0.0, n=2), (0.25, 0.25))
+    """
+    found = statistic_of(ours[seed] - theirs[seed] for seed in ours if seed in theirs)
+    if found is None or found.sd is None:
+        return found, None
+    from scipy.special import stdtrit  # here, so that writing a record needs the standard library alone
+
+    half = float(stdtrit(found.n - 1, 0.975)) * found.sd / math.sqrt(found.n)
+    return found, (found.mean - half, found.mean + half)
+
+
+def _measured_alike(runs: Iterable[RunRecord], metric: str) -> bool:
+    return len({protocol_of(run.evaluation, metric) for run in runs if run.metric(metric) is not None}) == 1
 
 
 def _difference(
     method: str, baseline: str, metric: str, ours: Mapping[int, float], theirs: Mapping[int, float]
 ) -> Difference:
-    pairs = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
-    n = len(pairs)
-    if n < 2:
-        verdict = "one seed: no interval" if n else "no seed in common"
-        return Difference(method, baseline, metric, pairs[0] if n else None, None, n, None, None, verdict, "unclear")
-    from scipy.special import stdtrit  # here, so that writing a record needs the standard library alone
-
-    mean, sd = statistics.fmean(pairs), statistics.stdev(pairs)
-    half = float(stdtrit(n - 1, 0.975)) * sd / math.sqrt(n)
-    low, high = mean - half, mean + half
+    found, interval = paired(ours, theirs)
+    if found is None:
+        return Difference(method, baseline, metric, None, None, 0, None, None, "no seed in common", "unclear")
+    if interval is None:
+        return Difference(method, baseline, metric, found.mean, None, 1, None, None, "one seed: no interval", "unclear")
+    low, high = interval
     sign = 1 if low > 0 else -1 if high < 0 else 0
     verdict = {1: "higher", -1: "lower", 0: "no clear difference"}[sign]
     effect = {1: "better", -1: "worse", 0: "unclear"}[sign * DIRECTION[metric]]
-    return Difference(method, baseline, metric, mean, sd, n, low, high, verdict, effect)
+    return Difference(method, baseline, metric, found.mean, found.sd, found.n, low, high, verdict, effect)
 
 
 def _check_comparable(first: RunRecord, other: RunRecord) -> None:

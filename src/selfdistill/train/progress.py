@@ -26,6 +26,8 @@ class Update:
         test_accuracy: after the last epoch in which it was measured, or None.
         images_per_second: of this epoch.
         seconds_left: until the last epoch is done, by the pace so far.
+        measuring: what is measured, where ``kind`` is ``"evaluate"`` and it is more than the accuracy; ``step`` and
+            ``steps`` then count images.
     """
 
     kind: Literal["step", "epoch", "evaluate"]
@@ -39,6 +41,7 @@ class Update:
     test_accuracy: float | None
     images_per_second: float
     seconds_left: float
+    measuring: str = ""
 
 
 Callback = Callable[[Update], None]
@@ -58,6 +61,8 @@ def clock(seconds: float) -> str:
 
 def describe(update: Update) -> str:
     """Return one line: epoch, time left, loss and terms, accuracies, images/s; a narrow terminal cuts its end off."""
+    if update.measuring:
+        return f"measuring {update.measuring}"
     left = "evaluating" if update.kind == "evaluate" else f"{clock(update.seconds_left)} left"
     terms = "  ".join(f"{name} {value:.3f}" for name, value in update.terms.items())
     parts = [f"epoch {update.epoch}/{update.epochs}", left, f"loss {update.loss:.3f}"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from selfdistill.evaluate.suite import Evaluation
+from selfdistill.evaluate.evaluation import Evaluation
 from selfdistill.records import SCHEMA, RunRecord, recipe_hash
 from selfdistill.train.session import Session
 from selfdistill.train.state import Row, State
@@ -33,7 +33,6 @@ def make_record(name: str, session: Session, state: State, evaluation: Evaluatio
     data, device = session.data, session.device
     of_model = sum(parameter.numel() for parameter in session.distiller.model.parameters())
     of_all = sum(parameter.numel() for parameter in session.distiller.parameters())
-    on_gpu = device.type == "cuda"
     return RunRecord(
         schema=SCHEMA,
         name=name,
@@ -59,13 +58,20 @@ def make_record(name: str, session: Session, state: State, evaluation: Evaluatio
         images_per_second=_median(state.rows, "images_per_second"),
         parameters=of_model,
         extra_parameters=of_all - of_model,
-        peak_memory_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else None,
-        device=torch.cuda.get_device_name(device) if on_gpu else f"cpu ({platform.machine()})",
-        threads=torch.get_num_threads(),
-        versions={"python": platform.python_version()} | {package: version(package) for package in _PACKAGES},
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-        commit=_commit(),
+        peak_memory_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+        **provenance(device),
     )
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """Where, how and when something is measured: a record's device, threads, versions, date (UTC) and commit."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})",
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version()} | {package: version(package) for package in _PACKAGES},
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+    }
 
 
 def _best(rows: list[Row]) -> dict[str, Any]:

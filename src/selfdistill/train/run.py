@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from selfdistill.data import ImageData, load_data
-from selfdistill.evaluate.suite import Evaluation, evaluate
+from selfdistill.evaluate.evaluation import Evaluation
+from selfdistill.evaluate.suite import evaluate
 from selfdistill.records import RunRecord
 from selfdistill.train import random_state
 from selfdistill.train.checkpoint import Checkpoints

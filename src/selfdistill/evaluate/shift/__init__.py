@@ -4,7 +4,7 @@
 accuracy by corruption, by severity and mCA.
 """
 
-from selfdistill.evaluate.shift.apply import corrupt
+from selfdistill.evaluate.shift.apply import LEAST_SIZE, corrupt
 from selfdistill.evaluate.shift.pixels import mean_distance
 from selfdistill.evaluate.shift.published import PublishedCorruptions, open_published
 from selfdistill.evaluate.shift.summary import OWN, PUBLISHED, ShiftAccuracy, summarise
@@ -12,6 +12,7 @@ from selfdistill.evaluate.shift.table import CORRUPTIONS, SEVERITIES
 
 __all__ = [
     "CORRUPTIONS",
+    "LEAST_SIZE",
     "OWN",
     "PUBLISHED",
     "SEVERITIES",

@@ -20,7 +20,9 @@ _FUNCTIONS: tuple[Callable[..., Tensor], ...] = (
     *(contrast, elastic_transform, pixelate, jpeg_compression),
 )
 _BY_NAME = {function.__name__: function for function in _FUNCTIONS}
-_LEAST = 16  # pixels; the kernels reach 8 beyond the border
+LEAST_SIZE = 16
+"""Side of the smallest image, pixels: the kernels reach 8 beyond the border."""
+
 _AT_ONCE = 2**21  # values that are worked on together, 16 MB an intermediate result
 
 
@@ -76,5 +78,6 @@ def _check_images(images: Tensor) -> None:
     if images.ndim != 4 or shape[1] != 3 or shape[2] != shape[3]:
         hint = "; permute(0, 3, 1, 2) first" if images.ndim == 4 and shape[3] == 3 else ""
         raise ValueError(f"images: shape {shape}, expected squares in colour (N, 3, S, S){hint}")
-    if shape[2] < _LEAST:
-        raise ValueError(f"images: {shape[2]} x {shape[2]} pixels, expected at least {_LEAST} x {_LEAST}: resize them")
+    if shape[2] < LEAST_SIZE:
+        least = f"{LEAST_SIZE} x {LEAST_SIZE}"
+        raise ValueError(f"images: {shape[2]} x {shape[2]} pixels, expected at least {least}: resize them")

@@ -1,0 +1,190 @@
+"""Accuracy under attack: FGSM in both protocols over all images, PGD over some, in as few passes as serve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from selfdistill.evaluate.adversarial import EPSILONS, PAPER_EPS, attacked_loss, paper_step, pgd, standard_step
+from selfdistill.evaluate.gradient import clean_logits, input_gradients
+from selfdistill.evaluate.images import Images, Tick, silent
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """Accuracy on clean and on attacked images. Fractions; in evaluation mode and float32.
+
+    FGSM sees the gradient once. A network that is sure beyond float32's reach gives it nothing to see, and one whose
+    gradient turns within eps misleads it, so FGSM alone flatters over-confident networks: where `pgd` is far below
+    `pgd_fgsm`, believe PGD; where `vanished` is large, believe neither.
+
+    Attributes:
+        n: images of `clean`, `fgsm`, `paper` and `vanished`.
+        clean: accuracy on them as they are.
+        eps: radii of `fgsm`, `pgd` and `pgd_fgsm`, rising, shares of the pixel range.
+        fgsm: accuracy under FGSM at each eps, protocol "standard".
+        paper_eps: radius of `paper`, in normalised units: not comparable with `eps`.
+        paper: accuracy under FGSM, protocol "paper" (Table 5), which attacks the network's own prediction.
+        vanished: share of the images whose loss of the true label has a gradient of exactly 0 in every pixel: the
+            softmax is 1 and 0 to the last bit, and neither FGSM nor PGD from there can find a direction. Such images
+            count as robust below without having been attacked.
+        pgd_n: images of `pgd_clean`, `pgd` and `pgd_fgsm`, evenly spaced over the n.
+        pgd_steps: steps of PGD.
+        pgd_clean: accuracy on those images as they are.
+        pgd: accuracy under PGD at each eps. An image that a smaller ball breaks is broken in a larger, which holds it.
+        pgd_fgsm: accuracy under FGSM, "standard", on the same images at each eps.
+    """
+
+    n: int
+    clean: float
+    eps: tuple[float, ...]
+    fgsm: tuple[float, ...]
+    paper_eps: float
+    paper: float
+    vanished: float
+    pgd_n: int
+    pgd_steps: int
+    pgd_clean: float
+    pgd: tuple[float, ...]
+    pgd_fgsm: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists, ready for JSON."""
+        return asdict(self) | {key: list(getattr(self, key)) for key in _CURVES}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Robustness:
+        """The inverse of `to_dict`, exactly."""
+        return cls(**(dict(values) | {key: tuple(values[key]) for key in _CURVES}))
+
+
+_CURVES = ("eps", "fgsm", "pgd", "pgd_fgsm")
+
+
+def measure_robustness(
+    model: nn.Module,
+    images: Images,
+    *,
+    max_images: int = 1000,
+    steps: int = 20,
+    eps: Sequence[float] = EPSILONS,
+    tick: Tick = silent,
+) -> Robustness:
+    """Accuracy under FGSM ("standard" at each eps, and "paper") on all images and under PGD on some of them.
+
+    A batch passes forward once, and backward once for the true labels and once for the network's own predictions; then
+    forward once for each FGSM. PGD is run only on images that are right so far, from the smallest eps on. The model is
+    in evaluation mode and float32 whatever the caller left behind, and is left as it was found.
+
+    Args:
+        model: on the images' device.
+        images: labelled; see `Images`.
+        max_images: PGD attacks at most so many of them, evenly spaced, >= 1.
+        steps: of PGD, >= 1; its step is 2.5 * eps / steps, its start is random as in `pgd`.
+        eps: radii, rising, in (0, 1], shares of the pixel range.
+        tick: told what is done; `robustness_passes` says how much that is in all.
+
+    Raises:
+        ValueError: an argument is out of range, there is no image, a label is no class of the model, the model is of
+            half precision, or a logit is not finite.
+
+    Example:
+        >>> from selfdistill.data import load_data
+        >>> data = load_data("digits", per_class=5, test_per_class=2)
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+        >>> result = measure_robustness(model, Images(data.test, data, device="cpu"), max_images=10, steps=2)
+        >>> result.n, result.pgd_n, len(result.fgsm), result.pgd[-1] <= result.pgd_clean
+        (20, 10, 5, True)
+    """
+    _check(images, max_images, steps, eps)
+    right, vanished = _single_steps(model, images, eps, tick)
+    numbered = replace(images, split=replace(images.split, labels=torch.arange(len(images))))
+    chosen = right[:, numbered.spaced(max_images).split.labels]  # the columns of the images that PGD attacks
+    survivors = _iterated(model, images.spaced(max_images), chosen[0], eps, steps, tick)
+    clean, *fgsm, paper = _rates(right)
+    pgd_clean, *pgd_fgsm, _ = _rates(chosen)
+    return Robustness(
+        n=len(images),
+        clean=clean,
+        eps=tuple(float(radius) for radius in eps),
+        fgsm=tuple(fgsm),
+        paper_eps=PAPER_EPS,
+        paper=paper,
+        vanished=float(vanished.double().mean()),
+        pgd_n=chosen.shape[1],
+        pgd_steps=steps,
+        pgd_clean=pgd_clean,
+        pgd=_rates(survivors),
+        pgd_fgsm=tuple(pgd_fgsm),
+    )
+
+
+def robustness_passes(n: int, max_images: int, steps: int = 20, eps: Sequence[float] = EPSILONS) -> int:
+    """Images that `measure_robustness` ticks, each once for every forward pass; PGD that is not needed counts as done.
+
+    Example:
+        >>> robustness_passes(10_000, 1000)
+        175000
+    """
+    return n * (2 + len(eps)) + min(n, max_images) * len(eps) * (steps + 1)
+
+
+def _single_steps(model: nn.Module, images: Images, eps: Sequence[float], tick: Tick) -> tuple[Tensor, Tensor]:
+    """Right or not, (2 + E, N): clean, FGSM at each eps, "paper"; and where no gradient is left, (N,)."""
+    mean, std = images.data.mean, images.data.std
+    right, vanished = [], []
+    for x, y in images.batches():
+        logits, (slope, own) = input_gradients(model, x, (attacked_loss(y), attacked_loss()))
+        rows = [_right(logits, y)]
+        tick(len(y))
+        for radius in eps:
+            rows.append(_right(clean_logits(model, standard_step(x, slope.sign(), radius, mean=mean, std=std)), y))
+            tick(len(y))
+        rows.append(_right(clean_logits(model, paper_step(x, own.sign(), PAPER_EPS)), y))
+        tick(len(y))
+        right.append(torch.stack(rows))
+        vanished.append((slope == 0).flatten(1).all(dim=1).cpu())
+    return torch.cat(right, dim=1), torch.cat(vanished)
+
+
+def _iterated(model: nn.Module, images: Images, right: Tensor, eps: Sequence[float], steps: int, tick: Tick) -> Tensor:
+    """Right or not under PGD at each eps and all before it, (E, N), of images of which `right` (N,) are right."""
+    parts: list[Tensor] = []
+    done = 0
+    for x, y in images.batches():
+        alive, rows = right[done : done + len(y)], []
+        done += len(y)
+        for radius in eps:
+            if bool(alive.any()):
+                kept = alive.to(x.device)
+                attacked = pgd(model, x[kept], y[kept], radius, mean=images.data.mean, std=images.data.std, steps=steps)
+                alive = alive.masked_scatter(alive, _right(clean_logits(model, attacked), y[kept]))
+            rows.append(alive)
+            tick(len(y) * (steps + 1))
+        parts.append(torch.stack(rows))
+    return torch.cat(parts, dim=1)
+
+
+def _right(logits: Tensor, y: Tensor) -> Tensor:
+    return (logits.argmax(dim=1) == y).cpu()
+
+
+def _rates(right: Tensor) -> tuple[float, ...]:
+    return tuple(right.double().mean(dim=1).tolist())
+
+
+def _check(images: Images, max_images: int, steps: int, eps: Sequence[float]) -> None:
+    if not len(images):
+        raise ValueError("images: there is none to attack")
+    if max_images < 1:
+        raise ValueError(f"max_images: {max_images}, expected at least 1")
+    if steps < 1:
+        raise ValueError(f"steps: {steps}, expected at least 1")
+    rising = all(smaller < larger for smaller, larger in pairwise(eps))
+    if not (len(eps) and rising and all(0 < radius <= 1 for radius in eps)):
+        raise ValueError(f"eps: {list(eps)}, expected rising shares of the pixel range in (0, 1], as 1/255, 2/255")

@@ -1,0 +1,81 @@
+"""`evaluation.json` beside `result.json`: whose it is, and how the two become one record."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from selfdistill.evaluate.evaluation import Evaluation
+from selfdistill.experiments.measuring import NOTHING_MORE, Asked, measure_run, measured_in, train_and_measure
+from selfdistill.experiments.rescore import own_images
+from selfdistill.records import EvaluationRecord, RunRecord, load_all, load_run_record
+from selfdistill.train import Recipe, Update
+from selfdistill.train.run import load
+from tests.pictures import write_digits
+
+FEW = Asked(max_images=6, most_outside=10)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("measured")
+    data = write_digits(folder / "digits3", train=6, test=4)
+    recipe = Recipe(data=str(data), model="resnet10_cifar", width=4, epochs=1, threads=1)
+    told: list[Update] = []
+    out = folder / "runs" / "run"
+    record = train_and_measure(recipe, out, FEW, data=load(recipe), progress=told.append)
+    assert record.evaluation["robustness"]["pgd_n"] == 6
+    assert [update.measuring for update in told if update.measuring][-1] == "out-of-distribution"
+    return out
+
+
+def test_a_run_that_is_measured_is_not_measured_again(run: Path) -> None:
+    before = (run / "evaluation.json").read_bytes()
+    recipe = Recipe.from_yaml(run / "recipe.yaml")
+    again = train_and_measure(recipe, run, FEW, data=own_images(run), progress=lambda update: None)
+    assert (run / "evaluation.json").read_bytes() == before
+    assert again == load_run_record(run)
+    assert measured_in(run, FEW)
+    assert measured_in(run, NOTHING_MORE)
+    assert not measured_in(run, replace(FEW, max_images=5))
+    assert not measured_in(run, replace(FEW, ood=()))
+
+
+def test_the_training_s_own_numbers_stay_and_the_others_come_from_the_suite(run: Path) -> None:
+    (record,) = load_all(run.parent)
+    plain, suite = RunRecord.load(run / "result.json"), EvaluationRecord.load(run / "evaluation.json")
+    for name in ("top1", "ece", "nll", "selective", "reliability"):
+        assert record.evaluation[name] == plain.evaluation[name]
+    for name in ("robustness", "shift", "ood"):
+        assert plain.evaluation[name] in (None, [])
+        assert record.evaluation[name] == suite.evaluation[name]
+    assert record.evaluation["measured"]["asked"] == FEW.to_dict()
+    assert record.evaluation["measured"]["seconds"] > 0
+    assert record.comparable_key == plain.comparable_key
+    whole = Evaluation.from_dict({k: record.evaluation[k] for k in Evaluation.__dataclass_fields__})
+    assert whole.ood[0].name == "photographs"
+    assert whole.ood[0].n == 10
+
+
+def test_the_same_evaluation_twice_is_the_same(run: Path) -> None:
+    first = EvaluationRecord.load(run / "evaluation.json")
+    measure_run(run, own_images(run), FEW, threads=1)
+    assert EvaluationRecord.load(run / "evaluation.json").evaluation == first.evaluation
+
+
+def test_an_evaluation_of_an_earlier_run_in_the_folder_is_not_taken(run: Path, tmp_path: Path) -> None:
+    values = json.loads((run / "evaluation.json").read_text())
+    (tmp_path / "result.json").write_bytes((run / "result.json").read_bytes())
+    values["of"]["date"] = "2020-01-01T00:00:00+00:00"
+    (tmp_path / "evaluation.json").write_text(json.dumps(values))
+    assert load_run_record(tmp_path) == RunRecord.load(run / "result.json")
+    assert not measured_in(tmp_path, FEW)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"schema": 1}', '{"schema": 2}'])
+def test_a_damaged_evaluation_is_named(run: Path, tmp_path: Path, content: str) -> None:
+    (tmp_path / "result.json").write_bytes((run / "result.json").read_bytes())
+    (tmp_path / "evaluation.json").write_text(content)
+    with pytest.raises(ValueError, match=r"evaluation\.json: .*; delete it and evaluate the run again$"):
+        load_all(tmp_path)
