@@ -14,7 +14,7 @@ from selfdistill.data import ImageData
 from selfdistill.data.unlabelled import Unlabelled
 from selfdistill.evaluate.accuracy import top_k_accuracy
 from selfdistill.evaluate.agreement import Reading, read_features
-from selfdistill.evaluate.detection import detection_passes, measure_detection
+from selfdistill.evaluate.detection import Detection, detection_passes, measure_detection
 from selfdistill.evaluate.evaluation import Evaluation, score
 from selfdistill.evaluate.images import Images, Tick
 from selfdistill.evaluate.passes import predict
@@ -94,7 +94,8 @@ def evaluate(
     tick = _ticker(tell, "accuracy and calibration", len(inside) + (len(training) if training else 0))
     test = _Pass.over(model, inside, head, precision, tick)
     fitted = _Pass.over(model, training, head, precision, tick) if training else None
-    robustness, shift, ood = None, None, ()
+    robustness, shift = None, None
+    ood: tuple[Detection, ...] = ()
     if "robustness" in measures:
         tick = _ticker(tell, "attacks", robustness_passes(len(inside), max_images))
         robustness = measure_robustness(model, inside, max_images=max_images, tick=tick)
