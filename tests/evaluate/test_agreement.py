@@ -166,3 +166,12 @@ def test_bad_input_is_one_clear_line(arguments: dict[str, object], message: str)
 def test_no_batch_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^batches: there is no image to read$"):
         read_features(nets.mlp(), [])
+
+
+def test_a_reading_keeps_no_graph_alive() -> None:
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    for guard in (torch.enable_grad, torch.inference_mode):
+        with guard():
+            reading = read_features(model, [(torch.zeros(4, 8), torch.zeros(4))])
+        assert not reading.logits.requires_grad
+        assert not reading.features.requires_grad

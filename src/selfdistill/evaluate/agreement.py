@@ -122,8 +122,8 @@ def read_features(model: nn.Module, batches: Iterable[tuple[Any, Tensor]], *, he
                 tap = Tap(eager(model), find_head(model, x) if head is None else head)
             with (
                 evaluation_mode(model),
-                torch.no_grad(),
                 torch.inference_mode(False),
+                torch.no_grad(),  # after it: leaving inference mode switches gradients on
                 torch.autocast(y.device.type, enabled=False),
             ):
                 (outputs,) = tap.outputs(model, x)
