@@ -16,9 +16,11 @@ sys.path.insert(0, str(DOCS / "studies"))
 import corruptions  # noqa: E402  (scripts beside this one)
 import every_method  # noqa: E402
 import sign_flip  # noqa: E402
+import trust  # noqa: E402
 from when_it_helps import SETTINGS  # noqa: E402
 
 REPORTS = {
+    "CIFAR-100, 20 classes x 250 images: can it be trusted?": trust.SETTING,
     "CIFAR-100, 20 classes x 100 images: four methods": SETTINGS["cifar_base"],
     "CIFAR-100, 20 classes x 50 images: every method, with and without SD-Dropout": every_method.SETTING,
 }
@@ -29,7 +31,7 @@ SHARED = (
     "and images/s say little here."
 )
 
-HEADLINE = SETTINGS["cifar_base"]
+HEADLINE = trust.SETTING
 """The comparison at the top of the README."""
 
 
@@ -42,6 +44,7 @@ def pages(out: Path) -> dict[Path, str]:
     study = {name: setting.load() for name, setting in SETTINGS.items()}
     sign_flip.write_figure(study, out / "docs" / "results" / "when_it_helps" / "sign_flip.svg")
     every = every_method.SETTING.load()
+    trusted = trust.SETTING.load()
     texts = {
         DOCS.parent / "README.md": {"headline": headline(HEADLINE.load()), "every": every_method.findings(every)},
         DOCS / "when_it_helps.md": {"settings": sign_flip.settings_table(study), "says": sign_flip.findings(study)},
@@ -50,6 +53,13 @@ def pages(out: Path) -> dict[Path, str]:
             "pairs": every_method.pairs_table(every),
             "says": every_method.findings(every),
             "losses": every_method.losses_table(every),
+        },
+        DOCS / "trust.md": {
+            "measured": f"Means of {measured_on(trusted)}. {trust.measured_how(trusted)}",
+            "measures": trust.measures_table(trusted),
+            "says": trust.findings(trusted),
+            "detection": trust.detection_table(trusted),
+            "spread": trust.spread_table(trusted),
         },
         DOCS / "corruptions.md": {"small": distances("cifar100"), "large": distances("photographs")},
     }

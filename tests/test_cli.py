@@ -165,7 +165,11 @@ def test_help_and_typing_errors_need_no_torch_and_less_than_a_second(words: list
         ("compare more", "not understood: more"),
         ("methods -x", "not understood: -x"),
         ("predict", "RUN and PATHS must be given: selfdistill predict RUN PATHS ... [--option value ...]"),
-        ("evaluate", "RUN must be given: selfdistill evaluate RUN [--option value ...]"),
+        ("evaluate", "RUN or --model must be given, and not both: selfdistill evaluate RUN"),
+        ("evaluate run --model timm:resnet18", "RUN or --model must be given, and not both"),
+        ("evaluate --model timm:resnet18", "--model needs --data: the images that it is measured on"),
+        ("evaluate run --width 3", "--width belongs to --model: a run knows its own"),
+        ("evaluate run --max-images 0", "--max-images must be at least 1, not 0"),
         ("compare --budget 60", "--budget must be a duration such as 90s, 60m or 1h30m, not '60'"),
         ("compare --seeds 0", "--seeds must be at least 1, not 0"),
         ("compare --jobs 0", "--jobs must be at least 1, not 0"),
@@ -456,7 +460,7 @@ def test_demo(run: Run) -> None:
     """The whole command as it is, with one seed."""
     status, out, err = run("demo", "--seeds", 1)
     assert status == 0
-    assert re.search(r"^digits: 50 training images, 359 test images \(20 % held out, seed 0\), 10 classes", err)
+    assert re.search(r"^digits: 50 training images, 200 test images \(20 % held out, seed 0\), 10 classes", err)
     assert re.search(r"^about \d+:\d\d for 4 runs of \d+ epochs", err, re.MULTILINE)
     assert "Handwritten digits: does it help? (1 seed)" in out
     rows = [line for line in out.splitlines() if re.match(r" (CrossEntropy|LabelSmoothing|SDDropout)", line)]
@@ -567,20 +571,88 @@ def test_train_writes_a_run_and_a_second_time_changes_nothing(run: Run, pictures
 
 def test_evaluate_repeats_the_numbers_of_the_run(run: Run, finished: Path, pictures: Path) -> None:
     recorded = json.loads((finished / "result.json").read_text())["evaluation"]
-    status, out, err = run("evaluate", finished, "--json", "numbers.json")
-    assert (status, err) == (0, "")
+    status, out, err = run("evaluate", finished, "--quick", "--json", "numbers.json")
+    assert (status, err) == (0, "measuring accuracy and calibration\n")
     assert "digits3 (test folder)" in " ".join(out.split())
     assert max(map(len, out.splitlines())) <= 80
     numbers = json.loads(Path("numbers.json").read_text())
-    assert numbers == recorded
-    status, out, _ = run("evaluate", finished, "--data", pictures / "test", "--json")
+    assert numbers["reliability"]["count"] == recorded["reliability"]["count"]
+    for name in ("top1", "train_top1", "nll", "brier", "ece", "gap"):
+        assert numbers[name] == pytest.approx(recorded[name], rel=1e-5)
+    assert numbers["robustness"] is None
+    status, out, _ = run("evaluate", finished, "--data", pictures / "test", "--quick", "--json")
     other = json.loads(out)
     assert (other["n"], other["train_n"]) == (18, None), "images without a test part are all scored"
     assert other["top1"] == recorded["top1"]
     assert other["nll"] == pytest.approx(recorded["nll"], rel=1e-5)
-    assert run("evaluate", finished, "--data", "digits").err == (
-        f"selfdistill: error: digits has other classes than {finished}: 10 instead of 3\n"
-    )
+    line = run("evaluate", finished, "--data", "digits", "--quick").err.splitlines()[-1]
+    assert line == f"selfdistill: error: digits has other classes than {finished}: 10 instead of 3"
+    assert not (finished / "evaluation.json").exists()
+
+
+def test_evaluate_measures_a_run_and_its_report_shows_it(run: Run, finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    status, out, err = run("evaluate", copy, "--max-images", 6, "--json", "numbers.json")
+    assert status == 0
+    begun = ["accuracy and calibration", "attacks", "corruptions", "out-of-distribution"]
+    assert err.splitlines() == [f"measuring {measure}" for measure in begun]
+    assert max(map(len, out.splitlines()[:-1])) <= 80  # but for the path
+    for told in ("PGD-20", "mCA", "AUROC", "AURC", "photographs"):
+        assert told in out
+    assert out.rstrip().endswith(f"Report: {copy}/report.html")
+    numbers = json.loads(Path("numbers.json").read_text())
+    assert numbers["robustness"]["pgd_n"] == 6
+    assert numbers["shift"]["n"] == 6
+    assert [one["name"] for one in numbers["ood"]] == ["photographs"]
+    page = (copy / "report.html").read_text()
+    assert "own corruptions" in page
+    assert "PGD" in page
+    first = json.loads((copy / "evaluation.json").read_text())
+    assert run("evaluate", copy, "--max-images", 6).status == 0
+    again = json.loads((copy / "evaluation.json").read_text())
+    assert again["evaluation"] == first["evaluation"], "the same bits a second time"
+
+
+def test_evaluate_other_images_and_other_unknown_ones(run: Run, finished: Path, pictures: Path) -> None:
+    np.save("noise.npy", np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8))
+    words = ["--data", pictures / "test", "--max-images", 4, "--ood", "noise.npy", pictures / "test", "--out", "page"]
+    status, out, _ = run("evaluate", finished, *words)
+    assert status == 0
+    assert out.rstrip().endswith("Report: page/evaluation.html")
+    assert "noise" in Path("page/evaluation.md").read_text()
+    assert not (finished / "evaluation.json").exists()
+
+
+def test_evaluate_anybody_s_network(run: Run, refused: Callable[..., str], pictures: Path) -> None:
+    from torchvision.models import resnet18
+
+    torch.manual_seed(0)
+    torch.save(resnet18(num_classes=3).state_dict(), "net.pt")
+    words = ["evaluate", "--model", "torchvision:resnet18", "--image-size", 32, "--max-images", 2]
+    status, out, _ = run(*words, "--checkpoint", "net.pt", "--data", pictures)
+    assert status == 0
+    assert out.rstrip().endswith("Report: runs/torchvision-resnet18-on-digits3/evaluation.html")
+    page = Path("runs/torchvision-resnet18-on-digits3/evaluation.html").read_text()
+    assert "11,178,051 parameters" in page
+    shutil.rmtree("runs")
+    line = refused(*words, "--checkpoint", "net.pt", "--data", "digits")
+    assert "3 classes" in line
+    assert "10" in line
+    assert "nothing.pt" in refused(*words, "--checkpoint", "nothing.pt", "--data", pictures)
+
+
+def test_unknown_images_that_cannot_be_used(refused: Callable[..., str], finished: Path) -> None:
+    Path("empty").mkdir()
+    np.save("large.npy", np.zeros((4, 40, 40, 3), dtype=np.uint8))
+    for words, told in (
+        (["--ood", "empty"], "empty"),
+        (["--ood", "large.npy"], "40 x 40"),
+        (["--ood", "photograph"], "photographs"),
+        (["--ood", "photographs", "photographs"], "given twice"),
+        (["--corruptions", "nowhere"], "nowhere: no such folder"),
+    ):
+        assert told in refused("evaluate", finished, *words)
 
 
 def test_predict_writes_what_evaluate_scores(run: Run, finished: Path, pictures: Path) -> None:

@@ -1,22 +1,26 @@
 """What each command does. A function's signature is its options, its docstring its help; no torch until it runs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from selfdistill.train.recipe import Recipe
 
 if TYPE_CHECKING:
+    from selfdistill.experiments.measuring import Asked
     from selfdistill.records import RunRecord
 
 DEFAULT_METHODS = ("CrossEntropy()", "LabelSmoothing()", "SDDropout(weight=0.1)", "SDDropout()")
+DEFAULT_OOD = ("photographs",)
 
 
 def demo(out: Path = Path("runs/demo"), seeds: int = 3, jobs: int = 2) -> None:
     """Compare methods on handwritten digits: a minute, no download.
 
     Cross-entropy, label smoothing and SD-Dropout, at the paper's weight 1.0 and at 0.1, learn from 50 of the 1,797
-    digits that ship with scikit-learn, and are scored on held-out ones.
+    digits that ship with scikit-learn, and are scored on held-out ones: accuracy, calibration, attacks, corruptions,
+    and pieces of two photographs that are no digits.
 
     Args:
         out: folder for the runs and the report
@@ -24,9 +28,11 @@ def demo(out: Path = Path("runs/demo"), seeds: int = 3, jobs: int = 2) -> None:
         jobs: trainings at a time; more than 1 run in processes of their own
     """
     from selfdistill.experiments.compare import run_comparison
-    from selfdistill.experiments.demo import PREFACE, RECIPE
+    from selfdistill.experiments.demo import ASKED, PREFACE, RECIPE
 
-    records = run_comparison(RECIPE, DEFAULT_METHODS, seeds=seeds, epochs=RECIPE.epochs, jobs=jobs, out=out)
+    records = run_comparison(
+        RECIPE, DEFAULT_METHODS, seeds=seeds, epochs=RECIPE.epochs, jobs=jobs, out=out, asked=ASKED
+    )
     _show(records, out, "Handwritten digits: does it help?", PREFACE)
 
 
@@ -38,6 +44,10 @@ def compare(
     budget: str = "60m",
     jobs: int = 1,
     out: Path | None = None,
+    ood: list[str] = list(DEFAULT_OOD),  # noqa: B006
+    corruptions: Path | None = None,
+    max_images: int | None = None,
+    quick: bool = False,
 ) -> None:
     """Train several methods on your images; report whether any helped.
 
@@ -45,7 +55,8 @@ def compare(
     20 % are held out), a named set (digits, cifar10, cifar100, svhn), or arrays (FILE.npz; or train.npz and test.npz
     in DIR) with images, uint8 (N, H, W, C), and labels.
 
-    A comparison that was stopped goes on where it was: give the same command again.
+    Each network is then measured as by selfdistill evaluate. A comparison that was stopped goes on where it was: give
+    the same command again.
 
     Args:
         methods: what to compare; differences are to the first
@@ -54,6 +65,10 @@ def compare(
         budget: time for everything, such as 90s, 60m or 1h30m; gives 200 epochs at most
         jobs: trainings at a time; more than 1 run in processes of their own
         out: folder for the runs and the report; runs/DATA where not given
+        ood: sets of other images to tell apart: photographs, lsun_resize, isun, dtd, svhn, folders, .npy or .npz
+        corruptions: folder of the published CIFAR-10-C or CIFAR-100-C arrays; own corruptions where not given
+        max_images: test images under PGD and own corruptions; what fits in a quarter of --budget where not given
+        quick: accuracy and calibration alone
 
     Example:
         selfdistill compare --data photos --weights default
@@ -64,7 +79,17 @@ def compare(
 
     name = _name_of(recipe.data)
     out = out or Path("runs") / name
-    records = run_comparison(recipe, methods, seeds=seeds, epochs=epochs, budget=budget, jobs=jobs, out=out)
+    records = run_comparison(
+        recipe,
+        methods,
+        seeds=seeds,
+        epochs=epochs,
+        budget=budget,
+        jobs=jobs,
+        out=out,
+        asked=_asked(ood, corruptions, max_images, quick, Path(recipe.data_root), recipe.skip_unreadable),
+        fit=max_images is None and epochs is None,
+    )
     counted = "1 method" if len(methods) == 1 else f"{len(methods)} methods compared"
     _show(records, out, f"{name}: {counted}")
 
@@ -108,39 +133,83 @@ def train(
 
 
 def evaluate(
-    run: Path,
+    run: Path | None,
+    model: str | None = None,
+    checkpoint: Path | None = None,
     data: str | None = None,
+    ood: list[str] = list(DEFAULT_OOD),  # noqa: B006 - shown in the help, never changed
+    corruptions: Path | None = None,
+    max_images: int | None = None,
+    quick: bool = False,
+    out: Path | None = None,
+    json: Path | bool = False,
+    image_size: int | None = None,
+    width: int | None = None,
     data_root: str = "data",
     skip_unreadable: bool = False,
-    json: Path | bool = False,
 ) -> None:
-    """Score a trained network again, on its own test images or on others.
+    """Measure a network: calibration, robustness, unknown images.
 
-    Other images have the same classes; those without a test part are all scored.
+    A run's network is measured on the run's own test images, and the run's report gets what was measured; or on other
+    images of the same classes, --data. Any network of torchvision or timm, --model, is measured on --data. Images
+    without a test part are all scored.
 
     Args:
-        run: a run's folder
-        data: other images: a folder, a named set or .npz arrays
+        run: a run's folder, or a file that selfdistill export --format safetensors wrote
+        model: torchvision:NAME, timm:NAME or one of our own, in the place of RUN
+        checkpoint: the file of its weights; the package's pretrained ones where not given
+        data: images: a folder, a named set or .npz arrays
+        ood: sets of other images to tell apart: photographs, lsun_resize, isun, dtd, svhn, folders, .npy or .npz
+        corruptions: folder of the published CIFAR-10-C or CIFAR-100-C arrays; own corruptions where not given
+        max_images: test images under PGD and own corruptions; 1,000 where not given
+        quick: accuracy and calibration alone
+        out: folder of the report; RUN, or runs/MODEL-on-DATA, where not given
+        json: write the numbers to this file; to the screen where no file is named
+        image_size: side of the images for --model; what it was trained at where not given
+        width: the width of --model, where it is one of our own
         data_root: folder where named sets are looked for and downloaded to
         skip_unreadable: leave out files that cannot be read instead of stopping
-        json: write the numbers to this file; to the screen where no file is named
 
     Example:
-        selfdistill evaluate runs/photos/sddropout-seed0 --data more-photos
+        selfdistill evaluate runs/photos/sddropout-seed0
+        selfdistill evaluate runs/photos/sddropout-seed0 --data more-photos --quick
+        selfdistill evaluate --model timm:resnet18.a1_in1k --data imagenet/val
     """
     from json import dumps
 
-    from selfdistill.experiments.rescore import rescore
-    from selfdistill.report import terminal
+    from selfdistill.experiments.score import score_foreign, score_run
+    from selfdistill.report import terminal, write_evaluation_report, write_report
     from selfdistill.report.lists import evaluation_table
 
-    images, evaluation = rescore(run, data=data, data_root=Path(data_root), skip_unreadable=skip_unreadable)
+    asked = _asked(ood, corruptions, max_images, quick, Path(data_root), skip_unreadable)
+    if (run is None) == (model is None):
+        raise ValueError("RUN or --model must be given, and not both: selfdistill evaluate RUN [--option value ...]")
+    if model is None:
+        assert run is not None
+        for option, value in (("--checkpoint", checkpoint), ("--image-size", image_size), ("--width", width)):
+            if value is not None:
+                raise ValueError(f"{option} belongs to --model: a run knows its own")
+        scored = score_run(run, data, asked)
+        out = out or (run if data is None else run / f"on-{_name_of(data)}")
+    else:
+        if data is None:
+            raise ValueError("--model needs --data: the images that it is measured on")
+        scored = score_foreign(model, checkpoint, data, asked, image_size=image_size, width=width)
+        out = out or Path("runs") / f"{model.replace(':', '-')}-on-{_name_of(data)}"
     if json:
-        _write(json, dumps(evaluation.to_dict(), indent=1) + "\n")
+        _write(json, dumps(scored.evaluation.to_dict(), indent=1) + "\n")
     if json is not True:
-        title = f"{run} on {images.name} ({images.test_is})"
-        _print(terminal(evaluation_table(evaluation), title=title, prose=(0, 2)))
-        _tell_skipped(images.skipped)
+        _print(terminal(evaluation_table(scored.evaluation), title=scored.title, prose=(0, 2)))
+        _tell_skipped(scored.skipped)
+    if asked.measures:
+        if scored.record is not None:
+            page = write_report([scored.record], out, title=scored.title)
+        else:
+            page = write_evaluation_report(
+                scored.label, scored.evaluation.to_dict(), out, title=scored.title, facts=scored.facts
+            )
+        if json is not True:
+            print(f"Report: {page}")
 
 
 def report(
@@ -252,6 +321,19 @@ def methods(
     print(f"\nWhat a step costs with {setting}:")
     _print(terminal(table))
     print("\n".join(table.notes))
+
+
+def _asked(
+    ood: list[str], corruptions: Path | None, max_images: int | None, quick: bool, data_root: Path, skip: bool
+) -> "Asked":
+    from selfdistill.experiments.measuring import NOTHING_MORE, Asked
+
+    if max_images is not None and max_images < 1:
+        raise ValueError(f"--max-images must be at least 1, not {max_images}")
+    if quick:
+        return replace(NOTHING_MORE, data_root=data_root, skip_unreadable=skip)
+    most = 1000 if max_images is None else max_images
+    return Asked(ood=tuple(ood), corruptions=corruptions, max_images=most, data_root=data_root, skip_unreadable=skip)
 
 
 def _name_of(data: str) -> str:

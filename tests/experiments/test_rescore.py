@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selfdistill.evaluate.suite import Evaluation
-from selfdistill.experiments.rescore import rescore
-from selfdistill.train import Recipe, train
+from selfdistill.evaluate.evaluation import Evaluation
+from selfdistill.experiments.measuring import NOTHING_MORE, measure
+from selfdistill.experiments.rescore import own_images, rescore
+from selfdistill.train import Recipe, load_run, train
 
 
 @pytest.fixture(scope="module")
@@ -17,39 +18,44 @@ def run(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
     return out
 
 
+def own(run: Path) -> Evaluation:
+    return measure(load_run(run), own_images(run), NOTHING_MORE)
+
+
 def test_the_run_s_own_images(run: Path, pictures: Path) -> None:
-    images, evaluation = rescore(run)
+    images, evaluation = own_images(run), own(run)
     assert (images.name, images.test_is, evaluation.n, evaluation.train_n) == ("digits3", "test folder", 18, 24)
 
 
 def test_other_images_are_prepared_as_the_run_s_were_and_all_scored(run: Path, pictures: Path, tmp_path: Path) -> None:
-    own, evaluation = rescore(run)
-    images, other = rescore(run, data=str(pictures / "test"))
-    assert (images.mean, images.std, images.test_is) == (own.mean, own.std, "all images")
+    evaluation = own(run)
+    images, other = rescore(run, str(pictures / "test"), asked=NOTHING_MORE)
+    trained = load_run(run)
+    assert (images.mean, images.std, images.test_is) == (trained.mean, trained.std, "all images")
     assert other.n == 18
     assert other.nll == pytest.approx(evaluation.nll, rel=1e-5)
     assert other.train_top1 is None
-    _, split = rescore(run, data=str(pictures))  # a set that has a test part is scored on that
+    _, split = rescore(run, str(pictures), asked=NOTHING_MORE)  # a set that has a test part is scored on that
     assert split == Evaluation(**{**vars(evaluation), "train_n": None, "train_top1": None})
 
 
 def test_large_files_without_a_test_part(photos: Path, tmp_path: Path) -> None:
     recipe = Recipe(data=str(photos), model="resnet10_cifar", width=4, epochs=1, batch_size=6, threads=1, workers=0)
     train(replace(recipe, image_size=72), tmp_path / "run")
-    images, evaluation = rescore(tmp_path / "run", data=str(photos / "test"))
+    images, evaluation = rescore(tmp_path / "run", str(photos / "test"), asked=NOTHING_MORE)
     assert images.test.paths is not None
     assert (evaluation.n, images.image_size) == (18, 72)
-    assert evaluation.nll == pytest.approx(rescore(tmp_path / "run")[1].nll, rel=1e-4)
+    assert evaluation.nll == pytest.approx(own(tmp_path / "run").nll, rel=1e-4)
 
 
 def test_other_classes(run: Path, pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"^digits has other classes than {run}: 10 instead of 3$"):
-        rescore(run, data="digits")
+        rescore(run, "digits", asked=NOTHING_MORE)
     shutil.copytree(pictures / "test", tmp_path / "renamed")
     (tmp_path / "renamed" / "two").rename(tmp_path / "renamed" / "deux")
     message = f"^renamed has other classes than {run}: class 0 is 'deux' instead of 'one'$"
     with pytest.raises(ValueError, match=message):
-        rescore(run, data=str(tmp_path / "renamed"))
+        rescore(run, str(tmp_path / "renamed"), asked=NOTHING_MORE)
 
 
 def test_arrays_say_their_classes(run: Path, tmp_path: Path) -> None:
@@ -57,13 +63,13 @@ def test_arrays_say_their_classes(run: Path, tmp_path: Path) -> None:
     labels = np.arange(9) % 3
     np.savez(tmp_path / "set.npz", images=images, labels=labels)
     with pytest.raises(ValueError, match=r"set has other classes than .*: class 0 is '0' instead of 'one'"):
-        rescore(run, data=str(tmp_path / "set.npz"))
+        rescore(run, str(tmp_path / "set.npz"), asked=NOTHING_MORE)
     np.savez(tmp_path / "set.npz", images=images, labels=labels, classes=np.array(["one", "two", "zero"]))
-    assert rescore(run, data=str(tmp_path / "set.npz"))[1].n == 9
+    assert rescore(run, str(tmp_path / "set.npz"), asked=NOTHING_MORE)[1].n == 9
 
 
 def test_no_finished_run(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds no finished run: there is no model.json in it"):
-        rescore(tmp_path)
+        rescore(tmp_path, "digits", asked=NOTHING_MORE)
     with pytest.raises(ValueError, match=r"^no data set 'nowhere'"):
-        rescore(run, data="nowhere")
+        rescore(run, "nowhere", asked=NOTHING_MORE)

@@ -1,3 +1,5 @@
+import dataclasses
+import re
 from collections.abc import Callable
 
 import pytest
@@ -89,3 +91,37 @@ def test_a_small_gap_is_neither() -> None:
 
 def test_few_seeds_are_pointed_out(comparison: list[RunRecord]) -> None:
     assert verdict(summarise(comparison)).remarks[-1].startswith("With 3 seeds only large differences")
+
+
+def test_robustness_is_one_more_sentence(whole_suite: list[RunRecord]) -> None:
+    said = verdict(summarise(whole_suite))
+    assert said.headline.endswith(
+        "Under attack (PGD-20 at 2/255): SDDropout() better, LabelSmoothing() worse; under corruption (mCA): "
+        "SDDropout() better, LabelSmoothing() worse; at telling other images apart (AUROC of ODIN): SDDropout() "
+        "better, LabelSmoothing() worse."
+    )
+    baseline, better, _ = said.findings
+    assert "(" not in baseline.robustness
+    assert re.search(r"mCA \d\d\.\d\d % \(\+\d\.\d\d points, 95 % interval .*: better\)", better.robustness)
+
+
+def test_no_clear_difference_in_robustness_is_said(make_record: Make) -> None:
+    runs = [make_record(m, s, suite=True) for m in ("CrossEntropy()", "CrossEntropx()") for s in range(3)]
+    assert verdict(summarise(runs)).headline.endswith(
+        "No clear difference under attack (PGD-20 at 2/255) or under corruption (mCA) or at telling other images apart "
+        "(AUROC of ODIN)."
+    )
+
+
+def test_what_was_not_measured_is_not_judged(make_record: Make, whole_suite: list[RunRecord]) -> None:
+    runs = [
+        dataclasses.replace(run, evaluation=run.evaluation | {"robustness": None, "ood": []}) for run in whole_suite
+    ]
+    headline = verdict(summarise(runs)).headline
+    assert "attack" not in headline
+    assert "AUROC" not in headline
+    assert headline.endswith("Under corruption (mCA): SDDropout() better, LabelSmoothing() worse.")
+    one_seed = [make_record(m, suite=True) for m in ("CrossEntropy()", "SDDropout()")]
+    said = verdict(summarise(one_seed))
+    assert said.headline == "One seed for each method: no verdict on accuracy can be given. Nor on calibration."
+    assert "one pair of runs)" in said.findings[1].robustness

@@ -13,9 +13,11 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from selfdistill.evaluate.suite import predict, score
+from selfdistill.evaluate.evaluation import Evaluation, score
+from selfdistill.evaluate.passes import predict
 from selfdistill.records import RunRecord
-from selfdistill.report import write_report
+from selfdistill.report import write_evaluation_report, write_report
+from selfdistill.report.lists import evaluation_table
 
 Make = Callable[..., RunRecord]
 
@@ -103,7 +105,9 @@ def test_markdown_says_the_same_with_its_figures_beside_it(page: Path) -> None:
     html = read(page).text
     text = (page.parent / "report.md").read_text()
     figures = re.findall(r"!\[[^]]*\]\((figures/[^)]*)\)", text)
-    assert sorted(figures) == [f"figures/{n}.svg" for n in ("curves", "differences", "reliability", "seeds")]
+    assert sorted(figures) == [
+        f"figures/{n}.svg" for n in ("curves", "differences", "reliability", "risk-coverage", "seeds")
+    ]
     for name in figures:
         ElementTree.parse(page.parent / name)
         assert (page.parent / name).stat().st_size < 200_000
@@ -114,11 +118,147 @@ def test_markdown_says_the_same_with_its_figures_beside_it(page: Path) -> None:
     assert "\n\n\n" not in text
 
 
+@pytest.fixture(scope="module")
+def whole_page(whole_suite: list[RunRecord], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(whole_suite, tmp_path_factory.mktemp("whole"), title="Everything")
+
+
+MEASURED = (
+    "Temperature scaling alone",
+    "Selective prediction",
+    "Robustness to attack",
+    "Accuracy (%) under PGD-20, 1,000 of them",
+    "Robustness to corruption",
+    "Out-of-distribution detection",
+    "photographs: every metric (%)",
+    "Agreement under dropout masks",
+    "Not measured: Mahalanobis of one class: no training image",
+)
+SECTION_FIGURES = (
+    "attacks", "corruption-each", "corruptions", "ood-roc-0", "ood-roc-1", "ood-scores-0", "ood-scores-1",
+    "reliability", "risk-coverage",
+)  # fmt: skip
+
+
+def test_everything_that_was_measured_is_on_the_page(whole_page: Path) -> None:
+    text = read(whole_page).text
+    for words in (*MEASURED[1:], "Under attack (PGD-20 at 2/255): SDDropout() better", "mCA (points)"):
+        assert words in text, words
+    assert names(whole_page.parent) == sorted(
+        f"{name}.svg" for name in (*SECTION_FIGURES, "curves", "differences", "seeds")
+    )
+
+
+def test_markdown_has_the_same_numbers_of_every_measure(whole_page: Path) -> None:
+    text = (whole_page.parent / "report.md").read_text()
+    assert "\n\n\n" not in text
+    flat = " ".join(read(whole_page).text.split())
+    numbers = re.findall(r"\d+\.\d+ ± \d+\.\d+", text)
+    assert len(numbers) > 300
+    assert all(number in flat for number in numbers)
+    figures = re.findall(r"!\[[^]]*\]\(figures/([^)]*)\)", text)
+    assert sorted(figures) == names(whole_page.parent)
+    for name in figures:
+        ElementTree.parse(whole_page.parent / "figures" / name)
+        assert (whole_page.parent / "figures" / name).stat().st_size < 250_000
+
+
+def test_the_whole_page_stands_alone(whole_page: Path) -> None:
+    reader = read(whole_page)
+    assert all(link.startswith(("#", "data:")) for link in reader.links)
+    assert len(reader.ids) == len(set(reader.ids))
+
+
+def test_the_same_measures_give_the_same_bytes(whole_suite: list[RunRecord], whole_page: Path, tmp_path: Path) -> None:
+    again = write_report(whole_suite, tmp_path, title="Everything")
+    assert again.read_bytes() == whole_page.read_bytes()
+    for name in ("report.md", *(f"figures/{name}" for name in names(tmp_path))):
+        assert (tmp_path / name).read_bytes() == (whole_page.parent / name).read_bytes()
+
+
+def test_figures_of_measures_that_are_gone_do_not_stay(make_record: Make, tmp_path: Path) -> None:
+    write_report([make_record(suite=True)], tmp_path, title="All")
+    assert "ood-roc-1.svg" in names(tmp_path)
+    (tmp_path / "figures" / "mine.svg").write_text("<svg/>")
+    write_report([make_record()], tmp_path, title="None")
+    assert names(tmp_path) == ["curves.svg", "mine.svg", "reliability.svg", "risk-coverage.svg"]
+
+
+def test_one_seed_of_everything(make_record: Make, tmp_path: Path) -> None:
+    runs = [make_record(suite=True), make_record("SDDropout()", suite=True, toughness=1.5)]
+    text = read(write_report(runs, tmp_path, title="Two")).text
+    assert "under attack" not in text.lower()
+    assert "one pair of runs" in text
+    assert "Mean over seeds" not in text.partition("Training curves")[0]
+
+
+def test_sets_that_users_name_are_escaped(make_record: Make, tmp_path: Path) -> None:
+    evil = "<img src=x onerror=alert(1)>&$x_1$ a/b"
+    runs = [make_record(method, suite=True, sets=(evil,)) for method in ("CrossEntropy()", "SDDropout()")]
+    reader = read(write_report(runs, tmp_path, title="T"))
+    assert "img" not in reader.tags
+    assert f"{evil}: AUROC (%)" in reader.text
+    assert "<img" not in (tmp_path / "report.md").read_text()
+    for path in (tmp_path / "figures").iterdir():
+        ElementTree.parse(path)
+
+
+def test_what_was_measured_and_where_is_said(make_record: Make, tmp_path: Path) -> None:
+    run = make_record(suite=True)
+    run.evaluation["measured"] = {"seconds": 12.3, "device": "cpu (other)", "versions": {}, "date": "", "asked": {}}
+    assert "taken on cpu (other), 12 s a run" in read(write_report([run], tmp_path, title="One")).text
+
+
+def test_one_network_that_is_no_run_has_a_page(make_record: Make, tmp_path: Path) -> None:
+    evaluation = make_record(suite=True).evaluation
+    facts = [("network", "timm:<b>"), ("device", "cpu")]
+    page = write_evaluation_report("timm:<b>", evaluation, tmp_path, title="<i>", preface="A preface.", facts=facts)
+    assert page == tmp_path / "evaluation.html"
+    assert names(tmp_path) == sorted(f"{name}.svg" for name in SECTION_FIGURES)
+    reader = read(page)
+    assert "i" not in reader.tags
+    markdown = (tmp_path / "evaluation.md").read_text()
+    for words in (*MEASURED, "A preface.", "timm:<b> is right on", "AUROC, ODIN fixed, photographs (%)"):
+        assert words in reader.text, words
+        assert words.replace("<", "&lt;").replace(">", "&gt;") in markdown, words
+    assert "Seeds" not in reader.text
+    assert "±" not in reader.text.partition("How to read this")[0]
+    assert "\n\n\n" not in markdown
+    (tmp_path / "again").mkdir()
+    again = write_evaluation_report(
+        "timm:<b>", evaluation, tmp_path / "again", title="<i>", preface="A preface.", facts=facts
+    )
+    assert again.read_bytes() == page.read_bytes()
+
+
+def test_one_network_of_which_little_was_measured(make_record: Make, tmp_path: Path) -> None:
+    new = ("adaptive_ece", "scaled", "selective", "robustness", "shift", "ood", "omitted")
+    older = {key: value for key, value in make_record().evaluation.items() if key not in new}
+    page = write_evaluation_report("net", older, tmp_path, title="T")
+    assert names(tmp_path) == ["reliability.svg"]
+    assert "Network, images and versions" not in read(page).text
+
+
+def test_the_terminal_has_a_line_for_each_number(make_record: Make) -> None:
+    evaluation = make_record(suite=True).evaluation
+    rows = {row[0]: row[1:] for row in evaluation_table(Evaluation.from_dict(evaluation)).rows}
+    attacks, odin = evaluation["robustness"], evaluation["ood"][1]["detectors"]["ODIN fixed"]["metrics"]
+    assert rows["PGD-20 at 2/255 (%)"] == (f"{100 * attacks['pgd'][2]:.1f}", " accuracy; 1,000 images, evenly spaced")
+    assert rows["FGSM at 2/255 (%)"][0] == f"{100 * attacks['fgsm'][2]:.1f}"
+    assert rows["mCA (%)"] == (
+        f"{100 * evaluation['shift']['mca']:.2f}", " 1,000 images, 15 x 5 times; own corruptions, not for Table 6"
+    )  # fmt: skip
+    assert rows["AUROC, ODIN fixed, svhn (%)"][0] == f"{100 * odin['auroc']:.1f}"
+    assert rows["FPR, ODIN fixed, svhn (%)"][0] == f"{100 * odin['fpr_at_95_tpr']:.1f}"
+    assert rows["Not measured"][1] == " Mahalanobis of one class: no training image"
+    assert rows["AURC"][0] == f"{evaluation['selective']['aurc']:.4f}"
+
+
 def test_one_run_has_no_differences(make_record: Make, tmp_path: Path) -> None:
     text = read(write_report([make_record()], tmp_path, title="One")).text
     assert "Differences" not in text
     assert "one seed, so no spread can be given" in text
-    assert names(tmp_path) == ["curves.svg", "reliability.svg"]
+    assert names(tmp_path) == ["curves.svg", "reliability.svg", "risk-coverage.svg"]
     assert "differences.svg" not in (tmp_path / "report.md").read_text()
 
 
@@ -126,7 +266,7 @@ def test_figures_of_an_earlier_report_do_not_stay(make_record: Make, tmp_path: P
     write_report([make_record(), make_record("SDDropout()")], tmp_path, title="Two")
     assert "differences.svg" in names(tmp_path)
     write_report([make_record()], tmp_path, title="One")
-    assert names(tmp_path) == ["curves.svg", "reliability.svg"]
+    assert names(tmp_path) == ["curves.svg", "reliability.svg", "risk-coverage.svg"]
 
 
 def test_what_users_name_is_escaped(make_record: Make, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ class _Published:
     std: tuple[float, ...] = ()
 
 
-# The paper's code normalises CIFAR-100 by CIFAR-10's constants (spec/methods.md, section 0); so do most baselines.
+# The paper's code normalises CIFAR-100 by CIFAR-10's constants; so do most baselines.
 _CIFAR = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 _PUBLISHED = {
     "cifar10": _Published("CIFAR10", "cifar-10-batches-py/", "crop_flip", *_CIFAR),

@@ -1,6 +1,8 @@
-"""Images without labels, to be told apart from a network's own: photographs in pieces, folders, arrays."""
+"""Images without labels, to be told apart from a network's own: published sets, photographs in pieces, your own."""
 
 import difflib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,19 +13,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from selfdistill.data.decode import (
-    IMAGE_SUFFIXES,
-    SMALL,
-    UnreadableImageError,
-    read_rgb,
-    to_tensor,
-)
+from selfdistill.data.arrays import resize
+from selfdistill.data.decode import IMAGE_SUFFIXES, SMALL, UnreadableImageError, cpu_count, read_rgb, to_tensor
+from selfdistill.data.download import ARCHIVES, archived_files, shown, svhn_test_images
 from selfdistill.data.folders import image_files
 from selfdistill.data.sets import Split
 
-UNLABELLED_SETS = ("photographs",)
+UNLABELLED_SETS = ("photographs", *ARCHIVES, "svhn")
 
 _PIECES = 250  # of each photograph, at least
+_SVHN_FIRST = 10_000  # of the 26,032 test images
 
 
 @dataclass(frozen=True)
@@ -44,14 +43,20 @@ class Unlabelled:
 def load_unlabelled(source: str, *, image_size: int, root: Path, skip_unreadable: bool = False) -> Unlabelled:
     """Load images that belong to none of a network's classes, at the network's size.
 
-    ==================  ==============================================================================================
-    ``"photographs"``   squares cut from the two photographs that ship with scikit-learn
-    ``DIR``             image files at any depth; the shorter side to S pixels, then the central square
-    ``FILE.npy``        an array uint8 (N, S, S, 3) or (N, S, S)
-    ``FILE.npz``        the same as ``images``; labels are not looked at
-    ==================  ==============================================================================================
+    =================  ===============================================================================================
+    ``"photographs"``  squares cut from the two photographs that ship with scikit-learn
+    ``"lsun_resize"``  10,000 images of 32 x 32: ``root/lsun_resize/``, or the archive ``root/LSUN_resize.tar.gz``
+    ``"isun"``         8,925 images of 32 x 32: ``root/isun/``, or ``root/iSUN.tar.gz``
+    ``"dtd"``          5,640 photographs of textures: ``root/dtd/``, or ``root/dtd-r1.0.1.tar.gz``
+    ``"svhn"``         the first 10,000 test images of 32 x 32: ``root/svhn/test.npz``, or ``root/test_32x32.mat``
+    ``DIR``            image files at any depth; the shorter side to S pixels, then the central square
+    ``FILE.npy``       an array uint8 (N, S, S, 3) or (N, S, S)
+    ``FILE.npz``       the same as ``images``; labels are not looked at
+    =================  ===============================================================================================
 
-    Arrays of another size are refused: how images are resized decides how hard they are to tell apart.
+    A named set goes before a folder of that name: write ``./dtd`` for the folder. It is downloaded if need be; archives
+    are checked by their md5, folders by the number of their images. Arrays of another size are refused: how images are
+    resized decides how hard they are to tell apart.
 
     Args:
         source: the set, as above.
@@ -61,6 +66,7 @@ def load_unlabelled(source: str, *, image_size: int, root: Path, skip_unreadable
 
     Raises:
         ValueError: one line on what is wrong with the input, and the remedy.
+        RuntimeError: a named set is not there and cannot be downloaded.
 
     Example:
         >>> pieces = load_unlabelled("photographs", image_size=32, root=Path("data"))
@@ -70,11 +76,17 @@ def load_unlabelled(source: str, *, image_size: int, root: Path, skip_unreadable
     path = Path(source).expanduser()
     if source == "photographs":
         return _photographs(image_size)
+    if source == "svhn":
+        return _svhn(root, image_size)
+    if source in ARCHIVES:
+        return _files(source, root / source, archived_files(source, root), image_size, skip_unreadable)
     if path.is_dir():
-        return _folder(path, image_size, skip_unreadable)
+        return _files(path.resolve().name, path, image_files(path), image_size, skip_unreadable)
     if path.is_file():
         return _array(path, image_size)
-    near = difflib.get_close_matches(source, UNLABELLED_SETS, n=1)
+    beside = [str(path.with_name(entry.name)) for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(source, [*UNLABELLED_SETS, *beside], n=1)
+    near = near or difflib.get_close_matches(source.lower().replace("-", "_"), UNLABELLED_SETS, n=1, cutoff=0.5)
     meant = f" (did you mean {near[0]!r}?)" if near else ""
     raise ValueError(
         f"no set of images {source!r}{meant}: pass {', '.join(UNLABELLED_SETS)}, or a folder, .npy or .npz that exists"
@@ -102,73 +114,84 @@ def _pieces(photograph: Tensor, size: int, stride: int) -> int:
     return ((height - size) // stride + 1) * ((width - size) // stride + 1)
 
 
-def _folder(folder: Path, size: int, skip_unreadable: bool) -> Unlabelled:
-    files = image_files(folder)
+def _svhn(root: Path, size: int) -> Unlabelled:
+    pixels = svhn_test_images(root)
+    first, side = pixels[:_SVHN_FIRST], pixels.shape[-1]
+    how = "as they are" if side == size else f"from {side} to {size} px"
+    return _unlabelled("svhn", resize(first, size), f"the first {len(first):,} test images, {how}")
+
+
+def _files(name: str, folder: Path, files: Sequence[Path], size: int, skip_unreadable: bool) -> Unlabelled:
     if not files:
         raise ValueError(f"{folder}: no image in it or below (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
-    readable, reasons, sizes = [], [], set()
-    for file in files:
+
+    def look(file: Path) -> tuple[tuple[int, int], Image.Image | None] | str:
         try:
             image = read_rgb(file)
         except UnreadableImageError as error:
-            reasons.append(str(error))
-            continue
-        sizes.add(image.size)
-        readable.append((file, _square(image, size) if size <= SMALL else None))
-    if reasons and (not skip_unreadable or not readable):
+            return str(error)
+        return image.size, _square(image, size) if size <= SMALL else None
+
+    with ThreadPoolExecutor(min(8, cpu_count())) as pool:
+        found = list(shown(pool.map(look, files), f"reading {name}", len(files)))
+    reasons = [entry for entry in found if isinstance(entry, str)]
+    if reasons and (not skip_unreadable or len(reasons) == len(files)):
+        remedy = f"repair or remove {'them' if len(reasons) > 1 else 'it'}"
+        other = ", or pass --skip-unreadable" if len(reasons) < len(files) else ""
         raise ValueError(
-            f"{reasons[0]} ({len(reasons)} unreadable of {len(files)} images in {folder}: repair or remove "
-            f"{'them' if len(reasons) > 1 else 'it'}, or pass --skip-unreadable)"
+            f"{reasons[0]} ({len(reasons)} unreadable of {len(files)} images in {folder}: {remedy}{other})"
         )
-    name = folder.resolve().name
     if size > SMALL:
-        labels = torch.zeros(len(readable), dtype=torch.int64)
-        split = Split(labels, paths=tuple(file for file, _ in readable))
+        kept = tuple(file for file, entry in zip(files, found, strict=True) if not isinstance(entry, str))
+        split = Split(torch.zeros(len(kept), dtype=torch.int64), paths=kept)
         return Unlabelled(name, split, f"shorter side to {round(size * 256 / 224)} px, central square of {size} px")
-    pixels = to_tensor(square for _, square in readable if square is not None)
-    as_they_are = sizes == {(size, size)}
+    read = [entry for entry in found if not isinstance(entry, str)]
+    pixels = to_tensor(square for _, square in read if square is not None)
+    as_they_are = {shape for shape, _ in read} == {(size, size)}
     return _unlabelled(name, pixels, "as they are" if as_they_are else f"shorter side to {size} px, central square")
 
 
 def _square(image: Image.Image, size: int) -> Image.Image:
-    width, height = image.size
-    shorter = min(width, height)
+    """The shorter side to ``size`` pixels, then the central square, rounded as torchvision's transforms do."""
+    shorter = min(image.size)
     if shorter != size:
-        scaled = (max(size, round(width * size / shorter)), max(size, round(height * size / shorter)))
-        image = image.resize(scaled, Image.Resampling.BILINEAR)
-    left, top = (image.width - size) // 2, (image.height - size) // 2
+        width, height = (size * side // shorter for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((image.width - size) / 2), round((image.height - size) / 2)
     return image.crop((left, top, left + size, top + size))
 
 
 def _array(file: Path, size: int) -> Unlabelled:
     images = _read_array(file)
+    shape = images.shape
     if images.dtype != np.uint8:
         raise ValueError(f"{file}: images are {images.dtype}, wanted uint8 with values 0 to 255")
     if images.ndim == 3:
         images = images[..., None]
-    if images.ndim != 4 or images.shape[3] not in (1, 3) or not len(images):
-        raise ValueError(f"{file}: images have shape {images.shape}, wanted (N, H, W, 3), (N, H, W, 1) or (N, H, W)")
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in shape:
+        hint = "; transpose (0, 2, 3, 1)" if images.ndim == 4 and images.shape[1] in (1, 3) else ""
+        raise ValueError(f"{file}: images have shape {shape}, wanted (N, H, W, 3), (N, H, W, 1) or (N, H, W){hint}")
     if images.shape[1:3] != (size, size):
         raise ValueError(
-            f"{file}: images of {images.shape[1]} x {images.shape[2]} px, but the network takes {size} x {size}: "
-            "resize them, or give a folder of images"
+            f"{file}: images of {shape[1]} x {shape[2]} px, but the network takes {size} x {size}: resize "
+            "them yourself, because how it is done decides how hard they are to tell apart, or give a folder of images"
         )
-    pixels = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).expand(-1, 3, -1, -1).contiguous()
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).expand(-1, 3, -1, -1).contiguous()
     return _unlabelled(file.stem, pixels, "as they are")
 
 
 def _read_array(file: Path) -> NDArray[Any]:
+    if file.suffix.lower() not in (".npy", ".npz"):
+        raise ValueError(f"{file} is a file, but no .npy or .npz: pass a folder of images or such a file")
     try:
-        loaded = np.load(file, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded as archive:
-            if "images" not in archive.files:
-                raise ValueError(f"no array 'images', it has {archive.files}")
-            images: NDArray[Any] = archive["images"]
-            return images
+        with file.open("rb") as content:
+            loaded = np.load(content, allow_pickle=False)  # a pickle could run code: it is never read
+            images = loaded if isinstance(loaded, np.ndarray) else loaded.get("images")
     except Exception as error:  # numpy and zipfile have many errors for a damaged file
         raise ValueError(f"{file}: cannot be read as an array ({' '.join(str(error).split())})") from error
+    if not isinstance(images, np.ndarray):
+        raise ValueError(f"{file}: no array 'images', it has {sorted(loaded)}")
+    return images
 
 
 def _unlabelled(name: str, pixels: Tensor, prepared: str) -> Unlabelled:

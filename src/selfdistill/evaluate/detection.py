@@ -1,4 +1,4 @@
-"""Out-of-distribution detection (Table 7) on one set or several: six detectors, each with its curve and histogram."""
+"""Out-of-distribution detection (Table 7) on one set or several, by six detectors."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from selfdistill.evaluate.agreement import Reading, posterior_sd, read_features
 from selfdistill.evaluate.arrays import Floats
+from selfdistill.evaluate.detector import Detector, detector_of
 from selfdistill.evaluate.gradient import clean_logits
 from selfdistill.evaluate.images import Images, Tick, silent
 from selfdistill.evaluate.mahalanobis import fit_mahalanobis
@@ -26,37 +27,9 @@ from selfdistill.evaluate.ood import (
     odin_direction,
     tuning_size,
 )
-from selfdistill.evaluate.separation import OODMetrics, ood_metrics, roc_curve
+from selfdistill.tap import Head, eager
 
-_POINTS, _BINS = 101, 30
 _MASKS, _DROPPED, _SEEDS = 20, 0.5, 5
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A ROC curve, thinned: share of the out- and of the in-distribution images accepted, from (0, 0) to (1, 1)."""
-
-    fpr: tuple[float, ...]
-    tpr: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """Counts of in- and out-of-distribution scores in equal bins over their common range."""
-
-    edges: tuple[float, ...]
-    inside: tuple[int, ...]
-    outside: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Detector:
-    """How well one score separates a set from the test images; eps is ODIN's, None for the others."""
-
-    metrics: OODMetrics
-    curve: Curve
-    histogram: Histogram
-    eps: float | None
 
 
 @dataclass(frozen=True)
@@ -112,42 +85,17 @@ class Detection:
         """The inverse of `to_dict`, exactly."""
         disagreement = values["disagreement"]
         parts = {
-            "detectors": {name: _detector(detector) for name, detector in values["detectors"].items()},
+            "detectors": {name: Detector.from_dict(detector) for name, detector in values["detectors"].items()},
             "tuned_on": tuple(values["tuned_on"]),
             "disagreement": None if disagreement is None else Disagreement(**disagreement),
         }
         return cls(**(dict(values) | parts))
 
 
-def _detector(values: Mapping[str, Any]) -> Detector:
-    curve, histogram = ({name: tuple(v) for name, v in values[part].items()} for part in ("curve", "histogram"))
-    return Detector(OODMetrics(**values["metrics"]), Curve(**curve), Histogram(**histogram), values["eps"])
-
-
 def _listed(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _listed(v) for key, v in value.items()}
     return [_listed(v) for v in value] if isinstance(value, tuple) else value
-
-
-def detector_of(in_scores: Floats, out_scores: Floats, eps: float | None = None) -> Detector:
-    """The metrics, the curve and the histogram of two sets of scores, higher for in-distribution.
-
-    Example:
-        >>> detector_of(np.array([2.0, 3.0]), np.array([0.0, 1.0])).metrics.auroc
-        1.0
-    """
-    fpr, tpr = roc_curve(in_scores, out_scores)
-    kept = np.unique(np.linspace(0, len(fpr) - 1, min(_POINTS, len(fpr))).round().astype(int))
-    both = np.concatenate([in_scores, out_scores])
-    edges = np.histogram_bin_edges(both, _BINS)
-    inside, outside = (tuple(np.histogram(scores, edges)[0].tolist()) for scores in (in_scores, out_scores))
-    return Detector(
-        ood_metrics(in_scores, out_scores),
-        Curve(tuple(fpr[kept].tolist()), tuple(tpr[kept].tolist())),
-        Histogram(tuple(edges.tolist()), inside, outside),
-        eps,
-    )
 
 
 def measure_detection(
@@ -179,7 +127,7 @@ def measure_detection(
         tick: told of the images done, `detection_passes` in all.
 
     Raises:
-        ValueError: a set of fewer than two images, or a logit that is not finite.
+        ValueError: a set of fewer than two images, a reading of another model, or a logit that is not finite.
 
     Example:
         >>> from selfdistill.data import load_data
@@ -194,11 +142,14 @@ def measure_detection(
     """
     for name, images in (("the test images", inside), *((name, images) for name, _, images in outside)):
         if len(images) < 2:
-            raise ValueError(f"{name}: {len(images)} image, at least 2 are needed to choose ODIN's eps and to score")
+            raise ValueError(
+                f"{name}: images {len(images)}, expected at least 2: one half chooses ODIN's eps, one is scored"
+            )
     if not outside:
         return ()
+    head = None if inside_reading is None else _name_of(inside_reading.head, model)
     fitted = None
-    if training is not None:
+    if training is not None and inside_reading is not None:
         with suppress(ValueError):  # no feature varies within a class: too few training images
             fitted = fit_mahalanobis(training.features, training.labels)
     odin = partial(_odin, model, temperature=temperature, tick=tick)
@@ -209,7 +160,7 @@ def measure_detection(
     inside_sd = None if inside_reading is None else _spread(inside_reading)
     detections = []
     for name, prepared, images in outside:
-        reading = None if inside_reading is None else read_features(model, images.batches())
+        reading = None if inside_reading is None else read_features(model, images.batches(), head=head)
         logits = _logits(model, images) if reading is None else reading.logits
         tick(len(images))
         detectors = {
@@ -241,7 +192,7 @@ def detection_passes(inside: int, outside: Sequence[int]) -> int:
 
     Example:
         >>> detection_passes(10_000, [10_000])
-        108000
+        130000
     """
     if not outside:
         return 0
@@ -268,6 +219,13 @@ def _odin(
 
 def _logits(model: nn.Module, images: Images) -> Tensor:
     return torch.cat([clean_logits(model, x).cpu() for x, _ in images.batches()])
+
+
+def _name_of(head: Head, model: nn.Module) -> str:
+    names: list[str] = [name for name, module in eager(model).named_modules() if module is head.module]
+    if not names:
+        raise ValueError("inside_reading: its head is no module of this model; read the test images with this model")
+    return names[0]
 
 
 def _spread(reading: Reading) -> float:

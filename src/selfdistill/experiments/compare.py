@@ -79,13 +79,13 @@ def run_comparison(
         image = max(timing.evaluation for timing in timings) / len(data.test)
         if fit and not measured:
             asked = fitted(asked, len(data.test), outside_n, seconds * at_once / 4 / len(cells) / image)
-            if not asked.measures:
-                _say(console, f"measuring accuracy and calibration alone: more would not fit in --budget {budget}")
         more = image * passes(asked, len(data.test), outside_n)
         timings = [replace(timing, final=timing.final + more) for timing in timings]
         if epochs is None:
             epochs = min(MOST_EPOCHS, epochs_for_budget(seconds, timings, at_once))
         _say(console, plan(recipe, data))
+        if fit and not asked.measures:
+            _say(console, f"measuring accuracy and calibration alone: more would not fit in --budget {budget}")
         _say(console, estimate(timings, epochs, at_once) + (f", {jobs} at a time" if jobs > 1 else ""))
     done = sum(finished_in(cell, out, asked) for cell in cells)
     if done:

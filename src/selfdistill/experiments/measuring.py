@@ -82,19 +82,21 @@ def measure(
         published = open_published(asked.corruptions, classes=len(data.classes))
     # Measured on a CPU: 512 images take twice as long an image as 128, and channels_last halves a backward pass.
     batch_size = 512 if device == "cuda" else 128
-    return evaluate(
-        loaded.model.to(device).to(memory_format=torch.channels_last),
-        data,
-        device=device,
-        measures=asked.measures,
-        outside=outside(asked, loaded.image_size),
-        published=published,
-        max_images=asked.max_images,
-        batch_size=batch_size if loaded.image_size <= SMALL else batch_size // 8,
-        workers=min(8, cpu_count()),
-        train=train,
-        progress=progress,
-    )
+    # On a GPU too, a gradient's sign and a score at T = 1000 need all of float32, and a second run the same bits.
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        return evaluate(
+            loaded.model.to(device).to(memory_format=torch.channels_last),
+            data,
+            device=device,
+            measures=asked.measures,
+            outside=outside(asked, loaded.image_size),
+            published=published,
+            max_images=asked.max_images,
+            batch_size=batch_size if loaded.image_size <= SMALL else batch_size // 8,
+            workers=min(8, cpu_count()),
+            train=train,
+            progress=progress,
+        )
 
 
 def outside(asked: Asked, image_size: int) -> list[Unlabelled]:

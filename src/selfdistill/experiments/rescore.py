@@ -6,53 +6,57 @@ from pathlib import Path
 import torch
 
 from selfdistill.data import ImageData, Split, load_data
-from selfdistill.data.decode import cpu_count
 from selfdistill.data.sets import HELD_OUT
-from selfdistill.evaluate.suite import Evaluation, evaluate
+from selfdistill.evaluate.evaluation import Evaluation
+from selfdistill.evaluate.suite import Progress
+from selfdistill.experiments.measuring import Asked, measure
 from selfdistill.train import Recipe, load_run
-from selfdistill.train.recipe import SMALL
 from selfdistill.train.run import load
 
 
+def own_images(run: Path) -> ImageData:
+    """Load the images that a run was trained and scored on."""
+    recipe = run / "recipe.yaml"
+    if not recipe.is_file():
+        raise ValueError(f"{run} is no run's folder, so its images are not known: say which with --data")
+    return load(Recipe.from_yaml(recipe))
+
+
 def rescore(
-    run: Path, *, data: str | None = None, data_root: Path = Path("data"), skip_unreadable: bool = False
+    run: Path,
+    data: str,
+    *,
+    asked: Asked,
+    progress: Progress | None = None,
 ) -> tuple[ImageData, Evaluation]:
-    """Return the images and the evaluation of a run's network on them.
+    """Return other images of a run's classes and the evaluation of its network on them.
 
     Images are prepared as the network was trained: its size, its mean and its deviation.
 
     Args:
-        run: the run's folder.
-        data: other images than the run's own; those without a test part are all scored.
-        data_root: where named sets are kept, for such other images.
-        skip_unreadable: leave unreadable files of such other images out.
+        run: the run's folder, or an exported file of weights.
+        data: the images; those without a test part are all scored.
+        asked: what is measured.
+        progress: called while it goes.
 
     Raises:
         ValueError: no finished run, images that cannot be loaded, or other classes than the network's.
     """
     loaded = load_run(run)
-    if data is None:
-        images = load(Recipe.from_yaml(run / "recipe.yaml"))
-    else:
-        images = load_data(data, root=data_root, image_size=loaded.image_size, skip_unreadable=skip_unreadable)
+    images = load_data(data, root=asked.data_root, image_size=loaded.image_size, skip_unreadable=asked.skip_unreadable)
     if images.classes != loaded.classes:
         raise ValueError(
             f"{images.name} has other classes than {run}: {_first_difference(images.classes, loaded.classes)}"
         )
-    if data is not None and images.test_is == HELD_OUT:
-        images = replace(images, test=_joined(images.train, images.test), test_is="all images")
-    images = replace(images, mean=loaded.mean, std=loaded.std)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    small = loaded.image_size <= SMALL
-    evaluation = evaluate(
-        loaded.model.to(device),
-        images,
-        device=device,
-        batch_size=512 if small else 64,
-        workers=min(8, cpu_count()),
-        train=data is None,
-    )
-    return images, evaluation
+    images = replace(all_images(images), mean=loaded.mean, std=loaded.std)
+    return images, measure(loaded, images, asked, train=False, progress=progress)
+
+
+def all_images(images: ImageData) -> ImageData:
+    """Return a set whose test part is everything where it had none of its own."""
+    if images.test_is != HELD_OUT:
+        return images
+    return replace(images, test=_joined(images.train, images.test), test_is="all images")
 
 
 def _joined(a: Split, b: Split) -> Split:

@@ -48,6 +48,11 @@ class Option:
         return self.default is inspect.Parameter.empty
 
     @property
+    def optional(self) -> bool:
+        """Whether it may be left out; a positional argument is then None."""
+        return not self.positional or NoneType in get_args(self.hint)
+
+    @property
     def several(self) -> bool:
         """Whether it takes one value or more."""
         return get_origin(self.hint) is list

@@ -43,7 +43,7 @@ def parse(name: str, function: Command, words: Sequence[str]) -> dict[str, Any]:
         raise ValueError(_explained(error)) from None
     file = typed.pop("recipe", None)
     values = {option.name: option.value(typed[option.name]) for option in options if option.name in typed}
-    missing = [option.spelled for option in options if option.positional and option.name not in values]
+    missing = [option.spelled for option in options if not option.optional and option.name not in values]
     if missing:
         raise ValueError(f"{' and '.join(missing)} must be given: {_usage(name, options)}")
     if file is not None:
@@ -56,7 +56,7 @@ def parse(name: str, function: Command, words: Sequence[str]) -> dict[str, Any]:
         own = inspect.signature(function).parameters
         of_recipe = {key: values.pop(key) for key in list(values) if key not in own}
         values["recipe"] = Recipe(**of_recipe)
-    return values
+    return {option.name: None for option in options if option.positional and option.optional} | values
 
 
 def help_of(name: str, function: Command) -> str:
@@ -137,7 +137,11 @@ def _help(option: Option) -> str:
 
 
 def _usage(name: str, options: Sequence[Option]) -> str:
-    places = [f" {option.spelled}{' ...' if option.several else ''}" for option in options if option.positional]
+    places = [
+        f" [{option.spelled}]" if option.optional else f" {option.spelled}{' ...' if option.several else ''}"
+        for option in options
+        if option.positional
+    ]
     return f"selfdistill {name}{''.join(places)}" + (" [--option value ...]" if len(options) > len(places) else "")
 
 

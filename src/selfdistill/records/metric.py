@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 _EPS = 2 / 255  # of the metrics that stand for a whole curve over eps
 DETECTOR = "ODIN fixed"
@@ -27,15 +27,15 @@ def metric_of(evaluation: Mapping[str, Any], name: str) -> float | None:
     if name == "abs_gap":
         return None if evaluation["gap"] is None else abs(evaluation["gap"])
     if name == "adaptive_ece":
-        return evaluation.get(name)
+        return cast("float | None", evaluation.get(name))
     if name in _PLACES:
         part, key = _PLACES[name]
-        return (evaluation.get(part) or {}).get(key)
+        return cast("float | None", (evaluation.get(part) or {}).get(key))
     if name in ("fgsm_2", "pgd_2"):
         return accuracy_at(evaluation.get("robustness"), name.removesuffix("_2"), _EPS)
     if name in ("ood_auroc", "ood_fpr"):
         return _over_sets(evaluation, {"ood_auroc": "auroc", "ood_fpr": "fpr_at_95_tpr"}[name])
-    return evaluation[name]
+    return cast("float | None", evaluation[name])
 
 
 _PLACES = {

@@ -1,6 +1,7 @@
 """The report: tables, figures and a page that says honestly whether a method helped."""
 
 from selfdistill.report.html import write_report
+from selfdistill.report.single import write_evaluation_report
 from selfdistill.report.tables import (
     BRIEF,
     COMPARED,
@@ -25,5 +26,6 @@ __all__ = [
     "terminal",
     "terminal_table",
     "verdict",
+    "write_evaluation_report",
     "write_report",
 ]

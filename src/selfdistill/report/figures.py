@@ -1,4 +1,4 @@
-"""The figures of a report, as panels: reliability, every seed, paired differences, training curves.
+"""The figures of a comparison, as panels: every seed, paired differences, training curves.
 
 Matplotlib's object-oriented interface alone: nothing here touches pyplot or a display.
 """
@@ -10,20 +10,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from selfdistill.evaluate.calibration import Reliability, pool
-from selfdistill.records import LOG_COLUMNS, RunRecord, Summary
-from selfdistill.report.style import CARD, GRID, INK, MUTED, Panel, colour, heading, marker, plain
+from selfdistill.records import DIRECTION, LOG_COLUMNS, RunRecord, Summary
+from selfdistill.report.style import GRID, MUTED, Panel, colour, heading, marker, plain, rows
 from selfdistill.report.tables import COMPARED, QUALITY, Column
-from selfdistill.report.verdict import confident
 
-FEW = 20  # a bin of fewer images is drawn pale: its accuracy is mostly chance
-_GAP = next(c for c in QUALITY if c.metric == "gap")
 _SEED_COLUMNS = tuple(c for c in QUALITY if c.metric in ("top1", "ece", "gap"))
-_DIFFERENCE_COLUMNS = tuple(c for c in COMPARED if c.metric in ("top1", "nll", "ece", "abs_gap"))
+_DIFFERENCE_COLUMNS = tuple(
+    c for c in COMPARED if c.metric in ("top1", "nll", "ece", "abs_gap", "pgd_2", "mca", "ood_auroc")
+)
 
 
 @dataclass(frozen=True)
@@ -39,52 +36,6 @@ def grouped(records: Sequence[RunRecord]) -> tuple[Group, ...]:
     """Records by method, in first-seen order."""
     methods = dict.fromkeys(record.method for record in records)
     return tuple(Group(m, i, tuple(r for r in records if r.method == m)) for i, m in enumerate(methods))
-
-
-def reliability_panels(groups: Sequence[Group]) -> list[Panel]:
-    """For each method, accuracy against confidence and the counts below; the seeds' counts are summed."""
-    panels = []
-    for group in groups:
-        diagram = pool([Reliability.from_dict(run.evaluation["reliability"]) for run in group.runs])
-        ece = statistics.fmean(run.evaluation["ece"] for run in group.runs)
-        gap = statistics.fmean(run.evaluation["gap"] for run in group.runs)
-        caption = f"ECE {ece:.3f}, gap {_GAP.number(gap)}: {confident(gap).partition(' (')[0]}"
-        draw = partial(_draw_reliability, group=group, diagram=diagram, caption=caption)
-        alt = f"Reliability diagram of {group.method}: {caption}."
-        panels.append(Panel(f"reliability-{group.index}", alt, draw, 2.8, 3.6))
-    return panels
-
-
-def _draw_reliability(figure: FigureBase, *, group: Group, diagram: Reliability, caption: str) -> None:
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1])
-    left, width = diagram.edges[:-1], diagram.edges[1]
-    shade = colour(group.index)
-    upper.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-    for x, n, confidence, accuracy in zip(left, diagram.count, diagram.confidence, diagram.accuracy, strict=True):
-        if confidence is None or accuracy is None:
-            continue
-        pale = 0.35 if n < FEW else 1.0
-        upper.bar(x, accuracy, width * 0.86, align="edge", color=shade, alpha=0.75 * pale, linewidth=0, zorder=2)
-        # The distance that ECE adds up: from what was right to what was claimed.
-        centre = x + width * 0.43
-        upper.plot([centre, centre], [accuracy, confidence], color=INK, linewidth=1.1, alpha=pale, zorder=3)
-        upper.plot(centre, confidence, marker="_", markersize=11, markeredgewidth=1.8, color=INK, alpha=pale, zorder=3)
-    total = sum(diagram.count)
-    lower.bar(
-        left, [n / total for n in diagram.count], width * 0.86, align="edge", color=shade, alpha=0.75, linewidth=0
-    )
-    heading(upper, f"{_short(group.method, 30)}\n\n", group.index)
-    lines = caption.replace(": ", "\n", 1)
-    upper.text(0, 1.03, lines, transform=upper.transAxes, color=MUTED, fontsize=8.5, va="bottom", in_layout=False)
-    upper.set(xlim=(0, 1), ylim=(0, 1.02))
-    upper.set_ylabel("Accuracy", color=MUTED)
-    lower.set_ylabel("Images", color=MUTED)
-    lower.set_xlabel("Confidence", color=MUTED)
-    lower.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    lower.yaxis.set_major_locator(MaxNLocator(2))
-    lower.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
-    plain(upper)
-    plain(lower)
 
 
 def seed_panels(groups: Sequence[Group]) -> list[Panel]:
@@ -109,7 +60,7 @@ def _draw_seeds(figure: FigureBase, *, groups: Sequence[Group], column: Column) 
             values, [row] * len(values), linestyle="none", marker=marker(group.index), markersize=6.5, color=shade,
             alpha=0.55, markeredgecolor=shade, zorder=2,
         )  # fmt: skip
-    _rows(axes, [group.method for group in groups])
+    rows(axes, [group.method for group in groups])
     if column.metric == "gap":
         axes.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         heading(axes, "Gap (under-confident < 0 < over-)")
@@ -122,7 +73,10 @@ def _draw_seeds(figure: FigureBase, *, groups: Sequence[Group], column: Column) 
 def difference_panels(summary: Summary) -> list[Panel]:
     """For each metric, every method's paired difference to the first method with its 95 % interval."""
     panels = []
+    compared = {metric for _, metric in summary.differences}
     for column in _DIFFERENCE_COLUMNS:
+        if column.metric not in compared:
+            continue
         alt = f"Difference in {column.heading} to {summary.methods[0]}, paired by seed, with 95 % intervals."
         draw = partial(_draw_differences, summary=summary, column=column)
         panels.append(Panel(f"difference-{column.metric}", alt, draw, 3.7, 0.85 + 0.47 * (len(summary.methods) - 1)))
@@ -149,8 +103,8 @@ def _draw_differences(figure: FigureBase, *, summary: Summary, column: Column) -
     low, high = axes.get_xlim()
     margin = 0.08 * (high - low)
     axes.set_xlim(min(low, -margin), max(high, margin))  # zero is always in sight
-    _rows(axes, summary.methods[1:])
-    better = "right" if column.metric == "top1" else "left"
+    rows(axes, summary.methods[1:])
+    better = "right" if DIRECTION[column.metric] > 0 else "left"
     heading(axes, f"{column.heading}: {better} is better")
 
 
@@ -199,19 +153,3 @@ def _draw_curves(figure: FigureBase, *, groups: Sequence[Group], key: str, title
     axes.set_xlabel("Epoch", color=MUTED)
     heading(axes, title)
     plain(axes)
-
-
-def _rows(axes: Axes, methods: Sequence[str]) -> None:
-    """Each method's name above its own row, so that a long name costs no width."""
-    for row, method in enumerate(methods):
-        backing = {"facecolor": CARD, "edgecolor": "none", "pad": 1}
-        place = axes.get_yaxis_transform()
-        name = _short(method, 40)
-        axes.text(0, row - 0.24, name, transform=place, color=INK, fontsize=8.5, va="bottom", zorder=4, bbox=backing)
-    axes.set(ylim=(len(methods) - 0.6, -0.85), yticks=[])
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    plain(axes, grid="x")
-
-
-def _short(method: str, most: int) -> str:
-    return method if len(method) <= most else method[: most - 1] + "…"

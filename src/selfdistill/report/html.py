@@ -6,28 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from selfdistill.records import RunRecord, Summary, summarise, write_atomically
+from selfdistill.records import RunRecord, Summary, summarise
 from selfdistill.report import words
-from selfdistill.report.figures import (
-    Group,
-    curve_panels,
-    difference_panels,
-    grouped,
-    reliability_panels,
-    seed_panels,
-)
-from selfdistill.report.style import PALETTE, Panel, grid_svg, panel_svg, themed
-from selfdistill.report.tables import (
-    COST,
-    QUALITY,
-    difference_table,
-    escape_markdown,
-    markdown,
-    metric_table,
-)
+from selfdistill.report.figures import Group, curve_panels, difference_panels, grouped, seed_panels
+from selfdistill.report.measured import Measured, measured
+from selfdistill.report.measures import FIGURES, sections
+from selfdistill.report.measures.calibration import calibration_notes, calibration_sheet, said_of_scaling
+from selfdistill.report.measures.reliability import reliability_panels
+from selfdistill.report.pages import write_pages
+from selfdistill.report.section import Figure
+from selfdistill.report.style import PALETTE
+from selfdistill.report.tables import COST, QUALITY, difference_table, metric_table
 from selfdistill.report.verdict import confidence_of, side, verdict
 
 
@@ -51,43 +40,33 @@ def write_report(records: Sequence[RunRecord], out_dir: Path, *, title: str, pre
         OSError: the folder cannot be written.
     """
     summary = summarise(records)
-    groups = grouped(records)
-    figures = _figures(groups, summary)
-    context = _context(records, summary, groups) | {"title": title, "preface": preface}
-    out = Path(out_dir)
-    folder = out / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    inline = {}
-    for name, (panels, columns) in figures.items():
-        path = folder / f"{name}.svg"
-        if not panels:  # left from an earlier report of more runs
-            path.unlink(missing_ok=True)
-            continue
-        svgs = [panel_svg(panel) for panel in panels]
-        legend = summary.methods if name == "curves" else ()  # the others name each method where it stands
-        write_atomically(path, grid_svg(panels, svgs, columns=columns, legend=legend))
-        inline[name] = [(panel.alt, Markup(themed(svg))) for panel, svg in zip(panels, svgs, strict=True)]
-    pages = _environment()
-    text = pages.get_template("report.md.j2").render(context, figures=inline)
-    write_atomically(out / "report.md", text.encode())
-    page = pages.get_template("report.html.j2").render(context, figures=inline, palette=PALETTE)
-    write_atomically(out / "report.html", page.encode())
-    return out / "report.html"
+    groups, methods = grouped(records), measured(records)
+    context = _context(records, summary, methods) | {"title": title, "preface": preface}
+    figures = _figures(groups, summary, methods)
+    return write_pages(
+        "report",
+        Path(out_dir),
+        [*figures, *(figure for section in context["sections"] for figure in section.figures)],
+        context,
+        methods=summary.methods,
+        former=("differences", "seeds", "curves", *FIGURES),
+    )
 
 
-def _figures(groups: Sequence[Group], summary: Summary) -> dict[str, tuple[list[Panel], int]]:
-    """Panels by figure, and how many stand side by side in a file."""
+def _figures(groups: Sequence[Group], summary: Summary, methods: Sequence[Measured]) -> list[Figure]:
+    """The figures that stand outside the measures' sections."""
     several = sum(len(group.runs) for group in groups) > 1
-    return {
-        "differences": (difference_panels(summary) if len(groups) > 1 else [], 2),
-        "seeds": (seed_panels(groups) if several else [], 3),
-        "reliability": (reliability_panels(groups), 2 if len(groups) == 4 else 3),
-        "curves": (curve_panels(groups), 2),
-    }
+    figures = [
+        Figure("differences", "Paired differences", difference_panels(summary) if len(groups) > 1 else [], 2),
+        Figure("seeds", "Every seed", seed_panels(groups) if several else [], 3),
+        Figure("reliability", "Reliability diagrams", reliability_panels(methods), 2 if len(groups) == 4 else 3),
+        Figure("curves", "Training curves", curve_panels(groups), 2, legend=True),
+    ]
+    return [figure for figure in figures if figure.panels]
 
 
-def _context(records: Sequence[RunRecord], summary: Summary, groups: Sequence[Group]) -> dict[str, Any]:
-    compared = len(groups) > 1
+def _context(records: Sequence[RunRecord], summary: Summary, methods: Sequence[Measured]) -> dict[str, Any]:
+    compared = len(methods) > 1
     return {
         "verdict": verdict(summary),
         "what_was_run": words.what_was_run(records),
@@ -95,6 +74,10 @@ def _context(records: Sequence[RunRecord], summary: Summary, groups: Sequence[Gr
         "quality": metric_table(summary, QUALITY),
         "cost": metric_table(summary, COST),
         "differences": difference_table(summary) if compared else None,
+        "calibration": calibration_sheet(methods),
+        "calibration_said": said_of_scaling(methods),
+        "calibration_notes": calibration_notes(methods),
+        "sections": sections(methods),
         "runs": words.run_table(records),
         "recipe": words.recipe_yaml(records),
         "versions": words.versions(records),
@@ -121,17 +104,3 @@ def _card(summary: Summary, method: str) -> dict[str, Any]:
         "verdict": None if difference is None else difference.verdict,
         "effect": None if difference is None else difference.effect,
     }
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("selfdistill.report", "templates"),
-        autoescape=lambda name: name is not None and ".html" in name,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["md"] = escape_markdown
-    environment.filters["md_table"] = markdown
-    return environment

@@ -2,28 +2,22 @@
 
 import inspect
 
-from selfdistill.evaluate.suite import Evaluation
+from selfdistill.evaluate.evaluation import Evaluation
 from selfdistill.experiments.cost import Costs
 from selfdistill.experiments.synthetic import example_methods
 from selfdistill.method import Needs
-from selfdistill.report.tables import DASH, QUALITY, Column, Table
+from selfdistill.report.digest import digest
+from selfdistill.report.tables import DASH, Column, Table
 
 _EXTRA_TIME = Column("time", "Extra time", "%", 100, 0, signed=True)
 _EXTRA_MEMORY = Column("memory", "Extra memory", "%", 100, 0, signed=True)
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
-    """One row a metric, with what it means."""
-    rows = [
-        (column.heading, column.number(value), column.note)
-        for column in QUALITY
-        if (value := getattr(evaluation, column.metric)) is not None
-    ]
-    if evaluation.train_top1 is not None:
-        rows.append(
-            ("Train top-1 (%)", f"{evaluation.train_top1:.2%}"[:-1], f"on {evaluation.train_n:,} training images")
-        )
-    return Table(("Metric", "Value", f" on {evaluation.n:,} test images"), tuple((a, b, f" {c}") for a, b, c in rows))
+    """One row a metric, with what it means and how it was measured."""
+    table = digest(evaluation.to_dict())
+    head, value, note = table.headings
+    return Table((head, value, f" {note}"), tuple((a, b, f" {c}") for a, b, c in table.rows))
 
 
 def method_lines() -> list[str]:

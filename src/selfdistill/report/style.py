@@ -12,6 +12,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 # Okabe and Ito (2008) and Tol (2021), darkened to 3:1 on white; the baseline is grey. Each comes with its
 # twin for a dark page. The shapes say the same as the colours.
@@ -141,3 +142,25 @@ def heading(axes: Axes, text: str, index: int | None = None) -> None:
     title = axes.set_title(text, loc="left", fontsize=9.5, fontweight="bold", color=shade, pad=8)
     # A title wider than the axes must not push them: only its height counts.
     title.set_in_layout(False)
+
+
+def rows(axes: Axes, names: Sequence[str]) -> None:
+    """Name each row of a panel above itself, so that a long name costs no width."""
+    for row, name in enumerate(names):
+        backing = {"facecolor": CARD, "edgecolor": "none", "pad": 1}
+        place = axes.get_yaxis_transform()
+        text = short(name, 40)
+        axes.text(0, row - 0.24, text, transform=place, color=INK, fontsize=8.5, va="bottom", zorder=4, bbox=backing)
+    axes.set(ylim=(len(names) - 0.6, -0.85), yticks=[])
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    plain(axes, grid="x")
+
+
+def short(name: str, most: int) -> str:
+    """A name of at most so many characters.
+
+    Example:
+        >>> short("SDDropout()", 8)
+        'SDDropo…'
+    """
+    return name if len(name) <= most else name[: most - 1] + "…"

@@ -93,6 +93,9 @@ COMPARED = (
     Column("brier", "Brier", signed=True),
     Column("ece", "ECE", signed=True),
     Column("abs_gap", "|Gap|", signed=True),
+    Column("pgd_2", "PGD-20 at 2/255", "points", 100, 1, signed=True),
+    Column("mca", "mCA", "points", 100, 2, signed=True),
+    Column("ood_auroc", "AUROC, ODIN", "points", 100, 1, signed=True),
     Column("seconds_per_epoch", "Seconds/epoch", digits=2, signed=True),
 )
 

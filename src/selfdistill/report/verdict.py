@@ -5,27 +5,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from selfdistill.records import Summary
+from selfdistill.report.measured import names
 from selfdistill.report.tables import COMPARED, QUALITY, Column, interval
 
 BALANCED = 0.005  # |gap| below half a point: neither over- nor under-confident
-_NAMED = 4  # so many methods at most are named in the headline
 _POINTS = Column("gap", "Gap", "points", 100, 1, signed=True)
 _COLUMN = {c.metric: c for c in COMPARED}
 _QUALITY = {c.metric: c for c in QUALITY}
+ROBUSTNESS = {
+    "pgd_2": "under attack (PGD-20 at 2/255)",
+    "mca": "under corruption (mCA)",
+    "ood_auroc": "at telling other images apart (AUROC of ODIN)",
+}
+"""The metrics of the last sentence, and where they are better or worse."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What is said of one method: its name, and sentences on accuracy and calibration."""
+    """What is said of one method: its name, and sentences on accuracy, calibration and, where measured, robustness."""
 
     method: str
     accuracy: str
     calibration: str
+    robustness: str = ""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A headline of one or two sentences, what is said of each method, and remarks that bear on reading it."""
+    """A headline of two or three sentences, what is said of each method, and remarks that bear on reading it."""
 
     headline: str
     findings: tuple[Finding, ...]
@@ -69,7 +76,8 @@ def verdict(summary: Summary) -> Verdict:
             "There is no second method to compare it with."
         )
         return Verdict(headline, findings, _remarks(summary))
-    return Verdict(f"{_headline_accuracy(summary)} {_headline_calibration(summary)}", findings, _remarks(summary))
+    sentences = (_headline_accuracy(summary), _headline_calibration(summary), _headline_robustness(summary))
+    return Verdict(" ".join(sentences).rstrip(), findings, _remarks(summary))
 
 
 def _headline_accuracy(summary: Summary) -> str:
@@ -81,13 +89,13 @@ def _headline_accuracy(summary: Summary) -> str:
         return f"No clear difference in top-1 accuracy to {first}."
     parts = []
     if better:
-        parts.append(f"{_list(better)} raised top-1 accuracy over {first}")
+        parts.append(f"{names(better)} raised top-1 accuracy over {first}")
     else:
         parts.append(f"No method raised top-1 accuracy over {first}")
     if worse:
-        parts.append(f"{_list(worse)} lowered it")
+        parts.append(f"{names(worse)} lowered it")
     if unclear:
-        parts.append(f"{_list(unclear)} made no clear difference")
+        parts.append(f"{names(unclear)} made no clear difference")
     return "; ".join(parts) + "."
 
 
@@ -97,12 +105,28 @@ def _headline_calibration(summary: Summary) -> str:
         return "Nor on calibration." if _sorted(summary, "top1")[3] else ""
     if not (better or worse):
         return "No clear difference in calibration."
-    parts = [f"{_list(better)} improved calibration" if better else "No method improved calibration"]
+    parts = [f"{names(better)} improved calibration" if better else "No method improved calibration"]
     if worse:
-        parts.append(f"{_list(worse)} made it worse")
+        parts.append(f"{names(worse)} made it worse")
     if unclear:
-        parts.append(f"{_list(unclear)} left it as it was, as far as the seeds can tell")
+        parts.append(f"{names(unclear)} left it as it was, as far as the seeds can tell")
     return "; ".join(parts) + "."
+
+
+def _headline_robustness(summary: Summary) -> str:
+    """One sentence on attack, corruption and other images, of those that were measured."""
+    parts, none = [], []
+    for metric, words in ROBUSTNESS.items():
+        better, worse, unclear, _ = _sorted(summary, metric)
+        told = [f"{names(found, 2)} {word}" for found, word in ((better, "better"), (worse, "worse")) if found]
+        if told:
+            parts.append(f"{words}: {', '.join(told)}")
+        elif unclear:
+            none.append(words)
+    if none:
+        parts.append(f"no clear difference {' or '.join(none)}")
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def _sorted(summary: Summary, metric: str) -> tuple[list[str], list[str], list[str], list[str]]:
@@ -131,7 +155,24 @@ def _finding(summary: Summary, method: str) -> Finding:
     calibration = f"ECE {ece}: {confidence_of(summary, method)}"
     if method != first:
         calibration += _against(summary, method, "ece", "ECE") + _sign_note(summary, method)
-    return Finding(method, accuracy + ".", calibration + ".")
+    return Finding(method, accuracy + ".", calibration + ".", _finding_robustness(summary, method))
+
+
+def _finding_robustness(summary: Summary, method: str) -> str:
+    """The metrics of ROBUSTNESS that were measured, and how clearly they differ from the first method's."""
+    parts = []
+    for metric in ROBUSTNESS:
+        statistic = summary.statistics.get((method, metric))
+        if statistic is None:
+            continue
+        column, difference = _COLUMN[metric], summary.differences.get((method, metric))
+        text = f"{column.title} {column.number(statistic.mean, signed=False)} %"
+        if difference is not None and difference.mean is not None:
+            ends = f"95 % interval {interval(column, difference)}" if difference.low is not None else "one pair of runs"
+            effect = {"better": ": better", "worse": ": worse", "unclear": ": no clear difference"}[difference.effect]
+            text += f" ({column.number(difference.mean)} points, {ends}{effect * (difference.low is not None)})"
+        parts.append(text)
+    return "; ".join(parts) + "." if parts else ""
 
 
 def _against(summary: Summary, method: str, metric: str, word: str) -> str:
@@ -185,10 +226,3 @@ def _remarks(summary: Summary) -> tuple[str, ...]:
 
 def _percent(summary: Summary, method: str) -> str:
     return _QUALITY["top1"].cell(summary.statistics[method, "top1"]) + " %"
-
-
-def _list(names: list[str]) -> str:
-    """Name a few methods; count many, which stand one by one below the headline."""
-    if len(names) > _NAMED:
-        return f"{len(names)} methods"
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]

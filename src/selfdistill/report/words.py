@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from selfdistill.records import NOT_COMPARED, RunRecord, Summary
-from selfdistill.report.figures import FEW
+from selfdistill.report.measures.reliability import FEW
 from selfdistill.report.tables import COST, DASH, QUALITY, Table
 
 _RUN_COLUMNS = (*QUALITY, *(c for c in COST if c.metric in ("train_top1", "best_top1", "seconds_per_epoch")))
@@ -55,12 +55,34 @@ def protocol(records: Sequence[RunRecord], *, compared: bool) -> list[str]:
         )
     if len({record.seed for record in records}) > 1:
         notes.append("± is the standard deviation over seeds. Reliability diagrams and their counts pool the seeds.")
+    notes += _measuring(records)
     if compared:
         notes.append(
             "Differences are paired by seed; the interval is Student's t at 95 %. No correction is made for looking "
             "at several: where nothing differs, about one interval in twenty misses zero by chance."
         )
     return notes
+
+
+def omitted(records: Sequence[RunRecord]) -> list[str]:
+    """What was asked for and could not be measured, and of which methods where it is not all."""
+    lines = dict.fromkeys(line for record in records for line in record.evaluation.get("omitted") or ())
+    methods = dict.fromkeys(record.method for record in records)
+    notes = []
+    for line in lines:
+        of = [m for m in methods if any(r.method == m and line in (r.evaluation.get("omitted") or ()) for r in records)]
+        notes.append(f"Not measured: {line}" + ("" if len(of) == len(methods) else f" ({', '.join(of)})"))
+    return notes
+
+
+def _measuring(records: Sequence[RunRecord]) -> list[str]:
+    """On what the measures beyond accuracy were taken, where records say so; and what could not be."""
+    places = [place for record in records if (place := record.evaluation.get("measured")) is not None]
+    if not places:
+        return omitted(records)
+    devices = _joined(dict.fromkeys(place["device"] for place in places))
+    seconds = _duration(sum(place["seconds"] for place in places) / len(places))
+    return [f"The measures beyond accuracy and ECE were taken on {devices}, {seconds} a run.", *omitted(records)]
 
 
 def spread(summary: Summary) -> str:

@@ -1,10 +1,11 @@
 """Distribution shift (Table 6): fifteen corruptions, five severities each, and the mean corruption accuracy.
 
-`corrupt` makes the images for any data set, `open_published` reads CIFAR-10-C and CIFAR-100-C, and `summarise` gives
-accuracy by corruption, by severity and mCA.
+`corrupt` makes the images for any data set, `open_published` reads CIFAR-10-C and CIFAR-100-C, `measure_shift` scores a
+network on either, and `summarise` gives accuracy by corruption, by severity and mCA.
 """
 
 from selfdistill.evaluate.shift.apply import LEAST_SIZE, corrupt
+from selfdistill.evaluate.shift.measure import measure_shift
 from selfdistill.evaluate.shift.pixels import mean_distance
 from selfdistill.evaluate.shift.published import PublishedCorruptions, open_published
 from selfdistill.evaluate.shift.summary import OWN, PUBLISHED, ShiftAccuracy, summarise
@@ -20,6 +21,7 @@ __all__ = [
     "ShiftAccuracy",
     "corrupt",
     "mean_distance",
+    "measure_shift",
     "open_published",
     "summarise",
 ]

@@ -52,7 +52,10 @@ def measure_shift(
     """
     size = images.data.image_size
     if published is not None and size != _PUBLISHED_SIZE:
-        raise ValueError(f"{published.folder}: images of 32 x 32 pixels, but the network takes {size} x {size}")
+        raise ValueError(
+            f"{published.folder}: images of 32 x 32 pixels, but the network takes {size} x {size}; without this folder "
+            "the test images are corrupted here"
+        )
     right = torch.zeros(len(CORRUPTIONS), len(SEVERITIES), dtype=torch.int64)
     for at, severity, x, y in _corrupted(images, published, seed):
         right[at, severity - 1] += int((clean_logits(model, x).argmax(dim=1) == y).sum())

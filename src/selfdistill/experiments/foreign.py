@@ -1,0 +1,173 @@
+"""Anybody's network: torchvision's, timm's or our own, with the weights of a file, and images prepared for it."""
+
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from selfdistill.data import ImageData, load_data
+from selfdistill.experiments.rescore import all_images
+from selfdistill.models import build
+
+_OWN_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A network that is no run of ours, and the images that it is measured on.
+
+    Attributes:
+        model: in evaluation mode, on the CPU; images ``(B, 3, S, S)`` to logits ``(B, C)``.
+        data: the images at the network's size, with the mean and the deviation that it is fed with.
+        prepared: how the images are brought to that size and normalised, and how the package itself does it.
+    """
+
+    model: nn.Module
+    data: ImageData
+    prepared: str
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What a package says of its pretrained weights."""
+
+    package: str
+    classes: int
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    tested: str  # how the package prepares images where it publishes an accuracy
+
+
+def load_foreign(
+    model: str,
+    checkpoint: Path | None,
+    data: str,
+    *,
+    data_root: Path,
+    image_size: int | None = None,
+    width: int | None = None,
+    skip_unreadable: bool = False,
+) -> Foreign:
+    """Build a network with its weights, and load the images it is measured on: a test part, or all where there is none.
+
+    Position k of the logits is the set's class k (class folders in alphabetical order); a file of weights does not say
+    in which order its classes were, so another order shows as an accuracy at chance.
+
+    Args:
+        model: ``"torchvision:NAME"``, ``"timm:NAME"`` or one of our own networks.
+        checkpoint: a ``.safetensors``, ``.pt`` or ``.pth`` file; None: the package's own pretrained weights.
+        data: a data set; see `selfdistill.data.load_data`.
+        data_root: where named sets are kept.
+        image_size: S, at least 8 pixels; None: what the package's weights were trained at, 32 for our own networks.
+        width: of our own networks; see `selfdistill.models.build`.
+        skip_unreadable: leave unreadable image files out.
+
+    Raises:
+        ValueError: an unknown network, a file that is missing or does not fit, or another number of classes.
+        RuntimeError: the package has no pretrained weights of that name.
+        OSError: the weights cannot be read or downloaded.
+
+    Example:
+        >>> import tempfile
+        >>> weights = build("resnet10_cifar", 10, width=4).state_dict()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "digits.pt"
+        ...     torch.save(weights, file)
+        ...     foreign = load_foreign("resnet10_cifar", file, "digits", data_root=Path("data"), width=4)
+        >>> len(foreign.data.test), foreign.data.test_is
+        (1797, 'all images')
+        >>> foreign.prepared
+        'whole images as squares of 32 px; normalised by the mean and deviation of digits'
+    """
+    if checkpoint is not None and not checkpoint.is_file():
+        raise ValueError(f"there is no file {checkpoint}: --checkpoint is the file of the weights of {model}")
+    trained = _trained(model)
+    if trained is None:
+        build(model, 2, width=width)  # an unknown name is told before images are read
+        if checkpoint is None:
+            raise ValueError(f"{model} has no pretrained weights: name a file of weights with --checkpoint")
+    size = image_size or (_OWN_SIZE if trained is None else trained.size)
+    images = all_images(load_data(data, root=data_root, image_size=size, skip_unreadable=skip_unreadable))
+    if trained is not None:
+        images = replace(images, mean=trained.mean, std=trained.std)
+        if checkpoint is None and trained.classes != len(images.classes):
+            raise ValueError(
+                f"the pretrained weights of {model} are for {trained.classes} classes, but {images.name} has "
+                f"{len(images.classes)}: measure on images of those classes, or give weights with --checkpoint"
+            )
+    network = _with_weights(model, checkpoint, images, width).eval()
+    _try(network, model, size, len(images.classes))
+    return Foreign(network, images, _preparation(images, trained))
+
+
+def _trained(model: str) -> _Trained | None:
+    """What the package says; None for our own networks and for a name that it does not know."""
+    package, _, name = model.partition(":")
+    if package == "torchvision":
+        from torchvision import models
+
+        if name not in models.list_models(module=models):
+            return None
+        weights = models.get_model_weights(name).DEFAULT
+        how = weights.transforms()
+        (size,), (side,) = how.crop_size, how.resize_size
+        tested = f"shorter side to {side} px, central square of {size} px, {how.interpolation.value}"
+        return _Trained(package, len(weights.meta["categories"]), size, tuple(how.mean), tuple(how.std), tested)
+    if package == "timm":
+        from timm.models import get_pretrained_cfg
+
+        try:
+            told = get_pretrained_cfg(name)
+        except RuntimeError:  # the architecture is known, the tag is not
+            return None
+        if told is None:
+            return None
+        side, crop = told.input_size[-1], told.crop_pct
+        if told.test_input_size is not None:
+            side, crop = told.test_input_size[-1], told.test_crop_pct or crop
+        tested = f"{side} px, crop_pct {crop:g}, crop_mode {told.crop_mode}, {told.interpolation}"
+        return _Trained(package, told.num_classes, told.input_size[-1], told.mean, told.std, tested)
+    return None
+
+
+def _with_weights(model: str, checkpoint: Path | None, images: ImageData, width: int | None) -> nn.Module:
+    """Build for the classes of the images; weights for another number of classes are refused."""
+    classes = len(images.classes)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="weights .* are for .* classes, not", category=UserWarning)
+        try:
+            return build(model, classes, width=width, weights="default" if checkpoint is None else checkpoint)
+        except UserWarning as warning:
+            found = str(warning).rpartition(f", not {classes}:")[0]
+            raise ValueError(
+                f"{found}, but {images.name} has {classes}: measure on images of the classes that they were trained on"
+            ) from None
+
+
+def _try(network: nn.Module, model: str, size: int, classes: int) -> None:
+    """One image through the network, which a transformer of fixed size refuses."""
+    try:
+        with torch.no_grad():
+            logits = network(torch.zeros(1, 3, size, size))
+    except Exception as error:  # each network refuses in its own way
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(
+            f"{model} does not take images of {size} px ({reason}): give its size with --image-size"
+        ) from error
+    if not isinstance(logits, torch.Tensor) or logits.shape != (1, classes):
+        raise ValueError(f"{model} does not give one logit a class, so it is no classifier that can be measured")
+
+
+def _preparation(images: ImageData, trained: _Trained | None) -> str:
+    size = images.image_size
+    if images.test.images is not None:
+        how = f"whole images as squares of {size} px"
+    else:
+        how = f"shorter side to {round(size * 256 / 224)} px, central square of {size} px, bilinear"
+    if trained is None:
+        return f"{how}; normalised by the mean and deviation of {images.name}"
+    by = f"the mean and deviation of {trained.package}'s weights"
+    return f"{how}; normalised by {by}, which {trained.package} tests with: {trained.tested}"

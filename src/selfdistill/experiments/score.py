@@ -1,0 +1,128 @@
+"""Measure one network: a run's on its own images or on others, or anybody's."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from selfdistill.data import ImageData
+from selfdistill.evaluate.evaluation import Evaluation
+from selfdistill.experiments.foreign import load_foreign
+from selfdistill.experiments.measuring import Asked, measure, measure_run, outside
+from selfdistill.experiments.rescore import own_images, rescore
+from selfdistill.experiments.show import measured_on
+from selfdistill.records import RunRecord
+from selfdistill.train import LoadedModel, load_run
+from selfdistill.train.record import provenance
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What was measured of one network.
+
+    Attributes:
+        title: the network and the images.
+        label: the network.
+        evaluation: the numbers.
+        facts: what a page says of the network, the images and the machine.
+        skipped: unreadable files that were left out.
+        record: the run's record with what was measured, where the whole suite was run on the run's own images.
+    """
+
+    title: str
+    label: str
+    evaluation: Evaluation
+    facts: tuple[tuple[str, str], ...]
+    skipped: Sequence[Path]
+    record: RunRecord | None = None
+
+
+def score_run(run: Path, data: str | None, asked: Asked) -> Scored:
+    """Measure a run's network; on its own images with more than accuracy, the numbers are kept beside its record.
+
+    Args:
+        run: the run's folder, or an exported file of weights.
+        data: other images than the run's own.
+        asked: what is measured.
+
+    Raises:
+        ValueError: no finished run, images that cannot be loaded, or other classes than the network's.
+    """
+    loaded = load_run(run)  # before its images are decoded: a wrong folder is told at once
+    outside(asked, loaded.image_size)
+    record = None
+    with measured_on(Console(stderr=True)) as progress:
+        if data is not None:
+            images, evaluation = rescore(run, data, asked=asked, progress=progress)
+        else:
+            images = own_images(run)
+            if asked.measures:
+                record = measure_run(run, images, asked, progress=progress)
+                evaluation = Evaluation.from_dict(
+                    {name: record.evaluation[name] for name in Evaluation.__dataclass_fields__}
+                )
+            else:
+                evaluation = measure(loaded, images, asked, progress=progress)
+    return Scored(
+        f"{run} on {images.name} ({images.test_is})",
+        str(run),
+        evaluation,
+        _facts(str(run), loaded, images),
+        images.skipped,
+        record,
+    )
+
+
+def score_foreign(
+    model: str, checkpoint: Path | None, data: str, asked: Asked, *, image_size: int | None, width: int | None
+) -> Scored:
+    """Measure a network of torchvision, timm or our own that is no run of ours.
+
+    Args:
+        model: its name.
+        checkpoint: the file of its weights; None: the package's own.
+        data: the images, with the classes that it was trained for.
+        asked: what is measured.
+        image_size: None: what the network was trained at.
+        width: of our own networks.
+
+    Raises:
+        ValueError: the network, its weights and the images do not fit each other.
+        OSError: the weights cannot be read or downloaded.
+    """
+    foreign = load_foreign(
+        model,
+        checkpoint,
+        data,
+        data_root=asked.data_root,
+        image_size=image_size,
+        width=width,
+        skip_unreadable=asked.skip_unreadable,
+    )
+    images = foreign.data
+    loaded = LoadedModel(foreign.model, images.classes, images.image_size, images.mean, images.std)
+    with measured_on(Console(stderr=True)) as progress:
+        evaluation = measure(loaded, images, asked, train=images.test_is != "all images", progress=progress)
+    weights = "the package's pretrained weights" if checkpoint is None else checkpoint.name
+    facts = _facts(f"{model}, {weights}", loaded, images)
+    return Scored(
+        f"{model} on {images.name} ({images.test_is})",
+        model,
+        evaluation,
+        (*facts, ("preparation", foreign.prepared)),
+        images.skipped,
+    )
+
+
+def _facts(network: str, loaded: LoadedModel, images: ImageData) -> tuple[tuple[str, str], ...]:
+    where = provenance(next(loaded.model.parameters()).device)
+    parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
+    return (
+        ("network", f"{network}; {parameters:,} parameters"),
+        ("images", f"{images.name} ({images.test_is}), {len(images.classes)} classes, {images.image_size} px"),
+        ("device", f"{where['device']}, {where['threads']} threads"),
+        *((package, number) for package, number in where["versions"].items()),
+        ("commit", where["commit"] or "installed package"),
+        ("date", where["date"]),
+    )

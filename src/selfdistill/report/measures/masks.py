@@ -1,0 +1,79 @@
+"""Section 4.5's claim: a network that agrees with itself under dropout masks on its own images, and elsewhere not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from selfdistill.report.measured import Measured, Pick, Values, every, names, out_of_distribution, table
+from selfdistill.report.section import Section, Sheet
+from selfdistill.report.tables import Column
+
+_SD = Column("sd", "sd", digits=4)
+_RATIO = Column("ratio", "Ratio", digits=2)
+
+
+def masks_section(methods: Sequence[Measured]) -> Section | None:
+    """The spread of the posterior over dropout masks, on the test images and on the others; None where not measured."""
+    shown = [m for m in methods if m.statistic(_spread(None, "inside")) is not None]
+    if not shown:
+        return None
+    columns = [("Test images", _SD, _spread(None, "inside"))]
+    for name in out_of_distribution(shown):
+        columns += [(name, _SD, _spread(name, "outside")), (f"{name} / test", _RATIO, _ratio(name))]
+    masks, seeds, p, temperature = (every(shown, _spread(None, key)) for key in ("masks", "seeds", "p", "temperature"))
+    return Section(
+        title="Agreement under dropout masks",
+        explain="Section 4.5 of the paper says that SD-Dropout makes the posteriors of dropped-out features agree, and "
+        "so lowers the uncertainty on in-distribution images. Here is how far they are apart: the sd of a class's "
+        f"probability over {masks} masks, mean over classes and images. Other images are told apart by it where the "
+        "ratio of their sd to the test images' is far above 1.",
+        said=_said(shown),
+        parts=(Sheet(table(shown, columns)),),
+        notes=(
+            f"sd: over {masks} masks that drop features before the head with p = {p}, at temperature {temperature}; "
+            f"mean over {seeds} draws of the masks, which are the same for all images",
+        ),
+    )
+
+
+def _said(shown: Sequence[Measured]) -> tuple[str, ...]:
+    """Whether each method agrees with itself more than the first one on the test images, as the claim has it."""
+    less: list[str] = []
+    more: list[str] = []
+    unclear: list[str] = []
+    for method in shown[1:]:
+        _, interval = method.against(shown[0], _spread(None, "inside"))
+        if interval is not None:
+            low, high = interval
+            (less if high < 0 else more if low > 0 else unclear).append(method.name)
+    told = [
+        f"{names(found)} {words}"
+        for found, words in (
+            (less, f"varied less under the masks than {shown[0].name} on the test images"),
+            (more, "varied more" if less else f"varied more under the masks than {shown[0].name} on the test images"),
+            (unclear, "made no clear difference"),
+        )
+        if found
+    ]
+    return (f"{'; '.join(told)}.",) if less or more else ()
+
+
+def _spread(name: str | None, key: str) -> Pick:
+    """A number of the disagreement on a set; of the first where none is named, since all share the test images."""
+
+    def pick(evaluation: Values) -> float | None:
+        for one in evaluation.get("ood") or ():
+            if one["disagreement"] is not None and name in (None, one["name"]):
+                return cast("float", one["disagreement"][key])
+        return None
+
+    return pick
+
+
+def _ratio(name: str) -> Pick:
+    def pick(evaluation: Values) -> float | None:
+        inside, outside = _spread(name, "inside")(evaluation), _spread(name, "outside")(evaluation)
+        return None if inside is None or outside is None or not inside else outside / inside
+
+    return pick

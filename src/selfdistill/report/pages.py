@@ -1,0 +1,73 @@
+"""A page as HTML that stands alone, as Markdown, and its figures as files."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from selfdistill.records import write_atomically
+from selfdistill.report.section import Figure
+from selfdistill.report.style import PALETTE, grid_svg, panel_svg, themed
+from selfdistill.report.tables import escape_markdown, markdown
+
+
+def write_pages(
+    name: str,
+    out: Path,
+    figures: Sequence[Figure],
+    context: Mapping[str, Any],
+    *,
+    methods: Sequence[str],
+    former: Collection[str],
+) -> Path:
+    """Write `figures/*.svg`, `<name>.md` and, last, `<name>.html`; each file is replaced whole or not at all.
+
+    Args:
+        name: of the page and of its templates.
+        out: where; made if it is missing.
+        figures: what it shows.
+        context: what its templates read beside them.
+        methods: the names in a figure's legend.
+        former: patterns of the figures that an earlier page may have left; those that this one has not go.
+
+    Returns:
+        The path of the HTML.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder = out / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = {f"{figure.name}.svg" for figure in figures}
+    for stale in [path for pattern in former for path in folder.glob(f"{pattern}.svg") if path.name not in kept]:
+        stale.unlink()
+    inline = {}
+    for figure in figures:
+        svgs = [panel_svg(panel) for panel in figure.panels]
+        grid = grid_svg(figure.panels, svgs, columns=figure.columns, legend=methods if figure.legend else ())
+        write_atomically(folder / f"{figure.name}.svg", grid)
+        inline[figure.name] = [(panel.alt, Markup(themed(svg))) for panel, svg in zip(figure.panels, svgs, strict=True)]
+    pages = _environment()
+    text = pages.get_template(f"{name}.md.j2").render(context, figures=inline)
+    write_atomically(out / f"{name}.md", text.encode())
+    page = pages.get_template(f"{name}.html.j2").render(context, figures=inline, palette=PALETTE)
+    write_atomically(out / f"{name}.html", page.encode())
+    return out / f"{name}.html"
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("selfdistill.report", "templates"),
+        autoescape=lambda name: name is not None and ".html" in name,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["md"] = escape_markdown
+    environment.filters["md_table"] = markdown
+    return environment
