@@ -154,20 +154,21 @@ def _single_steps(model: nn.Module, images: Images, eps: Sequence[float], tick: 
 
 def _iterated(model: nn.Module, images: Images, right: Tensor, eps: Sequence[float], steps: int, tick: Tick) -> Tensor:
     """Right or not under PGD at each eps and all before it, (E, N), of images of which `right` (N,) are right."""
-    parts: list[Tensor] = []
-    done = 0
-    for x, y in images.batches():
-        alive, rows = right[done : done + len(y)], []
-        done += len(y)
-        for radius in eps:
-            if bool(alive.any()):
-                kept = alive.to(x.device)
-                attacked = pgd(model, x[kept], y[kept], radius, mean=images.data.mean, std=images.data.std, steps=steps)
-                alive = alive.masked_scatter(alive, _right(clean_logits(model, attacked), y[kept]))
-            rows.append(alive)
-            tick(len(y) * (steps + 1))
-        parts.append(torch.stack(rows))
-    return torch.cat(parts, dim=1)
+    mean, std = images.data.mean, images.data.std
+    alive, rows = right.clone(), []
+    for radius in eps:
+        kept = alive.nonzero()[:, 0]
+        if len(kept):  # gathered from all batches: passes of a few images each would be as dear as whole ones
+            survivors = replace(images, split=images.split.select(kept))
+            still = []
+            for x, y in survivors.batches():
+                attacked = pgd(model, x, y, radius, mean=mean, std=std, steps=steps)
+                still.append(_right(clean_logits(model, attacked), y))
+                tick(len(y) * (steps + 1))
+            alive[kept] = torch.cat(still)
+        tick((len(images) - len(kept)) * (steps + 1))
+        rows.append(alive.clone())
+    return torch.stack(rows)
 
 
 def _right(logits: Tensor, y: Tensor) -> Tensor:
