@@ -60,6 +60,7 @@ def pages(out: Path) -> dict[Path, str]:
             "says": trust.findings(trusted),
             "detection": trust.detection_table(trusted),
             "spread": trust.spread_table(trusted),
+            "cost": trust.cost_table(),
         },
         DOCS / "corruptions.md": {"small": distances("cifar100"), "large": distances("photographs")},
     }

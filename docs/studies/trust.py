@@ -5,10 +5,11 @@ uv run python docs/studies/trust.py     trains and measures what is missing (CIF
 uv run python docs/make.py              writes the page and the figures from the records
 """
 
+import json
 from dataclasses import replace
 from statistics import fmean
 
-from setting import Setting
+from setting import RESULTS, Setting
 
 from selfdistill.experiments.measuring import Asked
 from selfdistill.records import DIRECTION, Difference, RunRecord, summarise
@@ -122,6 +123,24 @@ def measured_how(records: list[RunRecord]) -> str:
         f"PGD and the corruptions ({shift['source']}, {shift['n']:,} images at each severity) see "
         f"{attacks['pgd_n']:,} of the {attacks['n']:,} test images, FGSM all of them. "
         f"Out-of-distribution sets: {others}."
+    )
+
+
+def cost_table() -> str:
+    """What `benchmarks/suite.py` measured: the suite's time beside that of the bare passes that it needs."""
+    record = json.loads((RESULTS / "benchmarks" / "suite.json").read_text())
+    rows = [
+        (row["measure"], f"{row['seconds']:.2f}", f"{row['bare']:.2f}", f"{row['seconds'] / row['bare']:.2f}")
+        for row in record["rows"]
+    ]
+    setting = record["setting"]
+    table = markdown(
+        Table(("Measure", "Suite, s", "Bare passes, s", "Ratio"), (*rows, ("all", "", "", f"{record['ratio']:.2f}")))
+    )
+    return (
+        f"{table}\n\n{setting['model']}, width {setting['width']}, {setting['images']} images of {setting['size']} px, "
+        f"batches of {setting['batch_size']}, {record['device']}, {record['threads']} threads, torch "
+        f"{record['versions']['torch']}, commit {record['commit'][:9]}, {record['date'][:10]}."
     )
 
 

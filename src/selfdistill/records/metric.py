@@ -51,14 +51,28 @@ def protocol_of(evaluation: Mapping[str, Any], name: str) -> object:
     """What must be the same in two evaluations for a metric's difference to mean anything; None: nothing more.
 
     Example:
-        >>> protocol_of({"shift": {"source": "own corruptions"}}, "mca")
-        'own corruptions'
+        >>> protocol_of({"shift": {"source": "own corruptions", "n": 1000}}, "mca")
+        ('own corruptions', 1000)
     """
-    if name == "mca":
-        return (evaluation.get("shift") or {}).get("source")
+    if name in _PROTOCOLS:
+        part, keys = _PROTOCOLS[name]
+        values = evaluation.get(part) or {}
+        return tuple(values.get(key) for key in keys)
     if name in ("ood_auroc", "ood_fpr"):
-        return tuple(detection["name"] for detection in evaluation.get("ood") or ())
+        keys = ("name", "n", "prepared", "temperature")
+        return tuple(
+            (*(one.get(key) for key in keys), one["detectors"].get(DETECTOR, {}).get("eps"))
+            for one in evaluation.get("ood") or ()
+        )
     return None
+
+
+_PROTOCOLS = {
+    "fgsm_2": ("robustness", ("n",)),
+    "pgd_2": ("robustness", ("pgd_n", "pgd_steps")),
+    "fgsm_paper": ("robustness", ("n", "paper_eps")),
+    "mca": ("shift", ("source", "n")),
+}
 
 
 def accuracy_at(robustness: Mapping[str, Any] | None, attack: str, eps: float) -> float | None:

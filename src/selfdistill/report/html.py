@@ -82,7 +82,7 @@ def _context(records: Sequence[RunRecord], summary: Summary, methods: Sequence[M
         "recipe": words.recipe_yaml(records),
         "versions": words.versions(records),
         "spread": words.spread(summary),
-        "protocol": words.protocol(records, compared=compared),
+        "protocol": [*words.protocol(records, compared=compared), *words.unlike(summary)],
         "position": {method: i % len(PALETTE) for i, method in enumerate(summary.methods)},
         "baseline": summary.methods[0],
     }

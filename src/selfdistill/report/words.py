@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import yaml
 
 from selfdistill.records import NOT_COMPARED, RunRecord, Summary
 from selfdistill.report.measures.reliability import FEW
-from selfdistill.report.tables import COST, DASH, QUALITY, Table
+from selfdistill.report.tables import COMPARED, COST, DASH, QUALITY, Table
 
 _RUN_COLUMNS = (*QUALITY, *(c for c in COST if c.metric in ("train_top1", "best_top1", "seconds_per_epoch")))
 
@@ -64,6 +64,24 @@ def protocol(records: Sequence[RunRecord], *, compared: bool) -> list[str]:
     return notes
 
 
+def unlike(summary: Summary) -> list[str]:
+    """The metrics of which no difference is given, since the runs were not measured in the same way."""
+    first = summary.methods[0]
+    found = [
+        column.title
+        for column in COMPARED
+        if (first, column.metric) in summary.statistics
+        and any((m, column.metric) in summary.statistics for m in summary.methods[1:])
+        and not any((m, column.metric) in summary.differences for m in summary.methods[1:])
+    ]
+    if not found:
+        return []
+    return [
+        f"No difference is given in {', '.join(found)}: the runs were measured on other images or in other ways. "
+        "Evaluate them all with the same options."
+    ]
+
+
 def omitted(records: Sequence[RunRecord]) -> list[str]:
     """What was asked for and could not be measured, and of which methods where it is not all."""
     lines = dict.fromkeys(line for record in records for line in record.evaluation.get("omitted") or ())
@@ -111,6 +129,17 @@ def versions(records: Sequence[RunRecord]) -> Table:
         ("recipe", every([r.comparable_key for r in records])),
         ("last run finished", max(r.date for r in records)),
     ]
+    places = [place for r in records if (place := r.evaluation.get("measured")) is not None]
+    if places:
+        rows += [
+            ("measured: what", every([_listed(place["asked"]["measures"]) for place in places])),
+            ("measured: PGD on at most", every([f"{place['asked']['max_images']:,} images" for place in places])),
+            ("measured: with", every([_listed(f"{k} {v}" for k, v in place["versions"].items()) for place in places])),
+            ("measured: device", every([place["device"] for place in places])),
+            ("measured: CPU threads", every([place["threads"] for place in places])),
+            ("measured: commit", every([place["commit"] for place in places])),
+            ("measured: last", max(place["date"] for place in places)),
+        ]
     return Table(("What", "Value"), tuple(rows))
 
 
@@ -144,6 +173,10 @@ def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _listed(values: Iterable[str]) -> str:
+    return ", ".join(values) or DASH
 
 
 def _joined(values: dict[str, None]) -> str:

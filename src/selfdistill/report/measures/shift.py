@@ -26,12 +26,12 @@ def shift_section(methods: Sequence[Measured]) -> Section | None:
     first = shown[0].values[0]
     severities = range(len(first["per_severity"]))
     n = every(shown, lambda values: values["n"])
-    clean = {m.name: m for m in methods}
+    clean = {m.name: m for m in methods}  # of the seeds that have the measure: a row is of the same networks throughout
     columns = [("mCA", _MCA, lambda values: values["mca"])]
     columns += [(f"Severity {s + 1}", _ACCURACY, _at_severity(s)) for s in severities]
     sheet = table(shown, columns)
     rows = tuple(
-        (row[0], _ACCURACY.cell(clean[row[0]].statistic(lambda values: values["top1"])), *row[1:]) for row in sheet.rows
+        (row[0], _ACCURACY.cell(clean[row[0]].statistic(_clean)), *row[1:]) for row in sheet.rows
     )
     by_severity = Table((sheet.headings[0], "Clean", *sheet.headings[1:]), rows)
     severity = Panel(
@@ -64,7 +64,7 @@ def shift_section(methods: Sequence[Measured]) -> Section | None:
         ),
         notes=(
             "mCA: mean corruption accuracy, not the mean corruption error (mCE) of other papers",
-            f"Clean: the {every(methods, lambda values: values['n'])} test images as they are",
+            f"Clean: the {every(methods, _clean_n)} test images as they are",
             "Severity: mean over the fifteen corruptions",
         ),
     )
@@ -95,6 +95,14 @@ def corruption_in_words(name: str) -> str:
         ('Gaussian noise', 'JPEG compression')
     """
     return name.replace("_", " ").capitalize().replace("Jpeg", "JPEG")
+
+
+def _clean(evaluation: Values) -> float | None:
+    return evaluation["top1"] if evaluation.get("shift") else None
+
+
+def _clean_n(evaluation: Values) -> float | None:
+    return evaluation["n"] if evaluation.get("shift") else None
 
 
 def _at_severity(severity: int) -> Pick:
