@@ -97,7 +97,13 @@ def test_differences_in_what_was_measured_deep_inside() -> None:
     ("change", "metrics"),
     [
         ({"shift": {"mca": 0.9, "source": "published arrays"}}, ["mca"]),
+        ({"shift": evaluation()["shift"] | {"n": 300}}, ["mca"]),  # type: ignore[operator]
         ({"ood": evaluation()["ood"][:1]}, ["ood_auroc", "ood_fpr"]),  # type: ignore[index]
+        ({"ood": [evaluation()["ood"][0] | {"n": 300}, *evaluation()["ood"][1:]]}, ["ood_auroc", "ood_fpr"]),  # type: ignore[index]
+        ({"robustness": evaluation()["robustness"] | {"n": 300}}, ["fgsm_2", "fgsm_paper"]),  # type: ignore[operator]
+        ({"robustness": evaluation()["robustness"] | {"paper_eps": 0.1}}, ["fgsm_paper"]),  # type: ignore[operator]
+        ({"robustness": evaluation()["robustness"] | {"pgd_n": 300}}, ["pgd_2"]),  # type: ignore[operator]
+        ({"robustness": evaluation()["robustness"] | {"pgd_steps": 7}}, ["pgd_2"]),  # type: ignore[operator]
     ],
 )
 def test_what_was_measured_in_another_way_has_no_difference(change: dict[str, object], metrics: list[str]) -> None:

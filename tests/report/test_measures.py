@@ -134,11 +134,19 @@ BASE = attacked(([0.50, 0.30], [0.20, 0.000]), ([0.52, 0.31], [0.22, 0.001]), ([
         ([([0.40, 0.30], [0.20, 0.0]), ([0.70, 0.31], [0.22, 0.0]), ([0.51, 0.32], [0.21, 0.0])], []),
         (
             [([0.60, 0.30], [0.20, 0.0]), ([0.62, 0.31], [0.23, 0.0]), ([0.61, 0.32], [0.20, 0.0])],
-            ["above B() at 2/255: +10.0 points (95 % interval +10.0 to +10.0)", "PGD does not: 0.0 points"],
+            [
+                "above B() at 2/255: +10.0 points (95 % interval +10.0 to +10.0)",
+                "PGD does not confirm FGSM on A()",
+                "PGD shows no clear difference: 0.0 points",
+            ],
         ),
         (
             [([0.40, 0.30], [0.30, 0.0]), ([0.42, 0.31], [0.32, 0.0]), ([0.41, 0.32], [0.31, 0.0])],
-            ["below B() at 2/255: −10.0", "PGD puts it on the other side: +10.0 points"],  # noqa: RUF001
+            [
+                "below B() at 2/255: −10.0",  # noqa: RUF001
+                "FGSM and PGD disagree on A()",
+                "PGD puts it on the other side: +10.0 points",
+            ],
         ),
         # PGD leaves nothing of either
         (
@@ -196,6 +204,16 @@ def test_corruption_by_severity_and_by_corruption(whole_suite: list[RunRecord]) 
     assert by_corruption.table.headings == ("Corruption", "CrossEntropy()", "SDDropout()", "LabelSmoothing()")
     fog = [statistics.fmean(r["accuracy"]["fog"]) for r in runs]
     assert row(by_corruption.table, "Fog")["SDDropout()"] == cell(fog)
+
+
+def test_clean_beside_mca_is_of_the_same_runs(make_record: Make) -> None:
+    runs = [make_record(seed=seed, suite=True) for seed in range(3)]
+    runs[2].evaluation.update(shift=None, n=9, top1=0.0)
+    section = shift_section(measured(runs))
+    shown = row(sheets(section)[0].table, "CrossEntropy()")
+    assert (shown["Clean"], shown["Seeds"]) == (cell([run.evaluation["top1"] for run in runs[:2]]), "2")
+    assert section is not None
+    assert "Clean: the 1,500 test images as they are" in section.notes
 
 
 def test_whose_corruptions_they_are_is_said(make_record: Make) -> None:

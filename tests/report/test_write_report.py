@@ -204,9 +204,40 @@ def test_sets_that_users_name_are_escaped(make_record: Make, tmp_path: Path) -> 
 
 
 def test_what_was_measured_and_where_is_said(make_record: Make, tmp_path: Path) -> None:
-    run = make_record(suite=True)
-    run.evaluation["measured"] = {"seconds": 12.3, "device": "cpu (other)", "versions": {}, "date": "", "asked": {}}
-    assert "taken on cpu (other), 12 s a run" in read(write_report([run], tmp_path, title="One")).text
+    runs = [make_record(seed=seed, suite=True) for seed in range(2)]
+    for run in runs:
+        run.evaluation["measured"] = {
+            "seconds": 12.3,
+            "device": "cpu (other)",
+            "threads": 7,
+            "versions": {"python": "3.12.9", "torch": f"2.1{run.seed}.0"},
+            "date": f"2026-11-2{run.seed}T00:00:00+00:00",
+            "commit": None,
+            "asked": {"measures": ["robustness", "shift"], "max_images": 1234},
+        }
+    assert "taken on cpu (other), 12 s a run" in read(write_report(runs, tmp_path, title="One")).text
+    rows = dict(re.findall(r"^\| (measured: [^|]*) \| ([^|]*) \|$", (tmp_path / "report.md").read_text(), re.MULTILINE))
+    assert rows == {
+        "measured: what": "robustness, shift",
+        "measured: PGD and own corruptions": "at most 1,234 images",
+        "measured: with": "python 3.12.9, torch 2.10.0, python 3.12.9, torch 2.11.0",
+        "measured: device": "cpu (other)",
+        "measured: CPU threads": "7",
+        "measured: commit": "–",  # noqa: RUF001
+        "measured: last": "2026-11-21T00:00:00+00:00",
+    }
+
+
+def test_what_was_not_measured_alike_is_said(make_record: Make, tmp_path: Path) -> None:
+    runs = [make_record(method, suite=True) for method in ("CrossEntropy()", "SDDropout()")]
+    words = "No difference is given in"
+    assert words not in read(write_report(runs, tmp_path, title="T")).text
+    runs[0].evaluation["robustness"]["pgd_n"] = 300
+    runs[1].evaluation["ood"][0]["n"] = 300
+    text = read(write_report(runs, tmp_path, title="T")).text
+    assert f"{words} PGD-20 at 2/255, AUROC, ODIN: the runs were measured on other images" in text
+    assert "mCA (points)" in text
+    assert "PGD-20 at 2/255 (points)" not in text
 
 
 def test_one_network_that_is_no_run_has_a_page(make_record: Make, tmp_path: Path) -> None:

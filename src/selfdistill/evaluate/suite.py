@@ -78,7 +78,7 @@ def evaluate(
         >>> from torch import nn
         >>> from selfdistill.data import load_data
         >>> data = load_data("digits", per_class=4, test_per_class=5)
-        >>> model = nn.Sequential(nn.Flatten(), nn.LazyLinear(len(data.classes)))
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, len(data.classes)))
         >>> result = evaluate(model, data, device="cpu", measures=["robustness"])
         >>> result.n, result.train_n, result.robustness.pgd_n
         (50, 40, 50)

@@ -131,7 +131,7 @@ def fitted(asked: Asked, test_n: int, outside_n: int, most: float) -> Asked:
     """Return what is asked for on as many images as take at most ``most`` passes, or nothing where 100 are too many.
 
     Example:
-        >>> fitted(Asked(), test_n=2000, outside_n=500, most=1e5).max_images
+        >>> fitted(Asked(), test_n=2000, outside_n=500, most=2e5).max_images
         300
         >>> fitted(Asked(), test_n=2000, outside_n=500, most=1e4).measures
         ()

@@ -133,7 +133,10 @@ def versions(records: Sequence[RunRecord]) -> Table:
     if places:
         rows += [
             ("measured: what", every([_listed(place["asked"]["measures"]) for place in places])),
-            ("measured: PGD on at most", every([f"{place['asked']['max_images']:,} images" for place in places])),
+            (
+                "measured: PGD and own corruptions",
+                every([f"at most {p['asked']['max_images']:,} images" for p in places]),
+            ),
             ("measured: with", every([_listed(f"{k} {v}" for k, v in place["versions"].items()) for place in places])),
             ("measured: device", every([place["device"] for place in places])),
             ("measured: CPU threads", every([place["threads"] for place in places])),

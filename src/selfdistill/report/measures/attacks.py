@@ -47,13 +47,15 @@ def disagreements(methods: Sequence[Measured]) -> tuple[str, ...]:
         where = "above" if signs == {1} else "below" if signs == {-1} else "away from"
         at = ", ".join(at_eps(eps) for eps, _, _ in found)
         ours, theirs = (f"{100 * left:.1f} %" for left in pgd.left)
+        # An interval that holds zero may hold FGSM's difference too: that is no disagreement yet.
+        head = "FGSM and PGD disagree on" if pgd.sign else "PGD does not confirm FGSM on"
         if max(pgd.left) < _BROKEN:
             judged = f"PGD breaks both, leaving {ours} and {theirs} right"
         else:
-            way = "PGD does not" if pgd.sign == 0 else "PGD puts it on the other side"
+            way = "PGD puts it on the other side" if pgd.sign else "PGD shows no clear difference"
             judged = f"{way}: {pgd.words}, with {ours} and {theirs} left right"
         said.append(
-            f"FGSM and PGD disagree on {method.name}: FGSM puts it {where} {methods[0].name} at {at}"
+            f"{head} {method.name}: FGSM puts it {where} {methods[0].name} at {at}"
             f"{f'; at {at_eps(eps)}' * (len(found) > 1)}: {fgsm.words}. On the same images {judged}."
         )
     return tuple(said)

@@ -26,13 +26,11 @@ def shift_section(methods: Sequence[Measured]) -> Section | None:
     first = shown[0].values[0]
     severities = range(len(first["per_severity"]))
     n = every(shown, lambda values: values["n"])
-    clean = {m.name: m for m in methods}  # of the seeds that have the measure: a row is of the same networks throughout
+    clean = {m.name: m for m in methods}
     columns = [("mCA", _MCA, lambda values: values["mca"])]
     columns += [(f"Severity {s + 1}", _ACCURACY, _at_severity(s)) for s in severities]
     sheet = table(shown, columns)
-    rows = tuple(
-        (row[0], _ACCURACY.cell(clean[row[0]].statistic(_clean)), *row[1:]) for row in sheet.rows
-    )
+    rows = tuple((row[0], _ACCURACY.cell(clean[row[0]].statistic(_clean)), *row[1:]) for row in sheet.rows)
     by_severity = Table((sheet.headings[0], "Clean", *sheet.headings[1:]), rows)
     severity = Panel(
         "corruptions-0",
@@ -98,6 +96,7 @@ def corruption_in_words(name: str) -> str:
 
 
 def _clean(evaluation: Values) -> float | None:
+    """Of the runs that have the measure: a row is of the same networks throughout."""
     return evaluation["top1"] if evaluation.get("shift") else None
 
 
