@@ -464,3 +464,26 @@ def test_logits_that_are_not_finite_are_one_clear_line(model: nn.Module, with_re
 def test_a_reading_of_another_model_is_refused(model: nn.Module) -> None:
     with pytest.raises(ValueError, match=r"^inside_reading: its head is no module of this model; read the test images"):
         measure_detection(model, inside_images(), outside_images(), inside_reading=reading_of(Double()))
+
+
+def test_a_reading_of_other_images_is_refused(model: nn.Module) -> None:
+    part = read_features(model, inside_images().part(0, 9).batches())
+    with pytest.raises(ValueError, match=r"^inside_reading: of 9 images, but inside holds 31; read those of inside$"):
+        measure_detection(model, inside_images(), outside_images(), inside_reading=part)
+
+
+@pytest.mark.parametrize("fixed_eps", [-0.0014, 1.4, math.inf, math.nan])
+def test_an_eps_out_of_range_is_named(model: nn.Module, fixed_eps: float) -> None:
+    expected = rf"^fixed_eps: {fixed_eps}, expected a share of the pixel range in \[0, 1\], as 0.0014$"
+    with pytest.raises(ValueError, match=expected):
+        measure_detection(model, inside_images(), outside_images(), fixed_eps=fixed_eps, inside_reading=None)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.inf, math.nan])
+def test_a_temperature_out_of_range_is_named(model: nn.Module, temperature: float) -> None:
+    with pytest.raises(ValueError, match=rf"^temperature: {temperature}, expected a positive number$"):
+        measure_detection(model, inside_images(), outside_images(), temperature=temperature, inside_reading=None)
+
+
+def test_without_a_set_there_is_nothing_to_refuse(model: nn.Module) -> None:
+    assert measure_detection(model, inside_images(n=1), [], inside_reading=None) == ()

@@ -1,5 +1,6 @@
 """Networks that are no runs of ours, with checkpoints that these tests write."""
 
+import shutil
 import warnings
 from pathlib import Path
 
@@ -24,11 +25,11 @@ def weights(model: str, classes: int = 3, seed: int = 0) -> dict[str, Tensor]:
     return build(model, classes, width=4 if model == OWN else None).state_dict()
 
 
-def load(model: str, checkpoint: Path | None, data: str | Path, **settings: int) -> Foreign:
+def load(model: str, checkpoint: Path | None, data: str | Path, **settings: object) -> Foreign:
     return load_foreign(model, checkpoint, str(data), data_root=Path("data"), **settings)  # type: ignore[arg-type]
 
 
-def fails(model: str, checkpoint: Path | None, data: str | Path, **settings: int) -> str:
+def fails(model: str, checkpoint: Path | None, data: str | Path, **settings: object) -> str:
     with pytest.raises(ValueError, match=r"\w") as raised:
         load(model, checkpoint, data, **settings)
     message = str(raised.value)
@@ -108,6 +109,59 @@ def test_which_images_are_scored(checkpoint: Path, pictures: Path) -> None:
     assert (len(two.train), len(two.test), two.test_is) == (24, 18, "test folder")
     one = load(OWN, checkpoint, pictures / "test", width=4).data
     assert (len(one.test), one.test_is) == (18, "all images")
+
+
+@pytest.mark.parametrize("checkpoint", [OWN], indirect=True)
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_a_folder_of_validation_images_alone(checkpoint: Path, pictures: Path, tmp_path: Path, part: str) -> None:
+    shutil.copytree(pictures / "test", tmp_path / "imagenet" / part)
+    alone = load(OWN, checkpoint, tmp_path / "imagenet", width=4).data
+    assert (alone.name, len(alone.test), alone.test_is) == ("imagenet", 18, "all images")
+    inside = load(OWN, checkpoint, pictures / "test", width=4).data
+    assert alone.test.images is not None
+    assert inside.test.images is not None
+    assert torch.equal(alone.test.images, inside.test.images)
+    assert torch.equal(alone.test.labels, inside.test.labels)
+    shutil.copytree(pictures / "train", tmp_path / "imagenet/train")
+    both = load(OWN, checkpoint, tmp_path / "imagenet", width=4).data
+    assert (len(both.train), len(both.test), both.test_is) == (24, 18, f"{part} folder")
+
+
+@pytest.mark.parametrize("checkpoint", [TORCHVISION], indirect=True)
+def test_another_mean_and_deviation(checkpoint: Path, pictures: Path) -> None:
+    mean, std = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+    foreign = load(TORCHVISION, checkpoint, pictures, image_size=32, mean=mean, std=std)
+    assert (foreign.data.mean, foreign.data.std) == (mean, std)
+    assert foreign.prepared.startswith(
+        "whole images as squares of 32 px; normalised by mean 0.4914 0.4822 0.4465 and deviation 0.2023 0.1994 0.201; "
+        "torchvision tests with: "
+    )
+    one = load(TORCHVISION, checkpoint, pictures, image_size=32, std=std)
+    assert (one.data.mean, one.data.std) == (IMAGENET_MEAN, std)
+    black = load(TORCHVISION, checkpoint, pictures, image_size=32, mean=(0.0, 0.0, 0.0)).data
+    assert (black.mean, black.std) == ((0.0, 0.0, 0.0), IMAGENET_STD)
+
+
+@pytest.mark.parametrize("checkpoint", [OWN], indirect=True)
+def test_a_mean_and_deviation_for_our_own_network(checkpoint: Path, pictures: Path) -> None:
+    foreign = load(OWN, checkpoint, pictures, width=4, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    assert foreign.prepared == (
+        "whole images as squares of 32 px; normalised by mean 0.5 0.5 0.5 and deviation 0.25 0.25 0.25"
+    )
+
+
+@pytest.mark.parametrize("checkpoint", [TORCHVISION], indirect=True)
+@pytest.mark.parametrize(
+    ("option", "values", "told"),
+    [
+        ("mean", (123.675, 116.28, 103.53), "--mean 123.675,116.28,103.53: wanted is one number a channel, of pixels"),
+        ("mean", (0.5,), "--mean 0.5: wanted is one number a channel"),
+        ("mean", (0.5, float("nan"), 0.5), "--mean 0.5,nan,0.5: wanted"),
+        ("std", (0.2, 0.0, 0.2), "--std 0.2,0,0.2: wanted is one number a channel, of pixels in [0, 1]"),
+    ],
+)
+def test_constants_of_other_units(checkpoint: Path, option: str, values: tuple[float, ...], told: str) -> None:
+    assert fails(TORCHVISION, checkpoint, "nowhere", **{option: values}).startswith(told)
 
 
 @pytest.mark.parametrize("model", [TORCHVISION, TIMM, OWN])

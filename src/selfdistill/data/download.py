@@ -40,6 +40,7 @@ class Archive:
     count: int
 
 
+# The md5 of LSUN is that of the packages pytorch-ood and detectors, which agree; that of iSUN is of detectors alone.
 _DROPBOX = "https://www.dropbox.com/s"
 ARCHIVES = {
     "lsun_resize": Archive(

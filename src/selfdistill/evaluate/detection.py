@@ -120,14 +120,15 @@ def measure_detection(
         model: on the images' device; run in evaluation mode and float32, and left as it was found.
         inside: the test images.
         outside: name, preparation and images of each set.
-        fixed_eps: ODIN's eps, pixel units.
-        temperature: ODIN's T.
+        fixed_eps: ODIN's eps, in [0, 1], pixel units.
+        temperature: ODIN's T, > 0.
         training: features and labels of training images; None: no Mahalanobis.
         inside_reading: logits and features of `inside`; None where the head is not known.
         tick: told of the images done, `detection_passes` in all.
 
     Raises:
-        ValueError: a set of fewer than two images, a reading of another model, or a logit that is not finite.
+        ValueError: a set of fewer than two images, an eps or a temperature out of range, a reading of another model or
+            of other images, or a logit that is not finite.
 
     Example:
         >>> from selfdistill.data import load_data
@@ -140,13 +141,18 @@ def measure_detection(
 
     Source: Liang et al., Enhancing the Reliability of Out-of-Distribution Image Detection in Neural Networks, 2018.
     """
+    if not outside:
+        return ()
     for name, images in (("the test images", inside), *((name, images) for name, _, images in outside)):
         if len(images) < 2:
             raise ValueError(
                 f"{name}: images {len(images)}, expected at least 2: one half chooses ODIN's eps, one is scored"
             )
-    if not outside:
-        return ()
+    if not 0 <= fixed_eps <= 1:
+        raise ValueError(f"fixed_eps: {fixed_eps}, expected a share of the pixel range in [0, 1], as 0.0014")
+    if inside_reading is not None and len(inside_reading.logits) != len(inside):
+        read = len(inside_reading.logits)
+        raise ValueError(f"inside_reading: of {read} images, but inside holds {len(inside)}; read those of inside")
     head = None if inside_reading is None else _name_of(inside_reading.head, model)
     fitted = None
     if training is not None and inside_reading is not None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from selfdistill.data import ImageData, load_data
+from selfdistill.data import NAMED_SETS, ImageData, load_data
+from selfdistill.data.folders import TEST_FOLDERS
 from selfdistill.experiments.rescore import all_images
 from selfdistill.models import build
 
@@ -48,10 +49,14 @@ def load_foreign(
     *,
     data_root: Path,
     image_size: int | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
     width: int | None = None,
     skip_unreadable: bool = False,
 ) -> Foreign:
     """Build a network with its weights, and load the images it is measured on: a test part, or all where there is none.
+
+    A folder that has only val/ or test/, as ImageNet's validation images come, is measured on all images of that.
 
     Position k of the logits is the set's class k (class folders in alphabetical order); a file of weights does not say
     in which order its classes were, so another order shows as an accuracy at chance.
@@ -62,6 +67,8 @@ def load_foreign(
         data: a data set; see `selfdistill.data.load_data`.
         data_root: where named sets are kept.
         image_size: S, at least 8 pixels; None: what the package's weights were trained at, 32 for our own networks.
+        mean: of each channel, in [0, 1]; None: that of the package's weights, for our own networks that of the images.
+        std: of each channel, in [1/255, 1]; None: likewise.
         width: of our own networks; see `selfdistill.models.build`.
         skip_unreadable: leave unreadable image files out.
 
@@ -89,18 +96,36 @@ def load_foreign(
         build(model, 2, width=width)  # an unknown name is told before images are read
         if checkpoint is None:
             raise ValueError(f"{model} has no pretrained weights: name a file of weights with --checkpoint")
+    for option, values in (("--mean", mean), ("--std", std)):
+        _check_constants(option, values)
     size = image_size or (_OWN_SIZE if trained is None else trained.size)
-    images = all_images(load_data(data, root=data_root, image_size=size, skip_unreadable=skip_unreadable))
-    if trained is not None:
-        images = replace(images, mean=trained.mean, std=trained.std)
-        if checkpoint is None and trained.classes != len(images.classes):
-            raise ValueError(
-                f"the pretrained weights of {model} are for {trained.classes} classes, but {images.name} has "
-                f"{len(images.classes)}: measure on images of those classes, or give weights with --checkpoint"
-            )
+    images = _load(data, data_root, size, skip_unreadable)
+    known = images if trained is None else trained
+    images = replace(images, mean=mean or known.mean, std=std or known.std)
+    if trained is not None and checkpoint is None and trained.classes != len(images.classes):
+        raise ValueError(
+            f"the pretrained weights of {model} are for {trained.classes} classes, but {images.name} has "
+            f"{len(images.classes)}: measure on images of those classes, or give weights with --checkpoint"
+        )
     network = _with_weights(model, checkpoint, images, width).eval()
     _try(network, model, size, len(images.classes))
-    return Foreign(network, images, _preparation(images, trained))
+    return Foreign(network, images, _preparation(images, trained, own=not (mean or std)))
+
+
+def _check_constants(option: str, values: tuple[float, ...] | None) -> None:
+    least = 0 if option == "--mean" else 1 / 255  # a smaller deviation is no deviation of 8-bit pixels
+    if values is not None and (len(values) != 3 or not all(least <= value <= 1 for value in values)):
+        told = ",".join(f"{value:g}" for value in values)
+        raise ValueError(f"{option} {told}: wanted is one number a channel, of pixels in [0, 1], as 0.485,0.456,0.406")
+
+
+def _load(data: str, root: Path, size: int, skip_unreadable: bool) -> ImageData:
+    """Load the images to measure on; of a folder with val/ (or test/) but without train/, those."""
+    folder, part = Path(data).expanduser(), data
+    if data not in NAMED_SETS and not any((folder / name).exists() for name in ("train", "train.npz")):
+        part = next((str(folder / name) for name in TEST_FOLDERS if (folder / name).is_dir()), data)
+    images = all_images(load_data(part, root=root, image_size=size, skip_unreadable=skip_unreadable))
+    return images if part == data else replace(images, name=folder.resolve().name)
 
 
 def _trained(model: str) -> _Trained | None:
@@ -161,13 +186,15 @@ def _try(network: nn.Module, model: str, size: int, classes: int) -> None:
         raise ValueError(f"{model} does not give one logit a class, so it is no classifier that can be measured")
 
 
-def _preparation(images: ImageData, trained: _Trained | None) -> str:
+def _preparation(images: ImageData, trained: _Trained | None, own: bool) -> str:
     size = images.image_size
     if images.test.images is not None:
         how = f"whole images as squares of {size} px"
     else:
         how = f"shorter side to {round(size * 256 / 224)} px, central square of {size} px, bilinear"
-    if trained is None:
-        return f"{how}; normalised by the mean and deviation of {images.name}"
-    by = f"the mean and deviation of {trained.package}'s weights"
-    return f"{how}; normalised by {by}, which {trained.package} tests with: {trained.tested}"
+    tested = "" if trained is None else f"{trained.package} tests with: {trained.tested}"
+    if not own:
+        mean, std = (" ".join(f"{value:g}" for value in values) for values in (images.mean, images.std))
+        return f"{how}; normalised by mean {mean} and deviation {std}{tested and '; ' + tested}"
+    source = images.name if trained is None else f"{trained.package}'s weights"
+    return f"{how}; normalised by the mean and deviation of {source}{tested and ', which ' + tested}"
