@@ -630,7 +630,8 @@ def test_evaluate_anybody_s_network(run: Run, refused: Callable[..., str], pictu
     torch.manual_seed(0)
     torch.save(resnet18(num_classes=3).state_dict(), "net.pt")
     words = ["evaluate", "--model", "torchvision:resnet18", "--image-size", 32, "--max-images", 2]
-    status, out, _ = run(*words, "--checkpoint", "net.pt", "--data", pictures)
+    constants = ["--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.25"]
+    status, out, _ = run(*words, *constants, "--checkpoint", "net.pt", "--data", pictures)
     assert status == 0
     assert out.rstrip().endswith("Report: runs/torchvision-resnet18-on-digits3/evaluation.html")
     page = Path("runs/torchvision-resnet18-on-digits3/evaluation.html").read_text()

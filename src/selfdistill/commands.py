@@ -144,6 +144,8 @@ def evaluate(
     out: Path | None = None,
     json: Path | bool = False,
     image_size: int | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
     width: int | None = None,
     data_root: str = "data",
     skip_unreadable: bool = False,
@@ -166,6 +168,8 @@ def evaluate(
         out: folder of the report; RUN, or runs/MODEL-on-DATA, where not given
         json: write the numbers to this file; to the screen where no file is named
         image_size: side of the images for --model; what it was trained at where not given
+        mean: of each channel for --model, in [0, 1]; that of its package's weights where not given
+        std: of each channel for --model; likewise
         width: the width of --model, where it is one of our own
         data_root: folder where named sets are looked for and downloaded to
         skip_unreadable: leave out files that cannot be read instead of stopping
@@ -186,7 +190,9 @@ def evaluate(
         raise ValueError("RUN or --model must be given, and not both: selfdistill evaluate RUN [--option value ...]")
     if model is None:
         assert run is not None
-        for option, value in (("--checkpoint", checkpoint), ("--image-size", image_size), ("--width", width)):
+        of_model = {"checkpoint": checkpoint, "image-size": image_size, "mean": mean, "std": std, "width": width}
+        for name, value in of_model.items():
+            option = f"--{name}"
             if value is not None:
                 raise ValueError(f"{option} belongs to --model: a run knows its own")
         scored = score_run(run, data, asked)
@@ -194,7 +200,7 @@ def evaluate(
     else:
         if data is None:
             raise ValueError("--model needs --data: the images that it is measured on")
-        scored = score_foreign(model, checkpoint, data, asked, image_size=image_size, width=width)
+        scored = score_foreign(model, checkpoint, data, asked, image_size=image_size, mean=mean, std=std, width=width)
         out = out or Path("runs") / f"{model.replace(':', '-')}-on-{_name_of(data)}"
     if json:
         _write(json, dumps(scored.evaluation.to_dict(), indent=1) + "\n")

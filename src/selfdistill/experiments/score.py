@@ -75,7 +75,15 @@ def score_run(run: Path, data: str | None, asked: Asked) -> Scored:
 
 
 def score_foreign(
-    model: str, checkpoint: Path | None, data: str, asked: Asked, *, image_size: int | None, width: int | None
+    model: str,
+    checkpoint: Path | None,
+    data: str,
+    asked: Asked,
+    *,
+    image_size: int | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    width: int | None,
 ) -> Scored:
     """Measure a network of torchvision, timm or our own that is no run of ours.
 
@@ -85,6 +93,8 @@ def score_foreign(
         data: the images, with the classes that it was trained for.
         asked: what is measured.
         image_size: None: what the network was trained at.
+        mean: None: that of the package's weights.
+        std: likewise.
         width: of our own networks.
 
     Raises:
@@ -97,6 +107,8 @@ def score_foreign(
         data,
         data_root=asked.data_root,
         image_size=image_size,
+        mean=mean,
+        std=std,
         width=width,
         skip_unreadable=asked.skip_unreadable,
     )
