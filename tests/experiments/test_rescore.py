@@ -73,3 +73,15 @@ def test_no_finished_run(run: Path, tmp_path: Path) -> None:
         rescore(tmp_path, "digits", asked=NOTHING_MORE)
     with pytest.raises(ValueError, match=r"^no data set 'nowhere'"):
         rescore(run, "nowhere", asked=NOTHING_MORE)
+
+
+def test_the_run_s_own_images_whose_classes_have_changed(run: Path, pictures: Path, tmp_path: Path) -> None:
+    changed, copy = tmp_path / "changed", tmp_path / "copy"
+    shutil.copytree(pictures, changed)
+    shutil.copytree(run, copy)
+    for part in ("train", "test"):
+        (changed / part / "two").rename(changed / part / "deux")
+    recipe = replace(Recipe.from_yaml(run / "recipe.yaml"), data=str(changed))
+    (copy / "recipe.yaml").write_text(recipe.to_yaml())
+    with pytest.raises(ValueError, match=r"^changed has other classes than .*: class 0 is 'deux' instead of 'one'$"):
+        own_images(copy)

@@ -10,16 +10,16 @@ from selfdistill.data.sets import HELD_OUT
 from selfdistill.evaluate.evaluation import Evaluation
 from selfdistill.evaluate.suite import Progress
 from selfdistill.experiments.measuring import Asked, measure
-from selfdistill.train import Recipe, load_run
+from selfdistill.train import LoadedModel, Recipe, load_run
 from selfdistill.train.run import load
 
 
 def own_images(run: Path) -> ImageData:
-    """Load the images that a run was trained and scored on."""
+    """Load the images that a run was trained and scored on; refuse them where their classes are others by now."""
     recipe = run / "recipe.yaml"
     if not recipe.is_file():
         raise ValueError(f"{run} is no run's folder, so its images are not known: say which with --data")
-    return load(Recipe.from_yaml(recipe))
+    return _prepared_for(run, load_run(run), load(Recipe.from_yaml(recipe)))
 
 
 def rescore(
@@ -44,11 +44,7 @@ def rescore(
     """
     loaded = load_run(run)
     images = load_data(data, root=asked.data_root, image_size=loaded.image_size, skip_unreadable=asked.skip_unreadable)
-    if images.classes != loaded.classes:
-        raise ValueError(
-            f"{images.name} has other classes than {run}: {_first_difference(images.classes, loaded.classes)}"
-        )
-    images = replace(all_images(images), mean=loaded.mean, std=loaded.std)
+    images = _prepared_for(run, loaded, all_images(images))
     return images, measure(loaded, images, asked, train=False, progress=progress)
 
 
@@ -57,6 +53,15 @@ def all_images(images: ImageData) -> ImageData:
     if images.test_is != HELD_OUT:
         return images
     return replace(images, test=_joined(images.train, images.test), test_is="all images")
+
+
+def _prepared_for(run: Path, loaded: LoadedModel, images: ImageData) -> ImageData:
+    """The images with the mean and the deviation that a run's network was trained with, if the classes are its own."""
+    if images.classes != loaded.classes:
+        raise ValueError(
+            f"{images.name} has other classes than {run}: {_first_difference(images.classes, loaded.classes)}"
+        )
+    return replace(images, mean=loaded.mean, std=loaded.std)
 
 
 def _joined(a: Split, b: Split) -> Split:

@@ -9,7 +9,7 @@ from rich.console import Console
 from selfdistill.data import ImageData
 from selfdistill.evaluate.evaluation import Evaluation
 from selfdistill.experiments.foreign import load_foreign
-from selfdistill.experiments.measuring import Asked, measure, measure_run, outside
+from selfdistill.experiments.measuring import Asked, measure, measure_run
 from selfdistill.experiments.rescore import own_images, rescore
 from selfdistill.experiments.show import measured_on
 from selfdistill.records import RunRecord
@@ -50,7 +50,6 @@ def score_run(run: Path, data: str | None, asked: Asked) -> Scored:
         ValueError: no finished run, images that cannot be loaded, or other classes than the network's.
     """
     loaded = load_run(run)  # before its images are decoded: a wrong folder is told at once
-    outside(asked, loaded.image_size)
     record = None
     with measured_on(Console(stderr=True)) as progress:
         if data is not None:
