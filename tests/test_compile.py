@@ -149,3 +149,13 @@ def test_inductor(net: str) -> None:
     output, gradients = step(dropping, x, y)
     assert output.terms["sdd"] > 0
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [CrossEntropy(), Dropout(), LabelSmoothing()], ids=repr)
+def test_inductor_hands_out_a_loss_with_a_gradient(method: Method) -> None:
+    """The loss is the one term itself: inductor must not take it for the tensor that is detached from it."""
+    model, (x, y) = NETS["conv"](), batch("conv")
+    output = torch.compile(SelfDistiller(model, method, example_input=x), fullgraph=True)(x, y)
+    output.loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())

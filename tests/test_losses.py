@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from selfdistill.losses import kl, symmetric_kl
+from selfdistill import losses
+from selfdistill.losses import Direction, kl, symmetric_kl
 from tests.reference import differences
 from tests.reference import losses as literal
 
@@ -166,3 +167,71 @@ def test_unequal_shapes() -> None:
 def test_unknown_direction() -> None:
     with pytest.raises(ValueError, match="direction must be 'both', 'forward' or 'reverse', not 'backward'"):
         symmetric_kl(torch.zeros(1, 2), torch.zeros(1, 2), 3.0, "backward")  # type: ignore[arg-type]
+
+
+def plain_symmetric_kl(a: Tensor, b: Tensor, direction: Direction) -> Tensor:
+    """Eq. 3, 6 and 7 by plain autograd, to compare derivatives of every order with."""
+    of_a, of_b = (a, b) if direction == "both" else (a.detach(), b.detach())
+    if direction == "reverse":
+        return kl(a, of_b, 3.0) + kl(b, of_a, 3.0)
+    return kl(of_a, b, 3.0) + kl(of_b, a, 3.0)
+
+
+@pytest.mark.parametrize("direction", ["both", "forward", "reverse"])
+def test_first_and_second_derivatives_against_plain_autograd(direction: Direction) -> None:
+    a, b = two_logits()
+    along = torch.randn_like(a)
+    found, expected = [], []
+    for loss, results in ((symmetric_kl(a, b, 3.0, direction), found), (plain_symmetric_kl(a, b, direction), expected)):
+        first = torch.autograd.grad(loss, (a, b), create_graph=True)
+        second = torch.autograd.grad((first[0] * along).sum() + (first[1] * along).sum(), (a, b))
+        results += [*first, *second]
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("direction", ["both", "forward", "reverse"])
+def test_symmetric_kl_of_one_side_that_needs_no_gradient(direction: Direction) -> None:
+    a, b = two_logits()
+    (expected,) = torch.autograd.grad(plain_symmetric_kl(a, b, direction), b)
+    symmetric_kl(a.detach(), b, 3.0, direction).backward()
+    torch.testing.assert_close(b.grad, expected)
+
+
+def test_symmetric_kl_keeps_nothing_but_the_two_logits() -> None:
+    a, b = (torch.randn(4, 5, requires_grad=True) for _ in range(2))
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):  # type: ignore[func-returns-value]
+        symmetric_kl(2 * a, 2 * b)
+    assert [tuple(tensor.shape) for tensor in kept if tensor.dim()] == [(2, 4, 5)]
+
+
+def test_symmetric_kl_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large logits are worked on a few rows at a time: the value and the gradients are those of all at once."""
+    a, b = two_logits(rows=7)
+    whole = symmetric_kl(a, b)
+    expected = torch.autograd.grad(whole, (a, b))
+    monkeypatch.setattr(losses, "_PART", 2 * 2 * a.shape[1])
+    in_parts = symmetric_kl(a, b)
+    torch.testing.assert_close(in_parts, whole, rtol=1e-12, atol=0)
+    torch.testing.assert_close(torch.autograd.grad(in_parts, (a, b)), expected, rtol=1e-12, atol=1e-15)
+
+
+def test_gradients_of_single_samples() -> None:
+    """``torch.func`` reads through it: a gradient for each sample, as gradient analyses take them."""
+    a, b = (side.detach() for side in two_logits())
+
+    def of_one(z: Tensor, other: Tensor) -> Tensor:
+        return symmetric_kl(z[None], other[None])
+
+    each = torch.func.vmap(torch.func.grad(of_one))(a, b)
+    expected = [torch.func.grad(of_one)(z, other) for z, other in zip(a, b, strict=True)]
+    torch.testing.assert_close(each, torch.stack(expected))
+
+
+def test_half_precision_logits_have_gradients_of_their_own_kind() -> None:
+    a, b = (torch.randn(4, 5, dtype=torch.bfloat16, requires_grad=True) for _ in range(2))
+    value = symmetric_kl(a, b)
+    value.backward()
+    assert value.dtype == torch.float32
+    assert a.grad is not None
+    assert a.grad.dtype == torch.bfloat16

@@ -5,7 +5,7 @@ loss, logits, terms = distiller(x, y)
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from operator import add
 from typing import Any, NamedTuple
@@ -159,9 +159,9 @@ class SelfDistiller(nn.Module):
         self._check_needs(batch)
         step = self._step(batch, self._ready_tap(batch.x))
         step = step._replace(labels=self.method.labels(step))
-        label_losses = [weight * step.criterion(z, labels) for z, labels, weight in self.method.labelled(step)]
-        terms = {"ce": Term(reduce(add, label_losses)), **self.method.terms(step)}
-        loss = reduce(add, [term.weight * term.value for term in terms.values()])
+        label_losses = [Term(step.criterion(z, labels), weight) for z, labels, weight in self.method.labelled(step)]
+        terms = {"ce": Term(_weighted_sum(label_losses)), **self.method.terms(step)}
+        loss = _weighted_sum(terms.values())
         return StepOutput(loss, step.outputs[0].logits, {name: term.value.detach() for name, term in terms.items()})
 
     def release(self) -> nn.Module:
@@ -290,6 +290,13 @@ class SelfDistiller(nn.Module):
                 f"the peer has {classes} classes and the model {outputs.logits.shape[1]}; give both as many"
             )
         return tap
+
+
+def _weighted_sum(terms: Iterable[Term]) -> Tensor:
+    # A factor of exactly 1 is left out: inductor drops it too, but only after the loss was noted down as another tensor
+    # than the term that is detached from it, and then hands out a loss without a gradient.
+    weighted = [value if isinstance(weight, float) and weight == 1 else weight * value for value, weight in terms]
+    return reduce(add, weighted)
 
 
 def _refuse_to_compile() -> None:

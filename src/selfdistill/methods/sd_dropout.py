@@ -1,6 +1,5 @@
 """SD-Dropout, the paper's own method: two dropped copies of the features shall say the same."""
 
-from collections.abc import Callable
 from functools import reduce
 from operator import add
 from typing import Literal
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from selfdistill.losses import Direction, kl, symmetric_kl
 from selfdistill.method import DropoutAt, Method, Needs, Step, Term
+from selfdistill.methods.many_classes import divergence_of_samples
 from selfdistill.methods.ranges import check_drop_probability, check_temperature, check_weight
 
 
@@ -100,18 +100,18 @@ class SDDropout(Method):
 
     def terms(self, step: Step) -> dict[str, Term]:
         """Return ``{"sdd": Term(L_SDD, lambda * T**2)}``."""
-        compared = self._compared(step)
-        divergence = reduce(add, [self._divergence(a, b) for a, b in compared]) / len(compared)
-        return {"sdd": Term(divergence, self._current_weight(step.progress) * self.temperature**2)}
+        divergences = self._divergences(step)
+        mean = reduce(add, divergences) / len(divergences) if len(divergences) > 1 else divergences[0]
+        return {"sdd": Term(mean, self._current_weight(step.progress) * self.temperature**2)}
 
-    def _compared(self, step: Step) -> list[tuple[Tensor, Tensor]]:
-        """Return the pairs of logits whose posteriors are pulled together."""
+    def _divergences(self, step: Step) -> list[Tensor]:
+        """Return the divergence of each pair of posteriors that are pulled together."""
         clean = step.outputs[0]
         if self.at is not None:
             masked_u, masked_v = step.dropped
-            return [(masked_u.logits, clean.logits if self.one_sided else masked_v.logits)]
+            return [self._divergence(masked_u.logits, clean.logits if self.one_sided else masked_v.logits)]
         if self.one_sided:
-            return [(clean.head(F.dropout(clean.features, self.p)), clean.logits)]
+            return [self._divergence(clean.head(F.dropout(clean.features, self.p)), clean.logits)]
         others = [*step.outputs[1:], *step.peers]
         if others and self.pairs == "as_run":
             widths = [tuple(one.features.shape[1:]) for one in (others[0], clean)]
@@ -120,10 +120,13 @@ class SDDropout(Method):
                     f"{self!r} classifies the peer's features by the model's head, but the peer has features "
                     f"{widths[0]} and the model {widths[1]}; set pairs='within'"
                 )
-            return [_two(clean.head, F.dropout(torch.cat([clean.features, others[0].features]), self.p))]
+            dropped = F.dropout(torch.cat([clean.features, others[0].features]), self.p)
+            return [divergence_of_samples(clean.head, dropped, self._divergence)]
         # One head call on 2B rows: half the kernel launches of two calls, and independent masks all the same.
         return [
-            _two(one.head, F.dropout(one.features.repeat(2, *[1] * (one.features.dim() - 1)), self.p))
+            divergence_of_samples(
+                one.head, F.dropout(one.features.repeat(2, *[1] * (one.features.dim() - 1)), self.p), self._divergence
+            )
             for one in (clean, *others)
         ]
 
@@ -138,8 +141,3 @@ class SDDropout(Method):
         if self.warmup == 0:
             return self.weight
         return self.weight * (progress / self.warmup).clamp(max=1)
-
-
-def _two(head: Callable[[Tensor], Tensor], features: Tensor) -> tuple[Tensor, Tensor]:
-    u, v = head(features).chunk(2)
-    return u, v
