@@ -71,7 +71,8 @@ def test_what_a_run_leaves(tmp_path: Path, recipe: Recipe, data: ImageData) -> N
 
 
 def test_it_learns(tmp_path: Path, recipe: Recipe, data: ImageData) -> None:
-    record = train(replace(recipe, epochs=8, batch_size=8), tmp_path, data=data)
+    # A small rate: at 0.05 the losses of so few images jump, and rounding decides where they end.
+    record = train(replace(recipe, epochs=8, batch_size=8, lr=0.02), tmp_path, data=data)
     assert record.evaluation["top1"] > 0.9
 
 

@@ -74,17 +74,28 @@ class Crop:
 
     def __call__(self, images: Tensor, index: Tensor, epoch: int, view: int) -> Tensor:
         """Augment uint8 ``(B, C, H, W)``, whose positions in the training set are ``index`` ``(B,)``."""
-        if not self.pad and not self.flip:
+        if self.leaves_as_it_is:
             return images
+        return shift_and_flip(images, *self.windows(index, epoch, view), self.pad)
+
+    @property
+    def leaves_as_it_is(self) -> bool:
+        """Whether nothing is done to the images."""
+        return not self.pad and not self.flip
+
+    def windows(self, index: Tensor, epoch: int, view: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw top, left and flip, ``(B,)`` each, of the images at ``index``."""
         top, left, flip = (
             draw(hash_key(self.seed, epoch, view, stream), index, below)
             for stream, below in ((_TOP, 2 * self.pad + 1), (_LEFT, 2 * self.pad + 1), (_FLIP, 2))
         )
-        return shift_and_flip(images, top, left, (flip == 1) & self.flip, self.pad)
+        return top, left, (flip == 1) & self.flip
 
 
 class MemoryLoader:
     """Augmented batches of images that are in memory, on the device where they are.
+
+    An epoch's windows are drawn for all images at once: drawn for each batch they would be half of its operations.
 
     Args:
         images: uint8 ``(N, C, H, W)``.
@@ -93,12 +104,24 @@ class MemoryLoader:
 
     def __init__(self, images: Tensor, crop: Crop):
         self.images, self.crop = images, crop
+        self._drawn: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
 
     def batches(self, requests: Iterable[Request]) -> Iterator[Tensor]:
         """Yield uint8 ``(sum of B, C, H, W)`` for each request."""
         for request in requests:
-            parts = [self.crop(self.images[index], index, epoch, view) for epoch, index, view in request]
+            parts = [self._part(*part) for part in request]
             yield torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _part(self, epoch: int, index: Tensor, view: int) -> Tensor:
+        images = self.images[index]
+        if self.crop.leaves_as_it_is:
+            return images
+        if (epoch, view) not in self._drawn:
+            everyone = torch.arange(len(self.images), device=self.images.device)
+            of_late = {key: drawn for key, drawn in self._drawn.items() if key[0] >= epoch - 1}  # DLB looks back
+            self._drawn = of_late | {(epoch, view): self.crop.windows(everyone, epoch, view)}
+        top, left, flip = (drawn[index] for drawn in self._drawn[epoch, view])
+        return shift_and_flip(images, top, left, flip, self.crop.pad)
 
 
 class Normalize:

@@ -8,7 +8,7 @@ from itertools import count, islice
 
 import torch
 
-from selfdistill.data import ImageData, eval_batches
+from selfdistill.data import ImageData
 from selfdistill.methods import parse_method
 from selfdistill.tap import evaluation_mode
 from selfdistill.train import random_state
@@ -153,13 +153,10 @@ def _step_seconds(session: Session, steps: int) -> float:
 
 def _image_seconds(session: Session) -> float:
     """Return the seconds to score one test image."""
-    data, model = session.data, session.distiller.model
-    batches = eval_batches(
-        data.test, data, batch_size=session.eval_batch_size, device=session.device, workers=session.workers
-    )
+    model = session.distiller.model
     images, started = 0, time.perf_counter()
     with evaluation_mode(model), torch.inference_mode(), session.fabric.autocast():
-        for x, y in islice(batches, _EVAL_BATCHES):
+        for x, y in islice(session.test_batches(), _EVAL_BATCHES):
             model(x)
             images += len(y)
     _wait(session)

@@ -7,7 +7,6 @@ from typing import Literal, TypeVar, cast
 
 import torch
 
-from selfdistill.data import eval_batches
 from selfdistill.tap import evaluation_mode, logits_of
 from selfdistill.train.meters import Means
 from selfdistill.train.progress import Callback, Update
@@ -117,14 +116,7 @@ class Loop:
         session = self.session
         hits = torch.zeros((), dtype=torch.int64, device=session.device)
         with evaluation_mode(network), torch.inference_mode(), session.fabric.autocast():
-            batches = eval_batches(
-                session.data.test,
-                session.data,
-                batch_size=session.eval_batch_size,
-                device=session.device,
-                workers=session.workers,
-            )
-            for x, y in self._until_stopped(batches):
+            for x, y in self._until_stopped(session.test_batches()):
                 hits += (logits_of(network(x)).argmax(dim=1) == y).sum()
                 if not self._several and self._signal():
                     break
@@ -181,16 +173,18 @@ class Loop:
         return cast(torch.Tensor, self.session.fabric.all_reduce(value.clone(), reduce_op=operation))
 
     def _pace(self) -> Iterator[bool]:
-        """Yield for each step whether to look at the meters: every so many steps, on a lone CPU every second."""
-        by_time = self.session.device.type == "cpu" and not self._several
+        """Yield for each step whether to look at the meters, for which a device is waited for: every second.
+
+        Several processes, whose clocks differ, look at the same steps.
+        """
         last = time.perf_counter()
         while True:
-            if by_time:
+            if self._several:
+                yield self.state.step % LOG_STEPS == 0
+            else:
                 due = time.perf_counter() - last >= LOG_SECONDS
                 last = time.perf_counter() if due else last
                 yield due
-            else:
-                yield self.state.step % LOG_STEPS == 0
 
     def _until_stopped(self, batches: Iterator[T]) -> Iterator[T]:
         """Yield the batches; workers that a signal ended together with the run are no error."""

@@ -35,6 +35,9 @@ class Means:
 class Meters:
     """Sums of the loss, of each term and of the hits, and the first step at which each was not finite.
 
+    A pass only leaves its numbers behind, in six operations; they are added up, in the order of the passes, when
+    somebody reads: on a GPU each operation of a step costs its launch.
+
     Args:
         device: where the outputs are.
     """
@@ -47,8 +50,10 @@ class Meters:
         """Start a new epoch."""
         self.names: list[str] = []
         self.images = 0
-        self.sums = torch.zeros(0, dtype=torch.float64, device=self.device)
-        self.first_bad = torch.zeros(0, dtype=torch.int64, device=self.device)
+        self._sums = torch.zeros(0, dtype=torch.float64, device=self.device)
+        self._first_bad = torch.zeros(0, dtype=torch.int64, device=self.device)
+        self._passes: list[Tensor] = []  # of each pass since the last reading: every term, the loss, the hits
+        self._sizes: list[tuple[int, int]] = []  # its images, its step
 
     def add(self, output: StepOutput, y: Tensor, step: int) -> None:
         """Count one pass.
@@ -60,15 +65,37 @@ class Meters:
         """
         if not self.names:
             self.names = list(output.terms)
-            self.sums = torch.zeros(len(self.names) + 2, dtype=torch.float64, device=self.device)
-            self.first_bad = torch.full((len(self.names) + 1,), NEVER, dtype=torch.int64, device=self.device)
+            self._sums = torch.zeros(len(self.names) + 2, dtype=torch.float64, device=self.device)
+            self._first_bad = torch.full((len(self.names) + 1,), NEVER, dtype=torch.int64, device=self.device)
         with torch.no_grad():
-            values = torch.stack([*(output.terms[name].double() for name in self.names), output.loss.double()])
-            bad = torch.where(values.isfinite(), NEVER, step)
-            self.first_bad = torch.minimum(self.first_bad, bad)
-            hits = (output.logits.argmax(dim=1) == y).sum().double()
-            self.sums += torch.cat([values * len(y), hits.view(1)])
+            hits = (output.logits.argmax(dim=1) == y).sum().to(output.loss.dtype)
+            self._passes.append(torch.stack([*(output.terms[name] for name in self.names), output.loss, hits]))
+        self._sizes.append((len(y), step))
         self.images += len(y)
+
+    @property
+    def sums(self) -> Tensor:
+        """Of each term and of the loss, times the images; and the hits."""
+        self._add_up()
+        return self._sums
+
+    @property
+    def first_bad(self) -> Tensor:
+        """The first step at which each term, or the loss, was not finite."""
+        self._add_up()
+        return self._first_bad
+
+    def _add_up(self) -> None:
+        if not self._passes:
+            return
+        values = torch.stack(self._passes).double()
+        images, steps = torch.tensor(self._sizes, device=self.device).T
+        values[:, :-1] *= images[:, None]
+        # One after another, as if added at once: when they were read must not show in the last digit.
+        self._sums = torch.cat((self._sums[None], values)).cumsum(dim=0)[-1]
+        bad = torch.where(values[:, :-1].isfinite(), NEVER, steps[:, None])
+        self._first_bad = torch.minimum(self._first_bad, bad.amin(dim=0))
+        self._passes, self._sizes = [], []
 
     def means(self, sums: Tensor | None = None, images: int | None = None) -> Means:
         """Read the means, of this process or of the given sums (waits for the device)."""
@@ -101,5 +128,6 @@ class Meters:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what :meth:`state_dict` returned."""
+        self.reset()
         self.names, self.images = state["names"], state["images"]
-        self.sums, self.first_bad = (state[name].to(self.device) for name in ("sums", "first_bad"))
+        self._sums, self._first_bad = (state[name].to(self.device) for name in ("sums", "first_bad"))
