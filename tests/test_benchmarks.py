@@ -2,12 +2,29 @@
 
 import importlib.util
 import json
+import random
+import subprocess
+import sys
+from math import comb
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+
+from selfdistill import SDDropout
+from selfdistill.experiments.synthetic import make_batch
+from selfdistill.experiments.trial import Trial
+from selfdistill.methods import parse_method
+from selfdistill.models import build
+from tests.counting import rows_of_calls
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
 
 
 def script(name: str) -> ModuleType:
@@ -15,8 +32,92 @@ def script(name: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
+
+
+def test_the_interval_of_a_median_holds_it_with_95_percent() -> None:
+    """By its own definition for 30 pairs, and by drawing: the true median is 0."""
+    interval = script("common").interval
+    assert interval(list(range(1, 31))) == (10, 21)
+    assert sum(comb(30, k) for k in range(10)) / 2**30 <= 0.025 < sum(comb(30, k) for k in range(11)) / 2**30
+    draw = random.Random(0)
+    held = 0
+    for _ in range(2000):
+        low, high = interval(sorted(draw.gauss(0, 1) for _ in range(30)))
+        held += low <= 0 <= high
+    assert 0.945 < held / 2000 < 0.975
+
+
+def test_a_step_of_each_method(tmp_path: Path) -> None:
+    words = ["--model", "resnet10_cifar", "--width", "2", "--batch-size", "4", "--pairs", "3", "--json"]
+    rows = script("step").main([*words, str(tmp_path / "a.json"), "--methods", "SDDropout()", "CSKD()", "DDGSD()"])
+    assert [row.passes for row in rows] == pytest.approx([1, 4 / 3, 2])
+    assert rows[0].memory < 1.05
+    assert rows[2].memory > 1.5
+    written = json.loads((tmp_path / "a.json").read_text())
+    assert [row["time"]["pairs"] for row in written["rows"]] == [3, 3, 3]
+    assert {"commit", "date", "device", "threads", "versions", "setting"} <= written.keys()
+
+
+def test_sd_dropout_passes_the_backbone_once_and_the_head_twice() -> None:
+    model = build("resnet10_cifar", 5, width=2)
+    trial = Trial(model, SDDropout(), make_batch(SDDropout().needs, batch_size=4, classes=5))
+    backbone, head = (rows_of_calls(getattr(trial.distiller.model, part)) for part in ("layer4", "fc"))
+    trial.seconds()
+    assert (backbone, head) == ([4], [4, 8])
+
+
+def test_the_peak_of_a_step_holds_weights_momentum_gradients_and_logits() -> None:
+    scale = script("scale")
+    case = scale.Case(batch=8, classes=50_000, features=16, head_alone=True)
+    model, batch = scale.network(case)
+    head, logits = 4 * 50_000 * 16, 4 * 50_000 * 8
+    at_least = 3 * head + logits  # the weights, their momentum and gradient, the gradient of the logits
+    assert at_least < scale.peak(Trial(model, parse_method("CrossEntropy()"), batch)) < at_least + 2**20
+
+
+def test_how_cost_grows(tmp_path: Path) -> None:
+    words = ["--batch", "4", "--classes", "7", "--features", "8", "--size", "16", "--pairs", "2"]
+    rows = script("scale").main([*words, "--json", str(tmp_path / "a.json")])
+    assert [(row.axis, row.value) for row in rows] == [("batch", 4), ("classes", 7), ("features", 8), ("size", 16)]
+    assert all(row.baseline_bytes > 0 and row.memory > 0.9 for row in rows)
+
+
+def test_training_beside_a_plain_script(tmp_path: Path) -> None:
+    words = [
+        "--images",
+        "8",
+        "--batch-size",
+        "4",
+        "--epochs",
+        "1",
+        "--workers",
+        "0",
+        "--recipes",
+        "32-true",
+        "--methods",
+        "CrossEntropy()",
+    ]
+    with torch.random.fork_rng():
+        (row,) = script("throughput").main([*words, "--json", str(tmp_path / "a.json")])
+    assert row.over_plain.median > 0
+    assert len((ROOT / "benchmarks" / "plain_script.py").read_text().splitlines()) < 80
+    assert json.loads((tmp_path / "a.json").read_text())["plain_images_per_second"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "words", "says"),
+    [
+        ("ddp", "--methods SDDropout() --model resnet10_cifar --width 2 --batch-size 4 --steps 1", "SDDropout()"),
+        ("startup", "--rounds 1 --width 2", "first step, compiled, again"),
+    ],
+)
+def test_benchmarks_of_several_processes(name: str, words: str, says: str) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *words.split()]
+    assert says in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def test_the_suite_takes_the_passes_that_it_needs_and_no_more(

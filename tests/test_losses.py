@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from selfdistill import losses
-from selfdistill.losses import Direction, kl, symmetric_kl
+from selfdistill.losses import Direction, kl, symmetric_kl, symmetric_kl_of_samples
 from tests.reference import differences
 from tests.reference import losses as literal
 
@@ -203,6 +203,14 @@ def test_symmetric_kl_keeps_nothing_but_the_two_logits() -> None:
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):  # type: ignore[func-returns-value]
         symmetric_kl(2 * a, 2 * b)
     assert [tuple(tensor.shape) for tensor in kept if tensor.dim()] == [(2, 4, 5)]
+
+
+def test_symmetric_kl_of_samples_is_that_of_its_halves() -> None:
+    a, b = two_logits()
+    assert symmetric_kl_of_samples(torch.stack((a, b)), 2.0, "forward").item() == symmetric_kl(a, b, 2.0).item()
+    for wrong in (a, torch.stack((a, b, a))):
+        with pytest.raises(ValueError, match=r"takes logits \(2, B, C\), not "):
+            symmetric_kl_of_samples(wrong)
 
 
 def test_symmetric_kl_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,13 +87,30 @@ def symmetric_kl(a: Tensor, b: Tensor, temperature: float = 3.0, direction: Dire
         >>> round(symmetric_kl(a, b).item(), 4)
         0.2311
     """
-    if direction not in ("both", "forward", "reverse"):
-        raise ValueError(f"direction must be 'both', 'forward' or 'reverse', not {direction!r}")
     if a.shape != b.shape:
         raise ValueError(f"symmetric_kl compares logits of one shape, not {tuple(a.shape)} with {tuple(b.shape)}")
+    return symmetric_kl_of_samples(torch.stack((a, b)), temperature, direction)
+
+
+def symmetric_kl_of_samples(samples: Tensor, temperature: float = 3.0, direction: Direction = "both") -> Tensor:
+    """:func:`symmetric_kl` of logits that stand in one tensor already, ``(2, B, C)``; nothing is copied.
+
+    Raises:
+        ValueError: an unknown direction, another shape, or a temperature that is not positive.
+
+    Example:
+        >>> import torch
+        >>> samples = torch.tensor([[[3.0, 0.0]], [[0.0, 0.0]]])
+        >>> round(symmetric_kl_of_samples(samples).item(), 4)
+        0.2311
+    """
+    if direction not in ("both", "forward", "reverse"):
+        raise ValueError(f"direction must be 'both', 'forward' or 'reverse', not {direction!r}")
+    if samples.dim() != 3 or samples.shape[0] != 2:
+        raise ValueError(f"symmetric_kl_of_samples takes logits (2, B, C), not {tuple(samples.shape)}")
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, not {temperature}")
-    value: Tensor = _SymmetricKL.apply(torch.stack((a, b)), temperature, direction)  # type: ignore[no-untyped-call]
+    value: Tensor = _SymmetricKL.apply(samples, temperature, direction)  # type: ignore[no-untyped-call]
     return value
 
 
@@ -130,18 +147,26 @@ class _SymmetricKL(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (z,) = ctx.saved_tensors
         scale = gradient / (ctx.temperature * z.shape[1])
-        parts = [
-            (scale * _times_temperature(_log_posterior(part, ctx.temperature), ctx.direction)).to(z.dtype)
-            for part in _in_parts(z)
-        ]
-        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], None, None
+
+        def of_part(part: Tensor) -> Tensor:
+            return scale * _times_temperature(_log_posterior(part, ctx.temperature), ctx.direction)
+
+        parts = _in_parts(z)
+        if len(parts) == 1:
+            return of_part(z).to(z.dtype), None, None
+        whole = torch.empty_like(z)
+        for part, place in zip(parts, _in_parts(whole), strict=True):
+            place.copy_(of_part(part))
+        return whole, None, None
 
 
-_PART = 2**23
+_PART = 2**20
 """Logits that are worked on at a time: what lives only meanwhile stays small beside very many."""
 
 
 def _in_parts(z: Tensor) -> tuple[Tensor, ...]:
+    if torch.compiler.is_compiling():  # a compiler keeps nothing meanwhile, and would unroll the parts
+        return (z,)
     rows = max(1, _PART // (2 * z.shape[-1]))
     return z.split(rows, dim=1) if z.shape[1] > rows else (z,)
 

@@ -4,12 +4,14 @@ import copy
 import gc
 import time
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from selfdistill.distiller import SelfDistiller
 from selfdistill.method import Batch, Method
+from selfdistill.train.session import compile_passes
 
 
 class Trial:
@@ -19,6 +21,8 @@ class Trial:
         model: a classifier; it is copied, to the batch's device.
         method: it is used up.
         batch: what each step trains on.
+        precision: ``"32-true"`` or ``"bf16-mixed"``.
+        compiled: compile the passes, as ``--compile`` does.
 
     Attributes:
         bytes: what a step takes. On a GPU the most that is allocated during it, weights and momentum included, the
@@ -37,14 +41,23 @@ class Trial:
         (0, True)
     """
 
-    def __init__(self, model: nn.Module, method: Method, batch: Batch) -> None:
-        self.device, self.batch = batch.y.device, batch
+    def __init__(
+        self,
+        model: nn.Module,
+        method: Method,
+        batch: Batch,
+        *,
+        precision: Literal["32-true", "bf16-mixed"] = "32-true",
+        compiled: bool = False,
+    ) -> None:
+        self.device, self.batch, self.mixed = batch.y.device, batch, precision == "bf16-mixed"
         before = 0
         if self.device.type == "cuda":
             gc.collect()  # what is freed later would seem to be this step's
             before = torch.cuda.memory_allocated(self.device)
         student = copy.deepcopy(model).to(self.device)
         self.distiller = SelfDistiller(student, method, example_input=batch.x).to(self.device)
+        self.module = compile_passes(self.distiller, self.device) if compiled else self.distiller
         # The rate changes no time, and a small one keeps the weights finite whatever the model.
         self.optimizer = torch.optim.SGD(
             self.distiller.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4, fused=True
@@ -68,8 +81,12 @@ class Trial:
         self.optimizer.zero_grad()
 
     def _loss(self, batch: Batch) -> Tensor:
-        self.distiller.set_progress(0.5)
-        loss: Tensor = self.distiller(batch.x, batch.y, batch.views, batch.pair, batch.index, batch.previous).loss
+        if self.distiller.method.needs.progress:
+            self.distiller.set_progress(0.5)
+        torch.compiler.cudagraph_mark_step_begin()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
+            output = self.module(batch.x, batch.y, batch.views, batch.pair, batch.index, batch.previous)
+        loss: Tensor = output.loss
         return loss
 
     def _peak(self) -> int:

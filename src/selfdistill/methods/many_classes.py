@@ -6,21 +6,25 @@ backward pass classifies each part once more.
 """
 
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
 from operator import add
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from selfdistill.tap import Head
 
-Divergence = Callable[[Tensor, Tensor], Tensor]
-"""``divergence(a (B, C), b (B, C)) -> scalar``, a mean over the batch."""
+Divergence = Callable[[Tensor], Tensor]
+"""``divergence(samples (2, B, C)) -> scalar``, a mean over the batch."""
 
 MANY = 2**24
 """Elements of the two samples' logits from which they are made part by part: 64 MiB in float32."""
 
-_PART = 2**23
+_PART = 2**22
+_MOST_PARTS = 8  # each reads the head's weights three times and adds up a gradient of their size
 
 
 def divergence_of_samples(head: Callable[[Tensor], Tensor], dropped: Tensor, divergence: Divergence) -> Tensor:
@@ -28,7 +32,7 @@ def divergence_of_samples(head: Callable[[Tensor], Tensor], dropped: Tensor, div
 
     Args:
         head: h, ``(2B, D) -> (2B, C)``; called once, or where it is a plain linear layer of very many classes, on a
-            few rows at a time.
+            part of the rows at a time.
         dropped: the features under u, then under v, ``(2B, D)``.
         divergence: of their logits.
 
@@ -37,30 +41,50 @@ def divergence_of_samples(head: Callable[[Tensor], Tensor], dropped: Tensor, div
 
     Example:
         >>> import torch
-        >>> from selfdistill.losses import symmetric_kl
+        >>> from selfdistill.losses import symmetric_kl_of_samples
         >>> features = torch.ones(4, 8)
-        >>> divergence_of_samples(Head(nn.Linear(8, 3)), features, symmetric_kl).item()
+        >>> divergence_of_samples(Head(nn.Linear(8, 3)), features, symmetric_kl_of_samples).item()
         0.0
     """
-    classes = _classes_of_linear(head)
-    if classes * len(dropped) < MANY:
-        u, v = head(dropped).chunk(2)
-        return divergence(u, v)
 
-    def of_part(masked_u: Tensor, masked_v: Tensor) -> Tensor:
-        return divergence(head(masked_u), head(masked_v)) * len(masked_u)
+    def compared(classify: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
+        return divergence(classify(features).unflatten(0, (2, -1)))
 
-    rows = max(1, _PART // (2 * classes))
+    linear = head.module if isinstance(head, Head) else head
+    # Only of a plain linear layer is it known that a row's logits are a function of that row's features alone.
+    elements = linear.out_features * len(dropped) if type(linear) is nn.Linear and dropped.dim() == 2 else 0
+    if elements < MANY:
+        return compared(head, dropped)
     masked_u, masked_v = dropped.chunk(2)
-    # A linear layer draws no random numbers: there is no state of the generator to go back to.
-    sums = [
-        checkpoint(of_part, part_u, part_v, use_reentrant=False, preserve_rng_state=False)
-        for part_u, part_v in zip(masked_u.split(rows), masked_v.split(rows), strict=True)
-    ]
-    return reduce(add, sums) / len(masked_u)
+    count = min(_MOST_PARTS, -(-elements // _PART))
+    parts = list(zip(masked_u.chunk(count), masked_v.chunk(count), strict=True))
+    shares = []
+    for nth, part in enumerate(parts, 1):
+        last = nth == len(parts) and not torch.compiler.is_compiling()
+        classify = partial(_classify, linear) if last else head
+        # A linear layer draws no random numbers: there is no state of the generator to go back to.
+        mean = checkpoint(compared, classify, torch.cat(part), use_reentrant=False, preserve_rng_state=False)
+        shares.append(mean * len(part[0]))
+    return reduce(add, shares) / len(masked_u)
 
 
-def _classes_of_linear(head: Callable[[Tensor], Tensor]) -> int:
-    """Return the classes of a plain linear layer, 0 for any other head: only of the first are the rows known apart."""
-    module = head.module if isinstance(head, Head) else head
-    return module.out_features if type(module) is nn.Linear else 0
+def _classify(linear: nn.Linear, features: Tensor) -> Tensor:
+    weight: Tensor = _GradientOfItsOwn.apply(linear.weight)  # type: ignore[no-untyped-call]
+    logits: Tensor = functional_call(linear, {"weight": weight}, features)
+    return logits
+
+
+class _GradientOfItsOwn(torch.autograd.Function):
+    """The same weights, whose gradient owns its memory.
+
+    Autograd adds a later gradient to the first one in place if that owns its memory. A linear layer's is a view of a
+    transposed product: the sum would be one more tensor of the weights' size. The last part's gradient comes first.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor) -> Tensor:
+        return weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.clone()

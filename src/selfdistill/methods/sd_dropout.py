@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfdistill.losses import Direction, kl, symmetric_kl
+from selfdistill.losses import Direction, kl, symmetric_kl, symmetric_kl_of_samples
 from selfdistill.method import DropoutAt, Method, Needs, Step, Term
 from selfdistill.methods.many_classes import divergence_of_samples
 from selfdistill.methods.ranges import check_drop_probability, check_temperature, check_weight
@@ -121,14 +121,16 @@ class SDDropout(Method):
                     f"{widths[0]} and the model {widths[1]}; set pairs='within'"
                 )
             dropped = F.dropout(torch.cat([clean.features, others[0].features]), self.p)
-            return [divergence_of_samples(clean.head, dropped, self._divergence)]
+            return [divergence_of_samples(clean.head, dropped, self._divergence_of_samples)]
         # One head call on 2B rows: half the kernel launches of two calls, and independent masks all the same.
+        twice = [one.features.repeat(2, *[1] * (one.features.dim() - 1)) for one in (clean, *others)]
         return [
-            divergence_of_samples(
-                one.head, F.dropout(one.features.repeat(2, *[1] * (one.features.dim() - 1)), self.p), self._divergence
-            )
-            for one in (clean, *others)
+            divergence_of_samples(one.head, F.dropout(features, self.p), self._divergence_of_samples)
+            for one, features in zip((clean, *others), twice, strict=True)
         ]
+
+    def _divergence_of_samples(self, samples: Tensor) -> Tensor:
+        return symmetric_kl_of_samples(samples, self.temperature, self.direction)
 
     def _divergence(self, a: Tensor, b: Tensor) -> Tensor:
         if not self.one_sided:
