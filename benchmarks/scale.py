@@ -24,6 +24,7 @@ from selfdistill.experiments.trial import Trial
 from selfdistill.method import Batch
 from selfdistill.methods import parse_method
 from selfdistill.models import build
+from selfdistill.train.run import machine
 
 METHODS = ("CrossEntropy()", "SDDropout()")
 AXES = {
@@ -76,7 +77,8 @@ def measure(axis: str, value: int, case: Case, pairs: int) -> Row:
     model, batch = network(case)
     batch = Batch(batch.x.to(default_device()), batch.y.to(default_device()))
     trials = {text: Trial(model, parse_method(text), batch) for text in METHODS}
-    found = in_turns({text: trial.seconds for text, trial in trials.items()}, pairs)
+    with machine(None):
+        found = in_turns({text: trial.seconds for text, trial in trials.items()}, pairs)
     baseline_bytes, of_method = (peak(trials[text]) for text in METHODS)
     return Row(
         axis=axis,

@@ -23,6 +23,7 @@ from selfdistill.experiments.trial import Trial
 from selfdistill.method import Method
 from selfdistill.methods import CrossEntropy, parse_method
 from selfdistill.models import build
+from selfdistill.train.run import machine
 
 PAPER = ("LabelSmoothing()", "Dropout()", "SDDropout()", "CSKD()", "DDGSD()", "BYOT()", "DML()")
 
@@ -85,10 +86,11 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     for text in given.methods:
         method = parse_method(text)
         baseline, other = trial(CrossEntropy()), trial(method)
-        for warming in (baseline, other):  # a compiled step is recorded in its first calls
-            for _ in range(3 if given.compile else 1):
-                warming.seconds()
-        found = in_turns({"baseline": baseline.seconds, "other": other.seconds}, given.pairs)
+        with machine(None):
+            for warming in (baseline, other):  # a compiled step is recorded in its first calls
+                for _ in range(3 if given.compile else 1):
+                    warming.seconds()
+            found = in_turns({"baseline": baseline.seconds, "other": other.seconds}, given.pairs)
         added = statistics.median(o - b for o, b in zip(found["other"], found["baseline"], strict=True))
         row = Row(
             method=repr(method),

@@ -22,6 +22,8 @@ from selfdistill.experiments.trial import Trial
 from selfdistill.method import Method
 from selfdistill.methods import CrossEntropy
 from selfdistill.models import available, build
+from selfdistill.models.build import made_for
+from selfdistill.train.run import machine
 
 _PAIRS = (3, 50)  # at least, at most
 _CLASSES = 100
@@ -126,7 +128,7 @@ def run_costs(model: str, *, width: int | None, image_size: int | None, batch_si
     Args:
         model: as for :func:`selfdistill.models.build`.
         width: of our networks; None is 16.
-        image_size: None is 32 for our networks, 224 for others.
+        image_size: None is what the network is made for: 32 for our CIFAR networks, 224 for others.
         batch_size: at least 2.
 
     Raises:
@@ -136,14 +138,13 @@ def run_costs(model: str, *, width: int | None, image_size: int | None, batch_si
         raise ValueError(f"--batch-size must be at least 2, not {batch_size}")
     if image_size is not None and image_size < 1:
         raise ValueError(f"--image-size must be at least 1, not {image_size}")
-    ours = model in available()
-    if ours and width is None:
+    if model in available() and width is None:
         width = 16
     if image_size is None:
-        image_size = 32 if ours else 224
+        image_size = made_for(model)
     network, methods = build(model, _CLASSES, width=width), example_methods()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with counted(Console(stderr=True), len(methods), "measuring") as tell:
+    with machine(None), counted(Console(stderr=True), len(methods), "measuring") as tell:
         costs = measure_costs(
             network,
             methods,
