@@ -138,3 +138,26 @@ def test_the_suite_takes_the_passes_that_it_needs_and_no_more(
     record = json.loads((tmp_path / "a.json").read_text())
     assert [row["measure"] for row in record["rows"]][1:] == ["robustness", "shift", "ood"]
     assert "ratio" in capsys.readouterr().out
+
+
+def test_images_are_counted_where_they_come_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "--images 64 --batch-size 16 --width 4 --photographs 3 --workers 1 --rounds 2 --json"
+    rows = script("input").main([*words.split(), str(tmp_path / "a.json")])
+    of = {part: [row for row in rows if row.part == part] for part in ("small", "stages", "epochs")}
+    step, loader = of["small"]
+    assert (step.what, loader.what) == ("training step, width 4", "loader")
+    assert loader.ratio.low <= loader.images_per_second / step.images_per_second <= loader.ratio.high
+    names = ["decode", "augment", "to tensor", "collate", "normalise", "all of it"]
+    plain, resized = of["stages"][:6], of["stages"][6:]
+    assert [row.what for row in plain] == [f"as they are: {name}" for name in names]
+    assert [row.what for row in resized] == [f"resized: {name}" for name in ["decode", "resize", *names[1:]]]
+    for chain in (plain, resized):
+        *parts, whole = chain
+        assert sum(row.share for row in parts) == pytest.approx(1)
+        assert sum(1 / row.images_per_second for row in parts) == pytest.approx(1 / whole.images_per_second)
+    assert [row.workers for row in of["epochs"]] == [0] * 4 + [1] * 4
+    assert [row.what for row in of["epochs"]][2:4] == ["resized, cached", "resized, cached: first epoch"]
+    assert all((row.ratio.median == 1) == (row.what == "resized") for row in of["epochs"])
+    record = json.loads((tmp_path / "a.json").read_text())
+    assert (record["photographs"], len(record["rows"])) == (3, len(rows))
+    assert "first epoch" in capsys.readouterr().out

@@ -110,7 +110,7 @@ def symmetric_kl_of_samples(samples: Tensor, temperature: float = 3.0, direction
         raise ValueError(f"symmetric_kl_of_samples takes logits (2, B, C), not {tuple(samples.shape)}")
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, not {temperature}")
-    value: Tensor = _SymmetricKL.apply(samples, temperature, direction)  # type: ignore[no-untyped-call]
+    value: Tensor = _SymmetricKL.apply(samples, temperature, direction)
     return value
 
 
@@ -136,7 +136,8 @@ class _SymmetricKL(torch.autograd.Function):
             log_p = _log_posterior(part, temperature)
             p = log_p.exp()
             sums.append(((p[0] - p[1]) * (log_p[0] - log_p[1])).sum())
-        return reduce(add, sums) / z.shape[1]
+        value: Tensor = reduce(add, sums) / z.shape[1]
+        return value
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, float, Direction], output: Tensor) -> None:
@@ -146,7 +147,7 @@ class _SymmetricKL(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (z,) = ctx.saved_tensors
-        scale = gradient / (ctx.temperature * z.shape[1])
+        scale: Tensor = gradient / (ctx.temperature * z.shape[1])
 
         def of_part(part: Tensor) -> Tensor:
             return scale * _times_temperature(_log_posterior(part, ctx.temperature), ctx.direction)
@@ -168,7 +169,7 @@ def _in_parts(z: Tensor) -> tuple[Tensor, ...]:
     if torch.compiler.is_compiling():  # a compiler keeps nothing meanwhile, and would unroll the parts
         return (z,)
     rows = max(1, _PART // (2 * z.shape[-1]))
-    return z.split(rows, dim=1) if z.shape[1] > rows else (z,)
+    return torch.split(z, rows, dim=1) if z.shape[1] > rows else (z,)
 
 
 def _log_posterior(z: Tensor, temperature: float) -> Tensor:

@@ -18,7 +18,8 @@ def one_line(error: BaseException) -> str:
 
 
 def test_available_names_all_build() -> None:
-    assert available() == ["densenet121_cifar", "resnet10_cifar", "resnet18_cifar", "resnet34_cifar"]
+    ours = ["densenet121_cifar", "resnet10_cifar", "resnet18_byot224", "resnet18_cifar", "resnet34_cifar"]
+    assert available() == ours
     with torch.device("meta"):
         for name in available():
             assert build(name, 3)(torch.empty(2, 3, 32, 32, device="meta")).shape == (2, 3)

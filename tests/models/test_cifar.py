@@ -6,6 +6,7 @@ import torchvision
 from torch import nn
 
 from selfdistill.models import CifarDenseNet, CifarResNet, build
+from selfdistill.stages import find_stages
 
 
 def settled(model: nn.Module) -> nn.Module:
@@ -30,6 +31,43 @@ def test_resnet_against_torchvision(name: str) -> None:
     model.load_state_dict(reference.state_dict(), strict=True)
     x = torch.randn(2, 3, 32, 32)
     assert torch.equal(model(x), reference(x))
+
+
+def test_byot_s_resnet_against_torchvision() -> None:
+    reference = torchvision.models.resnet18(num_classes=5)
+    reference.conv1 = nn.Conv2d(3, 64, kernel_size=3, padding=1, bias=False)
+    settled(reference)
+    model = build("resnet18_byot224", 5).eval()
+    model.load_state_dict(reference.state_dict(), strict=True)
+    x = torch.randn(2, 3, 65, 64)  # an odd side, so that the pooling's rounding counts too
+    assert torch.equal(model(x), reference(x))
+
+
+@torch.no_grad()
+def test_byot_s_resnet_has_maps_of_twice_the_sides() -> None:
+    def sides(model: nn.Module) -> list[tuple[int, ...]]:
+        seen: list[tuple[int, ...]] = []
+        for name in find_stages(model):
+            model.get_submodule(name).register_forward_hook(lambda _module, _args, maps: seen.append(maps.shape[1:]))
+        assert model(torch.empty(2, 3, 224, 224, device="meta")).shape == (2, 200)
+        return seen
+
+    with torch.device("meta"):
+        plain, larger = sides(build("torchvision:resnet18", 200)), sides(build("resnet18_byot224", 200))
+    assert plain == [(64, 56, 56), (128, 28, 28), (256, 14, 14), (512, 7, 7)]
+    assert larger == [(channels, 2 * height, 2 * width) for channels, height, width in plain]
+
+
+def test_byot_s_resnet_has_the_weights_of_the_cifar_one() -> None:
+    with torch.device("meta"):
+        states = [build(name, 200).state_dict() for name in ("resnet18_byot224", "resnet18_cifar")]
+    assert [(key, value.shape) for key, value in states[0].items()] == [
+        (key, value.shape) for key, value in states[1].items()
+    ]
+    plain = torchvision.models.resnet18(num_classes=200).state_dict()
+    differing = [key for key in plain if plain[key].shape != states[0][key].shape]
+    assert plain.keys() == states[0].keys()
+    assert differing == ["conv1.weight"]
 
 
 def test_densenet_against_torchvision() -> None:

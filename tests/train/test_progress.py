@@ -25,6 +25,8 @@ def test_a_line_has_everything() -> None:
     assert describe(STEP) == wanted
     alone = replace(STEP, terms={"ce": 2.5}, test_accuracy=0.5, kind="evaluate")
     assert describe(alone) == "epoch 2/30  evaluating  loss 2.500  train 25.0%  test 50.0%  1,234 images/s"
+    detector = replace(alone, accuracy=None, test_accuracy=None, images_per_second=0.42)
+    assert describe(detector) == "epoch 2/30  evaluating  loss 2.500  0.4 images/s"
 
 
 def test_lines_are_throttled_but_the_last_one_comes() -> None:

@@ -83,6 +83,8 @@ def test_a_number_without_a_dot_is_a_number(tmp_path: Path) -> None:
         ({"nesterov": True, "momentum": 0}, "--nesterov must be off where --momentum is 0, not True"),
         ({"workers": -1}, "--workers must be at least 0, not -1"),
         ({"method": " "}, "--method must be not empty"),
+        ({"resize": 0}, "--resize must be at least 1, not 0"),
+        ({"resize": 223, "image_size": 224}, "--resize must be at least the images' 224 pixels, not 223"),
     ],
 )
 def test_ranges_name_the_argument(arguments: dict[str, object], message: str) -> None:
@@ -102,11 +104,29 @@ def test_resolve_fills_in_what_depends_on_the_data(data: ImageData) -> None:
     assert Recipe(weights="default", lr=0.3, batch_size=7).resolve(data).lr == 0.3
 
 
+def test_a_cache_keeps_files_at_the_margin_of_the_evaluation(data: ImageData, photos: ImageData) -> None:
+    large = replace(photos, image_size=224)
+    assert Recipe().resolve(large).resize is None
+    assert Recipe(cache=True).resolve(large).resize == 256
+    assert Recipe(cache=True, resize=224).resolve(large).resize == Recipe(resize=224).resolve(large).resize == 224
+    assert Recipe(cache=True).resolve(photos).resize == 18  # 16 * 256/224 is 18.3
+    in_memory = Recipe(cache=True).resolve(data)
+    assert (in_memory.cache, in_memory.resize) == (True, None)
+
+
+def test_resize_is_for_files_at_least_as_large_as_the_images(data: ImageData, photos: ImageData) -> None:
+    with pytest.raises(ValueError, match=r"^--resize must be left out, for grey is in memory, not 64$"):
+        Recipe(resize=64).resolve(data)
+    with pytest.raises(ValueError, match=r"^--resize must be at least the images' 16 pixels, not 15$"):
+        Recipe(resize=15).resolve(photos)
+
+
 def test_resolve_refuses_other_data(data: ImageData) -> None:
     with pytest.raises(ValueError, match="--image-size must be 16, as the data that were passed have, not 32"):
         Recipe(image_size=32).resolve(data)
 
 
 def test_differences_leave_out_where_it_runs() -> None:
-    assert Recipe(workers=2, threads=1, data_root="x").differences(Recipe()) == []
+    assert Recipe(workers=2, threads=1, data_root="x", cache=True).differences(Recipe()) == []
     assert Recipe(seed=1).differences(Recipe(epochs=3)) == ["epochs (3 there, 200 here)", "seed (0 there, 1 here)"]
+    assert Recipe(resize=256).differences(Recipe()) == ["resize (None there, 256 here)"]

@@ -5,11 +5,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 IMAGE_SUFFIXES = frozenset(
@@ -59,19 +60,28 @@ class Scan:
     reasons: dict[int, str]
 
 
-def read_rgb(path: Path) -> Image.Image:
-    """Decode an image file to 8-bit RGB, upright.
+def read_rgb(path: Path, box: Sequence[int] | None = None) -> Image.Image:
+    """Decode an image file, or a rectangle of it, to 8-bit RGB, upright.
 
     Grey, palette, CMYK and 16-bit files are converted; what is transparent is shown on white; the orientation that a
     camera stored (EXIF) is applied; of an animation the first frame is read.
 
+    Args:
+        path: the file.
+        box: left, top, right and bottom of the rectangle, as in :class:`~selfdistill.data.sets.Split`: it is cut out
+            before the picture is turned upright. What of it lies beyond the picture is left out.
+
     Raises:
-        UnreadableImageError: the file is missing, empty, truncated, no image, or of an unsupported kind.
+        UnreadableImageError: the file is missing, empty, truncated, no image, or of an unsupported kind, or nothing of
+            the picture lies in the box.
     """
     try:
         with Image.open(path) as file:
             file.load()
-            return _to_rgb(ImageOps.exif_transpose(file))
+            image = file if box is None else _cut(file, box)
+            if image.mode == "RGB" and image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+                return image.copy()  # the file is closed after this
+            return _to_rgb(ImageOps.exif_transpose(image))  # a copy already, also where there is nothing to turn
     except UnidentifiedImageError:
         what = "not an image, or a format that cannot be read" if path.stat().st_size else "the file is empty"
         raise UnreadableImageError(f"{path}: {what}") from None
@@ -81,18 +91,19 @@ def read_rgb(path: Path) -> Image.Image:
         raise UnreadableImageError(f"{path}: {reason}") from error
 
 
-def scan(paths: Sequence[Path], image_size: int | None) -> Scan:
+def scan(paths: Sequence[Path], image_size: int | None, boxes: Tensor | None = None) -> Scan:
     """Decode every file once, on several threads; keep the pixels of small images.
 
     Args:
         paths: the files.
         image_size: None keeps images of at most 64 pixels on the longer side as they are; a size up to 64 keeps every
             image, resized to that square; a larger one keeps none.
+        boxes: the part of each file, as in :class:`~selfdistill.data.sets.Split`; None: all of it.
     """
 
-    def look(path: Path) -> _Look:
+    def look(path: Path, box: Sequence[int] | None) -> _Look:
         try:
-            image = read_rgb(path)
+            image = read_rgb(path, box)
         except UnreadableImageError as error:
             return None, None, str(error)
         longer = max(image.size)
@@ -101,7 +112,8 @@ def scan(paths: Sequence[Path], image_size: int | None) -> Scan:
         return longer, image if longer <= SMALL else None, ""
 
     with ThreadPoolExecutor(min(8, cpu_count())) as pool:
-        found = list(_progress(pool.map(look, paths), len(paths)))
+        parts = repeat(None) if boxes is None else boxes.tolist()
+        found = list(_progress(pool.map(look, paths, parts), len(paths)))
     reasons = {at: reason for at, (_, _, reason) in enumerate(found) if reason}
     return Scan(tuple(f[0] for f in found), tuple(f[1] for f in found), reasons)
 
@@ -109,6 +121,24 @@ def scan(paths: Sequence[Path], image_size: int | None) -> Scan:
 def to_square(image: Image.Image, size: int) -> Image.Image:
     """Resize to ``size`` x ``size`` pixels (bilinear, antialiased); an oblong image is squeezed."""
     return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BILINEAR)
+
+
+def to_shorter_side(image: Image.Image, side: int) -> Image.Image:
+    """Resize so that the shorter side has ``side`` pixels (bilinear, antialiased), as torchvision's ``Resize`` does."""
+    size = sides_for(image.size, side)
+    return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
+
+
+def sides_for(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Return width and height of an image whose shorter side is resized to ``side`` pixels, the other rounded down.
+
+    Example:
+        >>> sides_for((640, 427), 256)
+        (383, 256)
+    """
+    shorter = min(size)
+    width, height = (side * old // shorter for old in size)
+    return width, height
 
 
 def to_tensor(images: Iterable[Image.Image]) -> Tensor:
@@ -121,9 +151,17 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _cut(image: Image.Image, box: Sequence[int]) -> Image.Image:
+    left, top, right, bottom = box
+    inside = (max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height))
+    if inside[0] >= inside[2] or inside[1] >= inside[3]:
+        raise ValueError(f"nothing of its {image.width} x {image.height} pixels lies in the box {tuple(box)}")
+    return image.crop(inside)
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
-        return image.copy()  # the file is closed after this
+        return image
     if image.mode == "F":
         raise ValueError("32-bit float pixels have no fixed range: save the image with 8 or 16 bits")
     if image.mode.startswith("I"):  # Pillow's own conversion would clip 16-bit values at 255

@@ -1,4 +1,4 @@
-"""Published sets of images that no network here is trained on: downloaded, checked and unpacked."""
+"""Published archives of images: downloaded, checked and unpacked."""
 
 import hashlib
 import sys
@@ -32,12 +32,14 @@ class Archive:
         file: its name.
         md5: of the archive.
         count: images in it.
+        inside: the folder in it that is kept; empty: all of it.
     """
 
     address: str
     file: str
     md5: str
     count: int
+    inside: str = ""
 
 
 # The md5 of LSUN is that of the packages pytorch-ood and detectors, which agree; that of iSUN is of detectors alone.
@@ -69,13 +71,23 @@ def archived_files(name: str, root: Path) -> list[Path]:
         RuntimeError: the set is not there and cannot be downloaded.
     """
     archive, folder = ARCHIVES[name], root / name
+    remedy = f"put {archive.file} into {root}, or its {archive.count} images into {folder}"
+    return fetched(name, archive, folder, remedy)
+
+
+def fetched(name: str, archive: Archive, folder: Path, remedy: str) -> list[Path]:
+    """Return what :func:`unpacked` does for the set ``name``; where that fails, say what to do.
+
+    Raises:
+        ValueError: what lies there is not the published archive.
+        RuntimeError: it is not there and cannot be downloaded; ``remedy`` follows.
+    """
     try:
         return unpacked(archive, folder)
     except (OSError, tarfile.TarError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RuntimeError(
-            f"{name} is not in {root} and could not be downloaded ({reason}): put {archive.file} into {root}, or its "
-            f"{archive.count} images into {folder}"
+            f"{name} is not in {folder.parent} and could not be downloaded ({reason}): {remedy}"
         ) from error
 
 
@@ -124,6 +136,7 @@ def unpacked(archive: Archive, folder: Path) -> list[Path]:
             fresh = Path(scratch) / "images"
             with tarfile.open(file) as tar:
                 tar.extractall(fresh, filter="data")  # nothing outside, no links out, no devices
+            fresh /= archive.inside
             _counted(fresh, archive.count, file)
             try:
                 fresh.replace(folder)

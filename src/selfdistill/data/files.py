@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
@@ -11,8 +12,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from selfdistill.data.augment import Request
-from selfdistill.data.decode import UnreadableImageError, cpu_count, read_rgb
+from selfdistill.data.decode import UnreadableImageError, cpu_count, read_rgb, to_shorter_side
 from selfdistill.data.randomness import hash_key
+
+if TYPE_CHECKING:
+    from selfdistill.data.cache import CachedImages
 
 Key = tuple[int, int, int]
 """(epoch, index, view): with the run's seed, all that an augmentation depends on."""
@@ -20,7 +24,15 @@ Key = tuple[int, int, int]
 _GRACE = 5
 """Seconds that a worker goes on after SIGTERM."""
 
-_RESIZE = 256 / 224  # the margin around the centre crop, as ImageNet's evaluation has it
+
+def margin(size: int) -> int:
+    """Return the shorter side that a square of ``size`` is cut from: S * 256/224 pixels, as ImageNet's evaluation.
+
+    Example:
+        >>> margin(224), margin(299)
+        (256, 342)
+    """
+    return round(size * (256 / 224))
 
 
 class FileImages(Dataset[Tensor | str]):
@@ -35,21 +47,55 @@ class FileImages(Dataset[Tensor | str]):
             instead; ``"crop_flip"``: mirrored half of the times too; ``"resized_crop_flip"``: 8 to 100 % of the area,
             3:4 to 4:3, resized, and mirrored half of the times.
         seed: the run's seed.
+        boxes: the part of each file, as in :class:`~selfdistill.data.sets.Split`; None: all of it.
+        resize: the shorter side in pixels that a file is resized to first; None: it is augmented as it is.
+        cache: the files decoded and resized already; used where they are resized to its side.
     """
 
-    def __init__(self, paths: tuple[Path, ...], *, size: int, augment: str, seed: int):
-        self.paths, self.seed = paths, seed
+    def __init__(
+        self,
+        paths: tuple[Path, ...],
+        *,
+        size: int,
+        augment: str,
+        seed: int,
+        boxes: Tensor | None = None,
+        resize: int | None = None,
+        cache: "CachedImages | None" = None,
+    ):
+        self.paths, self.seed, self.boxes, self.resize = paths, seed, boxes, resize
         self.transform = _transform(size, augment)
+        first = resize if resize is not None or augment == "resized_crop_flip" else margin(size)
+        self.cache = cache if cache is not None and cache.side == first else None
 
     def __getitem__(self, key: Key) -> Tensor | str:
-        epoch, index, view = key
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: list[Key]) -> list[Tensor | str]:
+        """Return a batch; a file of which there are several views is decoded once."""
+        views: dict[int, list[Key]] = {}
+        for key in keys:
+            views.setdefault(key[1], []).append(key)
+        items = {key: item for index, alike in views.items() for key, item in self._views(index, alike)}
+        return [items[key] for key in keys]
+
+    def _views(self, index: int, keys: list[Key]) -> Iterator[tuple[Key, Tensor | str]]:
         try:
-            image = read_rgb(self.paths[index])
+            image = self._read(index)
         except UnreadableImageError as error:  # a line travels from a worker without a traceback around it
-            return str(error)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(hash_key(self.seed, epoch, index, view) >> 1)
-            return self.transform(image)
+            yield from ((key, str(error)) for key in keys)
+            return
+        for epoch, _, view in keys:
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(hash_key(self.seed, epoch, index, view) >> 1)
+                item = self.transform(image)
+            yield (epoch, index, view), item
+
+    def _read(self, index: int) -> Image.Image:
+        if self.cache is not None:
+            return self.cache[index]
+        image = read_rgb(self.paths[index], None if self.boxes is None else self.boxes[index].tolist())
+        return image if self.resize is None else to_shorter_side(image, self.resize)
 
 
 class FileLoader:
@@ -71,7 +117,7 @@ class FileLoader:
             collate_fn=_collate,
             persistent_workers=count > 0,
             pin_memory=device.type == "cuda",
-            worker_init_fn=_outlive_the_run,
+            worker_init_fn=outlive_the_run,
             generator=torch.Generator(),  # or each epoch would draw a number from the global one
         )
 
@@ -81,14 +127,20 @@ class FileLoader:
         Raises:
             RuntimeError: a file cannot be read any more; one line that names it.
         """
-        self.wanted.requests = requests
-        for batch in self.loader:
-            if isinstance(batch, str):
-                raise RuntimeError(f"{batch} (it was readable before: repair or remove it, and start again)")
-            yield batch
+        self.wanted.requests = iter(requests)
+        try:
+            for batch in self.loader:
+                if isinstance(batch, str):
+                    raise RuntimeError(f"{batch} (repair or replace it, or pass --skip-unreadable, and start again)")
+                yield batch
+        finally:
+            # What asks holds this loader. In a cycle its queues would be closed before they could tell the workers to
+            # end, and each worker would be waited for for ten seconds.
+            self.wanted.requests = iter(())
 
 
-def _outlive_the_run(worker: int) -> None:
+def outlive_the_run(worker: int) -> None:
+    """Let a worker process go on for a while after a signal that ends the run."""
     # Ctrl-C and a scheduler's SIGTERM reach every process at once, and the run still needs the batch that it waits for
     # before it can save. Never to end on SIGTERM would in turn hold up a process that ends its workers by it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -99,10 +151,10 @@ def _outlive_the_run(worker: int) -> None:
 class _Wanted:
     """A batch sampler whose lists change with every epoch, so that the workers can stay."""
 
-    requests: Iterable[Request] = ()
+    requests: Iterator[Request] = iter(())
 
     def __iter__(self) -> Iterator[list[Key]]:
-        for request in self.requests:
+        while (request := next(self.requests, None)) is not None:  # a loop over them would hold them
             yield [(epoch, at, view) for epoch, index, view in request for at in index.tolist()]
 
 
@@ -115,9 +167,9 @@ def _transform(size: int, augment: str) -> Callable[[Image.Image], Tensor]:
     from torchvision.transforms import v2
 
     steps = {
-        "none": [v2.Resize(round(size * _RESIZE)), v2.CenterCrop(size)],
-        "crop": [v2.Resize(round(size * _RESIZE)), v2.RandomCrop(size)],
-        "crop_flip": [v2.Resize(round(size * _RESIZE)), v2.RandomCrop(size), v2.RandomHorizontalFlip()],
+        "none": [v2.Resize(margin(size)), v2.CenterCrop(size)],
+        "crop": [v2.Resize(margin(size)), v2.RandomCrop(size)],
+        "crop_flip": [v2.Resize(margin(size)), v2.RandomCrop(size), v2.RandomHorizontalFlip()],
         "resized_crop_flip": [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()],
     }[augment]
     compose: Callable[[Image.Image], Tensor] = v2.Compose([*steps, v2.PILToTensor()])

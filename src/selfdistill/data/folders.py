@@ -42,9 +42,9 @@ def load_folder(folder: Path, *, image_size: int | None, limits: Limits, skip_un
     if tests and not train_folder.is_dir():
         raise ValueError(f"{folder} has {tests[0].name}/ but no train/")
     two = bool(tests)
-    names = _class_names(train_folder if two else folder)
+    names = class_names(train_folder if two else folder)
     if two:
-        _check_same(names, _class_names(tests[0]), train_folder, tests[0])
+        check_same(names, class_names(tests[0]), train_folder, tests[0])
     limits.check(names, folder)
     classes = names[: limits.classes]
     listed = _list(train_folder if two else folder, classes)
@@ -83,7 +83,12 @@ def load_folder(folder: Path, *, image_size: int | None, limits: Limits, skip_un
     return limits.apply(data)
 
 
-def _class_names(folder: Path) -> list[str]:
+def class_names(folder: Path) -> list[str]:
+    """Return the sorted names of the class folders in a folder, of which there are at least two.
+
+    Raises:
+        ValueError: there are fewer.
+    """
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not names:
         raise ValueError(f"{folder} has no class folders: put the images of each class in a folder of its own")
@@ -92,7 +97,12 @@ def _class_names(folder: Path) -> list[str]:
     return names
 
 
-def _check_same(train: Sequence[str], test: Sequence[str], train_folder: Path, test_folder: Path) -> None:
+def check_same(train: Sequence[str], test: Sequence[str], train_folder: Path, test_folder: Path) -> None:
+    """Refuse class folders that differ between the two parts.
+
+    Raises:
+        ValueError: some are in one of the two alone; the first of them are named.
+    """
     for more, less, where, missing in (
         (train, test, train_folder, test_folder),
         (test, train, test_folder, train_folder),

@@ -38,6 +38,8 @@ class TrainLoader:
         passes: batches that this rank accumulates in one optimiser step.
         seed: the run's seed.
         augment: one of ``augment.AUGMENTS``; None: the set's own.
+        resize: the shorter side in pixels that files are resized to before that, at least the images' side; None: they
+            are augmented as they are.
         device: where the batches are wanted.
         workers: processes that decode files (None: one a processor, at most 8); not used for sets in memory. The images
             do not depend on it.
@@ -68,6 +70,7 @@ class TrainLoader:
         passes: int = 1,
         seed: int,
         augment: str | None = None,
+        resize: int | None = None,
         device: torch.device | str,
         workers: int | None = None,
         rank: int = 0,
@@ -75,7 +78,7 @@ class TrainLoader:
         channels_last: bool = False,
     ):
         augment = data.augment if augment is None else augment
-        _check(data, augment, workers)
+        _check(data, augment, resize, workers)
         self.needs, self.passes = needs, passes
         self.device = torch.device(device)
         self._images: MemoryLoader | FileLoader
@@ -85,7 +88,8 @@ class TrainLoader:
             self._images = MemoryLoader(data.train.images.to(self.device), crop)
             home = self.device  # where indices and labels are held
         else:
-            self._images = _file_loader(data.train, data.image_size, augment, seed, workers, self.device)
+            images = _file_images(data.train, data.image_size, augment, seed, resize)
+            self._images = FileLoader(images, workers=workers, device=self.device)
             home = torch.device("cpu")
         self._labels = data.train.labels.to(home)
         self._steps = Steps(
@@ -168,7 +172,8 @@ def eval_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the whole split in order, without augmentation: x float32 ``(B, 3, S, S)`` normalised, y ``(B,)``.
 
-    Files: the shorter side to S * 256/224 pixels, then the central square.
+    Files: the shorter side to S * 256/224 pixels, then the central square, whatever the training resizes them to
+    before. A cache of that side is used.
 
     Args:
         split: ``data.train`` or ``data.test``.
@@ -203,21 +208,20 @@ def pixel_batches(
     if split.images is not None:
         images = torch.split(split.images, batch_size)
     else:
-        images = _file_loader(split, data.image_size, "none", 0, workers, device).batches(
-            [(0, index, 0)] for index in chunks
-        )
+        files = FileLoader(_file_images(split, data.image_size, "none", 0, None), workers=workers, device=device)
+        images = files.batches([(0, index, 0)] for index in chunks)
     for pixels, labels in zip(images, torch.split(split.labels, batch_size), strict=True):
         yield pixels.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
 
-def _file_loader(
-    split: Split, size: int, augment: str, seed: int, workers: int | None, device: torch.device
-) -> FileLoader:
+def _file_images(split: Split, size: int, augment: str, seed: int, resize: int | None) -> FileImages:
     assert split.paths is not None  # a Split without images has paths
-    return FileLoader(FileImages(split.paths, size=size, augment=augment, seed=seed), workers=workers, device=device)
+    return FileImages(
+        split.paths, size=size, augment=augment, seed=seed, boxes=split.boxes, resize=resize, cache=split.cache
+    )
 
 
-def _check(data: ImageData, augment: str, workers: int | None) -> None:
+def _check(data: ImageData, augment: str, resize: int | None, workers: int | None) -> None:
     if augment not in AUGMENTS:
         near = difflib.get_close_matches(augment, AUGMENTS, n=1)
         meant = f" (did you mean {near[0]!r}?)" if near else ""
@@ -227,5 +231,9 @@ def _check(data: ImageData, augment: str, workers: int | None) -> None:
             f"augment={augment!r} is for image files decoded while training, and {data.name} is in memory: "
             "use 'none', 'crop' or 'crop_flip'"
         )
+    if resize is not None and data.train.images is not None:
+        raise ValueError(f"resize={resize} is for image files decoded while training, and {data.name} is in memory")
+    if resize is not None and resize < data.image_size:
+        raise ValueError(f"resize={resize}: at least the images' {data.image_size} pixels are needed")
     if workers is not None and workers < 0:
         raise ValueError(f"workers={workers}: at least 0 is needed")

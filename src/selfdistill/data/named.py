@@ -1,6 +1,8 @@
-"""Sets known by name: the digits that ship inside scikit-learn, and CIFAR-10, CIFAR-100 and SVHN by download."""
+"""Sets known by name: scikit-learn's digits, CIFAR-10, CIFAR-100 and SVHN by torchvision, and the photographs'."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,12 @@ import numpy as np
 import torch
 
 from selfdistill.data.arrays import LAYOUT, load_arrays, resize
+from selfdistill.data.cub200 import load_cub200
+from selfdistill.data.dogs import load_dogs
+from selfdistill.data.imagenet import load_imagenet
 from selfdistill.data.sets import HELD_OUT, ImageData, Limits, Split, hold_out
 
-NAMED_SETS = ("digits", "cifar10", "cifar100", "svhn")
+NAMED_SETS = ("digits", "cifar10", "cifar100", "svhn", "cub200", "dogs", "dogs_full", "imagenet")
 
 
 @dataclass(frozen=True)
@@ -29,19 +34,31 @@ _PUBLISHED = {
     "cifar100": _Published("CIFAR100", "cifar-100-python/", "crop_flip", *_CIFAR),
     "svhn": _Published("SVHN", "train_32x32.mat and test_32x32.mat", "crop"),  # a mirrored digit is no digit
 }
+_PHOTOGRAPHS: dict[str, Callable[[Path, int | None, Limits, bool], ImageData]] = {
+    "cub200": load_cub200,
+    "dogs": partial(load_dogs, cropped=True),
+    "dogs_full": partial(load_dogs, cropped=False),
+    "imagenet": load_imagenet,
+}
 
 
-def load_named(name: str, *, root: Path, image_size: int | None, limits: Limits) -> ImageData:
+def load_named(
+    name: str, *, root: Path, image_size: int | None, limits: Limits, skip_unreadable: bool = False
+) -> ImageData:
     """Load a set of ``NAMED_SETS``.
 
-    ``root/name/train.npz`` and ``test.npz`` are used where they exist (see ``load_arrays``); otherwise torchvision
-    reads the published files below ``root``, after downloading and checking them.
+    Photographs: see ``load_cub200``, ``load_dogs`` and ``load_imagenet``. Of the others ``root/name/train.npz`` and
+    ``test.npz`` are used where they exist (see ``load_arrays``); otherwise torchvision reads the published files below
+    ``root``, after downloading and checking them.
 
     Raises:
+        ValueError: what lies there is not the set.
         RuntimeError: the set is not there and cannot be downloaded.
     """
     if name == "digits":
         return limits.apply(_digits(image_size))
+    if name in _PHOTOGRAPHS:
+        return _PHOTOGRAPHS[name](root, image_size, limits, skip_unreadable)
     published = _PUBLISHED[name]
     folder = root / name
     if (folder / "train.npz").is_file() or (folder / "test.npz").is_file():

@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from selfdistill.data.randomness import generator, hash_key
+
+if TYPE_CHECKING:
+    from selfdistill.data.cache import CachedImages
 
 HELD_OUT = "20 % held out, seed 0"
 _TEST_SHARE = 0.2
@@ -23,9 +27,13 @@ class Split:
         labels: int64 ``(N,)``, class indices.
         images: uint8 ``(N, 3, S, S)``, or None.
         paths: ``N`` image files, or None; exactly one of the two is given.
+        boxes: of each file the rectangle that is its image, integers ``(N, 4)``: left, top, right and bottom in pixels
+            of the picture as it is stored, right and bottom not included; None: all of it.
+        cache: the files decoded and resized already, ``N`` too; used where that changes no pixel. None: they are
+            decoded each time.
 
     Raises:
-        ValueError: not exactly one of the two is given, or the lengths differ.
+        ValueError: not exactly one of images and paths is given, the lengths differ, or boxes are not of that shape.
 
     Example:
         >>> split = Split(torch.tensor([0, 1]), images=torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
@@ -36,6 +44,8 @@ class Split:
     labels: Tensor
     images: Tensor | None = None
     paths: tuple[Path, ...] | None = None
+    boxes: Tensor | None = None
+    cache: "CachedImages | None" = None
 
     def __post_init__(self) -> None:
         given = [part for part in (self.images, self.paths) if part is not None]
@@ -43,6 +53,8 @@ class Split:
             raise ValueError(f"a Split holds either images or paths, {len(given)} of the two were given")
         if len(given[0]) != len(self.labels):
             raise ValueError(f"a Split has one label an image, not {len(self.labels)} for {len(given[0])}")
+        if self.boxes is not None and (self.paths is None or self.boxes.shape != (len(self), 4)):
+            raise ValueError(f"boxes are (N, 4) and belong to paths, not {tuple(self.boxes.shape)} for {len(self)}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -52,7 +64,11 @@ class Split:
         if self.images is not None:
             return Split(self.labels[index], images=self.images[index])
         assert self.paths is not None
-        return Split(self.labels[index], paths=tuple(self.paths[i] for i in index.tolist()))
+        boxes = None if self.boxes is None else self.boxes[index]
+        paths = tuple(self.paths[i] for i in index.tolist())
+        return Split(
+            self.labels[index], paths=paths, boxes=boxes, cache=None if self.cache is None else self.cache.select(index)
+        )
 
     def spaced(self, most: int) -> "Split":
         """Return at most ``most`` images, evenly spaced, so that a set sorted by class keeps its classes.

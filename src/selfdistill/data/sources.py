@@ -27,13 +27,17 @@ def load_data(
     ============================================  ==================================================================
     ``"digits"``                                  1,797 handwritten digits inside scikit-learn, 32 x 32, 20 % held out
     ``"cifar10"``, ``"cifar100"``, ``"svhn"``     from ``root``, downloaded if need be
+    ``"cub200"``                                  birds of 200 species: ``root/CUB_200_2011``, downloaded if need be
+    ``"dogs"``, ``"dogs_full"``                   120 breeds, cut to the dog or whole: ``root/dogs``, likewise
+    ``"imagenet"``                                ILSVRC2012: ``root/imagenet/train`` and ``val``; not downloaded
     ``DIR`` with train/ and test/ (or val/)       image files, a folder a class in each
     ``DIR`` of class folders                      image files, 20 % of each class held out by the fixed seed 0
     ``DIR`` with train.npz and test.npz (val)     arrays ``images`` uint8 (N, H, W, C) and ``labels`` (N,)
     ``FILE.npz``                                  the same, 20 % of each class held out
     ============================================  ==================================================================
 
-    Small images are kept in memory; files larger than 64 pixels are decoded while training, at 224 pixels.
+    Small images are kept in memory; files larger than 64 pixels are decoded while training, at 224 pixels. The files of
+    a folder are decoded once before, to find the unreadable; those of named sets with ``skip_unreadable`` alone.
     A named set goes before a folder of that name: write ``./cifar10`` for the folder.
 
     Args:
@@ -60,7 +64,7 @@ def load_data(
         raise ValueError(f"image_size={image_size}: at least {_SMALLEST} pixels are needed")
     path = Path(source).expanduser()
     if str(source) in NAMED_SETS:
-        data = load_named(str(source), root=root, image_size=image_size, limits=limits)
+        data = load_named(str(source), root=root, image_size=image_size, limits=limits, skip_unreadable=skip_unreadable)
     elif path.is_dir():
         data = _from_folder(path, image_size, limits, skip_unreadable)
     elif path.suffix.lower() == ".npz" and path.is_file():

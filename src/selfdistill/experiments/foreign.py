@@ -11,8 +11,7 @@ from selfdistill.data import NAMED_SETS, ImageData, load_data
 from selfdistill.data.folders import TEST_FOLDERS
 from selfdistill.experiments.rescore import all_images
 from selfdistill.models import build
-
-_OWN_SIZE = 32
+from selfdistill.models.build import made_for
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def load_foreign(
         checkpoint: a ``.safetensors``, ``.pt`` or ``.pth`` file; None: the package's own pretrained weights.
         data: a data set; see `selfdistill.data.load_data`.
         data_root: where named sets are kept.
-        image_size: S, at least 8 pixels; None: what the package's weights were trained at, 32 for our own networks.
+        image_size: S, at least 8 pixels; None: what the package's weights were trained at, 32 for our CIFAR networks.
         mean: of each channel, in [0, 1]; None: that of the package's weights, for our own networks that of the images.
         std: of each channel, in [1/255, 1]; None: likewise.
         width: of our own networks; see `selfdistill.models.build`.
@@ -98,7 +97,7 @@ def load_foreign(
             raise ValueError(f"{model} has no pretrained weights: name a file of weights with --checkpoint")
     for option, values in (("--mean", mean), ("--std", std)):
         _check_constants(option, values)
-    size = image_size or (_OWN_SIZE if trained is None else trained.size)
+    size = image_size or (made_for(model) if trained is None else trained.size)
     images = _load(data, data_root, size, skip_unreadable)
     known = images if trained is None else trained
     images = replace(images, mean=mean or known.mean, std=std or known.std)
@@ -191,7 +190,8 @@ def _preparation(images: ImageData, trained: _Trained | None, own: bool) -> str:
     if images.test.images is not None:
         how = f"whole images as squares of {size} px"
     else:
-        how = f"shorter side to {round(size * 256 / 224)} px, central square of {size} px, bilinear"
+        cut = "" if images.test.boxes is None else "cut to their boxes, "
+        how = f"{cut}shorter side to {round(size * 256 / 224)} px, central square of {size} px, bilinear"
     tested = "" if trained is None else f"{trained.package} tests with: {trained.tested}"
     if not own:
         mean, std = (" ".join(f"{value:g}" for value in values) for values in (images.mean, images.std))

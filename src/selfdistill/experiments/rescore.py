@@ -19,7 +19,8 @@ def own_images(run: Path) -> ImageData:
     recipe = run / "recipe.yaml"
     if not recipe.is_file():
         raise ValueError(f"{run} is no run's folder, so its images are not known: say which with --data")
-    return _prepared_for(run, load_run(run), load(Recipe.from_yaml(recipe)))
+    # Measuring decodes most files once: for that no cache is worth making.
+    return _prepared_for(run, load_run(run), load(replace(Recipe.from_yaml(recipe), cache=False)))
 
 
 def rescore(
@@ -70,7 +71,8 @@ def _joined(a: Split, b: Split) -> Split:
         return Split(labels, images=torch.cat((a.images, b.images)))
     assert a.paths is not None
     assert b.paths is not None
-    return Split(labels, paths=a.paths + b.paths)
+    boxes = None if a.boxes is None or b.boxes is None else torch.cat((a.boxes, b.boxes))
+    return Split(labels, paths=a.paths + b.paths, boxes=boxes)
 
 
 def _first_difference(here: tuple[str, ...], there: tuple[str, ...]) -> str:

@@ -18,10 +18,12 @@ def plan(recipe: Recipe, data: ImageData) -> str:
     """Return a line on the images and the network of some runs."""
     resolved = recipe.resolve(data)
     skipped = f", {len(data.skipped):,} unreadable files left out" if data.skipped else ""
+    cache = data.train.cache
+    kept = "" if cache is None else f", decoded into {cache.file} (delete it when you like)"
     return (
         f"{data.name}: {len(data.train):,} training images, {len(data.test):,} test images ({data.test_is}), "
-        f"{len(data.classes)} classes, {data.image_size} px{skipped}; {resolved.model}, weights: {resolved.weights}, "
-        f"batches of {resolved.batch_size}, lr {resolved.lr:g}"
+        f"{len(data.classes)} classes, {data.image_size} px{skipped}{kept}; {resolved.model}, "
+        f"weights: {resolved.weights}, batches of {resolved.batch_size}, lr {resolved.lr:g}"
     )
 
 

@@ -48,15 +48,15 @@ def divergence_of_samples(head: Callable[[Tensor], Tensor], dropped: Tensor, div
     """
 
     def compared(classify: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
-        return divergence(classify(features).unflatten(0, (2, -1)))
+        logits = classify(features)
+        return divergence(logits.view(2, -1, *logits.shape[1:]))
 
     linear = head.module if isinstance(head, Head) else head
     # Only of a plain linear layer is it known that a row's logits are a function of that row's features alone.
-    elements = linear.out_features * len(dropped) if type(linear) is nn.Linear and dropped.dim() == 2 else 0
-    if elements < MANY:
+    if type(linear) is not nn.Linear or dropped.dim() != 2 or linear.out_features * len(dropped) < MANY:
         return compared(head, dropped)
     masked_u, masked_v = dropped.chunk(2)
-    count = min(_MOST_PARTS, -(-elements // _PART))
+    count = min(_MOST_PARTS, -(-linear.out_features * len(dropped) // _PART))
     parts = list(zip(masked_u.chunk(count), masked_v.chunk(count), strict=True))
     shares = []
     for nth, part in enumerate(parts, 1):
@@ -69,7 +69,7 @@ def divergence_of_samples(head: Callable[[Tensor], Tensor], dropped: Tensor, div
 
 
 def _classify(linear: nn.Linear, features: Tensor) -> Tensor:
-    weight: Tensor = _GradientOfItsOwn.apply(linear.weight)  # type: ignore[no-untyped-call]
+    weight: Tensor = _GradientOfItsOwn.apply(linear.weight)
     logits: Tensor = functional_call(linear, {"weight": weight}, features)
     return logits
 

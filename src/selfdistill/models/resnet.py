@@ -1,4 +1,4 @@
-"""The CIFAR ResNet of the paper: torchvision's basic-block network with a 3x3 stem and no max-pooling."""
+"""The ResNets of the paper with a 3x3 stem: torchvision's basic-block network without max-pooling, or with it."""
 
 from torch import Tensor, nn
 
@@ -18,9 +18,11 @@ class CifarResNet(nn.Module):
         features: D, the pooled features; by default 8 * width. Given, a 1x1 convolution, BatchNorm and
             ReLU before the pooling make it so (``widen``).
         head_layers: fully connected layers of ``fc``, 1 or 2 (Table 13).
+        pool: put torchvision's max-pooling behind the stem: 3x3, stride 2.
 
     Shapes:
-        ``(B, 3, H, W) -> (B, C)``; the feature before ``fc`` is ``(B, D)``.
+        ``(B, 3, H, W) -> (B, C)``; the feature before ``fc`` is ``(B, D)``. With ``pool`` the stages see a map of half
+        the sides, where torchvision's own 7x7 stem of stride 2 leaves a quarter.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -44,12 +46,14 @@ class CifarResNet(nn.Module):
         width: int = 64,
         features: int | None = None,
         head_layers: int = 1,
+        pool: bool = False,
     ) -> None:
         super().__init__()
         check_width(width)
         self.conv1 = nn.Conv2d(3, width, kernel_size=3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1) if pool else nn.Identity()
         self.layer1 = _stage(width, width, blocks[0], stride=1)
         self.layer2 = _stage(width, 2 * width, blocks[1], stride=2)
         self.layer3 = _stage(2 * width, 4 * width, blocks[2], stride=2)
@@ -73,7 +77,7 @@ class CifarResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits z ``(B, C)`` of the images x ``(B, 3, H, W)``."""
-        maps: Tensor = self.relu(self.bn1(self.conv1(x)))
+        maps: Tensor = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         maps = self.layer4(self.layer3(self.layer2(self.layer1(maps))))
         # flatten(1) rather than a squeeze: a batch of one keeps its first axis.
         logits: Tensor = self.fc(self.avgpool(self.widen(maps)).flatten(1))

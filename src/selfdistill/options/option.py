@@ -10,11 +10,11 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from selfdistill.train import recipe_file
-from selfdistill.train.recipe import Recipe
+from selfdistill.train.recipe_file import YamlRecipe
 
 Command = Callable[..., None]
 
-_TOPICS = {  # the recipe's fields are in this order; each topic starts at one
+_TOPICS = {  # a recipe's fields are in this order; each topic starts at one
     "data": "the images",
     "method": "the method and the network",
     "model": "the network",
@@ -71,6 +71,12 @@ class Option:
         return value_of(self.spelled, given, self.hint)
 
 
+def recipe_of(function: Command) -> type[YamlRecipe] | None:
+    """Return the class of a command's recipe, or None where it takes none."""
+    kinds = [hint for hint in get_type_hints(function).values() if isinstance(hint, type)]
+    return next((kind for kind in kinds if issubclass(kind, YamlRecipe)), None)
+
+
 def options_of(function: Command) -> list[Option]:
     """Return the options of a command, its own before the recipe's.
 
@@ -78,17 +84,17 @@ def options_of(function: Command) -> list[Option]:
     which ``seed`` each run has.
     """
     hints, helps = get_type_hints(function), _argument_helps(function)
-    parameters = inspect.signature(function).parameters.values()
+    parameters, recipe = inspect.signature(function).parameters.values(), recipe_of(function)
     own = [
         Option(parameter.name, hints[parameter.name], parameter.default, helps.get(parameter.name, ""))
         for parameter in parameters
-        if hints[parameter.name] is not Recipe
+        if recipe is None or hints[parameter.name] is not recipe
     ]
-    if len(own) == len(parameters):
+    if recipe is None:
         return own
-    hints, helps, topic = get_type_hints(Recipe), _argument_helps(Recipe), ""
+    hints, helps, topic = get_type_hints(recipe), _argument_helps(recipe), ""
     taken = {option.name for option in own} | {option.name.removesuffix("s") for option in own}
-    for field in fields(Recipe):
+    for field in fields(recipe):
         if field.name not in taken:
             topic = _TOPICS.get(field.name, topic)
             own.append(Option(field.name, hints[field.name], field.default, helps[field.name], topic))

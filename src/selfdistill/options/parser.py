@@ -9,11 +9,10 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
-from selfdistill.options.option import Command, Option, nearest, options_of, value_of
+from selfdistill.options.option import Command, Option, nearest, options_of, recipe_of, value_of
 from selfdistill.train import recipe_file
-from selfdistill.train.recipe import Recipe
 
 _WIDTH = 80
 
@@ -21,8 +20,9 @@ _WIDTH = 80
 def parse(name: str, function: Command, words: Sequence[str]) -> dict[str, Any]:
     """Return the arguments of a command from what was typed after its name.
 
-    A parameter ``recipe: Recipe`` stands for an option of each of the recipe's fields that is no parameter itself, and
-    for ``--recipe FILE``, whose values hold where nothing was typed.
+    A parameter ``recipe: Recipe`` (any :class:`~selfdistill.train.recipe_file.YamlRecipe`) stands for an option of each
+    of the recipe's fields that is no parameter itself, and for ``--recipe FILE``, whose values hold where nothing was
+    typed.
 
     Raises:
         ValueError: an unknown option, a missing or a wrong value; one line.
@@ -34,7 +34,7 @@ def parse(name: str, function: Command, words: Sequence[str]) -> dict[str, Any]:
         {'image': PosixPath('cat.png'), 'size': 16}
     """
     options = options_of(function)
-    takes_recipe = Recipe in get_type_hints(function).values()
+    recipe = recipe_of(function)
     parser = _parser(name, function, options)
     _check_names(words, options)
     try:
@@ -46,16 +46,16 @@ def parse(name: str, function: Command, words: Sequence[str]) -> dict[str, Any]:
     missing = [option.spelled for option in options if not option.optional and option.name not in values]
     if missing:
         raise ValueError(f"{' and '.join(missing)} must be given: {_usage(name, options)}")
-    if file is not None:
-        path = value_of("--recipe", file, Path)
-        whole = Recipe.from_yaml(path)
-        known = {option.name for option in options}
-        written = known.intersection(recipe_file.read(path, [field.name for field in fields(Recipe)]))
-        values = {key: getattr(whole, key) for key in written} | values
-    if takes_recipe:
+    if recipe is not None:
+        if file is not None:
+            path = value_of("--recipe", file, Path)
+            whole = recipe.from_yaml(path)
+            known = {option.name for option in options}
+            written = known.intersection(recipe_file.read(path, [field.name for field in fields(recipe)]))
+            values = {key: getattr(whole, key) for key in written} | values
         own = inspect.signature(function).parameters
         of_recipe = {key: values.pop(key) for key in list(values) if key not in own}
-        values["recipe"] = Recipe(**of_recipe)
+        values["recipe"] = recipe(**of_recipe)
     return {option.name: None for option in options if option.positional and option.optional} | values
 
 
@@ -72,7 +72,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser(name: str, function: Command, options: Sequence[Option]) -> _Parser:
-    text = inspect.getdoc(function) or ""
+    text, recipe = inspect.getdoc(function) or "", recipe_of(function)
     description, examples = re.split(r"\n(?:Args|Example):\n", text)[0], re.search(r"\nExample:\n(.+)", text, re.S)
     parser = _Parser(
         prog=f"selfdistill {name}",
@@ -90,9 +90,9 @@ def _parser(name: str, function: Command, options: Sequence[Option]) -> _Parser:
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
         _add(groups[title], option)
-    if any(option.topic for option in options):
+    if recipe is not None:
         told = "a YAML file of options; what is typed beside it wins"
-        ignored = [field.name for field in fields(Recipe) if field.name not in [option.name for option in options]]
+        ignored = [field.name for field in fields(recipe) if field.name not in [option.name for option in options]]
         if ignored:
             told += f"; its {' and '.join(ignored)} are not used here"
         groups["options"].add_argument("--recipe", metavar="FILE", help=told, default=argparse.SUPPRESS)
@@ -120,7 +120,9 @@ def _metavar(option: Option) -> str:
     kind = kinds[0] if get_origin(option.hint) in (Union, UnionType) else option.hint
     if get_origin(kind) is Literal:
         return "{" + ",".join(map(str, get_args(kind))) + "}"
-    if get_origin(kind) in (tuple, list):
+    if get_origin(kind) is list:
+        kind = get_args(kind)[0]
+    if get_origin(kind) is tuple:
         return {int: "N,N,..", float: "X,X,.."}.get(get_args(kind)[0], "TEXT")
     return {int: "N", float: "X", Path: "PATH", str: "TEXT"}[kind]
 

@@ -17,7 +17,7 @@ from selfdistill.records.metric import metric_of
 
 SCHEMA = 1
 # What may differ between runs that are compared: what the comparison is about, and what changes no result.
-NOT_COMPARED = frozenset({"method", "seed", "data_root", "threads", "workers", "keep_epochs", "eval_every"})
+NOT_COMPARED = frozenset({"method", "seed", "data_root", "threads", "workers", "cache", "keep_epochs", "eval_every"})
 # The columns of the log that are no term of the loss; every other column is one.
 LOG_COLUMNS = ("epoch", "lr", "loss", "train_accuracy", "test_top1", "peer_top1", "seconds", "images_per_second")
 

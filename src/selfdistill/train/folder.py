@@ -9,7 +9,7 @@ from pathlib import Path
 
 from selfdistill.records import write_atomically
 from selfdistill.train.files import remove_leftovers
-from selfdistill.train.recipe import Recipe
+from selfdistill.train.recipe_file import YamlRecipe
 from selfdistill.train.state import Row
 
 
@@ -32,19 +32,19 @@ class RunFolder:
         """Return whether the run's record is there: it is written last."""
         return self.result.is_file()
 
-    def check(self, recipe: Recipe) -> None:
+    def check(self, recipe: YamlRecipe) -> None:
         """Refuse a folder of another recipe.
 
         Raises:
             ValueError: names the differing fields.
         """
-        if self.recipe.is_file() and (differing := recipe.differences(Recipe.from_yaml(self.recipe))):
+        if self.recipe.is_file() and (differing := recipe.differences(type(recipe).from_yaml(self.recipe))):
             raise ValueError(
                 f"{self.path} belongs to another recipe: {', '.join(differing)}; choose another --out, or delete it"
             )
 
     @contextmanager
-    def opened(self, recipe: Recipe) -> Iterator[None]:
+    def opened(self, recipe: YamlRecipe) -> Iterator[None]:
         """Make the folder, check that it is this recipe's, write ``recipe.yaml``, and keep other processes out.
 
         What fails before the first line of the log leaves nothing behind: the next try may have another recipe.

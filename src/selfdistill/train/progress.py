@@ -22,7 +22,7 @@ class Update:
         steps: optimiser steps in all.
         loss: mean of this epoch so far.
         terms: each L, unweighted, likewise.
-        accuracy: share of the training images of this epoch that were classified right.
+        accuracy: share of the training images of this epoch that were classified right; None where none is.
         test_accuracy: after the last epoch in which it was measured, or None.
         images_per_second: of this epoch.
         seconds_left: until the last epoch is done, by the pace so far.
@@ -37,7 +37,7 @@ class Update:
     steps: int
     loss: float
     terms: dict[str, float]
-    accuracy: float
+    accuracy: float | None
     test_accuracy: float | None
     images_per_second: float
     seconds_left: float
@@ -68,10 +68,11 @@ def describe(update: Update) -> str:
     parts = [f"epoch {update.epoch}/{update.epochs}", left, f"loss {update.loss:.3f}"]
     if len(update.terms) > 1:
         parts[-1] += f" ({terms})"
-    parts.append(f"train {update.accuracy:.1%}")
+    if update.accuracy is not None:
+        parts.append(f"train {update.accuracy:.1%}")
     if update.test_accuracy is not None:
         parts.append(f"test {update.test_accuracy:.1%}")
-    parts.append(f"{update.images_per_second:,.0f} images/s")
+    parts.append(f"{update.images_per_second:,.{0 if update.images_per_second >= 10 else 1}f} images/s")
     return "  ".join(parts)
 
 

@@ -1,10 +1,9 @@
 """The recipe: one frozen dataclass that says everything about a training, and its YAML. No torch here."""
 
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
-from selfdistill.train import recipe_file
+from selfdistill.train.recipe_file import YamlRecipe
 
 if TYPE_CHECKING:
     from selfdistill.data import ImageData
@@ -14,15 +13,9 @@ SMALL = 64
 
 Augment = Literal["none", "crop", "crop_flip", "resized_crop_flip"]
 
-PLACE = ("data_root", "threads", "workers")
-"""Fields that say where and how fast a run goes, not what it computes: another value does not make another run.
-
-(``threads`` changes the order of sums on a CPU, so bit-identical weights need the same value.)
-"""
-
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(YamlRecipe):
     """Everything that decides a training; the defaults are the paper's.
 
     Attributes:
@@ -33,6 +26,7 @@ class Recipe:
         per_class: use only so many training images of each class
         test_per_class: use only so many test images of each class
         augment: none, crop, crop_flip or resized_crop_flip; the set's own where not given
+        resize: shorter side in pixels that files are resized to before the augmentation; as they are where not given
         skip_unreadable: leave out image files that cannot be read instead of stopping
         method: the training method, such as "SDDropout(weight=0.1) + LabelSmoothing()"
         model: resnet18_cifar, torchvision:NAME or timm:NAME; chosen by image size where not given
@@ -60,6 +54,7 @@ class Recipe:
         compile: compile the training step with torch.compile
         threads: CPU threads of this process; torch's choice where not given
         workers: image-decoding processes; chosen by the machine where not given
+        cache: keep files decoded and resized (to --resize or 256/224 of the size) in DATA_ROOT/cache: faster epochs
         keep_epochs: also keep the weights after these epochs, as model@E.safetensors
         eval_every: measure test accuracy every so many epochs (the last one always)
 
@@ -70,7 +65,12 @@ class Recipe:
         >>> recipe = Recipe(method="SDDropout(weight=0.1)", epochs=30)
         >>> recipe.epochs, recipe.weight_decay, recipe.batch_size
         (30, 0.0001, None)
+        >>> recipe.to_yaml().splitlines()[17]
+        'epochs: 30  # passes over the training set'
     """
+
+    # ``threads`` changes the order of sums on a CPU, so bit-identical weights need the same value.
+    PLACE: ClassVar[tuple[str, ...]] = ("data_root", "threads", "workers", "cache")
 
     data: str = "cifar100"
     data_root: str = "data"
@@ -79,6 +79,7 @@ class Recipe:
     per_class: int | None = None
     test_per_class: int | None = None
     augment: Augment | None = None
+    resize: int | None = None
     skip_unreadable: bool = False
     method: str = "SDDropout()"
     model: str | None = None
@@ -106,58 +107,35 @@ class Recipe:
     compile: bool = False
     threads: int | None = None
     workers: int | None = None
+    cache: bool = False
     keep_epochs: tuple[int, ...] = ()
     eval_every: int = 1
 
     def __post_init__(self) -> None:
         """Convert numbers and lists to the fields' types and check every range."""
-        for name, hint in recipe_file.hints(type(self)).items():
-            object.__setattr__(self, name, recipe_file.convert(name, getattr(self, name), hint))
+        self.convert_fields()
         positive = "image_size classes per_class test_per_class width features epochs batch_size accumulate threads"
-        for name in [*positive.split(), "head_layers", "eval_every"]:
-            _require(getattr(self, name) is None or getattr(self, name) >= 1, name, "at least 1", self)
-        _require(self.classes is None or self.classes >= 2, "classes", "at least 2", self)
-        _require(self.head_layers in (1, 2), "head_layers", "1 or 2", self)
+        for name in [*positive.split(), "resize", "head_layers", "eval_every"]:
+            self.require(getattr(self, name) is None or getattr(self, name) >= 1, name, "at least 1")
+        self.require(self.classes is None or self.classes >= 2, "classes", "at least 2")
+        self._require_room_to_crop(self.image_size or 1)
+        self.require(self.head_layers in (1, 2), "head_layers", "1 or 2")
         for name in ("momentum", "gamma"):
-            _require(0 <= getattr(self, name) <= 1, name, "in [0, 1]", self)
+            self.require(0 <= getattr(self, name) <= 1, name, "in [0, 1]")
         for name in ("weight_decay", "seed", "warmup_epochs"):
-            _require(getattr(self, name) >= 0, name, "at least 0", self)
-        _require(self.workers is None or self.workers >= 0, "workers", "at least 0", self)
+            self.require(getattr(self, name) >= 0, name, "at least 0")
+        self.require(self.workers is None or self.workers >= 0, "workers", "at least 0")
         for name in ("lr", "clip"):
-            _require(getattr(self, name) is None or getattr(self, name) > 0, name, "above 0", self)
-        _require(not self.nesterov or self.momentum > 0, "nesterov", "off where --momentum is 0", self)
+            self.require(getattr(self, name) is None or getattr(self, name) > 0, name, "above 0")
+        self.require(not self.nesterov or self.momentum > 0, "nesterov", "off where --momentum is 0")
         ordered = list(self.milestones) == sorted(self.milestones)
         inside = all(0 < milestone < 1 for milestone in self.milestones)
-        _require(ordered and inside, "milestones", "rising fractions of the epochs in (0, 1)", self)
-        _require(self.warmup_epochs < self.epochs, "warmup_epochs", f"below --epochs ({self.epochs})", self)
+        self.require(ordered and inside, "milestones", "rising fractions of the epochs in (0, 1)")
+        self.require(self.warmup_epochs < self.epochs, "warmup_epochs", f"below --epochs ({self.epochs})")
         kept = all(1 <= epoch <= self.epochs for epoch in self.keep_epochs)
-        _require(kept, "keep_epochs", f"between 1 and --epochs ({self.epochs})", self)
+        self.require(kept, "keep_epochs", f"between 1 and --epochs ({self.epochs})")
         for name in ("data", "data_root", "method", "weights"):
-            _require(bool(getattr(self, name).strip()), name, "not empty", self)
-
-    @classmethod
-    def from_yaml(cls, path: str | Path) -> "Recipe":
-        """Read a recipe from a YAML file.
-
-        Raises:
-            ValueError: an unknown key (the nearest right one is named), a wrong value, or no YAML at all.
-            OSError: the file cannot be read.
-        """
-        path = Path(path)
-        values = recipe_file.read(path, [field.name for field in fields(cls)])
-        try:
-            return cls(**values)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-
-    def to_yaml(self) -> str:
-        """Return the recipe as YAML, one line a field with its comment.
-
-        Example:
-            >>> print(Recipe(epochs=30).to_yaml().splitlines()[16])
-            epochs: 30  # passes over the training set
-        """
-        return recipe_file.dump(self)
+            self.require(bool(getattr(self, name).strip()), name, "not empty")
 
     def resolve(self, data: "ImageData") -> "Recipe":
         """Return the recipe with everything that depends on the data filled in, and the method in its one spelling.
@@ -165,10 +143,14 @@ class Recipe:
         Raises:
             ValueError: the method is unknown or has a wrong argument, or the data are not what the recipe asks for.
         """
-        from selfdistill.methods import parse_method  # torch is needed from here on
+        from selfdistill.data.files import margin  # torch is needed from here on
+        from selfdistill.methods import parse_method
 
         for name, has in (("image_size", data.image_size), ("classes", len(data.classes))):
-            _require(getattr(self, name) in (None, has), name, f"{has}, as the data that were passed have", self)
+            self.require(getattr(self, name) in (None, has), name, f"{has}, as the data that were passed have")
+        files = data.train.paths is not None
+        self.require(self.resize is None or files, "resize", f"left out, for {data.name} is in memory")
+        self._require_room_to_crop(data.image_size)
         small = data.image_size <= SMALL
         scratch = self.weights == "none"
         return replace(
@@ -176,22 +158,13 @@ class Recipe:
             image_size=data.image_size,
             classes=len(data.classes),
             augment=cast(Augment, self.augment or data.augment),
+            resize=self.resize or (margin(data.image_size) if self.cache and files else None),
             method=repr(parse_method(self.method)),
             model=self.model or ("resnet18_cifar" if small else "torchvision:resnet18"),
             batch_size=self.batch_size or (128 if small else 32),
             lr=self.lr or (0.1 if scratch else 0.01),
         )
 
-    def differences(self, other: "Recipe") -> list[str]:
-        """Return ``"name: this, other: that"`` for each field that makes the two different runs."""
-        names = [field.name for field in fields(self) if field.name not in PLACE]
-        return [
-            f"{name} ({getattr(other, name)!r} there, {getattr(self, name)!r} here)"
-            for name in names
-            if getattr(self, name) != getattr(other, name)
-        ]
-
-
-def _require(holds: bool, name: str, wanted: str, recipe: Recipe) -> None:
-    if not holds:
-        raise ValueError(f"{recipe_file.option(name)} must be {wanted}, not {getattr(recipe, name)!r}")
+    def _require_room_to_crop(self, size: int) -> None:
+        wanted = f"at least the images' {size} pixels"
+        self.require(self.resize is None or self.resize >= size, "resize", wanted)

@@ -3,9 +3,9 @@
 import difflib
 import re
 import types
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -13,6 +13,64 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+@dataclass(frozen=True)
+class YamlRecipe:
+    """A recipe, a flat frozen dataclass, to YAML and back: its fields are the keys, its docstring the comments.
+
+    Attributes:
+        PLACE: fields that say where and how fast a run goes, not what it computes: another value makes no other run.
+    """
+
+    PLACE: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Self:
+        """Read a recipe from a YAML file.
+
+        Raises:
+            ValueError: an unknown key (the nearest right one is named), a wrong value, or no YAML at all.
+            OSError: the file cannot be read.
+        """
+        path = Path(path)
+        values = read(path, [field.name for field in fields(cls)])
+        try:
+            return cls(**values)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    def to_yaml(self) -> str:
+        """Return the recipe as YAML, one line a field with its comment."""
+        return dump(self)
+
+    def differences(self, other: Self) -> list[str]:
+        """Return ``"name (this there, that here)"`` for each field that makes the two different runs."""
+        names = [field.name for field in fields(self) if field.name not in self.PLACE]
+        return [
+            f"{name} ({getattr(other, name)!r} there, {getattr(self, name)!r} here)"
+            for name in names
+            if getattr(self, name) != getattr(other, name)
+        ]
+
+    def convert_fields(self) -> None:
+        """Convert numbers and lists to the fields' types; for ``__post_init__``.
+
+        Raises:
+            ValueError: a value is of another type.
+        """
+        types_of = hints(type(self))
+        for field in fields(self):
+            object.__setattr__(self, field.name, convert(field.name, getattr(self, field.name), types_of[field.name]))
+
+    def require(self, holds: bool, name: str, wanted: str) -> None:
+        """Refuse a field's value unless a condition holds.
+
+        Raises:
+            ValueError: ``"--name must be <wanted>, not <value>"``.
+        """
+        if not holds:
+            raise ValueError(f"{option(name)} must be {wanted}, not {getattr(self, name)!r}")
 
 
 def option(name: str) -> str:

@@ -16,10 +16,11 @@ from selfdistill.train.checkpoint import Checkpoints
 from selfdistill.train.export import save_model, save_weights
 from selfdistill.train.folder import RunFolder
 from selfdistill.train.loop import Loop
+from selfdistill.train.memory import freed_memory_kept
 from selfdistill.train.progress import Callback
 from selfdistill.train.recipe import Recipe
 from selfdistill.train.record import make_record
-from selfdistill.train.session import Session, assemble, make_fabric
+from selfdistill.train.session import Session, assemble, cached, make_fabric
 from selfdistill.train.signals import Interruptions
 from selfdistill.train.state import Row, State, resume, save
 
@@ -94,8 +95,8 @@ def train(
 
 
 def load(recipe: Recipe) -> ImageData:
-    """Load the data that a recipe names."""
-    return load_data(
+    """Load the data that a recipe names, with their decoded files where it wants those kept."""
+    data = load_data(
         recipe.data,
         root=Path(recipe.data_root),
         image_size=recipe.image_size,
@@ -104,6 +105,7 @@ def load(recipe: Recipe) -> ImageData:
         test_per_class=recipe.test_per_class,
         skip_unreadable=recipe.skip_unreadable,
     )
+    return cached(recipe, data)
 
 
 def _train(
@@ -165,12 +167,13 @@ def _evaluate(session: Session) -> tuple[Evaluation, float]:
 
 @contextmanager
 def machine(threads: int | None) -> Iterator[None]:
-    """Set torch's threads, and let cuDNN choose by measuring; put both back."""
+    """Set torch's threads, keep freed memory, and let cuDNN choose by measuring; put all of it back."""
     before = torch.get_num_threads()
     if threads is not None:
         torch.set_num_threads(threads)
+    cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True)
     try:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):
+        with freed_memory_kept(), cudnn:
             yield
     finally:
         torch.set_num_threads(before)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from selfdistill.data import ImageData, TrainLoader, eval_batches
+from selfdistill.data.cache import with_cache
 from selfdistill.data.decode import cpu_count
 from selfdistill.distiller import SelfDistiller, StepOutput
 from selfdistill.method import Batch
@@ -103,7 +105,7 @@ class Session:
         for batch in batches:
             last = len(outputs) == len(batches) - 1
             if self.recipe.compile:
-                torch.compiler.cudagraph_mark_step_begin()
+                torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
             with self.fabric.no_backward_sync(self.module, enabled=not last):
                 output = self.module(batch.x, batch.y, batch.views, batch.pair, batch.index, batch.previous)
                 self.fabric.backward(output.loss if len(batches) == 1 else output.loss * (len(batch.y) / images))
@@ -157,6 +159,7 @@ def assemble(recipe: Recipe, data: ImageData, fabric: "Fabric") -> Session:
     """
     assert recipe.model is not None
     assert recipe.batch_size is not None
+    data = cached(recipe, data)
     random_state.seed_all(recipe.seed)
     model = build(
         recipe.model,
@@ -180,7 +183,7 @@ def assemble(recipe: Recipe, data: ImageData, fabric: "Fabric") -> Session:
         nesterov=recipe.nesterov,
         fused=True,
     )
-    whole = _compiled(distiller, fabric) if recipe.compile else distiller
+    whole = compile_passes(distiller, fabric.device, processes=fabric.world_size) if recipe.compile else distiller
     module, wrapped = fabric.setup(whole, optimizer)
     workers = min(8, cpu_count()) if recipe.workers is None else recipe.workers
     loader = TrainLoader(
@@ -190,6 +193,7 @@ def assemble(recipe: Recipe, data: ImageData, fabric: "Fabric") -> Session:
         passes=recipe.accumulate,
         seed=recipe.seed,
         augment=recipe.augment,
+        resize=recipe.resize,
         device=fabric.device,
         workers=workers,
         rank=fabric.global_rank,
@@ -200,11 +204,27 @@ def assemble(recipe: Recipe, data: ImageData, fabric: "Fabric") -> Session:
     return Session(recipe, data, fabric, distiller, module, wrapped, loader, workers)
 
 
-def _compiled(distiller: SelfDistiller, fabric: "Fabric") -> nn.Module:
-    """Return the distiller compiled for the shapes of this training: those of a whole batch and of an epoch's last.
+def cached(recipe: Recipe, data: ImageData) -> ImageData:
+    """Return the images with their decoded files, which are made where the recipe wants them and they are not there.
 
-    On one GPU the passes are recorded as CUDA graphs: small images leave it waiting for launches otherwise. DDP's
-    communication does not go into them.
+    Raises:
+        ValueError: a file cannot be decoded.
+        OSError: they cannot be written, or there is too little room for them.
     """
-    mode = "reduce-overhead" if fabric.device.type == "cuda" and fabric.world_size == 1 else None
+    resize = recipe.resolve(data).resize if recipe.cache else None
+    return data if resize is None else with_cache(data, resize, Path(recipe.data_root) / "cache")
+
+
+def compile_passes(distiller: SelfDistiller, device: torch.device, *, processes: int = 1) -> nn.Module:
+    """Return the distiller compiled for each batch shape by itself: of a whole batch, and of an epoch's last.
+
+    On one GPU the passes are recorded as CUDA graphs, for small images leave it waiting for launches; what they give
+    out is written over by the next pass. DDP's communication does not go into them.
+
+    Args:
+        distiller: whose head is known.
+        device: where it is.
+        processes: of the training.
+    """
+    mode = "reduce-overhead" if device.type == "cuda" and processes == 1 else None
     return cast(nn.Module, torch.compile(distiller, dynamic=False, mode=mode))

@@ -1,0 +1,249 @@
+"""Image files decoded and resized once, and kept in one memory-mapped file."""
+
+import hashlib
+import os
+import re
+import shutil
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import PIL
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from selfdistill.data.decode import UnreadableImageError, cpu_count, read_rgb, sides_for, to_shorter_side
+from selfdistill.data.download import shown
+from selfdistill.data.files import margin
+from selfdistill.data.sets import ImageData, Split
+
+_FORMAT = 1  # of the file, and of how its pixels are made
+_AHEAD = 128  # images that are decoded before they are written, at most
+
+Box = list[int] | None
+_Index = NDArray[np.int64]
+
+
+class CachedImages:
+    """The images of a cache by position, as :func:`~selfdistill.data.decode.to_shorter_side` made them.
+
+    The file is the index, int64 ``(N, 3)`` little-endian: offset in bytes, height and width in pixels; then the pixels
+    of one image after the other, uint8 ``(H, W, 3)``.
+
+    Args:
+        file: where they are; it is mapped, not read.
+        side: the images' shorter side in pixels.
+        index: that of these images; another's rows are images of the same file.
+        pixels: the mapped file, where it is mapped already.
+    """
+
+    def __init__(self, file: Path, side: int, index: _Index, pixels: NDArray[np.uint8] | None = None):
+        self.file, self.side, self.index = file, side, index
+        self._pixels = np.asarray(np.memmap(file, np.uint8, "r")) if pixels is None else pixels
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, at: int) -> Image.Image:
+        offset, height, width = self.index[at].tolist()
+        return Image.fromarray(self._pixels[offset : offset + 3 * height * width].reshape(height, width, 3))
+
+    def __reduce__(self) -> tuple[Any, ...]:  # or the pixels would travel to each worker
+        return CachedImages, (self.file, self.side, self.index)
+
+    def select(self, index: Tensor) -> "CachedImages":
+        """Return the images at the positions ``index`` ``(n,)``, in that order."""
+        return CachedImages(self.file, self.side, self.index[index.numpy()], self._pixels)
+
+
+def with_cache(data: ImageData, side: int, folder: Path) -> ImageData:
+    """Return a set whose files are decoded once: resized, they are kept in ``folder``, and found there the next time.
+
+    The training images are kept, and the test images where they are resized to the same side before their centre is
+    cut out, which is S * 256/224. A set in memory is returned as it is.
+
+    A cache belongs to the files' paths, sizes and times of change, and to the side: where one of these is another, a
+    new one is made, and the old one stays. Nothing ever deletes a cache; whoever needs the room may, at any time.
+
+    Args:
+        data: the set.
+        side: the shorter side of the kept images in pixels, at least 1.
+        folder: made if need be.
+
+    Raises:
+        ValueError: a file cannot be decoded.
+        OSError: the cache cannot be written, or there is too little room for it.
+    """
+    if data.train.paths is None or (data.train.cache is not None and data.train.cache.side == side):
+        return data
+    splits = [data.train, data.test] if side == margin(data.image_size) else [data.train]
+    paths = [path for split in splits for path in split.paths or ()]
+    boxes: list[Box] = [box for split in splits for box in _boxes(split)]
+    name = re.sub(r"[^\w.-]+", "-", data.name)
+    images = cached_images(paths, boxes, side=side, name=name, folder=folder)
+    train, rest = torch.arange(len(paths)).tensor_split([len(data.train)])
+    data = replace(data, train=replace(data.train, cache=images.select(train)))
+    return replace(data, test=replace(data.test, cache=images.select(rest))) if len(rest) else data
+
+
+def cached_images(paths: Sequence[Path], boxes: Sequence[Box], *, side: int, name: str, folder: Path) -> CachedImages:
+    """Return image files, or a rectangle of each, resized to a shorter side; decoded only if they are not kept yet.
+
+    Several processes may ask at once: one decodes, the others wait for it. A cache is there whole or not at all.
+
+    Args:
+        paths: the files.
+        boxes: of each file the rectangle, as :func:`~selfdistill.data.decode.read_rgb` takes it; None: all of it.
+        side: in pixels.
+        name: what the cache's file name begins with.
+        folder: where it is.
+
+    Raises:
+        ValueError: a file cannot be decoded.
+        OSError: the cache cannot be written, or there is too little room for it.
+    """
+    file = folder / f"{name}-{_key(paths, boxes, side)}.pixels"
+    try:
+        index = _read_index(file, len(paths))
+        if index is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            with _alone(folder):
+                index = _read_index(file, len(paths))  # another process may have been at it
+                if index is None:
+                    _check_room(folder, paths, boxes, side)
+                    with closing(_decoded(paths, boxes, side)) as images:
+                        index = _write(file, images, len(paths))
+        return CachedImages(file, side, index)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(
+            f"decoded images cannot be kept in {folder}: {reason}; choose another --data-root, or do without --cache"
+        ) from None
+
+
+def _boxes(split: Split) -> Iterable[Box]:
+    return [None] * len(split) if split.boxes is None else split.boxes.tolist()
+
+
+def _key(paths: Sequence[Path], boxes: Sequence[Box], side: int) -> str:
+    """Name what a cache holds; a decoder of another version may decode a little differently."""
+    digest = hashlib.sha256(repr((_FORMAT, PIL.__version__, side)).encode())
+    for path, box in zip(paths, boxes, strict=True):
+        try:
+            known = path.stat()
+        except OSError as error:
+            raise _unreadable(f"{path}: {error.strerror}") from None
+        digest.update(repr((str(path.absolute()), known.st_size, known.st_mtime_ns, box)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _read_index(file: Path, count: int) -> _Index | None:
+    """Return the index of a whole cache, or None: it is not there, or somebody cut it short."""
+    try:
+        with file.open("rb") as head:
+            numbers = np.fromfile(head, "<i8", 3 * count).astype(np.int64)
+            size = os.fstat(head.fileno()).st_size
+    except FileNotFoundError:
+        return None
+    if len(numbers) < 3 * count:
+        return None
+    index = numbers.reshape(count, 3)
+    return index if size == index.nbytes + 3 * int((index[:, 1] * index[:, 2]).sum()) else None
+
+
+def _write(file: Path, images: Iterable[NDArray[np.uint8]], count: int) -> _Index:
+    """Write a cache under another name, and give it its own when it is whole and on the disk."""
+    index = np.zeros((count, 3), "<i8")
+    temporary = file.with_name(f".{file.name}.{uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as out:
+            out.write(index.tobytes())
+            for at, image in enumerate(images):
+                index[at] = out.tell(), *image.shape[:2]
+                out.write(image.data)
+            out.seek(0)
+            out.write(index.tobytes())
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return index.astype(np.int64)
+
+
+def _decoded(paths: Sequence[Path], boxes: Sequence[Box], side: int) -> Generator[NDArray[np.uint8], None, None]:
+    """Yield the images ``(H, W, 3)`` in order; several threads decode a few ahead."""
+
+    def decode(path: Path, box: Box) -> NDArray[np.uint8]:
+        return np.asarray(to_shorter_side(read_rgb(path, box), side))
+
+    pool = ThreadPoolExecutor(min(8, cpu_count()))
+    waiting: deque[Future[NDArray[np.uint8]]] = deque()
+    try:
+        for path, box in shown(zip(paths, boxes, strict=True), "decoding images once", len(paths)):
+            waiting.append(pool.submit(decode, path, box))
+            if len(waiting) > _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except UnreadableImageError as error:
+        raise _unreadable(str(error)) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _check_room(folder: Path, paths: Sequence[Path], boxes: Sequence[Box], side: int) -> None:
+    needed = sum(_bytes(*one, side) for one in shown(zip(paths, boxes, strict=True), "measuring images", len(paths)))
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(f"{len(paths):,} images take {needed:,} bytes, and {free:,} are free there")
+
+
+def _bytes(path: Path, box: Box, side: int) -> int:
+    """Bytes of one image in a cache, by its file's head; a turned picture takes as many."""
+    try:
+        with Image.open(path) as file:
+            left, top, right, bottom = box or (0, 0, *file.size)
+            size = min(right, file.width) - max(left, 0), min(bottom, file.height) - max(top, 0)
+        width, height = sides_for(size, side)
+    except Exception:  # decoders raise almost anything on a damaged file; its reason is told when it is decoded
+        return 0
+    return 3 * width * height
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder, and clear away what writers that were killed left in it."""
+    with (folder / ".lock").open("w") as lock:
+        if _locked(lock.fileno(), folder):
+            for leftover in folder.glob(".*.tmp"):
+                leftover.unlink(missing_ok=True)
+        yield
+
+
+def _locked(lock: int, folder: Path) -> bool:
+    """Wait for a lock; False: the file system has none, two may do the same work, and each leaves a whole file."""
+    import fcntl  # not on Windows
+
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        # Only to tell of it: the one item is there once the lock is.
+        for _ in shown([None], f"another process writes in {folder}", 0):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError:
+        return False
+    return True
+
+
+def _unreadable(reason: str) -> UnreadableImageError:
+    return UnreadableImageError(f"{reason} (repair or replace it, or pass --skip-unreadable)")
