@@ -143,7 +143,7 @@ def test_help_and_typing_errors_need_no_torch_and_less_than_a_second(words: list
     ("words", "message"),
     [
         ("comapre", "unknown command 'comapre'; did you mean 'compare'?"),
-        ("xyz", "unknown command 'xyz'; there are demo, compare, train, evaluate, report, predict, export, methods"),
+        ("xyz", f"unknown command 'xyz'; there are {', '.join(COMMANDS)}"),
         ("--epochs 3", "the command comes first: selfdistill demo|compare|"),
         ("compare --epoch 3", "unknown option '--epoch'; did you mean '--epochs'?"),
         ("compare --image_size 3", "unknown option '--image_size'; did you mean '--image-size'?"),

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from selfdistill import __version__
 
-COMMANDS = ("demo", "compare", "train", "evaluate", "report", "predict", "export", "methods")
+COMMANDS = ("demo", "compare", "train", "evaluate", "detect", "reproduce", "report", "predict", "export", "methods")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

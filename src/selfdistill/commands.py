@@ -5,10 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from selfdistill.detect.recipe import DetectRecipe
 from selfdistill.train.recipe import Recipe
 
 if TYPE_CHECKING:
     from selfdistill.experiments.measuring import Asked
+    from selfdistill.experiments.paper import PaperTable, Setting
     from selfdistill.records import RunRecord
 
 DEFAULT_METHODS = ("CrossEntropy()", "LabelSmoothing()", "SDDropout(weight=0.1)", "SDDropout()")
@@ -52,8 +54,8 @@ def compare(
     """Train several methods on your images; report whether any helped.
 
     The images: a folder (DIR/train/CLASS/* with DIR/test/CLASS/* or DIR/val/CLASS/*; or just DIR/CLASS/*, of which
-    20 % are held out), a named set (digits, cifar10, cifar100, svhn), or arrays (FILE.npz; or train.npz and test.npz
-    in DIR) with images, uint8 (N, H, W, C), and labels.
+    20 % are held out), a named set (digits, cifar10, cifar100, svhn, cub200, dogs, dogs_full, imagenet), or arrays
+    (FILE.npz; or train.npz and test.npz in DIR) with images, uint8 (N, H, W, C), and labels.
 
     Each network is then measured as by selfdistill evaluate. A comparison that was stopped goes on where it was: give
     the same command again.
@@ -218,6 +220,93 @@ def evaluate(
             print(f"Report: {page}")
 
 
+def detect(
+    recipe: DetectRecipe,
+    out: Path | None = None,
+    devices: int = 1,
+    nodes: int = 1,
+    accelerator: Literal["auto", "cuda", "cpu"] = "auto",
+) -> None:
+    """Train an object detector on a backbone; measure its mAP.
+
+    Faster R-CNN with a feature pyramid on a ResNet: that of a run of selfdistill train (--backbone RUN, trained as
+    --model torchvision:resnet50 or another), or --model, from scratch or with torchvision's weights. The images and
+    boxes lie as COCO's do. Two detectors of one recipe on backbones that were trained by two methods are a row each of
+    the paper's Table 4.
+
+    A training that was stopped goes on where it was: give the same command again.
+
+    Args:
+        out: folder of the run; detectors/DATA-BACKBONE-SCHEDULE-seedN where not given
+        devices: GPUs (or CPU processes) on each machine
+        nodes: machines
+        accelerator: cuda, cpu, or auto for a GPU where there is one
+
+    Example:
+        selfdistill detect --data coco --backbone runs/imagenet/sddropout-seed0
+        selfdistill detect --data coco --model resnet50 --weights default
+    """
+    from selfdistill.experiments.detecting import run_detector
+    from selfdistill.report import detector_headline, precision_table, terminal, write_detector_report
+
+    record, out = run_detector(recipe, out, devices=devices, nodes=nodes, accelerator=accelerator)
+    if record is not None:
+        page = write_detector_report(record, out)
+        _print(terminal(precision_table(record), prose=(0, 2)))
+        print(detector_headline(record))
+        print(f"Report: {page}")
+
+
+def reproduce(
+    table: str,
+    scale: Literal["smoke", "small", "full"] = "small",
+    out: Path | None = None,
+    data_root: str = "data",
+    jobs: int = 1,
+    seeds: list[int] = [],  # noqa: B006 - shown in the help, never changed
+    list: bool = False,
+    print_commands: bool = False,
+) -> None:
+    """Reproduce a table or a figure of the paper, our numbers beside its.
+
+    TABLE is table1, table2 ..., figure2 ..., lemma1, lemma2, proposition1, or all. What is missing is run and
+    measured; a finished run is never repeated, and tables share their runs. A cell whose images are not there says no
+    data and how to get them.
+
+    The scales: smoke is seconds on synthetic images; small is 20 classes of CIFAR-100, narrow networks and 20 epochs;
+    full is the paper's protocol.
+
+    Args:
+        table: what to reproduce
+        scale: smoke, small or full
+        out: folder for the runs and the pages; runs/paper-SCALE where not given
+        data_root: folder where named sets are looked for and downloaded to
+        jobs: trainings at a time; more than 1 run in processes of their own
+        seeds: in the place of 41 42 43, or of 41 alone where the scale has one
+        list: show what is done and what the rest would take on this machine; run nothing
+        print_commands: write the recipes of the missing runs and print a command for each; run nothing
+
+    Example:
+        selfdistill reproduce table1 --list
+        selfdistill reproduce table12 --scale small --jobs 2
+        selfdistill reproduce all --scale full --print-commands
+    """
+    from selfdistill.experiments.paper import Setting, tables_named
+
+    if any(seed < 0 for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise ValueError(f"--seeds must be different whole numbers of at least 0, not {' '.join(map(str, seeds))}")
+    tables = tables_named(table)
+    setting = Setting(scale, out or Path("runs") / f"paper-{scale}", Path(data_root), tuple(seeds))
+    if print_commands:
+        from selfdistill.experiments.paper.listing import commands_of
+
+        print("\n".join(commands_of(tables, setting)))
+    elif list:
+        _list_needs(tables, setting)
+    else:
+        _reproduce(tables, setting, jobs)
+
+
 def report(
     runs: list[Path], out: Path = Path("report"), title: str = "Comparison", baseline: str | None = None
 ) -> None:
@@ -306,7 +395,7 @@ def methods(
         no_measure: list the methods and measure nothing
         model: the network that is trained; resnet18_cifar, torchvision:NAME, timm:NAME ...
         width: its width, of our networks; 16 where not given
-        image_size: 32 for our networks and 224 for others where not given
+        image_size: 32 for our CIFAR networks and 224 for others where not given
         batch_size: images of a step, before what a method needs further
 
     Example:
@@ -327,6 +416,38 @@ def methods(
     print(f"\nWhat a step costs with {setting}:")
     _print(terminal(table))
     print("\n".join(table.notes))
+
+
+def _list_needs(tables: "Sequence[PaperTable]", setting: "Setting") -> None:
+    from selfdistill.experiments.paper.entry import Training
+    from selfdistill.experiments.paper.listing import needs_of
+    from selfdistill.report import terminal
+    from selfdistill.report.paper import needs_table
+    from selfdistill.train.progress import clock
+
+    timed: dict[Training, float] = {}
+    left: dict[Training, float] = {}  # tables share their runs
+    for table in tables:
+        needs = needs_of(table, setting, timed=timed)
+        _print(terminal(needs_table(needs), title=f"{table.name}: {table.title}, {len(table.entries)} cells"))
+        for need in needs:
+            left[need.training] = max(left.get(need.training, 0.0), need.seconds_left)
+    print(f"The missing runs would take about {clock(sum(left.values()))} here, one after another.")
+
+
+def _reproduce(tables: "Sequence[PaperTable]", setting: "Setting", jobs: int) -> None:
+    from selfdistill.experiments.paper import reproduce
+    from selfdistill.report import terminal
+    from selfdistill.report.paper import facts, reproduced_table, title_of, write_reproduced
+
+    for table in tables:
+        result = reproduce(table, setting, jobs=jobs)
+        page, shown = write_reproduced(result, setting.out), reproduced_table(result, brief=True)
+        _print(terminal(shown, title=title_of(result), prose=(0, 1)))
+        print(facts(result))
+        for note in shown.notes:
+            print(f"Missing: {note}")
+        print(f"Page: {page}", flush=True)
 
 
 def _asked(

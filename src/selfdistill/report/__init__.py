@@ -1,5 +1,6 @@
 """The report: tables, figures and a page that says honestly whether a method helped."""
 
+from selfdistill.report.detector import detector_headline, precision_table, write_detector_report
 from selfdistill.report.html import write_report
 from selfdistill.report.single import write_evaluation_report
 from selfdistill.report.tables import (
@@ -20,12 +21,15 @@ __all__ = [
     "COMPARED",
     "COST",
     "QUALITY",
+    "detector_headline",
     "difference_table",
     "markdown",
     "metric_table",
+    "precision_table",
     "terminal",
     "terminal_table",
     "verdict",
+    "write_detector_report",
     "write_evaluation_report",
     "write_report",
 ]

@@ -23,16 +23,18 @@ def write_pages(
     *,
     methods: Sequence[str],
     former: Collection[str],
+    file: str | None = None,
 ) -> Path:
-    """Write `figures/*.svg`, `<name>.md` and, last, `<name>.html`; each file is replaced whole or not at all.
+    """Write `figures/*.svg`, `<file>.md` and, last, `<file>.html`; each file is replaced whole or not at all.
 
     Args:
-        name: of the page and of its templates.
+        name: of its templates.
         out: where; made if it is missing.
         figures: what it shows.
         context: what its templates read beside them.
         methods: the names in a figure's legend.
         former: patterns of the figures that an earlier page may have left; those that this one has not go.
+        file: name of the page; None: that of the templates.
 
     Returns:
         The path of the HTML.
@@ -53,10 +55,11 @@ def write_pages(
         inline[figure.name] = [(panel.alt, Markup(themed(svg))) for panel, svg in zip(figure.panels, svgs, strict=True)]
     pages = _environment()
     text = pages.get_template(f"{name}.md.j2").render(context, figures=inline)
-    write_atomically(out / f"{name}.md", text.encode())
+    file = file or name
+    write_atomically(out / f"{file}.md", text.encode())
     page = pages.get_template(f"{name}.html.j2").render(context, figures=inline, palette=PALETTE)
-    write_atomically(out / f"{name}.html", page.encode())
-    return out / f"{name}.html"
+    write_atomically(out / f"{file}.html", page.encode())
+    return out / f"{file}.html"
 
 
 def _environment() -> Environment:

@@ -1,0 +1,129 @@
+"""COCO's images with their boxes, for torchvision."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from faster_coco_eval import COCO
+from PIL import Image
+from torchvision.datasets import CocoDetection, VisionDataset
+
+from selfdistill.data.decode import UnreadableImageError
+from selfdistill.detect.annotations import Annotations, read_annotations
+
+
+class CocoImages(CocoDetection):  # type: ignore[misc]  # torchvision has no types
+    """``torchvision.datasets.CocoDetection`` of annotations that were read before.
+
+    The index is faster-coco-eval's, which the metric needs anyway, in the place of pycocotools'.
+
+    Args:
+        folder: of the image files.
+        images: as in :class:`~selfdistill.detect.annotations.Annotations`.
+        boxes: likewise.
+    """
+
+    def __init__(self, folder: Path, images: list[dict[str, Any]], boxes: list[dict[str, Any]]):
+        VisionDataset.__init__(self, folder)
+        self.coco = COCO({"images": images, "annotations": boxes})
+        self.ids = sorted(self.coco.imgs)
+
+    def _load_image(self, id: int) -> Image.Image:
+        # Not data.decode.read_rgb: the boxes are those of the pixels as they are stored, not as EXIF would turn them.
+        said = self.coco.imgs[id]
+        path = Path(self.root) / said["file_name"]
+        try:
+            image: Image.Image = super()._load_image(id)
+        except Exception as error:  # decoders raise almost anything on a damaged file
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise UnreadableImageError(f"{path}: {' '.join(reason.split())}") from None
+        if image.size != (said["width"], said["height"]):
+            has, wanted = (f"{width} x {height}" for width, height in (image.size, (said["width"], said["height"])))
+            raise UnreadableImageError(f"{path}: {has} pixels, where its annotation says {wanted}")
+        return image
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a set.
+
+    Attributes:
+        name: such as ``"train2017"``.
+        images: what is decoded, with the boxes that are used.
+        boxes: how many those are, crowds not counted.
+        crowds: regions of many objects that are marked by one box (``iscrowd``): nothing is learned from them, and
+            what is detected in them is neither right nor wrong.
+        degenerate: boxes that were left out, see :data:`~selfdistill.detect.annotations.SMALLEST`.
+        empty: images without a box: they are kept, as background alone.
+    """
+
+    name: str
+    images: CocoImages
+    boxes: int
+    crowds: int
+    degenerate: int
+    empty: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class Coco:
+    """What a detector is trained on, and what it is measured on.
+
+    Attributes:
+        name: of the folder.
+        train: without crowds and degenerate boxes.
+        measured: as published.
+        categories: names by id.
+    """
+
+    name: str
+    train: Part
+    measured: Part
+    categories: dict[int, str]
+
+    @property
+    def classes(self) -> int:
+        """How many logits a detector has: ids from 0, the background, to the largest; 91 for COCO."""
+        return max(self.categories) + 1
+
+
+def load_coco(
+    root: str | Path, *, images: int | None = None, measure_on: str = "val", measured_images: int | None = None
+) -> Coco:
+    """Read what a detector is trained and measured on.
+
+    Args:
+        root: holds ``train2017/``, ``val2017/`` and ``annotations/instances_*.json``.
+        images: train on only the first so many images, by id.
+        measure_on: ``"val"``, or ``"train"`` for the training images again.
+        measured_images: measure on only the first so many images, by id.
+
+    Raises:
+        ValueError: a file or an image is missing, or the annotations are not COCO's; one line.
+    """
+    root = Path(root).expanduser()
+    train = read_annotations(root, "train", images)
+    again = min((limit for limit in (images, measured_images) if limit is not None), default=None)
+    measured = read_annotations(root, measure_on, again if measure_on == "train" else measured_images)
+    for part in (train, measured):
+        unknown = {box["category_id"] for box in part.boxes} - set(train.categories)
+        if unknown:
+            raise ValueError(f"{part.folder}: a box has the category {min(unknown)}, which the training set lacks")
+    kept = train.learnable()
+    return Coco(root.resolve().name, _part(train, kept), _part(measured, measured.boxes), train.categories)
+
+
+def _part(said: Annotations, kept: list[dict[str, Any]]) -> Part:
+    crowds = sum(box["iscrowd"] for box in said.boxes)
+    boxes = sum(not box["iscrowd"] for box in kept)
+    return Part(
+        name=said.folder.name,
+        images=CocoImages(said.folder, said.images, kept),
+        boxes=boxes,
+        crowds=crowds,
+        degenerate=len(said.boxes) - crowds - boxes,
+        empty=len(said.images) - len({box["image_id"] for box in kept}),
+    )

@@ -1,0 +1,135 @@
+"""`write_detector_report`: what a detector was trained on and how well it finds boxes, as a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from selfdistill.detect import DetectRecord
+from selfdistill.report.pages import write_pages
+from selfdistill.report.tables import DASH, Table
+
+_MEASURES = (
+    ("map", "mAP", "mean over IoU 0.50, 0.55 ... 0.95"),
+    ("map_50", "mAP@0.5", "at IoU 0.50"),
+    ("map_75", "mAP@0.75", "at IoU 0.75"),
+    ("map_small", "mAP, small", "objects below 32 x 32 pixels of area"),
+    ("map_medium", "mAP, medium", "objects of 32 x 32 to 96 x 96"),
+    ("map_large", "mAP, large", "objects above"),
+    ("recall", "Recall", "with 100 detections an image, mean over the IoUs"),
+)
+
+
+def write_detector_report(record: DetectRecord, out_dir: Path) -> Path:
+    """Write `detector.html` and `detector.md` for one detector.
+
+    The same record gives the same bytes. Each file is replaced whole or not at all; the HTML comes last.
+
+    Args:
+        record: of a finished detector.
+        out_dir: where; made if it is missing.
+
+    Returns:
+        The path of `detector.html`.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    context = {
+        "title": f"Detection on {record.data['name']}: Faster R-CNN, {record.backbone['model']}",
+        "headline": detector_headline(record),
+        "results": precision_table(record),
+        "protocol": _protocol(record),
+        "facts": _facts(record),
+        "log": _log(record),
+        "position": {},
+    }
+    return write_pages("detector", Path(out_dir), [], context, methods=(), former=())
+
+
+def detector_headline(record: DetectRecord) -> str:
+    """The two numbers of the paper's Table 4, with the images, the schedule and the seed that they belong to."""
+    of = record.measured
+    return (
+        f"mAP {_percent(of['map'])}, mAP@0.5 {_percent(of['map_50'])} on n = {of['n']:,} images of {_where(record)}; "
+        f"{record.schedule}, {record.policy}, seed {record.seed}."
+    )
+
+
+def precision_table(record: DetectRecord) -> Table:
+    """One row a measure, with what it is."""
+    rows = tuple((title, _percent(record.measured[name]), f" {note}") for name, title, note in _MEASURES)
+    return Table(("Measure", "%", " What it is"), rows)
+
+
+def _percent(value: float | None) -> str:
+    return DASH if value is None else f"{100 * value:.1f}"
+
+
+def _where(record: DetectRecord) -> str:
+    """The images that were measured on, and whether they are all of a part, or those of the training."""
+    recipe, name = record.recipe, record.data["measured"]["name"]
+    if recipe["measure_on"] == "train":
+        return f"{name}, on which it was trained"
+    return name if recipe["measured_images"] is None else f"{name}, the first by id"
+
+
+def _protocol(record: DetectRecord) -> list[str]:
+    """How the numbers were made."""
+    measured, recipe = record.measured, record.recipe
+    notes = [
+        f"{measured['n']:,} images with {measured['boxes']:,} boxes, {measured['detections']:,} detections; an average "
+        "is over the classes that occur. A dash: no such object.",
+        "What is detected in a crowd (iscrowd) counts neither as right nor as wrong; an object's size is its area as "
+        "published, in the pixels of the stored image. torchmetrics with faster-coco-eval.",
+        f"Images are resized to {recipe['image_size']} pixels on the shorter side (at most 1333/800 of that on the "
+        "longer) and shown one at a time.",
+        f"Learning rate {recipe['lr']:g} for {recipe['batch_size']} images a step (the usual rate, 0.02 for 16, in "
+        f"proportion, would be {0.02 / 16 * recipe['batch_size']:g}), times {recipe['gamma']:g} after "
+        f"{_epochs(recipe['drops'])}.",
+        "One training of one detector: how far another with another seed would come out, it cannot tell.",
+    ]
+    if record.schedule.startswith("0.5x"):
+        notes.append("Of the 0.5x schedule the paper says its 7 epochs alone: the drops after 5 and 6 are ours.")
+    if recipe["measure_on"] == "train":
+        notes.append("Measured on the training images: it says how well they are fitted, and nothing of new images.")
+    return notes
+
+
+def _epochs(drops: list[int]) -> str:
+    return f"epochs {' and '.join(map(str, drops))}" if drops else "no epoch"
+
+
+def _facts(record: DetectRecord) -> Table:
+    """What was trained, on what, where."""
+    train, start, recipe = record.data["train"], record.backbone, record.recipe
+    rows = [
+        ("Backbone", start["model"]),
+        ("Its weights", start["weights"]),
+        *((key.capitalize(), f"{start[key]}") for key in ("run", "method") if key in start),
+        *([("Its test top-1", f"{start['top1']:.2%} on {start['data']}")] if "top1" in start else []),
+        ("BatchNorm", recipe["norm"]),
+        ("Trained layers of the backbone", f"{recipe['trainable_layers']} of 5"),
+        ("Parameters", f"{record.parameters:,}, of which {record.trained_parameters:,} are trained"),
+        ("Training images", f"{train['n']:,} of {train['name']}, {train['empty']:,} of them without a box"),
+        ("Boxes", f"{train['boxes']:,}"),
+        ("Left out", f"{train['crowds']:,} crowds, {train['degenerate']:,} boxes with less than a pixel of a side"),
+        ("Training", f"{record.seconds:,.0f} s on {record.processes} x {record.device}, {recipe['precision']}"),
+        ("Measuring", f"{record.measuring_seconds:,.0f} s"),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
+        ("Date, commit", f"{record.date}, {record.commit or DASH}"),
+    ]
+    return Table(("What", "Value"), tuple(rows))
+
+
+def _log(record: DetectRecord) -> Table:
+    """One row an epoch: the rate and the losses."""
+    columns = [name for name in record.log[-1] if name not in ("seconds", "images_per_second")]
+    return Table(
+        tuple(name.replace("_", " ").capitalize() for name in columns),
+        tuple(tuple(_number(row[name]) for name in columns) for row in record.log),
+    )
+
+
+def _number(value: Any) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.4g}"
