@@ -1,0 +1,45 @@
+"""The paper's tables and figures: what each is made of, at three scales, and the printed numbers beside."""
+
+import difflib
+
+from selfdistill.experiments.paper import calibration, classification, detection, shifted, theory
+from selfdistill.experiments.paper.entry import PaperTable
+from selfdistill.experiments.paper.result import Line, Result
+from selfdistill.experiments.paper.run import reproduce
+from selfdistill.experiments.paper.setting import Scale, Setting
+
+__all__ = ["TABLES", "Line", "PaperTable", "Result", "Scale", "Setting", "reproduce", "tables_named"]
+
+_KINDS = ("table", "figure", "lemma", "proposition")
+_ALL = (*classification.TABLES, *calibration.TABLES, *detection.TABLES, *shifted.TABLES, *theory.TABLES)
+
+TABLES = {
+    table.name: table
+    for kind in _KINDS
+    for table in sorted(_ALL, key=lambda table: (len(table.name), table.name))
+    if table.name.startswith(kind)
+}
+"""By what they are called on the command line, in the paper's order."""
+
+
+def tables_named(name: str) -> tuple[PaperTable, ...]:
+    """Return a table, or all of them where it says ``"all"``.
+
+    Raises:
+        ValueError: there is no such table; the nearest is named.
+
+    Example:
+        >>> [table.name for table in tables_named("table9")], tables_named("all")[0].name
+        (['table9'], 'table1')
+        >>> tables_named("tabel9")
+        Traceback (most recent call last):
+        ...
+        ValueError: no table 'tabel9'; did you mean 'table9'?
+    """
+    if name == "all":
+        return tuple(TABLES.values())
+    if name not in TABLES:
+        near = difflib.get_close_matches(name.lower().replace(" ", ""), TABLES, n=1, cutoff=0.6)
+        remedy = f"; did you mean {near[0]!r}?" if near else f": there are {', '.join(TABLES)} and all"
+        raise ValueError(f"no table {name!r}{remedy}")
+    return (TABLES[name],)

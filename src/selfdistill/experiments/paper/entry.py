@@ -1,0 +1,163 @@
+"""What a table of the paper is: trainings, what is measured of their networks, and the printed numbers beside."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from selfdistill.data import ImageData
+    from selfdistill.experiments.paper.setting import Setting
+
+Network = Literal["resnet18", "resnet34", "densenet121", "resnet18_byot224", "resnet152"]
+
+SETS = {
+    "cifar100": "CIFAR-100",
+    "cub200": "CUB-200-2011",
+    "dogs": "Stanford Dogs",
+    "imagenet": "ImageNet",
+}
+"""The data sets that the paper trains on, and what it calls them."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained, whatever the scale and the seed; tables that name the same training share its runs.
+
+    Attributes:
+        method: the method's repr.
+        data: one of `SETS`.
+        network: as the paper calls it; its stem is that of the images' size.
+        head_layers: fully connected layers (Table 13).
+    """
+
+    method: str
+    data: str = "cifar100"
+    network: Network = "resnet18"
+    head_layers: int = 1
+
+
+class Part(Protocol):
+    """Something that is measured of a finished run beyond what its training measures, and kept in the run's folder."""
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+
+    def asked(self, setting: Setting) -> dict[str, Any]:
+        """What decides the numbers, ready for JSON."""
+
+    def refusal(self, setting: Setting) -> str | None:
+        """Why there is nothing to measure at this scale."""
+
+    def check(self, setting: Setting, data: ImageData) -> None:
+        """Raise a ValueError or a RuntimeError where the images that it needs are not there."""
+
+    def measure(self, run: Path, data: ImageData, setting: Setting) -> dict[str, Any]:
+        """Measure a run's network."""
+
+
+class Check(Protocol):
+    """Something that is found without a network."""
+
+    def found(self, setting: Setting) -> dict[str, Any]:
+        """Return what was found as a dict."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number of an evaluation, or of what a part measured.
+
+    Attributes:
+        path: where it is; a list there counts as its mean.
+        part: what measures it; None: the training.
+        unit: "%" of a fraction, or nothing.
+        digits: after the point.
+        counted: where the number of images is.
+    """
+
+    path: tuple[str | int, ...]
+    part: Part | None = None
+    unit: Literal["%", ""] = "%"
+    digits: int = 2
+    counted: tuple[str | int, ...] = ("n",)
+
+    def of(self, values: Mapping[str, Any]) -> float | None:
+        """Return the number in its unit; None where it was not measured.
+
+        Example:
+            >>> Measure(("shift", "accuracy", "fog")).of({"shift": {"accuracy": {"fog": [0.75, 0.25]}}})
+            50.0
+        """
+        value = _dig(values, self.path)
+        if isinstance(value, list):
+            value = statistics.fmean(value)
+        return None if value is None else float(value) * (100 if self.unit == "%" else 1)
+
+    def images(self, values: Mapping[str, Any]) -> int | None:
+        """Return how many images it was measured on."""
+        value = _dig(values, self.counted)
+        return None if value is None else int(value)
+
+    def by(self, part: Part) -> Measure:
+        """Return the same number as another part measures it."""
+        return replace(self, part=part)
+
+
+def _dig(values: Any, path: tuple[str | int, ...]) -> Any:
+    for key in path:
+        if values is None:
+            return None
+        values = values[key]
+    return values
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cell of a table.
+
+    Attributes:
+        row: what stands on the left.
+        column: what stands above.
+        training: whose runs; None: no network is needed.
+        measures: the number; of several, their mean.
+        target: path of the printed number in ``targets.json``; None: the paper prints none for this.
+        check: what finds the number, where no network is needed.
+    """
+
+    row: str
+    column: str
+    training: Training | None
+    measures: tuple[Measure, ...]
+    target: str | None = None
+    check: Check | None = None
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table or a figure of the paper.
+
+    Attributes:
+        name: what it is called on the command line.
+        title: what it shows.
+        entries: its cells.
+        protocol: how its numbers are made, a sentence or two each.
+        figure: how it is drawn besides, if it is.
+        one_seed: whether one seed is enough at the scale "small".
+    """
+
+    name: str
+    title: str
+    entries: tuple[Entry, ...]
+    protocol: tuple[str, ...]
+    figure: Literal["", "reliability", "heat", "bars", "curves"] = ""
+    one_seed: bool = False
+
+    @property
+    def trainings(self) -> tuple[Training, ...]:
+        """Each training once, in the order of the cells."""
+        return tuple(dict.fromkeys(entry.training for entry in self.entries if entry.training is not None))

@@ -1,0 +1,144 @@
+"""What a table needs without running it: its cells, what is done, what it would cost here, and the commands."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+
+from selfdistill.experiments.grid import Cell, trained_in
+from selfdistill.experiments.paper.entry import PaperTable, Training
+from selfdistill.experiments.paper.kept import kept
+from selfdistill.experiments.paper.run import cells_of, parts_of
+from selfdistill.experiments.paper.setting import Setting, check_recipe
+from selfdistill.experiments.paper.synthetic import CLASSES, write_images
+from selfdistill.experiments.synthetic import make_batch
+from selfdistill.experiments.trial import Trial
+from selfdistill.methods import parse_method
+from selfdistill.models import build
+from selfdistill.records import write_atomically
+from selfdistill.train import Recipe
+
+_STEPS = 3
+
+# Training images and classes, as published; what a scale leaves of them is worked out below.
+_PUBLISHED = {"cifar100": (50_000, 100), "cub200": (5_994, 200), "dogs": (12_000, 120), "imagenet": (1_281_167, 1000)}
+
+
+@dataclass(frozen=True)
+class Need:
+    """One training of a table.
+
+    Attributes:
+        training: which.
+        trained: runs that are finished.
+        wanted: runs in all.
+        parts: names of what is measured of each, with how many runs are measured.
+        seconds: of one run on this machine; None where nothing is to be trained.
+        refused: why it is not trained at this scale; empty where it is.
+    """
+
+    training: Training
+    trained: int
+    wanted: int
+    parts: Mapping[str, int]
+    seconds: float | None
+    refused: str
+
+    @property
+    def seconds_left(self) -> float:
+        """Of all runs that are missing, one after another."""
+        return (self.seconds or 0.0) * (self.wanted - self.trained)
+
+
+def needs_of(table: PaperTable, setting: Setting, *, timed: dict[Training, float]) -> list[Need]:
+    """Return what a table needs; images are not looked at, and nothing is downloaded.
+
+    Args:
+        table: which.
+        setting: where, and at what scale.
+        timed: seconds of a run by training; what is not in it is measured and put there.
+    """
+    cells = cells_of(table, setting)
+    needs = []
+    for training in table.trainings:
+        own = [cell for (one, _), cell in cells.items() if one == training]
+        done = [cell for cell in own if trained_in(cell, setting.runs)]
+        refused = setting.refusal(training) or ""
+        if len(done) < len(own) and not refused and training not in timed:
+            timed[training] = run_seconds(training, own[0].recipe, setting)
+        parts = {
+            part.name: sum(kept(setting.runs / cell.name, part, setting) is not None for cell in done)
+            for part in parts_of(table, training)
+            if part.refusal(setting) is None
+        }
+        seconds = timed[training] if len(done) < len(own) and not refused else None
+        needs.append(Need(training, len(done), len(own), parts, seconds, refused))
+    return needs
+
+
+def run_seconds(training: Training, recipe: Recipe, setting: Setting) -> float:
+    """Estimate how long a run takes on this machine, from a few steps on noise; decoding and scoring are left out.
+
+    On a CPU a step of a few images is measured and taken in proportion.
+    """
+    on_gpu = torch.cuda.is_available()
+    images, classes = size_of(training, setting)
+    batch = recipe.batch_size or 1
+    few = batch if on_gpu else min(batch, 16 if recipe.image_size == 32 else 2)
+    method = parse_method(recipe.method)
+    steps = -(-images * method.needs.group // batch)
+    assert recipe.model is not None
+    assert recipe.image_size is not None
+    trial = Trial(
+        build(recipe.model, classes, width=recipe.width, head_layers=recipe.head_layers),
+        method,
+        make_batch(
+            method.needs,
+            batch_size=few,
+            classes=classes,
+            image_size=recipe.image_size,
+            samples=max(images, few),
+            device="cuda" if on_gpu else "cpu",
+        ),
+        precision=recipe.precision,
+    )
+    return median(trial.seconds() for _ in range(_STEPS)) * batch / few * steps * recipe.epochs
+
+
+def size_of(training: Training, setting: Setting) -> tuple[int, int]:
+    """Return the training images and the classes that a training has at a scale."""
+    images, classes = _PUBLISHED[training.data]
+    if setting.scale == "smoke":
+        return 8 * CLASSES, CLASSES
+    return (images // 5, classes // 5) if setting.scale == "small" else (images, classes)
+
+
+def commands_of(tables: Sequence[PaperTable], setting: Setting) -> list[str]:
+    """Write the recipe of each run that is missing, and return the commands that make them, each once.
+
+    Raises:
+        ValueError: a run's folder of another recipe.
+        OSError: a recipe cannot be written.
+    """
+    missing: dict[str, Cell] = {}
+    for table in tables:
+        for (training, _), cell in cells_of(table, setting).items():
+            check_recipe(cell, setting.runs / cell.name)
+            if setting.refusal(training) is None and not trained_in(cell, setting.runs):
+                missing[cell.name] = cell
+                if setting.scale == "smoke":
+                    write_images(setting.images(training.data), training.data)
+    folder = setting.out / "recipes"
+    folder.mkdir(parents=True, exist_ok=True)
+    for cell in missing.values():
+        write_atomically(folder / f"{cell.name}.yaml", cell.recipe.to_yaml().encode())
+    return [
+        shlex.join(
+            ["selfdistill", "train", "--recipe", str(folder / f"{name}.yaml"), "--out", str(setting.runs / name)]
+        )
+        for name in missing
+    ]

@@ -1,0 +1,93 @@
+"""What a table came to: for each cell our numbers by seed, the printed one, or why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from selfdistill.records import Statistic, statistic_of
+
+
+@dataclass(frozen=True)
+class Line:
+    """One cell.
+
+    Attributes:
+        row: what stands on the left.
+        column: what stands above.
+        unit: of the numbers.
+        digits: after the point.
+        values: our numbers by seed; under the seed 0 where no network was needed.
+        wanted: how many seeds there should be.
+        epochs: that the networks were trained; None without one.
+        images: that a number was measured on; None where there is no number.
+        target: path of the printed number in ``targets.json``.
+        printed: the number.
+        absent: why seeds are missing; empty where none is.
+    """
+
+    row: str
+    column: str
+    unit: str
+    digits: int
+    values: Mapping[int, float]
+    wanted: int
+    epochs: int | None
+    images: int | None
+    target: str | None
+    printed: float | None
+    absent: str
+
+    @property
+    def statistic(self) -> Statistic | None:
+        """Mean, sd and n over seeds; None without a number."""
+        return statistic_of(self.values.values())
+
+    @property
+    def difference(self) -> float | None:
+        """Our mean minus the printed number; None where either is missing."""
+        found = self.statistic
+        return None if found is None or self.printed is None else found.mean - self.printed
+
+
+@dataclass(frozen=True)
+class Result:
+    """A table as it was reproduced.
+
+    Attributes:
+        table: its name.
+        title: what it shows.
+        scale: "smoke", "small" or "full".
+        said: the scale in words.
+        protocol: how its numbers are made.
+        figure: how it is drawn besides.
+        lines: its cells.
+        runs: of each run that it was made of: name, recipe hash, date, commit, device.
+        reliability: for Fig. 2, by row and column, each seed's diagram as a dict.
+    """
+
+    table: str
+    title: str
+    scale: str
+    said: str
+    protocol: tuple[str, ...]
+    figure: str
+    lines: tuple[Line, ...]
+    runs: tuple[Mapping[str, Any], ...]
+    reliability: Mapping[str, tuple[Mapping[str, Any], ...]]
+
+    @property
+    def compared(self) -> bool:
+        """Whether a difference to the printed number means something: at the full scale alone."""
+        return self.scale == "full"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, texts and lists, ready for JSON."""
+        plain = asdict(self)
+        for line, values in zip(self.lines, plain["lines"], strict=True):
+            found = line.statistic
+            values["mean"], values["sd"], values["n"] = (found.mean, found.sd, found.n) if found else (None, None, 0)
+            values["difference"] = line.difference if self.compared else None
+            values["values"] = {str(seed): value for seed, value in line.values.items()}
+        return plain

@@ -1,0 +1,162 @@
+"""At what scale a table is reproduced, and the recipe of each of its trainings there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Literal
+
+from selfdistill.experiments.grid import Cell, slug
+from selfdistill.experiments.paper.entry import SETS, PaperTable, Training
+from selfdistill.methods import parse_method
+from selfdistill.train import Recipe
+
+Scale = Literal["smoke", "small", "full"]
+
+SEEDS = (41, 42, 43)
+"""Those of the published runs."""
+
+IN_WORDS = {
+    "smoke": "smoke: synthetic images and a tiny network; it shows that everything runs, its numbers mean nothing",
+    "small": "small: 20 classes of CIFAR-100, networks of a quarter of the width, 20 epochs, bfloat16",
+    "full": "full: the paper's protocol",
+}
+
+_CIFAR = {"resnet18": "resnet18_cifar", "resnet34": "resnet34_cifar", "densenet121": "densenet121_cifar"}
+_PHOTOGRAPHS = {"resnet18": "torchvision:resnet18", "resnet152": "torchvision:resnet152"}
+_TINY = {"resnet34": ("resnet10_cifar", 6), "densenet121": ("resnet10_cifar", 8), "resnet18_byot224": (None, 4)}
+_KEPT = (0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and at what scale tables are reproduced.
+
+    Attributes:
+        scale: "smoke", "small" or "full".
+        out: the folder; runs are in ``out/runs``.
+        data_root: where named sets are kept.
+        seeds: in the place of the scale's own; empty: those.
+    """
+
+    scale: Scale
+    out: Path
+    data_root: Path = Path("data")
+    seeds: tuple[int, ...] = ()
+
+    def seeds_of(self, table: PaperTable) -> tuple[int, ...]:
+        """Return the seeds of a table's runs: 41, 42, 43, or fewer at the smaller scales."""
+        one = self.scale == "smoke" or (self.scale == "small" and table.one_seed)
+        return self.seeds or (SEEDS[:1] if one else SEEDS)
+
+    def refusal(self, training: Training) -> str | None:
+        """Why a training is not made at this scale; None: it is."""
+        if self.scale == "small" and training.data != "cifar100":
+            return f"{SETS[training.data]} is trained on at --scale full alone"
+        return None
+
+    def cell(self, training: Training, seed: int) -> Cell:
+        """Return a training's run: the name of its folder below ``out/runs``, and its recipe."""
+        layers = "" if training.head_layers == 1 else f"-{training.head_layers}fc"
+        method = repr(parse_method(training.method))
+        name = f"{training.data}-{training.network}{layers}-{slug(method)}-seed{seed}-{self.scale}"
+        recipe = replace(full_recipe(training), method=method, seed=seed, data_root=str(self.data_root))
+        if self.scale == "small":
+            recipe = _small(recipe, training)
+        elif self.scale == "smoke":
+            recipe = _smoke(recipe, training, self.images(training.data))
+        if training == Training("SDDropout()"):  # Table 8 and Fig. 4 look at its networks on the way
+            recipe = replace(recipe, keep_epochs=kept_epochs(recipe.epochs))
+        return Cell(name, recipe)
+
+    def cells(self, trainings: Sequence[Training], seeds: Sequence[int]) -> list[Cell]:
+        """Return the runs of several trainings, seed by seed."""
+        return [self.cell(training, seed) for seed in seeds for training in trainings]
+
+    @property
+    def runs(self) -> Path:
+        """The folder of all runs."""
+        return self.out / "runs"
+
+    def images(self, data: str) -> Path:
+        """The folder of the synthetic images that stand for a data set at the scale "smoke"."""
+        return self.out / "images" / data
+
+
+def full_recipe(training: Training) -> Recipe:
+    """Return the paper's recipe of a training (Sections 4.1.1 and 4.1.2), but for its seed.
+
+    The paper gives no learning rate for ImageNet; 0.1 is usual for 256 images a step and is scaled in proportion to its
+    32: 0.0125. Two fully connected layers are one head, so that the dropout stands before the first (Table 13).
+
+    Example:
+        >>> recipe = full_recipe(Training("SDDropout(weight=0.1)", "imagenet", "resnet152"))
+        >>> recipe.model, recipe.epochs, recipe.batch_size, recipe.lr
+        ('torchvision:resnet152', 90, 32, 0.0125)
+    """
+    small_images = training.data == "cifar100"
+    models = _CIFAR if small_images else _PHOTOGRAPHS
+    recipe = Recipe(
+        data=training.data,
+        method=training.method,
+        image_size=32 if small_images else 224,
+        augment="crop_flip" if small_images else "resized_crop_flip",
+        model=models.get(training.network, training.network),
+        head_layers=training.head_layers,
+        head="fc" if training.head_layers == 2 else None,
+        epochs=200,
+        batch_size=128 if small_images else 32,
+        lr=0.1,
+        momentum=0.9,
+        weight_decay=1e-4,
+        milestones=(0.5, 0.75),
+        gamma=0.1,
+    )
+    if training.data == "imagenet":
+        return replace(recipe, epochs=90, milestones=(1 / 3, 2 / 3), lr=0.1 * 32 / 256)
+    return recipe
+
+
+def kept_epochs(epochs: int) -> tuple[int, ...]:
+    """Return the epochs after which SD-Dropout's weights are kept: the first, and each quarter.
+
+    Example:
+        >>> kept_epochs(200), kept_epochs(2)
+        ((1, 50, 100, 150, 200), (1, 2))
+    """
+    return tuple(sorted({1, *(max(1, round(share * epochs)) for share in _KEPT)}))
+
+
+def check_recipe(cell: Cell, run: Path) -> None:
+    """Refuse a run's folder whose recipe is another; what the cell's recipe leaves open may be anything.
+
+    Raises:
+        ValueError: names the differing fields.
+    """
+    file = run / "recipe.yaml"
+    if not file.is_file():
+        return
+    there = Recipe.from_yaml(file)
+    open_here = {field.name: None for field in fields(Recipe) if getattr(cell.recipe, field.name) is None}
+    if differing := cell.recipe.differences(replace(there, **open_here)):  # type: ignore[arg-type]
+        raise ValueError(f"{run} belongs to another recipe: {', '.join(differing)}; choose another --out, or delete it")
+
+
+def _small(recipe: Recipe, training: Training) -> Recipe:
+    width = 8 if training.network == "densenet121" else 16  # a quarter of 32 and of 64
+    return replace(recipe, classes=20, width=width, epochs=20, precision="bf16-mixed", channels_last=True, eval_every=5)
+
+
+def _smoke(recipe: Recipe, training: Training, images: Path) -> Recipe:
+    model, width = _TINY.get(training.network, ("resnet10_cifar", 4))
+    return replace(
+        recipe,
+        data=str(images),
+        image_size=32,
+        augment="crop_flip",
+        model=model or recipe.model,
+        width=width,
+        epochs=2,
+        batch_size=16,
+        lr=0.01,
+        threads=1,
+    )

@@ -1,0 +1,69 @@
+"""The parts that the suite measures: attacks (Table 5), corruptions (Table 6), unknown images (Table 7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfdistill.data import ImageData
+from selfdistill.evaluate.shift import open_published
+from selfdistill.experiments.measuring import Asked, measure, outside
+from selfdistill.train import load_run
+
+if TYPE_CHECKING:
+    from selfdistill.experiments.paper.setting import Setting
+
+PUBLISHED = "CIFAR-100-C"
+"""The folder of the published arrays, below ``--data-root``."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One measure of `selfdistill.evaluate.suite.MEASURES`.
+
+    Attributes:
+        measure_: which.
+        source: for "ood" the set of other images; for "shift" `PUBLISHED`, or nothing for own corruptions.
+    """
+
+    measure_: str
+    source: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return f"{self.measure_}-{self.source.lower()}" if self.source else self.measure_
+
+    def asked(self, setting: Setting) -> dict[str, Any]:
+        """What decides the numbers."""
+        return self._asked(setting).to_dict()
+
+    def refusal(self, setting: Setting) -> str | None:
+        """Published images would mean nothing to networks of synthetic ones, nor 100 classes to networks of 20."""
+        if setting.scale == "smoke" and self.source not in ("", "photographs"):
+            return f"{self.source} is not looked at with synthetic images"
+        if setting.scale == "small" and self.source == PUBLISHED:
+            return f"{PUBLISHED} has 100 classes and the networks here 20: --scale full"
+        return None
+
+    def check(self, setting: Setting, data: ImageData) -> None:
+        """Load what is needed besides the run's own images."""
+        asked = self._asked(setting)
+        outside(asked, data.image_size)
+        if asked.corruptions is not None:
+            open_published(asked.corruptions, classes=len(data.classes))
+
+    def measure(self, run: Path, data: ImageData, setting: Setting) -> dict[str, Any]:
+        """Return the evaluation as a dict."""
+        return measure(load_run(run), data, self._asked(setting), train=False).to_dict()
+
+    def _asked(self, setting: Setting) -> Asked:
+        return Asked(
+            measures=(self.measure_,),
+            ood=(self.source,) if self.measure_ == "ood" else (),
+            corruptions=setting.data_root / PUBLISHED if self.source == PUBLISHED else None,
+            max_images=8 if setting.scale == "smoke" else 1000,
+            most_outside=32 if setting.scale == "smoke" else None,
+            data_root=setting.data_root,
+        )

@@ -1,0 +1,509 @@
+"""The paper's tables: what they are made of, and a few of them made for real at the smallest scale."""
+
+import json
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from selfdistill.cli import main
+from selfdistill.data import ImageData, load_data
+from selfdistill.experiments.grid import trained_in
+from selfdistill.experiments.paper import TABLES, Line, Result, Setting, reproduce, tables_named
+from selfdistill.experiments.paper.analyses import network_at
+from selfdistill.experiments.paper.entry import PaperTable, Training
+from selfdistill.experiments.paper.listing import commands_of, needs_of, run_seconds
+from selfdistill.experiments.paper.setting import check_recipe, full_recipe, kept_epochs
+from selfdistill.experiments.paper.synthetic import write_images
+from selfdistill.experiments.paper.targets import NOT_TABULATED, numbers
+from selfdistill.methods import parse_method
+from selfdistill.models import build
+from selfdistill.report.paper import absences, figures_of, reproduced_table, write_reproduced
+from selfdistill.train import Recipe, load_run
+from selfdistill.train.schedule import learning_rate
+
+TRAININGS = list(dict.fromkeys(training for table in TABLES.values() for training in table.trainings))
+SPEC = Path(__file__).parents[3] / "shared" / "spec" / "paper_targets.json"
+
+Make = Callable[[str], Result]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all tables of this module: they share their runs."""
+    return tmp_path_factory.mktemp("paper")
+
+
+@pytest.fixture(scope="module")
+def make(out: Path) -> Make:
+    return lambda name: reproduce(TABLES[name], Setting("smoke", out))
+
+
+def line_of(result: Result, row: str, column: str) -> Line:
+    (found,) = [line for line in result.lines if (line.row, line.column) == (row, column)]
+    return found
+
+
+# The printed numbers.
+
+
+def test_every_printed_number_stands_beside_exactly_one_cell() -> None:
+    targets = [entry.target for table in TABLES.values() for entry in table.entries if entry.target is not None]
+    assert len(targets) == len(set(targets))
+    left = set(numbers()) - set(targets)
+    assert set(targets) <= set(numbers())
+    explained = {path for path in left for start in NOT_TABULATED if f"{path}/".startswith(f"{start}/")}
+    assert left == explained, "neither tabulated nor explained"
+    unused = [start for start in NOT_TABULATED if not any(f"{path}/".startswith(f"{start}/") for path in left)]
+    assert unused == []
+
+
+def test_the_printed_numbers_are_those_of_the_specification() -> None:
+    if not SPEC.is_file():
+        pytest.skip(f"{SPEC} is not there")
+    ours = Path(__file__).parents[2] / "src" / "selfdistill" / "experiments" / "paper" / "targets.json"
+    assert json.loads(ours.read_text()) == json.loads(SPEC.read_text())
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "column", "printed"),
+    [
+        ("table1", "CUB-200-2011: BYOT", "+ SD-Dropout", 68.7),
+        ("table1", "CIFAR-100: Label smoothing", "Base", 76.8),
+        ("table2", "DML", "+ SD-Dropout", 0.039),
+        ("table3", "SD-Dropout", "Top-5", 92.7),
+        ("table4", "SD-Dropout, 0.5x (7 epochs)", "mAP50", 52.8),
+        ("table5", "Stanford Dogs: FGSM as published, eps 0.2", "Base", 19.2),
+        ("table6", "fog", "+ SD-Dropout", 63.3),
+        ("table6", "mCA", "Base", 47.49),
+        ("table7", "DTD: SD-Dropout", "AUPR out", 64.0),
+        ("table7", "Average: Cross-entropy", "FPR at 95 % TPR", 79.0),
+        ("table8", "50 % of the epochs, the head's weights", "r_1", 0.2799),
+        ("table9", "Stanford Dogs", "Reverse", 69.7),
+        ("table10", "DenseNet-121", "+ SD-Dropout", 78.4),
+        ("table11", "CUB-200-2011", "Dropout, dagger", 60.3),
+        ("table12", "After layer2", "Top-1", 75.1),
+        ("table13", "SD-Dropout", "Top-1", 75.9),
+        ("table14", "lambda 5.0", "beta 0.7", 69.47),
+        ("table14", "lambda 1.0", "beta 0.1", 75.72),
+    ],
+)
+def test_a_printed_number_stands_beside_its_own_cell(table: str, row: str, column: str, printed: float) -> None:
+    (entry,) = [entry for entry in TABLES[table].entries if (entry.row, entry.column) == (row, column)]
+    assert entry.target is not None
+    assert numbers()[entry.target] == printed
+
+
+def test_no_substitute_stands_beside_a_printed_number() -> None:
+    for table in TABLES.values():
+        for entry in table.entries:
+            if "substitute" in entry.row or "like for like" in entry.row:
+                assert entry.target is None
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.name)
+def test_a_table_names_each_cell_once_and_says_how_it_is_made(table: PaperTable) -> None:
+    places = [(entry.row, entry.column) for entry in table.entries]
+    assert len(places) == len(set(places))
+    assert table.entries
+    assert table.protocol
+    for entry in table.entries:
+        assert (entry.training is None) == (entry.check is not None)
+
+
+# The recipes.
+
+
+@pytest.mark.parametrize("training", TRAININGS, ids=lambda one: f"{one.data}-{one.network}-{one.method}")
+def test_a_full_recipe_is_the_papers(training: Training, tmp_path: Path) -> None:
+    recipe = Setting("full", tmp_path).cell(training, 42).recipe
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
+    assert Recipe.from_yaml(tmp_path / "recipe.yaml") == recipe
+    assert (recipe.seed, recipe.momentum, recipe.weight_decay, recipe.gamma) == (42, 0.9, 1e-4, 0.1)
+    assert (recipe.nesterov, recipe.warmup_epochs, recipe.weights, recipe.schedule) == (False, 0, "none", "step")
+    assert (recipe.precision, recipe.width, recipe.classes, recipe.per_class) == ("32-true", None, None, None)
+    assert recipe.lr is not None
+    imagenet = training.data == "imagenet"
+    assert (recipe.epochs, recipe.lr) == ((90, 0.0125) if imagenet else (200, 0.1))
+    assert recipe.batch_size == (128 if training.data == "cifar100" else 32)
+    assert recipe.image_size == (32 if training.data == "cifar100" else 224)
+    drops = [30, 60] if imagenet else [100, 150]
+    for times, epoch in enumerate(drops, start=1):
+        before, after = (
+            learning_rate(at, epochs=recipe.epochs, lr=recipe.lr, milestones=recipe.milestones)
+            for at in (epoch - 0.01, epoch)
+        )
+        assert before == pytest.approx(recipe.lr * 0.1 ** (times - 1))
+        assert after == pytest.approx(recipe.lr * 0.1**times)
+    assert repr(parse_method(recipe.method)) == recipe.method
+
+
+@pytest.mark.parametrize("network", sorted({(one.data == "cifar100", one.network) for one in TRAININGS}))
+def test_a_full_recipe_names_a_network_that_there_is(network: tuple[bool, str]) -> None:
+    small, name = network
+    training = next(one for one in TRAININGS if (one.data == "cifar100", one.network) == (small, name))
+    model = full_recipe(training).model
+    assert model is not None
+    weights = sum(weight.numel() for weight in build(model, 100).parameters())
+    expected = {"resnet18": 11.2e6, "resnet34": 21.3e6, "densenet121": 7.0e6, "resnet18_byot224": 11.2e6}
+    assert weights == pytest.approx({**expected, "resnet152": 58.3e6}[name], rel=0.02)
+
+
+def test_the_methods_are_those_of_the_published_runs() -> None:
+    table = {(e.row, e.column): e.training for e in TABLES["table1"].entries if e.training is not None}
+    lambdas = {}
+    for (row, column), training in table.items():
+        if column == "+ SD-Dropout" and row.startswith("CIFAR-100"):
+            method = parse_method(training.method)
+            parts = getattr(method, "parts", [method])
+            (own,) = [part for part in parts if type(part).__name__ == "SDDropout"]
+            lambdas[row.removeprefix("CIFAR-100: ")] = (own.weight, own.p, own.temperature)
+    assert lambdas == {
+        "Cross-entropy": (1.0, 0.5, 3.0),
+        "CS-KD": (0.1, 0.5, 3.0),
+        "DDGSD": (0.1, 0.5, 3.0),
+        "BYOT": (0.1, 0.5, 3.0),
+        "DML": (0.1, 0.5, 3.0),
+        "Label smoothing": (1.0, 0.5, 3.0),
+    }
+    assert table["CUB-200-2011: BYOT", "Base"].network == "resnet18_byot224"
+    assert table["CUB-200-2011: BYOT, like for like", "Base"].network == "resnet18"
+    assert table["CIFAR-100: BYOT", "Base"].network == "resnet18"
+
+
+def test_the_grid_of_table_14_is_beta_across_and_lambda_down() -> None:
+    for entry in TABLES["table14"].entries:
+        assert entry.training is not None
+        method = parse_method(entry.training.method)
+        assert (entry.row, entry.column) == (f"lambda {method.weight}", f"beta {method.p}")
+
+
+def test_tables_share_their_runs(tmp_path: Path) -> None:
+    setting = Setting("full", tmp_path)
+    names = {name: {setting.cell(one, 41).name for one in table.trainings} for name, table in TABLES.items()}
+    shared = "cifar100-resnet18-sddropout-seed41-full"
+    assert all(shared in names[f"table{n}"] for n in (1, 2, 5, 6, 7, 8, 9, 10, 11, 12, 14))
+    assert shared in names["figure4"]
+    assert names["table9"] - names["table1"] == {
+        f"{data}-resnet18-sddropout-direction-{way}-seed41-full"
+        for data in ("cifar100", "cub200", "dogs")
+        for way in ("forward", "reverse")
+    }
+    cells = {cell.name: cell for one in TRAININGS for cell in [setting.cell(one, 41)]}
+    assert len(cells) == len(TRAININGS), "two trainings would have one folder"
+
+
+def test_the_small_scale(tmp_path: Path) -> None:
+    setting = Setting("small", tmp_path)
+    recipe = setting.cell(Training("SDDropout()", network="densenet121"), 43).recipe
+    assert (recipe.classes, recipe.width, recipe.epochs) == (20, 8, 20)
+    assert (recipe.precision, recipe.channels_last) == ("bf16-mixed", True)
+    assert setting.cell(Training("CrossEntropy()"), 41).recipe.width == 16
+    assert setting.seeds_of(TABLES["table1"]) == (41, 42, 43)
+    assert setting.seeds_of(TABLES["table14"]) == (41,)
+    assert Setting("full", tmp_path).seeds_of(TABLES["table14"]) == (41, 42, 43)
+    assert Setting("small", tmp_path, seeds=(1, 2)).seeds_of(TABLES["table14"]) == (1, 2)
+    result = reproduce(tables_named("table3")[0], setting)
+    assert {line.absent for line in result.lines} == {"ImageNet is trained on at --scale full alone"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_are_kept_where_table_8_looks(tmp_path: Path) -> None:
+    assert kept_epochs(200) == (1, 50, 100, 150, 200)
+    assert Setting("full", tmp_path).cell(Training("SDDropout()"), 41).recipe.keep_epochs == (1, 50, 100, 150, 200)
+    assert Setting("full", tmp_path).cell(Training("CrossEntropy()"), 41).recipe.keep_epochs == ()
+
+
+# Made for real, with synthetic images.
+
+
+def test_a_table_is_made_and_a_second_time_nothing_is_run(
+    make: Make, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = make("table12")
+    assert [len(line.values) for line in result.lines] == [1] * 5
+    assert {line.epochs for line in result.lines} == {2}
+    run = out / "runs" / "cifar100-resnet18-sddropout-seed41-smoke"
+    record = json.loads((run / "result.json").read_text())
+    after_pooling = line_of(result, "After layer4 and the pooling", "Top-1")
+    assert after_pooling.values == {41: pytest.approx(100 * record["evaluation"]["top1"])}
+    assert (after_pooling.printed, after_pooling.images) == (77.0, 32)
+    assert {run["name"]: run["recipe_hash"] for run in result.runs}[record["name"]] == record["recipe_hash"]
+
+    def no(*_: object, **__: object) -> None:
+        raise AssertionError("run again")
+
+    monkeypatch.setattr("selfdistill.experiments.paper.run.run_grid", no)
+    monkeypatch.setattr("selfdistill.experiments.paper.run.load", no)
+    assert make("table12") == result
+
+
+def test_attacks_corruptions_and_unknown_images(make: Make, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = make("table5")
+    measured = out / "runs" / "cub200-resnet18-crossentropy-seed41-smoke" / "measured" / "robustness.json"
+    robustness = json.loads(measured.read_text())["evaluation"]["robustness"]
+    fgsm = line_of(result, "CUB-200-2011: FGSM as published, eps 0.2", "Base")
+    assert fgsm.values[41] == pytest.approx(100 * robustness["paper"])
+    at = line_of(result, "CUB-200-2011: FGSM, eps 2/255", "Base")
+    assert at.values[41] == pytest.approx(100 * robustness["fgsm"][robustness["eps"].index(2 / 255)])
+    assert at.printed is None
+
+    shift = make("table6")
+    own = line_of(shift, "mCA of own corruptions (a substitute)", "Base")
+    assert (own.images, len(own.values)) == (8, 1)
+    assert line_of(shift, "fog", "Base").values == {}
+    assert "synthetic" in line_of(shift, "fog", "Base").absent
+
+    ood = make("table7")
+    auroc = line_of(ood, "Photographs (a substitute): SD-Dropout", "AUROC")
+    assert 0 <= auroc.values[41] <= 100
+    assert line_of(ood, "LSUN: SD-Dropout", "AUROC").absent == "lsun_resize is not looked at with synthetic images"
+
+    monkeypatch.setattr("selfdistill.experiments.paper.run.measure_part", None)
+    assert make("table5") == result, "measured again"
+
+
+def test_what_is_asked_differently_is_measured_again(make: Make, out: Path) -> None:
+    make("table6")
+    file = out / "runs" / "cifar100-resnet18-crossentropy-seed41-smoke" / "measured" / "shift.json"
+    there = json.loads(file.read_text())
+    file.write_text(json.dumps(there | {"asked": there["asked"] | {"max_images": 4}, "seconds": -1}))
+    make("table6")
+    assert json.loads(file.read_text())["seconds"] > 0
+
+
+def test_the_networks_on_the_way(make: Make, out: Path) -> None:
+    result = make("table8")
+    start, end = (line_of(result, f"{when}, the head's weights", "r") for when in ("Start", "End"))
+    assert start.values[41] != end.values[41]
+    assert [start.printed, end.printed] == [0.0681, 0.1292]
+    run = out / "runs" / "cifar100-resnet18-sddropout-seed41-smoke"
+    data = load_data(str(out / "images" / "cifar100"))
+    weights = [next(network_at(run, data, share).parameters()) for share in (0, 0.5, 1)]
+    assert not weights[0].equal(weights[1])
+    assert not weights[1].equal(weights[2])
+    assert weights[2].equal(next(load_run(run).model.parameters()))
+    (run / "model@1.safetensors").rename(run / "elsewhere")
+    with pytest.raises(ValueError, match=r"model@1\.safetensors is missing: delete .*smoke and run it again$"):
+        network_at(run, data, 0.5)
+    (run / "elsewhere").rename(run / "model@1.safetensors")
+
+
+@pytest.mark.parametrize("name", ["lemma1", "lemma2", "proposition1", "figure2", "figure4"])
+def test_the_other_pages(make: Make, name: str, tmp_path: Path) -> None:
+    result = make(name)
+    assert all(line.values for line in result.lines if "where both hold" not in line.row)
+    page = write_reproduced(result, tmp_path)
+    assert page == tmp_path / f"{name}.html"
+    assert bool(figures_of(result)) == name.startswith("figure")
+    if name == "lemma2":
+        assert line_of(result, "with l' > 0", "Count").values == line_of(result, "Points of rho", "Count").values
+    if name == "lemma1":
+        assert all(line.values[41] < 1e-10 for line in result.lines)
+
+
+def test_a_page_and_its_json_say_what_was_found(make: Make, tmp_path: Path) -> None:
+    result = make("table12")
+    write_reproduced(result, tmp_path)
+    text, page = ((tmp_path / f"table12.{suffix}").read_text() for suffix in ("md", "html"))
+    for written in (text, page):
+        assert "synthetic images" in written
+        assert "75.7 %" in written
+        assert "no difference is taken" in written
+    plain = json.loads((tmp_path / "table12.json").read_text())
+    assert [line["printed"] for line in plain["lines"]] == [74.8, 74.8, 75.1, 75.7, 77.0]
+    assert {line["difference"] for line in plain["lines"]} == {None}
+    assert plain["runs"][0]["seed"] == 41
+
+
+# What the report makes of numbers.
+
+
+def full_result(**changed: object) -> Result:
+    line = Line("A", "Top-1", "%", 2, {41: 76.0, 42: 77.0, 43: 78.0}, 3, 200, 10_000, "path", 76.5, "")
+    lines = (line, Line("B", "Top-1", "%", 2, {}, 3, 200, None, "path", 50.0, "no data: get it there"))
+    values = {"table": "table1", "title": "Title", "scale": "full", "said": "full", "protocol": ("How.",)}
+    return Result(**{**values, "figure": "", "lines": lines, "runs": (), "reliability": {}, **changed})  # type: ignore[arg-type]
+
+
+def test_the_full_scale_has_a_difference_and_a_spread() -> None:
+    table = reproduced_table(full_result())
+    assert table.headings == ("Row", "Column", "Ours", "Seeds", "Printed", "Difference", "Epochs", "Images")
+    assert table.rows[0] == ("A", "Top-1", "77.00 ± 1.00 %", "3 of 3", "76.5 %", "+0.50", "200", "10,000")
+    assert table.rows[1][:5] == ("B", "Top-1", "no data", "0 of 3", "50.0 %")
+    assert table.notes == ("B: no data: get it there",)
+    assert full_result().to_dict()["lines"][0]["difference"] == 0.5
+
+
+def test_below_the_full_scale_there_is_none() -> None:
+    result = full_result(scale="small")
+    assert "Difference" not in reproduced_table(result).headings
+    assert result.to_dict()["lines"][0]["difference"] is None
+
+
+def test_reasons_are_said_once() -> None:
+    lines = [Line(row, "c", "%", 2, {}, 1, 1, None, None, None, "why") for row in "ABABCD"]
+    assert absences(lines) == ["A, B and 2 more: why"]
+
+
+@pytest.mark.parametrize(
+    ("figure", "rows", "panels"),
+    [
+        ("heat", [("lambda 1.0", "beta 0.1"), ("lambda 1.0", "beta 0.3"), ("lambda 5.0", "beta 0.1")], 1),
+        ("bars", [(f"DML: {attack}", way) for attack in ("FGSM", "PGD") for way in ("Base", "With")], 2),
+        ("curves", [(f"{when}, all", column) for when in ("Start", "End") for column in ("Cosine", "L1")], 2),
+    ],
+)
+def test_figures(figure: str, rows: list[tuple[str, str]], panels: int, tmp_path: Path) -> None:
+    lines = tuple(Line(*row, "%", 2, {41: float(at)}, 1, 1, 1, None, None, "") for at, row in enumerate(rows))
+    result = full_result(figure=figure, lines=lines, table="table14")
+    (found,) = figures_of(result)
+    assert len(found.panels) == panels
+    write_reproduced(result, tmp_path)
+    assert (tmp_path / "figures" / f"table14-{figure}.svg").is_file()
+    assert figures_of(full_result(figure=figure, lines=())) == []
+
+
+# Images that are not there, folders of others.
+
+
+def test_no_data_says_how_to_get_it(tmp_path: Path) -> None:
+    result = reproduce(TABLES["table3"], Setting("full", tmp_path / "out", tmp_path / "data"))
+    (reason,) = {line.absent for line in result.lines}
+    assert reason.startswith("no data: ")
+    assert str(tmp_path / "data" / "imagenet") in reason
+    assert reproduced_table(result).rows[0][2] == "no data"
+
+
+def test_a_part_whose_images_are_missing_leaves_the_rest(
+    out: Path, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make("table6")
+    from selfdistill.experiments.paper.suites import Suite
+
+    monkeypatch.setattr(Suite, "refusal", lambda self, setting: None)
+    result = reproduce(TABLES["table6"], Setting("smoke", out, tmp_path))
+    fog, own = line_of(result, "fog", "Base"), line_of(result, "mCA of own corruptions (a substitute)", "Base")
+    assert re.match(r"no data: .*CIFAR-100-C: no such folder; unpack the .npy files of https://zenodo", fog.absent)
+    assert own.absent == ""
+
+
+def test_a_folder_of_another_recipe_is_refused(make: Make, out: Path) -> None:
+    make("table12")
+    cell = Setting("smoke", out).cell(Training("CrossEntropy()"), 41)
+    file = out / "runs" / cell.name / "recipe.yaml"
+    text = file.read_text()
+    file.write_text(text.replace("epochs: 2 ", "epochs: 3 "))
+    with pytest.raises(ValueError, match=r"smoke belongs to another recipe: epochs \(3 there, 2 here\); choose"):
+        make("table12")
+    file.write_text(text)
+    check_recipe(cell, out / "runs" / cell.name)
+
+
+def test_synthetic_images_differ_between_sets_and_are_written_once(tmp_path: Path) -> None:
+    for name in ("cifar100", "cub200"):
+        write_images(tmp_path / name, name)
+    sets: list[ImageData] = [load_data(str(tmp_path / name)) for name in ("cifar100", "cub200")]
+    assert [(len(one.train), len(one.test), len(one.classes)) for one in sets] == [(64, 32, 8)] * 2
+    assert not np.array_equal(sets[0].train.images, sets[1].train.images)
+    before = (tmp_path / "cifar100" / "train.npz").stat().st_mtime_ns
+    write_images(tmp_path / "cifar100", "cifar100")
+    assert (tmp_path / "cifar100" / "train.npz").stat().st_mtime_ns == before
+
+
+# The list and the commands.
+
+
+def test_the_list_says_what_is_done_and_what_a_run_takes(make: Make, out: Path, tmp_path: Path) -> None:
+    make("table12")
+    timed: dict[Training, float] = {}
+    done = needs_of(TABLES["table12"], Setting("smoke", out), timed=timed)
+    assert [(need.trained, need.wanted, need.seconds) for need in done] == [(1, 1, None)] * 5
+    assert timed == {}
+    fresh = needs_of(TABLES["table13"], Setting("smoke", tmp_path), timed=timed)
+    assert [(need.trained, need.wanted) for need in fresh] == [(0, 1)] * 2
+    assert all(0 < need.seconds_left < 60 for need in fresh)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_time_of_a_run_is_in_proportion_to_its_epochs_and_steps(tmp_path: Path) -> None:
+    setting = Setting("smoke", tmp_path)
+    recipe = setting.cell(Training("CrossEntropy()"), 41).recipe
+    once = run_seconds(Training("CrossEntropy()"), recipe, setting)
+    longer = Recipe(**{**vars(recipe), "epochs": 200})
+    assert run_seconds(Training("CrossEntropy()"), longer, setting) > 20 * once
+
+
+def test_the_commands_make_the_runs_that_are_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    setting = Setting("smoke", tmp_path)
+    tables = [TABLES["table12"], TABLES["table9"]]
+    commands = commands_of(tables, setting)
+    assert len(commands) == len(set(commands)) == 5 + 4 + 4 + 2
+    words = shlex.split(commands[0])
+    assert words[:2] == ["selfdistill", "train"]
+    with pytest.raises(SystemExit) as end:
+        main(words[1:])
+    assert end.value.code == 0
+    capsys.readouterr()
+    cell = setting.cell(Training("CrossEntropy()"), 41)
+    assert trained_in(cell, setting.runs)
+    assert len(commands_of(tables, setting)) == len(commands) - 1
+    written = yaml.safe_load((tmp_path / "recipes" / f"{cell.name}.yaml").read_text())
+    assert (written["seed"], written["method"]) == (41, "CrossEntropy()")
+
+
+# The command line.
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["tabel12"], "no table 'tabel12'; did you mean 'table12'?"),
+        (["Table 1"], "no table 'Table 1'; did you mean 'table1'?"),
+        (["nonsense"], "no table 'nonsense': there are table1, table2, "),
+        (["table1", "--scale", "huge"], "--scale must be one of smoke, small, full, not 'huge'"),
+        (["table1", "--jobs", "0"], "--jobs must be at least 1, not 0"),
+        (["table1", "--seeds", "1", "1"], "--seeds must be different whole numbers of at least 0, not 1 1"),
+        ([], "TABLE must be given: selfdistill reproduce TABLE"),
+    ],
+)
+def test_mistakes(
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(["reproduce", *words])
+    assert end.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"selfdistill: error: {message}")
+    assert told.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command(make: Make, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make("table12")
+    for words, wanted in (
+        (["--out", out], ["75.7 %", "Scale smoke", f"Page: {out / 'table12.html'}"]),
+        (["--out", out, "--list"], ["1 of 1", "The missing runs would take about 0:00 here"]),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(["reproduce", "table12", "--scale", "smoke", *map(str, words)])
+        told = capsys.readouterr()
+        assert end.value.code == 0, told.err
+        assert all(text in told.out for text in wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(TABLES))
+def test_every_table_at_the_smallest_scale(name: str, tmp_path: Path) -> None:
+    result = reproduce(TABLES[name], Setting("smoke", tmp_path))
+    assert all(line.values or line.absent for line in result.lines)
+    write_reproduced(result, tmp_path)
