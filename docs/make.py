@@ -15,6 +15,7 @@ sys.path.insert(0, str(DOCS / "studies"))
 
 import corruptions  # noqa: E402  (scripts beside this one)
 import every_method  # noqa: E402
+import performance  # noqa: E402
 import sign_flip  # noqa: E402
 import trust  # noqa: E402
 from when_it_helps import SETTINGS  # noqa: E402
@@ -61,6 +62,16 @@ def pages(out: Path) -> dict[Path, str]:
             "detection": trust.detection_table(trusted),
             "spread": trust.spread_table(trusted),
             "cost": trust.cost_table(),
+        },
+        DOCS / "performance.md": {
+            "targets": performance.targets_table(),
+            "step": performance.step_table("step_fp32", "step_bf16", "step_compiled", "step_methods"),
+            "throughput": performance.throughput_table(),
+            "agreement": performance.agreement_table(),
+            "startup": performance.startup_table(),
+            "input": performance.input_tables(),
+            "scale": performance.scale_table(),
+            "ddp": performance.ddp_table(),
         },
         DOCS / "corruptions.md": {"small": distances("cifar100"), "large": distances("photographs")},
     }
