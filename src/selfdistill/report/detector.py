@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from selfdistill.detect import DetectRecord
 from selfdistill.report.pages import write_pages
 from selfdistill.report.tables import DASH, Table
+
+if TYPE_CHECKING:  # a report is drawn without torch
+    from selfdistill.detect import DetectRecord
 
 _MEASURES = (
     ("map", "mAP", "mean over IoU 0.50, 0.55 ... 0.95"),
