@@ -133,7 +133,7 @@ def stages(data: ImageData, rounds: int) -> Iterator[Row]:
 def whole_epochs(data: ImageData, rounds: int, workers: Sequence[int]) -> Iterator[Row]:
     """Epochs of photographs that are decoded each time, and once."""
     count, side = len(data.train), margin(SIZE)
-    with tempfile.TemporaryDirectory() as scratch, machine(None):
+    with tempfile.TemporaryDirectory() as scratch, machine(1):  # more threads would wait where the workers work
         kept = with_cache(data, side, Path(scratch))
         for some in workers:
             tasks = {
@@ -183,7 +183,7 @@ def photographs(folder: Path, count: int) -> list[Path]:
 
     paths = [folder / f"{number:05}.jpg" for number in range(count)]
     for path in paths:
-        pixels = 128 + shapes(6, 50) + shapes(30, 20) + shapes(120, 10) + shapes(480, 4)
+        pixels = 128 + shapes(6, 50) + shapes(30, 20) + shapes(120, 10) + shapes(480, 16)
         image = Image.fromarray(pixels.clamp(0, 255).byte().permute(1, 2, 0).numpy())
         image.save(path, quality=90)
     return paths
@@ -197,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     parser.add_argument("--batch-size", type=int, default=128, help="small images of a step")
     parser.add_argument("--width", type=int, default=64, help="of the ResNet-18")
     parser.add_argument("--folder", type=Path, help="photographs; made here where not given")
-    parser.add_argument("--photographs", type=int, default=256, help="so many at most")
+    parser.add_argument("--photographs", type=int, default=512, help="so many at most")
     parser.add_argument("--workers", type=int, default=min(8, cpu_count()), help="besides none")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path)

@@ -214,7 +214,9 @@ def _value(measured: float, bound: float) -> tuple[str, str, str]:
 
 
 def _interval(ratio: Record) -> str:
-    return f"{ratio['median']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]"
+    digits = 3 if ratio["median"] < 100 else 0
+    median, low, high = (f"{ratio[name]:,.{digits}f}" for name in ("median", "low", "high"))
+    return f"{median} [{low}, {high}]"
 
 
 def _table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]], record: Record, what: str) -> str:
