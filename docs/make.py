@@ -15,6 +15,7 @@ sys.path.insert(0, str(DOCS / "studies"))
 
 import corruptions  # noqa: E402  (scripts beside this one)
 import every_method  # noqa: E402
+import paper  # noqa: E402
 import performance  # noqa: E402
 import sign_flip  # noqa: E402
 import trust  # noqa: E402
@@ -42,12 +43,19 @@ def pages(out: Path) -> dict[Path, str]:
         folder = out / setting.folder.relative_to(DOCS.parent)
         write_report(setting.load(), folder, title=title, preface=SHARED)
         (folder / "report.html").unlink()  # the Markdown is what a repository shows
+    reproduced = paper.results()
+    paper.write_pages(reproduced, out / paper.SMALL.out.relative_to(DOCS.parent))
     study = {name: setting.load() for name, setting in SETTINGS.items()}
     sign_flip.write_figure(study, out / "docs" / "results" / "when_it_helps" / "sign_flip.svg")
     every = every_method.SETTING.load()
     trusted = trust.SETTING.load()
+    table1 = paper.table1_records()
     texts = {
-        DOCS.parent / "README.md": {"headline": headline(HEADLINE.load()), "every": every_method.findings(every)},
+        DOCS.parent / "README.md": {
+            "headline": headline(HEADLINE.load()),
+            "every": every_method.findings(every),
+            "table1": every_method.findings(table1),
+        },
         DOCS / "when_it_helps.md": {"settings": sign_flip.settings_table(study), "says": sign_flip.findings(study)},
         DOCS / "every_method.md": {
             "measured": f"Means of {measured_on(every)}.",
@@ -62,6 +70,13 @@ def pages(out: Path) -> dict[Path, str]:
             "detection": trust.detection_table(trusted),
             "spread": trust.spread_table(trusted),
             "cost": trust.cost_table(),
+        },
+        paper.FOLDER / "README.md": {
+            "measured": f"Means of {measured_on(table1)}.",
+            "pairs": every_method.pairs_table(table1),
+            "says": every_method.findings(table1),
+            "tables": paper.index(reproduced),
+            "missing": paper.missing(reproduced),
         },
         DOCS / "performance.md": {
             "targets": performance.targets_table(),
@@ -92,9 +107,9 @@ def headline(records: list[RunRecord]) -> str:
 
 def measured_on(records: list[RunRecord]) -> str:
     """Return the seeds, the images and the network of a comparison."""
-    first = records[0]
+    first, seeds = records[0], len({record.seed for record in records})
     return (
-        f"{len({record.seed for record in records})} seeds, last epoch: {first.data['name']}, "
+        f"{seeds} seed{'s' if seeds > 1 else ''}, last epoch: {first.data['name']}, "
         f"{first.data['classes']} classes, {first.data['train_n']:,} training and {first.evaluation['n']:,} test "
         f"images; {first.recipe['model']} of {first.parameters:,} parameters, {first.epochs} epochs"
     )

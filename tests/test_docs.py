@@ -1,8 +1,10 @@
 """The docs keep their word: code blocks run, links lead somewhere, numbers are those of the committed records."""
 
 import importlib.util
+import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 from types import ModuleType
 
@@ -11,10 +13,18 @@ import pytest
 import selfdistill.methods
 from selfdistill import cli, commands, options
 from selfdistill.data import load_data
+from selfdistill.experiments.paper import Setting
 from selfdistill.train import Recipe, train
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "methods").glob("*.md")])
+PAGES = sorted(
+    [
+        ROOT / "README.md",
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "docs" / "methods").glob("*.md"),
+        ROOT / "docs" / "results" / "paper" / "README.md",
+    ]
+)
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -82,3 +92,48 @@ def test_tables_and_figures_are_those_of_the_records(tmp_path: Path) -> None:
         assert (ROOT / path).read_bytes() == (tmp_path / path).read_bytes(), (
             f"{path} is stale: uv run python docs/make.py"
         )
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Path:
+    """A copy of the records of the paper's tables."""
+    return Path(shutil.copytree(ROOT / "docs" / "results" / "paper" / "small", tmp_path / "small"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("recipe_hash", "0123456789abcdef", "the recipe's hash is"),
+        ("commit", None, "does not say of which commit"),
+        ("recipe", {"epochs": 21}, "epochs is 21, and the table's run has 20"),
+        ("evaluation", {"n": 7}, "scored on 7 of 2000 test images"),
+    ],
+)
+def test_a_record_that_is_not_what_it_says_is_refused(records: Path, field: str, value: object, said: str) -> None:
+    paper = make().paper
+    setting = Setting("small", records)
+    assert paper.results(setting)
+    file = next(iter(sorted(records.glob("runs/*/result.json"))))
+    there = json.loads(file.read_text())
+    there[field] = there[field] | value if isinstance(value, dict) else value
+    file.write_text(json.dumps(there))
+    with pytest.raises(ValueError, match=f"^{re.escape(str(file.parent))}: .*{said}"):
+        paper.results(setting)
+
+
+@pytest.mark.parametrize(("field", "value"), [("commit", "f" * 40), ("date", "2020-01-01T00:00:00+00:00")])
+def test_a_page_says_of_which_runs_it_is(records: Path, tmp_path: Path, field: str, value: str) -> None:
+    paper = make().paper
+    file = next(iter(sorted(records.glob("runs/cifar100-resnet18-crossentropy-seed*/result.json"))))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {field: value}))
+    shutil.rmtree(file.parent / "measured", ignore_errors=True)  # of another run now
+    paper.write_pages(paper.results(Setting("small", records)), tmp_path / "pages")
+    committed = ROOT / "docs" / "results" / "paper" / "small" / "table1.md"
+    assert (tmp_path / "pages" / "table1.md").read_text() != committed.read_text()
+
+
+def test_another_scale_never_stands_in_the_docs(records: Path) -> None:
+    paper = make().paper
+    run = next(iter(sorted((records / "runs").iterdir())))
+    smoke = run.rename(run.with_name(run.name.replace("-small", "-smoke")))
+    assert list(paper.problems(Setting("small", records))) == [f"{smoke}: no table has such a run at the scale 'small'"]

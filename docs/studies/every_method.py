@@ -41,7 +41,7 @@ SETTING = Setting(
 def pairs_table(records: list[RunRecord]) -> str:
     """One row a method: alone, with SD-Dropout, and the difference of the two paired by seed."""
     rows = []
-    for alone, together in PAIRS.items():
+    for alone, together in pairs_of(records):
         summary = summarise([record for record in records if record.method in (alone, together)])
         row = [alone, together.removeprefix(f"{alone} + ")]
         for metric, scale, digits in (("top1", 100, 1), ("ece", 1, 3)):
@@ -70,17 +70,24 @@ def losses_table(records: list[RunRecord]) -> str:
 def findings(records: list[RunRecord]) -> str:
     """Say in how many of the pairs SD-Dropout raised or lowered accuracy and ECE, by the 95 % intervals."""
     differences = {
-        metric: [_pair(records, pair).differences[pair[1], metric] for pair in PAIRS.items()]
+        metric: [_pair(records, pair).differences[pair[1], metric] for pair in pairs_of(records)]
         for metric in ("top1", "ece")
     }
     said = []
     for what, metric in (("Accuracy", "top1"), ("ECE", "ece")):
         effects = [difference.effect for difference in differences[metric]]
+        several = "s" if len(effects) > 1 else ""
         said.append(
-            f"- {what}, {len(effects)} pairs: better in {effects.count('better')}, worse in {effects.count('worse')}, "
+            f"- {what}, {len(effects)} pair{several}: better in {effects.count('better')}, worse in {effects.count('worse')}, "
             f"undecided in {effects.count('unclear')}."
         )
     return "\n".join(said)
+
+
+def pairs_of(records: list[RunRecord]) -> list[tuple[str, str]]:
+    """The pairs of which both methods have been run."""
+    there = {record.method for record in records}
+    return [pair for pair in PAIRS.items() if there >= set(pair)]
 
 
 def _pair(records: list[RunRecord], pair: tuple[str, str]) -> Summary:
@@ -88,8 +95,10 @@ def _pair(records: list[RunRecord], pair: tuple[str, str]) -> Summary:
 
 
 def _interval(difference: Difference, scale: float, digits: int) -> str:
-    if difference.mean is None or difference.low is None or difference.high is None:
+    if difference.mean is None:
         return ""
+    if difference.low is None or difference.high is None:
+        return f"{scale * difference.mean:+.{digits}f}"
     mean, low, high = (f"{scale * value:+.{digits}f}" for value in (difference.mean, difference.low, difference.high))
     return f"{mean} ({low} to {high})"
 

@@ -442,7 +442,7 @@ def _reproduce(tables: "Sequence[PaperTable]", setting: "Setting", jobs: int) ->
 
     for table in tables:
         result = reproduce(table, setting, jobs=jobs)
-        page, shown = write_reproduced(result, setting.out), reproduced_table(result, brief=True)
+        page, shown = write_reproduced(result, setting.out), reproduced_table(result)
         _print(terminal(shown, title=title_of(result), prose=(0, 1)))
         print(facts(result))
         for note in shown.notes:

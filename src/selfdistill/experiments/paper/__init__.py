@@ -4,11 +4,12 @@ import difflib
 
 from selfdistill.experiments.paper import calibration, classification, detection, shifted, theory
 from selfdistill.experiments.paper.entry import PaperTable
+from selfdistill.experiments.paper.gather import gather
 from selfdistill.experiments.paper.result import Line, Result
 from selfdistill.experiments.paper.run import reproduce
 from selfdistill.experiments.paper.setting import Scale, Setting
 
-__all__ = ["TABLES", "Line", "PaperTable", "Result", "Scale", "Setting", "reproduce", "tables_named"]
+__all__ = ["TABLES", "Line", "PaperTable", "Result", "Scale", "Setting", "gather", "reproduce", "tables_named"]
 
 _KINDS = ("table", "figure", "lemma", "proposition")
 _ALL = (*classification.TABLES, *calibration.TABLES, *detection.TABLES, *shifted.TABLES, *theory.TABLES)

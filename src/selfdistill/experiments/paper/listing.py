@@ -11,8 +11,8 @@ import torch
 
 from selfdistill.experiments.grid import Cell, trained_in
 from selfdistill.experiments.paper.entry import PaperTable, Training
+from selfdistill.experiments.paper.gather import cells_of, parts_of
 from selfdistill.experiments.paper.kept import kept
-from selfdistill.experiments.paper.run import cells_of, parts_of
 from selfdistill.experiments.paper.setting import Setting, check_recipe
 from selfdistill.experiments.paper.synthetic import CLASSES, write_images
 from selfdistill.experiments.synthetic import make_batch

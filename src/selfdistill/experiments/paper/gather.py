@@ -1,0 +1,97 @@
+"""The cells of a table from what was measured of its runs; nothing is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from selfdistill.experiments.grid import Cell, trained_in
+from selfdistill.experiments.paper.entry import PaperTable, Part, Training
+from selfdistill.experiments.paper.kept import kept
+from selfdistill.experiments.paper.line import Absent, Place, line_of
+from selfdistill.experiments.paper.result import Result
+from selfdistill.experiments.paper.setting import IN_WORDS, Setting
+from selfdistill.records import RunRecord
+
+Key = tuple[Training, int]
+
+
+def gather(table: PaperTable, setting: Setting, absent: Absent | None = None) -> Result:
+    """Return a table's cells as far as they are there; nothing is run.
+
+    Args:
+        table: which.
+        setting: where, and at what scale.
+        absent: why runs or measures may be missing, besides what the scale leaves out.
+
+    Raises:
+        ValueError: a record is damaged.
+    """
+    cells = cells_of(table, setting)
+    why = {} if absent is None else dict(absent)
+    for training in table.trainings:
+        refusals: dict[Training | Part, str | None] = {training: setting.refusal(training)}
+        refusals |= {part: part.refusal(setting) for part in parts_of(table, training)}
+        why |= {one: refusal for one, refusal in refusals.items() if refusal is not None}
+    records = {key: RunRecord.load(run_of(setting, cell) / "result.json") for key, cell in trained(setting, cells)}
+    found = _found(table, setting, cells, records)
+    seeds = setting.seeds_of(table)
+    return Result(
+        table=table.name,
+        title=table.title,
+        scale=setting.scale,
+        said=IN_WORDS[setting.scale],
+        protocol=table.protocol,
+        figure=table.figure,
+        lines=tuple(line_of(entry, setting, seeds, found, why) for entry in table.entries),
+        runs=tuple(_told_of(record) for record in records.values()),
+        reliability=_reliability(table, records) if table.figure == "reliability" else {},
+    )
+
+
+def cells_of(table: PaperTable, setting: Setting) -> dict[Key, Cell]:
+    """Return the runs of a table, seed by seed, also those that this scale has not."""
+    return {(one, seed): setting.cell(one, seed) for seed in setting.seeds_of(table) for one in table.trainings}
+
+
+def parts_of(table: PaperTable, training: Training) -> tuple[Part, ...]:
+    """Return what a table measures of a training's networks, each part once."""
+    measures = (measure for entry in table.entries if entry.training == training for measure in entry.measures)
+    return tuple(dict.fromkeys(measure.part for measure in measures if measure.part is not None))
+
+
+def trained(setting: Setting, cells: Mapping[Key, Cell]) -> list[tuple[Key, Cell]]:
+    """Return the runs that are finished."""
+    return [(key, cell) for key, cell in cells.items() if trained_in(cell, setting.runs)]
+
+
+def run_of(setting: Setting, cell: Cell) -> Path:
+    """The folder of a run."""
+    return setting.runs / cell.name
+
+
+def _found(
+    table: PaperTable, setting: Setting, cells: Mapping[Key, Cell], records: Mapping[Key, RunRecord]
+) -> dict[Place, Mapping[str, Any]]:
+    """Return every evaluation that there is, each file read once."""
+    found: dict[Place, Mapping[str, Any]] = {}
+    for (training, seed), record in records.items():
+        found[training, None, seed] = record.evaluation
+        for part in parts_of(table, training):
+            if (values := kept(run_of(setting, cells[training, seed]), part, setting)) is not None:
+                found[training, part, seed] = values
+    return found
+
+
+def _told_of(record: RunRecord) -> dict[str, Any]:
+    kept_names = ("name", "method", "seed", "recipe_hash", "epochs", "date", "commit", "device", "seconds")
+    return {name: getattr(record, name) for name in kept_names}
+
+
+def _reliability(table: PaperTable, records: Mapping[Key, RunRecord]) -> dict[str, tuple[Mapping[str, Any], ...]]:
+    return {
+        f"{entry.row}, {entry.column}": of_seeds
+        for entry in table.entries
+        if (of_seeds := tuple(record.evaluation for (one, _), record in records.items() if one == entry.training))
+    }

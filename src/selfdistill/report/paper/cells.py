@@ -1,0 +1,149 @@
+"""The cells of a reproduced table: ours with its sd, of how many seeds, the printed number, the difference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from selfdistill.experiments.paper import Line, Result
+from selfdistill.report.tables import DASH, Column, Table
+
+_REFERENCE = "The printed numbers are of the full protocol: here they are for reference, and no difference is taken."
+
+_TINY = 1e-4  # below this a number is written as a power of ten
+
+
+def reproduced_table(result: Result) -> Table:
+    """One row a cell, for a terminal: ours, of how many seeds, the printed number and, at the full scale, the difference.
+
+    Below that scale the printed numbers are for reference alone.
+    """
+    printed = ("Printed", "Difference") if result.compared else ("Printed, full",)
+    rows = []
+    for line in result.lines:
+        cells = [line.row, line.column, ours(line), f"{len(line.values)} of {line.wanted}", _printed(line)]
+        if result.compared:
+            cells.append(_difference(line))
+        rows.append(tuple(cells))
+    return Table(("Row", "Column", "Ours", "Seeds", *printed), tuple(rows), tuple(absences(result.lines)))
+
+
+def wide_table(result: Result) -> Table:
+    """The table in the paper's own shape; a cell is ours with its sd over seeds, in brackets what is printed.
+
+    At the full scale the difference stands beside the printed number; below it rows without a number are left out. A
+    cell of fewer seeds than the others says so, and a row says of how many images it is where rows differ.
+    """
+    there = {(line.row, line.column): line for line in result.lines}
+    rows = [row for row in _names(result.lines, "row") if result.compared or _counts(row, there)]
+    lines = [line for line in result.lines if line.row in rows]
+    columns = _names(lines, "column")
+    units = {column: {line.unit for line in lines if line.column == column} for column in columns}
+    most = max((len(line.values) for line in lines), default=0)
+    images = {row: _counts(row, there, images=True) for row in rows}
+    differ = len(set(images.values())) > 1
+    cells = [
+        (
+            row,
+            *(_cell(there.get((row, column)), result, most, with_unit=len(units[column]) > 1) for column in columns),
+            *([_several(images[row]) or DASH] if differ else []),
+        )
+        for row in rows
+    ]
+    headings = [column if units[column] == {""} or len(units[column]) > 1 else f"{column} (%)" for column in columns]
+    more = ("Images",) if differ else ()
+    return Table(("", *headings, *more), tuple(cells), tuple(absences(result.lines)))
+
+
+def facts(result: Result) -> str:
+    """Return a line on what the numbers are of.
+
+    A scale that is no reproduction says so.
+    """
+    epochs = sorted({line.epochs for line in result.lines if line.epochs is not None})
+    images = sorted({line.images for line in result.lines if line.images is not None})
+    seeds = max((len(line.values) for line in result.lines if line.epochs is not None), default=0)
+    words = [f"Scale {result.said}."]
+    if epochs:
+        words.append(f"{_several(epochs)} epochs, the last one scored.")
+    if images:
+        words.append(f"On {_several(images)} images.")
+    if seeds:
+        words.append("One seed." if seeds == 1 else f"Mean ± sd of {seeds} seeds.")
+    return " ".join([*words, *_reference(result)])
+
+
+def ours(line: Line, *, with_unit: bool = True) -> str:
+    """Return our mean and sd, such as ``76.81 ± 0.35 %``; or that there is no data, or not all."""
+    found = line.statistic
+    if found is None:
+        return "no data" if line.absent.startswith("no data") else DASH
+    unit = f" {line.unit}" if line.unit and with_unit else ""
+    if found.mean and abs(found.mean) < _TINY:
+        return f"{found.mean:.1e}{unit}"
+    column = _column(line)
+    spread = "" if found.sd is None else f" ± {column.number(found.sd, signed=False)}"
+    return f"{column.number(found.mean)}{spread}{unit}"
+
+
+def absences(lines: Sequence[Line]) -> list[str]:
+    """Return why numbers are missing, each reason once, with the rows that miss it."""
+    reasons: dict[str, dict[str, None]] = {}
+    for line in lines:
+        if line.absent:
+            reasons.setdefault(line.absent, {})[line.row] = None
+    return [f"{_listed(list(rows))}: {reason}" for reason, rows in reasons.items()]
+
+
+def title_of(result: Result) -> str:
+    """Return the heading, such as ``Table 1: Accuracy of ...``."""
+    name = result.table.rstrip("0123456789")
+    return f"{name.capitalize()} {result.table[len(name) :]}: {result.title}"
+
+
+def _names(lines: Sequence[Line], of: Literal["row", "column"]) -> list[str]:
+    return list(dict.fromkeys(line.row if of == "row" else line.column for line in lines))
+
+
+def _counts(row: str, there: Mapping[tuple[str, str], Line], *, images: bool = False) -> tuple[int, ...]:
+    """The different numbers of seeds, or of images, of a row's cells that have a number."""
+    lines = [line for (name, _), line in there.items() if name == row and line.values]
+    counts = (line.images if images else len(line.values) for line in lines)
+    return tuple(sorted({count for count in counts if count is not None}))
+
+
+def _cell(line: Line | None, result: Result, most: int, *, with_unit: bool) -> str:
+    if line is None:
+        return ""
+    fewer = f", n = {len(line.values)}" if 0 < len(line.values) < most else ""
+    beside = "" if line.printed is None else f" [{line.printed}]"
+    if line.difference is not None and result.compared:
+        beside = f" [{line.printed}; {_difference(line)}]"
+    return f"{ours(line, with_unit=with_unit)}{fewer}{beside}"
+
+
+def _column(line: Line) -> Column:
+    return Column("", "", digits=line.digits)
+
+
+def _printed(line: Line) -> str:
+    if line.printed is None:
+        return DASH
+    return f"{line.printed}" + (f" {line.unit}" if line.unit else "")
+
+
+def _difference(line: Line) -> str:
+    return DASH if line.difference is None else _column(line).number(line.difference, signed=True)
+
+
+def _reference(result: Result) -> list[str]:
+    printed = any(line.printed is not None for line in result.lines)
+    return [_REFERENCE] if printed and not result.compared else []
+
+
+def _several(numbers: Sequence[int]) -> str:
+    return " or ".join(f"{number:,}" for number in numbers)
+
+
+def _listed(rows: Sequence[str]) -> str:
+    return ", ".join(rows) if len(rows) < 4 else f"{rows[0]}, {rows[1]} and {len(rows) - 2} more"
