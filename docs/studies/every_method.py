@@ -78,8 +78,8 @@ def findings(records: list[RunRecord]) -> str:
         effects = [difference.effect for difference in differences[metric]]
         several = "s" if len(effects) > 1 else ""
         said.append(
-            f"- {what}, {len(effects)} pair{several}: better in {effects.count('better')}, worse in {effects.count('worse')}, "
-            f"undecided in {effects.count('unclear')}."
+            f"- {what}, {len(effects)} pair{several}: better in {effects.count('better')}, "
+            f"worse in {effects.count('worse')}, undecided in {effects.count('unclear')}."
         )
     return "\n".join(said)
 

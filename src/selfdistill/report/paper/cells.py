@@ -14,7 +14,7 @@ _TINY = 1e-4  # below this a number is written as a power of ten
 
 
 def reproduced_table(result: Result) -> Table:
-    """One row a cell, for a terminal: ours, of how many seeds, the printed number and, at the full scale, the difference.
+    """One row a cell, for a terminal: ours, of how many seeds, the printed number, at the full scale the difference.
 
     Below that scale the printed numbers are for reference alone.
     """
