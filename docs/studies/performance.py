@@ -66,6 +66,7 @@ def targets_table() -> str:
         ),
         ("small images from memory / a training step of ResNet-18", *_at_least(loader["ratio"], 5)),
         (f"peak of a step at {many['value']:,} classes / cross-entropy", *_value(many["memory"], 1.5)),
+        ("import selfdistill / import torch", *_at_most(imports["import selfdistill"]["over"], 1.05)),
         ("import of the distiller and a method / import of torch", *_at_most(core["over"], 1.05)),
         ("selfdistill --help, seconds", *_value(imports["selfdistill --help"]["seconds"], 1.0)),
     ]
