@@ -4,10 +4,12 @@ uv run python docs/make.py
 """
 
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 from selfdistill.records import RunRecord, summarise
 from selfdistill.report import markdown, metric_table, write_report
+from selfdistill.report.diagram import write_diagrams
 from selfdistill.report.tables import QUALITY
 
 DOCS = Path(__file__).resolve().parent
@@ -38,7 +40,7 @@ HEADLINE = trust.SETTING
 
 
 def pages(out: Path) -> dict[Path, str]:
-    """Write the reports and figures below ``out`` and return the texts of the pages that hold numbers."""
+    """Write the reports and figures below ``out`` and return the texts of the pages that hold numbers or diagrams."""
     for title, setting in REPORTS.items():
         folder = out / setting.folder.relative_to(DOCS.parent)
         write_report(setting.load(), folder, title=title, preface=SHARED)
@@ -90,7 +92,20 @@ def pages(out: Path) -> dict[Path, str]:
         },
         DOCS / "corruptions.md": {"small": distances("cifar100"), "large": distances("photographs")},
     }
+    for diagram in write_diagrams(out / "docs" / "methods" / "figures"):
+        texts.setdefault(card_of(diagram), {})[diagram.name] = shown(diagram)
     return {path: filled(path.read_text(), blocks) for path, blocks in texts.items()}
+
+
+def card_of(diagram: Path) -> Path:
+    """Return the card that shows a diagram: the method's, of a sum its last part's."""
+    return DOCS / "methods" / f"{diagram.stem.rpartition('-')[2]}.md"
+
+
+def shown(diagram: Path) -> str:
+    """Return the image for a card, with its description for those who do not see it."""
+    words = ET.parse(diagram).findtext("{http://www.w3.org/2000/svg}desc")
+    return f"![{words}](figures/{diagram.name})"
 
 
 def headline(records: list[RunRecord]) -> str:

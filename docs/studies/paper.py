@@ -31,14 +31,14 @@ _RECORDS = ("result.json", "measured/*.json")
 
 
 def results(setting: Setting = SMALL) -> list[Result]:
-    """Return every table and figure, as far as it was measured.
+    """Return every table and figure that has numbers, as far as it was measured.
 
     Raises:
         ValueError: a record is not what it says it is.
     """
     if found := list(problems(setting)):
         raise ValueError("; ".join(found))
-    return [gather(table, setting) for table in TABLES.values()]
+    return [gather(table, setting) for table in TABLES.values() if table.entries]
 
 
 def problems(setting: Setting) -> Iterator[str]:

@@ -269,7 +269,7 @@ def reproduce(
 ) -> None:
     """Reproduce a table or a figure of the paper, our numbers beside its.
 
-    TABLE is table1, table2 ..., figure2 ..., lemma1, lemma2, proposition1, or all. What is missing is run and
+    TABLE is table1, table2 ..., figure1 ..., lemma1, lemma2, proposition1, or all. What is missing is run and
     measured; a finished run is never repeated, and tables share their runs. A cell whose images are not there says no
     data and how to get them.
 
@@ -429,6 +429,9 @@ def _list_needs(tables: "Sequence[PaperTable]", setting: "Setting") -> None:
     left: dict[Training, float] = {}  # tables share their runs
     for table in tables:
         needs = needs_of(table, setting, timed=timed)
+        if not needs:
+            print(f"{table.name}: {table.title}: needs no run")
+            continue
         _print(terminal(needs_table(needs), title=f"{table.name}: {table.title}, {len(table.entries)} cells"))
         for need in needs:
             left[need.training] = max(left.get(need.training, 0.0), need.seconds_left)
@@ -438,9 +441,13 @@ def _list_needs(tables: "Sequence[PaperTable]", setting: "Setting") -> None:
 def _reproduce(tables: "Sequence[PaperTable]", setting: "Setting", jobs: int) -> None:
     from selfdistill.experiments.paper import reproduce
     from selfdistill.report import terminal
+    from selfdistill.report.diagram import write_figure1
     from selfdistill.report.paper import facts, reproduced_table, title_of, write_reproduced
 
     for table in tables:
+        if table.figure == "diagrams":
+            print(f"Page: {write_figure1(setting.out)}", flush=True)
+            continue
         result = reproduce(table, setting, jobs=jobs)
         page, shown = write_reproduced(result, setting.out), reproduced_table(result)
         _print(terminal(shown, title=title_of(result), prose=(0, 1)))

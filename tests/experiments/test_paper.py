@@ -111,7 +111,7 @@ def test_no_substitute_stands_beside_a_printed_number() -> None:
 def test_a_table_names_each_cell_once_and_says_how_it_is_made(table: PaperTable) -> None:
     places = [(entry.row, entry.column) for entry in table.entries]
     assert len(places) == len(set(places))
-    assert table.entries
+    assert table.entries or table.figure == "diagrams"
     assert table.protocol
     for entry in table.entries:
         assert (entry.training is None) == (entry.check is not None)
@@ -523,7 +523,7 @@ def test_the_command(make: Make, out: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list(TABLES))
+@pytest.mark.parametrize("name", [name for name, table in TABLES.items() if table.entries])
 def test_every_table_at_the_smallest_scale(name: str, tmp_path: Path) -> None:
     result = reproduce(TABLES[name], Setting("smoke", tmp_path))
     assert all(line.values or line.absent for line in result.lines)

@@ -2,7 +2,7 @@
 
 import difflib
 
-from selfdistill.experiments.paper import calibration, classification, detection, shifted, theory
+from selfdistill.experiments.paper import calibration, classification, designs, detection, shifted, theory
 from selfdistill.experiments.paper.entry import PaperTable
 from selfdistill.experiments.paper.gather import gather
 from selfdistill.experiments.paper.result import Line, Result
@@ -12,7 +12,14 @@ from selfdistill.experiments.paper.setting import Scale, Setting
 __all__ = ["TABLES", "Line", "PaperTable", "Result", "Scale", "Setting", "gather", "reproduce", "tables_named"]
 
 _KINDS = ("table", "figure", "lemma", "proposition")
-_ALL = (*classification.TABLES, *calibration.TABLES, *detection.TABLES, *shifted.TABLES, *theory.TABLES)
+_ALL = (
+    *designs.TABLES,
+    *classification.TABLES,
+    *calibration.TABLES,
+    *detection.TABLES,
+    *shifted.TABLES,
+    *theory.TABLES,
+)
 
 TABLES = {
     table.name: table

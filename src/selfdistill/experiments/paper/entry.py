@@ -144,7 +144,7 @@ class PaperTable:
     Attributes:
         name: what it is called on the command line.
         title: what it shows.
-        entries: its cells.
+        entries: its cells; none where nothing is measured.
         protocol: how its numbers are made, a sentence or two each.
         figure: how it is drawn besides, if it is.
         one_seed: whether one seed is enough at the scale "small".
@@ -154,7 +154,7 @@ class PaperTable:
     title: str
     entries: tuple[Entry, ...]
     protocol: tuple[str, ...]
-    figure: Literal["", "reliability", "heat", "bars", "curves"] = ""
+    figure: Literal["", "diagrams", "reliability", "heat", "bars", "curves"] = ""
     one_seed: bool = False
 
     @property
