@@ -14,8 +14,9 @@ STEPS = f"""
 import json, resource, torch
 from selfdistill.train.memory import freed_memory_kept
 
-def fetched():  # pages that the system hands out for the second of two steps
-    step()
+def fetched():  # pages that the system hands out for a step once the heap has found its size
+    for _ in range(5):
+        step()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     step()
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
