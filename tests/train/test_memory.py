@@ -14,20 +14,18 @@ STEPS = f"""
 import json, resource, torch
 from selfdistill.train.memory import freed_memory_kept
 
-def fetched():  # pages that the system hands out for a step once the heap has found its size
-    for _ in range(5):
-        step()
+def step():  # returns the pages that the system hands out for it
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    step()
+    torch.ones({LARGE}, dtype=torch.uint8)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-def step():
-    torch.ones({LARGE}, dtype=torch.uint8)
+def later_step():  # once the heap has found its size
+    return [step() for _ in range(30)][-1]
 
-before = fetched()
+before = later_step()
 with freed_memory_kept():
-    meanwhile = fetched()
-print(json.dumps([before, meanwhile, fetched()]))
+    meanwhile = later_step()
+print(json.dumps([before, meanwhile, step()]))
 """
 
 
