@@ -263,6 +263,7 @@ def reproduce(
     out: Path | None = None,
     data_root: str = "data",
     jobs: int = 1,
+    ray: str | None = None,
     seeds: list[int] = [],  # noqa: B006 - shown in the help, never changed
     list: bool = False,
     print_commands: bool = False,
@@ -282,6 +283,8 @@ def reproduce(
         out: folder for the runs and the pages; runs/paper-SCALE where not given
         data_root: folder where named sets are looked for and downloaded to
         jobs: trainings at a time; more than 1 run in processes of their own
+        ray: hand the trainings to this Ray cluster instead: HOST:PORT, or auto for the one that this machine belongs to
+            (or else one of this machine alone); all its machines must see --out and --data-root
         seeds: in the place of 41 42 43, or of 41 alone where the scale has one
         list: show what is done and what the rest would take on this machine; run nothing
         print_commands: write the recipes of the missing runs and print a command for each; run nothing
@@ -289,6 +292,7 @@ def reproduce(
     Example:
         selfdistill reproduce table1 --list
         selfdistill reproduce table12 --scale small --jobs 2
+        selfdistill reproduce all --scale full --ray auto
         selfdistill reproduce all --scale full --print-commands
     """
     from selfdistill.experiments.paper import Setting, tables_named
@@ -304,7 +308,7 @@ def reproduce(
     elif list:
         _list_needs(tables, setting)
     else:
-        _reproduce(tables, setting, jobs)
+        _reproduce(tables, setting, jobs, ray)
 
 
 def report(
@@ -438,7 +442,7 @@ def _list_needs(tables: "Sequence[PaperTable]", setting: "Setting") -> None:
     print(f"The missing runs would take about {clock(sum(left.values()))} here, one after another.")
 
 
-def _reproduce(tables: "Sequence[PaperTable]", setting: "Setting", jobs: int) -> None:
+def _reproduce(tables: "Sequence[PaperTable]", setting: "Setting", jobs: int, ray: str | None) -> None:
     from selfdistill.experiments.paper import reproduce
     from selfdistill.report import terminal
     from selfdistill.report.diagram import write_figure1
@@ -448,7 +452,7 @@ def _reproduce(tables: "Sequence[PaperTable]", setting: "Setting", jobs: int) ->
         if table.figure == "diagrams":
             print(f"Page: {write_figure1(setting.out)}", flush=True)
             continue
-        result = reproduce(table, setting, jobs=jobs)
+        result = reproduce(table, setting, jobs=jobs, ray=ray)
         page, shown = write_reproduced(result, setting.out), reproduced_table(result)
         _print(terminal(shown, title=title_of(result), prose=(0, 1)))
         print(facts(result))

@@ -5,14 +5,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+from torch import cuda
 
 from selfdistill.data import ImageData
 from selfdistill.data.decode import cpu_count
+from selfdistill.experiments.cluster import run_on_ray
 from selfdistill.experiments.measuring import NOTHING_MORE, Asked, measured_in, train_and_measure
 from selfdistill.experiments.workers import run_in_processes
 from selfdistill.methods import parse_method
 from selfdistill.records import RunRecord
 from selfdistill.train import Recipe, Update
+from selfdistill.train.progress import Callback
+from selfdistill.train.run import load
 
 
 @dataclass(frozen=True)
@@ -70,11 +76,13 @@ def finished_in(cell: Cell, out: Path, asked: Asked) -> bool:
 
 def at_a_time(recipe: Recipe, jobs: int) -> Recipe:
     """Return the recipe with its share of the processors where ``jobs`` run at a time; it computes the same."""
-    if jobs == 1:
-        return recipe
-    share = max(1, cpu_count() // jobs)
-    workers = share if recipe.workers is None else recipe.workers
-    return replace(recipe, threads=recipe.threads or share, workers=workers)
+    return recipe if jobs == 1 else with_processors(recipe, max(1, cpu_count() // jobs))
+
+
+def with_processors(recipe: Recipe, count: int) -> Recipe:
+    """Return the recipe with so many threads and loading processes where it leaves them open; it computes the same."""
+    workers = count if recipe.workers is None else recipe.workers
+    return replace(recipe, threads=recipe.threads or count, workers=workers)
 
 
 def run_grid(
@@ -84,6 +92,7 @@ def run_grid(
     data: ImageData,
     asked: Asked = NOTHING_MORE,
     jobs: int = 1,
+    ray: str | None = None,
     running: Running | None = None,
     finished: Finished | None = None,
 ) -> list[RunRecord]:
@@ -95,12 +104,14 @@ def run_grid(
         data: the images, loaded once; with several jobs each process loads them itself.
         asked: what is measured of each network beyond accuracy and calibration.
         jobs: processes at a time; 1 runs them in this process. Each gets an equal share of the processors.
+        ray: address of a Ray cluster that does them instead, as for `run_on_ray`; one GPU each, or where it has none
+            as many processors as a recipe asks for threads (one where it does not).
         running: called with the updates of the runs at hand.
         finished: called with each record.
 
     Raises:
         ValueError: ``jobs`` below 1; or what a run raises.
-        RuntimeError: with several jobs, that a run failed.
+        RuntimeError: with several jobs, or on a cluster, that a run failed.
         Interrupted: SIGINT or SIGTERM came, and the runs at hand are saved.
     """
     if jobs < 1:
@@ -113,19 +124,30 @@ def run_grid(
         if finished is not None:
             finished(cell, record)
 
-    apart = [cell for cell in cells if jobs > 1 and not finished_in(cell, out, asked)]
+    elsewhere = jobs > 1 or ray is not None
+    apart = [cell for cell in cells if elsewhere and not finished_in(cell, out, asked)]
     for cell in cells:
         if cell not in apart:
             folder, recipe = out / cell.name, cell.recipe
             done(cell, train_and_measure(recipe, folder, asked, data=data, progress=partial(tell, cell)))
-    if apart:
-        by_folder = {out / cell.name: cell for cell in apart}
-        run_in_processes(
-            [(at_a_time(cell.recipe, jobs), folder) for folder, cell in by_folder.items()],
-            asked,
-            jobs=jobs,
-            running=lambda folder, update: tell(by_folder[folder], update),
-            finished=lambda folder, record: done(by_folder[folder], record),
-            how_to_go_on=f"give the same command again to go on ({out})",
-        )
+    by_folder = {out / cell.name: cell for cell in apart}
+    told: dict[str, Any] = {
+        "running": lambda folder, update: tell(by_folder[folder], update),
+        "finished": lambda folder, record: done(by_folder[folder], record),
+        "how_to_go_on": f"give the same command again to go on ({out})",
+    }
+    if apart and ray is not None:
+        cpus = max(cell.recipe.threads or 1 for cell in apart)
+        works = {folder: partial(_load_and_run, cell.recipe, folder, asked, cpus) for folder, cell in by_folder.items()}
+        run_on_ray(works, address=ray, cpus=cpus, **told)
+    elif apart:
+        tasks = [(at_a_time(cell.recipe, jobs), folder) for folder, cell in by_folder.items()]
+        run_in_processes(tasks, asked, jobs=jobs, **told)
     return [records[cell.name] for cell in cells]
+
+
+def _load_and_run(recipe: Recipe, folder: Path, asked: Asked, cpus: int, progress: Callback) -> RunRecord:
+    """Train and measure on a machine of the cluster: on its GPU, or on so many processors."""
+    if not cuda.is_available():
+        recipe = with_processors(recipe, cpus)
+    return train_and_measure(recipe, folder, asked, data=load(recipe), progress=progress)

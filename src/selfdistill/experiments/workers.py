@@ -16,6 +16,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
+from torch import cuda
+
 from selfdistill.experiments.measuring import Asked, train_and_measure
 from selfdistill.records import RunRecord
 from selfdistill.train import Interrupted, Recipe, Update
@@ -42,6 +44,8 @@ def run_in_processes(
 ) -> None:
     """Run all tasks, so many at a time; each process loads the images once and trains one task after another.
 
+    Where there are GPUs each process sees one of them.
+
     Args:
         tasks: the runs, in the order in which they are started.
         asked: what is measured of each.
@@ -60,9 +64,10 @@ def run_in_processes(
     context = get_context("spawn")
     with Interruptions(how_to_go_on) as interruptions:
         try:
-            for _ in range(min(jobs, len(tasks))):
+            for number in range(min(jobs, len(tasks))):
                 here, there = context.Pipe()
-                process = context.Process(target=_work, args=(there, asked))
+                gpu = gpu_of(number, cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+                process = context.Process(target=_work, args=(there, asked, gpu))
                 with _interrupts_ignored():  # until the process takes them itself
                     process.start()
                 processes.append(process)
@@ -97,8 +102,28 @@ def run_in_processes(
             process.join()
 
 
-def _work(connection: Connection, asked: Asked) -> None:
+def gpu_of(process: int, gpus: int, visible: str | None) -> str | None:
+    """Return the one GPU that a process shall see: they go round; None where there is none.
+
+    Args:
+        process: its number, from 0.
+        gpus: how many there are.
+        visible: ``CUDA_VISIBLE_DEVICES``, if it is set.
+
+    Example:
+        >>> [gpu_of(process, 2, None) for process in range(3)], gpu_of(1, 2, "4,6"), gpu_of(0, 0, None)
+        (['0', '1', '0'], '6', None)
+    """
+    if gpus == 0:
+        return None
+    names = visible.split(",") if visible else [str(number) for number in range(gpus)]
+    return names[process % gpus]
+
+
+def _work(connection: Connection, asked: Asked, gpu: str | None) -> None:
     """Train and measure what comes through the connection, and tell how it goes (in a process of its own)."""
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when CUDA is first used
     os.setpgrp()  # Ctrl-C reaches the first process alone, which asks this one to save and stop
     warnings.showwarning = lambda message, *_, **__: connection.send(UserWarning(str(message)))
     data = None

@@ -13,6 +13,10 @@ from selfdistill.train.recipe_file import YamlRecipe
 from selfdistill.train.state import Row
 
 
+class BusyError(RuntimeError):
+    """Another process trains in the folder."""
+
+
 class RunFolder:
     """``runs/<name>/``: recipe, log, checkpoints, model, and the record when the run is finished.
 
@@ -52,7 +56,7 @@ class RunFolder:
         Raises:
             OSError: it cannot be made or written.
             ValueError: it belongs to another recipe.
-            RuntimeError: another process trains in it.
+            BusyError: another process trains in it.
         """
         made = not self.path.exists()
         try:
@@ -102,5 +106,5 @@ class RunFolder:
             try:
                 fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise RuntimeError(f"another process is training in {self.path}; wait for it or stop it") from None
+                raise BusyError(f"another process is training in {self.path}; wait for it or stop it") from None
             yield

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from selfdistill.data import ImageData
+from selfdistill.experiments.cluster import run_on_ray
 from selfdistill.experiments.grid import Cell, run_grid, trained_in
 from selfdistill.experiments.paper.entry import PaperTable, Part
 from selfdistill.experiments.paper.gather import Key, cells_of, gather, parts_of, run_of, trained
@@ -17,24 +19,29 @@ from selfdistill.experiments.paper.result import Result
 from selfdistill.experiments.paper.setting import Setting, check_recipe
 from selfdistill.experiments.paper.synthetic import write_images
 from selfdistill.experiments.show import counted, shown
+from selfdistill.train import Recipe
+from selfdistill.train.progress import Callback
 from selfdistill.train.run import load
 
 
-def reproduce(table: PaperTable, setting: Setting, *, jobs: int = 1) -> Result:
+def reproduce(table: PaperTable, setting: Setting, *, jobs: int = 1, ray: str | None = None) -> Result:
     """Return a table's cells; a finished run is not run again, nor what was measured of it measured.
 
     Args:
         table: which.
         setting: where, and at what scale.
         jobs: trainings at a time.
+        ray: address of a Ray cluster that trains and measures instead, as for `run_on_ray`.
 
     Raises:
-        ValueError: ``jobs`` below 1, a run's folder of another recipe, or what a training raises.
-        RuntimeError: with several jobs, that a run failed.
+        ValueError: ``jobs`` below 1 or beside ``ray``, a run's folder of another recipe, or what a training raises.
+        RuntimeError: with several jobs, or on a cluster, that a run failed.
         Interrupted: SIGINT or SIGTERM came, and the runs at hand are saved.
     """
     if jobs < 1:
         raise ValueError(f"--jobs must be at least 1, not {jobs}")
+    if jobs > 1 and ray is not None:
+        raise ValueError("--jobs and --ray exclude each other: the cluster says how many run at a time")
     absent: Absent = {}
     cells = cells_of(table, setting)
     for cell in cells.values():
@@ -45,7 +52,7 @@ def reproduce(table: PaperTable, setting: Setting, *, jobs: int = 1) -> Result:
             for (training, seed), cell in cells.items()
             if training.data == source and setting.refusal(training) is None
         }
-        _complete(table, setting, chosen, source, absent, jobs)
+        _complete(table, setting, chosen, source, absent, jobs, ray)
     return gather(table, setting, absent)
 
 
@@ -56,6 +63,7 @@ def _complete(
     source: str,
     absent: Absent,
     jobs: int,
+    ray: str | None,
 ) -> None:
     """Run and measure what is missing of the trainings on one data set; say in ``absent`` what cannot be."""
     missing = [cell for cell in cells.values() if not trained_in(cell, setting.runs)]
@@ -71,13 +79,29 @@ def _complete(
     console = Console(stderr=True)
     if missing:
         with shown(console, len(missing)) as (running, finished):
-            run_grid(missing, setting.runs, data=data, jobs=jobs, running=running, finished=finished)
+            run_grid(missing, setting.runs, data=data, jobs=jobs, ray=ray, running=running, finished=finished)
     todo = list(_unmeasured(table, setting, cells))
     with counted(console, len(todo), f"{table.name}: measuring") as tell:
-        for run, part in todo:
+        there = [(run, part) for run, part in todo if _has_its_images(part, setting, data, absent)]
+        if there and ray is not None:
+            works = {run / part.name: partial(_load_and_measure, run, part, setting) for run, part in there}
+            run_on_ray(
+                works,
+                address=ray,
+                cpus=1,
+                running=lambda *_: None,
+                finished=lambda folder, _: tell(f"{folder.name} of {folder.parent.name}"),
+                how_to_go_on=f"give the same command again to go on ({setting.out})",
+            )
+            return
+        for run, part in there:
             tell(f"{part.name} of {run.name}")
-            if _has_its_images(part, setting, data, absent):
-                measure_part(run, part, data, setting)
+            measure_part(run, part, data, setting)
+
+
+def _load_and_measure(run: Path, part: Part, setting: Setting, progress: Callback) -> None:
+    """Measure on a machine of the cluster."""
+    measure_part(run, part, load(Recipe.from_yaml(run / "recipe.yaml")), setting)
 
 
 def _unmeasured(table: PaperTable, setting: Setting, cells: Mapping[Key, Cell]) -> Iterable[tuple[Path, Part]]:

@@ -1,0 +1,204 @@
+"""Runs on a Ray cluster: each where there is room, and again, on from its checkpoint, where its machine was lost.
+
+What runs reads and writes the folders that are named to it, under the directory of the first process: a file system
+that all machines see.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfdistill.train import Interrupted, Update
+from selfdistill.train.folder import BusyError
+from selfdistill.train.progress import Callback
+from selfdistill.train.signals import Interruptions
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+
+Work = Callable[[Callback], Any]
+"""Takes what it tells its updates; it is pickled."""
+
+_RETRIES = 5
+"""Machines that a run may lose before it counts as failed."""
+
+_RELEASED = 60.0
+"""Seconds in which a run's former process must have let go of its folder."""
+
+_EVERY = 0.5
+"""Seconds between two looks at the runs, and at least between two updates of one."""
+
+
+def run_on_ray(
+    works: Mapping[Path, Work],
+    *,
+    address: str,
+    cpus: int,
+    running: Callable[[Path, Update], None],
+    finished: Callable[[Path, Any], None],
+    how_to_go_on: str,
+) -> None:
+    """Do all works, each on one GPU where the cluster has GPUs, otherwise on some processors.
+
+    Where one fails the others go on, and the failures are told at the end.
+
+    Args:
+        works: what is done, by the folder that it is done in.
+        address: of the cluster, as Ray takes it; ``"auto"``: the one that this machine belongs to, or else one is
+            started on this machine alone.
+        cpus: processors of each, where there are no GPUs.
+        running: called with a work's folder and its updates.
+        finished: called with a work's folder and what it returned.
+        how_to_go_on: what a user who stopped it is told.
+
+    Raises:
+        RuntimeError: Ray is not installed or not to be reached, or works failed.
+        Interrupted: SIGINT or SIGTERM came; all works have saved where they are.
+    """
+    with _connected(address) as ray, Interruptions(how_to_go_on) as interruptions:
+        news = _news_here(ray)
+        on_gpus = ray.cluster_resources().get("GPU", 0) >= 1
+        room = {"num_gpus": 1} if on_gpus else {"num_cpus": cpus}
+        do = ray.remote(_do).options(max_retries=_RETRIES, **room)
+        at_work: dict[Any, Path] = {}
+        failures: list[str] = []
+        try:
+            at_work |= {do.remote(work, str(folder), str(Path.cwd()), news): folder for folder, work in works.items()}
+            while at_work:
+                done, _ = ray.wait(list(at_work), timeout=_EVERY)
+                _tell(ray.get(news.take.remote()), running)
+                for one in done:
+                    folder = at_work.pop(one)
+                    try:
+                        finished(folder, ray.get(one))
+                    except ray.exceptions.RayError as error:
+                        failures.append(f"{folder}: {_reason(ray, error)}")
+        except Interrupted:
+            for one in at_work:
+                ray.cancel(one)  # SIGINT to the process that does it: it saves and stops
+            for one in at_work:
+                with suppress(ray.exceptions.RayError):
+                    ray.get(one)
+            raise interruptions.interrupted("and saved", interruptions.received) from None
+    if failures:
+        others = f"; and {len(failures) - 1} more failed" if len(failures) > 1 else ""
+        raise RuntimeError(f"{failures[0]}{others}; the other runs are done")
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Any]:
+    """Join the cluster, and leave it at the end.
+
+    Ray is told not to start its processes by ``uv run``, which would make the environment anew on each machine, and not
+    to report that it is used.
+    """
+    for name in ("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "RAY_USAGE_STATS_ENABLED"):  # read at its import
+        os.environ.setdefault(name, "0")
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise RuntimeError('--ray needs Ray: pip install "selfdistill[ray]"') from None
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if address == "auto":
+            try:
+                ray.init(address="auto", **quiet)
+            except ConnectionError:
+                ray.init(include_dashboard=False, object_store_memory=100 * 2**20, **quiet)
+        else:
+            _require_answer(address)
+            ray.init(address=address, **quiet)
+    except (ConnectionError, OSError, ValueError, RuntimeError) as error:
+        said = " ".join(str(error).split())
+        raise RuntimeError(f"--ray {address}: no Ray cluster answers there ({said})") from None
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Knock at once: Ray itself tries for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError("an address is auto, HOST:PORT or ray://HOST:PORT")
+    socket.create_connection((host, int(port)), timeout=10).close()
+
+
+class _News:
+    """The newest update of each run that was not read yet, and warnings (in a process of its own)."""
+
+    def __init__(self) -> None:
+        self.updates: dict[str, Update] = {}
+        self.warnings: list[str] = []
+
+    def tell(self, folder: str, update: Update) -> None:
+        self.updates[folder] = update
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+    def take(self) -> tuple[dict[str, Update], list[str]]:
+        taken = self.updates, self.warnings
+        self.updates, self.warnings = {}, []
+        return taken
+
+
+def _news_here(ray: Any) -> ActorHandle[_News]:
+    """Start the news on the machine of the first process: no other may be lost without ending all."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    handle: ActorHandle[_News] = ray.remote(_News).options(num_cpus=0, scheduling_strategy=here).remote()
+    return handle
+
+
+def _tell(taken: tuple[dict[str, Update], list[str]], running: Callable[[Path, Update], None]) -> None:
+    updates, messages = taken
+    for folder, update in updates.items():
+        running(Path(folder), update)
+    for message in messages:
+        warnings.warn(message, stacklevel=2)
+
+
+def _do(work: Work, folder: str, directory: str, news: ActorHandle[_News]) -> Any:
+    """Do a work in the directory of the first process, and tell how it goes (in a process of the cluster)."""
+    machine = socket.gethostname()
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        raise RuntimeError(
+            f"the machine {machine} cannot see {directory} ({error.strerror}): --ray needs a file system that all "
+            "machines see"
+        ) from None
+    warnings.showwarning = lambda message, *_, **__: news.warn.remote(str(message))
+    told = -_EVERY
+
+    def tell(update: Update) -> None:
+        nonlocal told
+        if time.monotonic() - told >= _EVERY or update.kind != "step":
+            told = time.monotonic()
+            news.tell.remote(folder, update)
+
+    until = time.monotonic() + _RELEASED
+    while True:
+        try:
+            return work(tell)
+        except BusyError:  # its machine was lost, but not all of its processes have seen it yet
+            if time.monotonic() > until:
+                raise
+            time.sleep(_EVERY)
+
+
+def _reason(ray: Any, error: Exception) -> str:
+    """What a failed run said; of a lost one how often it was tried."""
+    if isinstance(error, ray.exceptions.RayTaskError):
+        return str(error.cause)
+    return f"its process was lost {_RETRIES + 1} times; give the same command again to go on"
