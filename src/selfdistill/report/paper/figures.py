@@ -33,7 +33,7 @@ def _diagrams(result: Result) -> list[Panel]:
 
 def _heat(result: Result) -> list[Panel]:
     numbers = _grid(result.lines)
-    if not numbers:
+    if len(numbers) < 2:
         return []
     rows, columns = (list(dict.fromkeys(key[at] for key in numbers)) for at in (0, 1))
     alt = "; ".join(f"{row}, {column}: {value:.2f}" for (row, column), value in numbers.items())
