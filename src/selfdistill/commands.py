@@ -436,7 +436,8 @@ def _list_needs(tables: "Sequence[PaperTable]", setting: "Setting") -> None:
         if not needs:
             print(f"{table.name}: {table.title}: needs no run")
             continue
-        _print(terminal(needs_table(needs), title=f"{table.name}: {table.title}, {len(table.entries)} cells"))
+        title = f"{table.name}: {table.title}, {len(table.entries)} cells"
+        _print(terminal(needs_table(needs), title=title, prose=(0, 1, 2)))
         for need in needs:
             left[need.training] = max(left.get(need.training, 0.0), need.seconds_left)
     print(f"The missing runs would take about {clock(sum(left.values()))} here, one after another.")

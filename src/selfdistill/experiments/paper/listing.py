@@ -21,6 +21,7 @@ from selfdistill.methods import parse_method
 from selfdistill.models import build
 from selfdistill.records import write_atomically
 from selfdistill.train import Recipe
+from selfdistill.train.run import machine
 
 _STEPS = 3
 
@@ -83,18 +84,21 @@ def needs_of(table: PaperTable, setting: Setting, *, timed: dict[Training, float
 def run_seconds(training: Training, recipe: Recipe, setting: Setting) -> float:
     """Estimate how long a run takes on this machine, from a few steps on noise; decoding and scoring are left out.
 
-    On a CPU a step of a few images is measured and taken in proportion.
+    On a CPU a step of a few images is measured and taken in proportion; of narrow networks, of more.
     """
     on_gpu = torch.cuda.is_available()
     images, classes = size_of(training, setting)
     batch = recipe.batch_size or 1
-    few = batch if on_gpu else min(batch, 16 if recipe.image_size == 32 else 2)
+    at_most = 2 if recipe.image_size != 32 else 16 if setting.scale == "full" else 64
+    few = batch if on_gpu else min(batch, at_most)
     method = parse_method(recipe.method)
     steps = -(-images * method.needs.group // batch)
     assert recipe.model is not None
     assert recipe.image_size is not None
+    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    network = build(recipe.model, classes, width=recipe.width, head_layers=recipe.head_layers)
     trial = Trial(
-        build(recipe.model, classes, width=recipe.width, head_layers=recipe.head_layers),
+        network.to(memory_format=layout),
         method,
         make_batch(
             method.needs,
@@ -106,7 +110,10 @@ def run_seconds(training: Training, recipe: Recipe, setting: Setting) -> float:
         ),
         precision=recipe.precision,
     )
-    return median(trial.seconds() for _ in range(_STEPS)) * batch / few * steps * recipe.epochs
+    with machine(None):
+        trial.seconds()  # the first step finds its memory
+        step = median(trial.seconds() for _ in range(_STEPS))
+    return step * batch / few * steps * recipe.epochs
 
 
 def size_of(training: Training, setting: Setting) -> tuple[int, int]:
