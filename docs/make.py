@@ -56,7 +56,7 @@ def pages(out: Path) -> dict[Path, str]:
         DOCS.parent / "README.md": {
             "headline": headline(HEADLINE.load()),
             "every": every_method.findings(every),
-            "table1": every_method.findings(table1),
+            "table1": f"{every_method.findings(table1)}\n\nMeans of {measured_on(table1)}.",
         },
         DOCS / "when_it_helps.md": {"settings": sign_flip.settings_table(study), "says": sign_flip.findings(study)},
         DOCS / "every_method.md": {
