@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -96,7 +97,10 @@ def test_a_folder_that_is_let_go_of_late_is_waited_for(cluster: Any, tmp_path: P
     assert found == {Path("a"): True}
 
 
-def test_an_interrupt_reaches_the_runs(cluster: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=lambda sent: sent.name)
+def test_an_interrupt_reaches_the_runs(cluster: Any, tmp_path: Path, sent: signal.Signals) -> None:
+    """One from outside, which comes while the first process waits for the runs."""
+
     def work(tell: Callback) -> None:
         received: list[int] = []
         signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
@@ -107,12 +111,31 @@ def test_an_interrupt_reaches_the_runs(cluster: Any, tmp_path: Path) -> None:
         (tmp_path / "saved").write_text(str(received))
 
     def running(folder: Path, update: Update) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
+        subprocess.Popen(["sh", "-c", f"sleep 0.7; kill -{int(sent)} {os.getpid()}"])
 
-    with pytest.raises(Interrupted, match=r"^stopped by SIGTERM and saved; go on$") as stopped:
+    with pytest.raises(Interrupted, match=rf"^stopped by {sent.name} and saved; go on$") as stopped:
         on(cluster, {Path("a"): work}, running=running)
-    assert stopped.value.exit_status == 128 + signal.SIGTERM
+    assert stopped.value.exit_status == 128 + sent
     assert (tmp_path / "saved").read_text() == f"[{int(signal.SIGINT)}]"
+
+
+def test_a_second_interrupt_does_not_wait(cluster: Any, tmp_path: Path) -> None:
+    def work(tell: Callback) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        tell(Update("step", 1, 1, 1, 1, 0.0, {}, None, None, 0.0, 0.0))
+        until = time.monotonic() + 60
+        while not (tmp_path / "over").exists() and time.monotonic() < until:
+            time.sleep(0.05)
+
+    def running(folder: Path, update: Update) -> None:
+        kill = f"kill -INT {os.getpid()}"
+        subprocess.Popen(["sh", "-c", f"sleep 0.7; {kill}; sleep 2; {kill}"])
+
+    try:
+        with pytest.raises(Interrupted, match=r"^stopped by SIGINT before all had saved; go on$"):
+            on(cluster, {Path("a"): work}, running=running)
+    finally:
+        (tmp_path / "over").touch()
 
 
 def test_the_command(cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,12 +10,12 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfdistill.train import Interrupted, Update
+from selfdistill.train import Update
 from selfdistill.train.folder import BusyError
 from selfdistill.train.progress import Callback
 from selfdistill.train.signals import Interruptions
@@ -63,15 +63,16 @@ def run_on_ray(
         Interrupted: SIGINT or SIGTERM came; all works have saved where they are.
     """
     with _connected(address) as ray, Interruptions(how_to_go_on) as interruptions:
+        # Only noted, and looked for between two waits: of what a handler raises Ray makes a bare KeyboardInterrupt.
+        interruptions.at_once = False
         news = _news_here(ray)
         on_gpus = ray.cluster_resources().get("GPU", 0) >= 1
         room = {"num_gpus": 1} if on_gpus else {"num_cpus": cpus}
         do = ray.remote(_do).options(max_retries=_RETRIES, **room)
-        at_work: dict[Any, Path] = {}
+        at_work = {do.remote(work, str(folder), str(Path.cwd()), news): folder for folder, work in works.items()}
         failures: list[str] = []
         try:
-            at_work |= {do.remote(work, str(folder), str(Path.cwd()), news): folder for folder, work in works.items()}
-            while at_work:
+            while at_work and not interruptions.received:
                 done, _ = ray.wait(list(at_work), timeout=_EVERY)
                 _tell(ray.get(news.take.remote()), running)
                 for one in done:
@@ -80,16 +81,23 @@ def run_on_ray(
                         finished(folder, ray.get(one))
                     except ray.exceptions.RayError as error:
                         failures.append(f"{folder}: {_reason(ray, error)}")
-        except Interrupted:
-            for one in at_work:
-                ray.cancel(one)  # SIGINT to the process that does it: it saves and stops
-            for one in at_work:
-                with suppress(ray.exceptions.RayError):
-                    ray.get(one)
-            raise interruptions.interrupted("and saved", interruptions.received) from None
+            _stop(ray, at_work)
+        except KeyboardInterrupt:  # a second signal
+            raise interruptions.interrupted("before all had saved", interruptions.received) from None
+        if interruptions.received:
+            raise interruptions.interrupted("and saved", interruptions.received)
     if failures:
         others = f"; and {len(failures) - 1} more failed" if len(failures) > 1 else ""
         raise RuntimeError(f"{failures[0]}{others}; the other runs are done")
+
+
+def _stop(ray: Any, at_work: Iterable[Any]) -> None:
+    """Have the works save and stop, and wait until they have."""
+    for one in at_work:
+        ray.cancel(one)  # SIGINT to the process that does it
+    for one in at_work:
+        with suppress(ray.exceptions.RayError):
+            ray.get(one)
 
 
 @contextmanager
