@@ -1,7 +1,5 @@
 """Named sets; the published ones from files in their own layout that the tests write."""
 
-import hashlib
-import pickle
 import urllib.error
 
 import numpy as np
@@ -11,6 +9,7 @@ from sklearn.datasets import load_digits
 from torchvision import datasets
 
 from selfdistill.data import NAMED_SETS, load_data
+from tests.published import md5, write_cifar
 
 
 def test_digits():
@@ -33,33 +32,6 @@ def test_digits_can_be_limited_and_resized():
     assert data.test.labels.bincount().tolist() == [10, 10, 10]
     with pytest.raises(ValueError, match="per_class=500: class '0' of digits has 142 such images"):
         load_data("digits", per_class=500)
-
-
-def md5(file):
-    return hashlib.md5(file.read_bytes()).hexdigest()
-
-
-def write_cifar(root, kind, monkeypatch):
-    """The layout of the CIFAR archives, unpacked; a batch holds 8 images; the checksums are those of these files."""
-    folder = root / kind.base_folder
-    folder.mkdir(parents=True)
-    count = {"data_batch_1": 10, "train": 100}
-    classes = count["train"] if kind is datasets.CIFAR100 else count["data_batch_1"]
-    key = "fine_labels" if kind is datasets.CIFAR100 else "labels"
-    stored = {}
-    for listed in ("train_list", "test_list"):
-        files = []
-        for number, (name, _) in enumerate(getattr(kind, listed)):
-            data = np.random.default_rng(number).integers(0, 256, (classes, 3072), dtype=np.uint8)
-            (folder / name).write_bytes(pickle.dumps({"data": data, key: list(range(classes))}))
-            stored[name] = data
-            files.append([name, md5(folder / name)])
-        monkeypatch.setattr(kind, listed, files)
-    names = [f"class {number}" for number in range(classes)]
-    meta = folder / kind.meta["filename"]
-    meta.write_bytes(pickle.dumps({kind.meta["key"]: names}))
-    monkeypatch.setattr(kind, "meta", kind.meta | {"md5": md5(meta)})
-    return stored
 
 
 @pytest.mark.parametrize(("name", "kind"), [("cifar10", datasets.CIFAR10), ("cifar100", datasets.CIFAR100)])

@@ -1,6 +1,5 @@
 """The paper's sets of photographs, from trees in their published layouts that these tests write."""
 
-import hashlib
 import shutil
 import tarfile
 import urllib.error
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.io import savemat
 from torch import Tensor
 from torchvision import datasets
 
@@ -26,104 +24,21 @@ from selfdistill.method import Needs
 from selfdistill.models import build
 from selfdistill.train import Recipe, train
 from tests.data.conftest import noise
+from tests.published import (
+    BREEDS,
+    SPECIES,
+    VALIDATION,
+    WNIDS,
+    annotation,
+    box_of,
+    md5,
+    write_cub,
+    write_dogs,
+    write_imagenet,
+    write_photo,
+)
 
-SPECIES = {1: "001.Black_footed_Albatross", 2: "002.Laysan_Albatross", 10: "010.Red_winged_Blackbird"}
-BREEDS = ("n02085620-Chihuahua", "n02085782-Japanese_spaniel", "n02095314-wire-haired_fox_terrier")
-WNIDS = ("n01440764", "n02012849", "n03126707")
-WORDS = {"n01440764": ("tench", "Tinca tinca"), "n02012849": ("crane",), "n03126707": ("crane", "derrick")}
-VALIDATION = ("n03126707", "n01440764", "n02012849", "n01440764", "n03126707", "n02012849")
 SET = {"cub200": "CUB_200_2011", "dogs": "dogs", "dogs_full": "dogs", "imagenet": "imagenet"}
-
-
-# The trees
-
-
-def write_photo(file: Path, seed: int, size: tuple[int, int] = (90, 70)) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(noise(seed, size[1], size[0], 3)).save(file, "JPEG")
-
-
-def write_cub(root: Path) -> Path:
-    """Three species, five images of each, the last two of which are for testing; the lists in no order."""
-    folder = root / "CUB_200_2011"
-    images, labels, parts = [], [], []
-    for species, name in SPECIES.items():
-        for nth in range(5):
-            number = 10 * species + nth
-            file = f"{name}/{name[4:]}_{nth:04}_{796000 + number}.jpg"
-            write_photo(folder / "images" / file, number)
-            images.append(f"{number} {file}")
-            labels.append(f"{number} {species}")
-            parts.append(f"{number} {int(nth < 3)}")
-    lists = {"images": images, "image_class_labels": labels[::-1], "train_test_split": parts[5:] + parts[:5]}
-    for name, lines in (lists | {"classes": [f"{number} {name}" for number, name in SPECIES.items()]}).items():
-        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n")
-    return folder
-
-
-def box_of(breed: int, nth: int) -> tuple[int, int, int, int]:
-    return (3 + nth, 5 * breed, 60 + 2 * nth, 50 + breed)
-
-
-def write_dogs(root: Path, lists: str = "lists") -> Path:
-    """Three breeds, five images of each, the last two of which are for testing; each has two dogs."""
-    home = root / "dogs"
-    listed: dict[str, list[str]] = {"train": [], "test": []}
-    for breed, name in enumerate(BREEDS):
-        for nth in range(5):
-            file = f"{name}/{name[:9]}_{100 * breed + nth}"
-            write_photo(home / "Images" / f"{file}.jpg", 100 * breed + nth)
-            (home / "Annotation" / name).mkdir(parents=True, exist_ok=True)
-            (home / "Annotation" / file).write_text(annotation(box_of(breed, nth), (0, 0, 9, 9)))
-            listed["train" if nth < 3 else "test"].append(f"{file}.jpg")
-    for part, files in listed.items():
-        (home / lists).mkdir(exist_ok=True)
-        cells = np.empty((len(files), 1), dtype=object)
-        cells[:, 0] = files[::-1]
-        labels = np.array([[1 + [breed in file for breed in BREEDS].index(True)] for file in files[::-1]])
-        savemat(home / lists / f"{part}_list.mat", {"file_list": cells, "labels": labels.astype(np.uint8)})
-    return home
-
-
-def annotation(*boxes: tuple[int, int, int, int]) -> str:
-    sides = ("xmin", "ymin", "xmax", "ymax")
-    objects = "".join(
-        "\t<object>\n\t\t<name>dog</name>\n\t\t<bndbox>\n"
-        + "".join(f"\t\t\t<{side}>{value}</{side}>\n" for side, value in zip(sides, box, strict=True))
-        + "\t\t</bndbox>\n\t</object>\n"
-        for box in boxes
-    )
-    size = "\t<size><width>90</width><height>70</height><depth>3</depth></size>\n"
-    return f"<annotation>\n\t<folder>02085620</folder>\n{size}\t<segment>0</segment>\n{objects}</annotation>\n"
-
-
-def write_imagenet(root: Path, *, flat: bool = False, knows: str = "") -> Path:
-    """Three classes, four training images of each and six validation images; and torchvision's meta.bin or the kit."""
-    home = root / "imagenet"
-    for at, wnid in enumerate(WNIDS):
-        for nth in range(4):
-            write_photo(home / "train" / wnid / f"{wnid}_{nth}.JPEG", 10 * at + nth)
-    for number, wnid in enumerate(VALIDATION, start=1):
-        write_photo(home / "val" / ("" if flat else wnid) / f"ILSVRC2012_val_{number:08}.JPEG", 100 + number)
-    if knows == "meta.bin":
-        torch.save((WORDS, list(VALIDATION)), home / "meta.bin")
-    if knows == "devkit":
-        write_devkit(home / "ILSVRC2012_devkit_t12" / "data")
-    return home
-
-
-def write_devkit(folder: Path) -> None:
-    """The kit's numbers are in no order of the ids; the last synset is a parent, and no class."""
-    folder.mkdir(parents=True)
-    fields = [(name, object) for name in ("ILSVRC2012_ID", "WNID", "words", "gloss", "num_children")]
-    numbers = {"n03126707": 1, "n01440764": 2, "n02012849": 3}
-    rows = [(number, wnid, ", ".join(WORDS[wnid]), "a gloss", 0) for wnid, number in numbers.items()]
-    synsets = np.array([*rows, (4, "n00001740", "entity", "a gloss", 3)], dtype=fields)
-    savemat(folder / "meta.mat", {"synsets": synsets[:, None]})
-    lines = "".join(f"{numbers[wnid]}\n" for wnid in VALIDATION)
-    (folder / "ILSVRC2012_validation_ground_truth.txt").write_text(lines)
-
-
 WRITE: dict[str, Callable[[Path], Path]] = {
     "cub200": write_cub,
     "dogs": write_dogs,
@@ -552,20 +467,22 @@ def pack(folder: Path, file: Path, top: str) -> str:
     file.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(file, "w:gz" if file.suffix == ".tgz" else "w") as tar:
         tar.add(folder, arcname=top)
-    return hashlib.md5(file.read_bytes()).hexdigest()
+    return md5(file)
 
 
 def publish(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Write both sets' archives, and have them published there."""
-    md5 = pack(write_cub(there / "trees"), there / "CUB_200_2011.tgz", "CUB_200_2011")
+    checksum = pack(write_cub(there / "trees"), there / "CUB_200_2011.tgz", "CUB_200_2011")
     address = (there / "CUB_200_2011.tgz").as_uri()
-    monkeypatch.setattr(cub200_module, "ARCHIVE", replace(cub200_module.ARCHIVE, address=address, md5=md5, count=15))
+    monkeypatch.setattr(
+        cub200_module, "ARCHIVE", replace(cub200_module.ARCHIVE, address=address, md5=checksum, count=15)
+    )
     home = write_dogs(there / "trees")
     archives = {}
     for part, archive in dogs_module.ARCHIVES.items():
-        md5 = pack(home / part, there / archive.file, archive.inside or ".")
+        checksum = pack(home / part, there / archive.file, archive.inside or ".")
         count = 15 if part == "Images" else 0
-        archives[part] = replace(archive, address=(there / archive.file).as_uri(), md5=md5, count=count)
+        archives[part] = replace(archive, address=(there / archive.file).as_uri(), md5=checksum, count=count)
     monkeypatch.setattr(dogs_module, "ARCHIVES", archives)
 
 

@@ -1,7 +1,7 @@
 """A folder of COCO's layout that the test draws, and a detector small enough for a test."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,14 @@ TRAIN = [[(1, (8, 8, 30, 30)), (3, (44, 20, 30, 36))], [], [(3, (-6, 30, 36, 30)
 VAL = [[(1, (10, 10, 40, 40))], [(3, (30, 12, 40, 44))], []]
 
 
-def write_part(root: Path, part: str, images: list[list[tuple[int, tuple[int, ...]]]]) -> None:
+def write_part(
+    root: Path, part: str, images: list[list[tuple[int, tuple[int, ...]]]], categories: Sequence[dict[str, Any]] = ()
+) -> None:
     """Draw a part's images, noise with coloured rectangles, and write its annotations."""
     folder = root / f"{part}2017"
     folder.mkdir(parents=True)
     (root / "annotations").mkdir(exist_ok=True)
-    known: dict[str, Any] = {"images": [], "annotations": [], "categories": CATEGORIES}
+    known: dict[str, Any] = {"images": [], "annotations": [], "categories": categories or CATEGORIES}
     generator = torch.Generator().manual_seed(len(part))
     for i, objects in enumerate(images):
         noise = torch.randint(90, 170, (HEIGHT, WIDTH, 3), generator=generator, dtype=torch.uint8)

@@ -48,16 +48,19 @@ class Detector:
         """Train and measure the detector, and return its average precisions."""
         from selfdistill.experiments.detecting import run_detector
 
-        recipe = DetectRecipe(
+        out = setting.out / "detectors" / f"{run.name}-{self.schedule}"
+        record, _ = run_detector(self.recipe(run, setting), out, devices=1, nodes=1, accelerator="auto")
+        assert record is not None
+        return record.measured
+
+    def recipe(self, run: Path, setting: Setting) -> DetectRecipe:
+        """Return the recipe of the detector on a run's network; its seed is the run's."""
+        return DetectRecipe(
             data=str(setting.data_root / "coco"),
             backbone=str(run),
             schedule=self.schedule,
             seed=Recipe.from_yaml(run / "recipe.yaml").seed,
         )
-        out = setting.out / "detectors" / f"{run.name}-{self.schedule}"
-        record, _ = run_detector(recipe, out, devices=1, nodes=1, accelerator="auto")
-        assert record is not None
-        return record.measured
 
 
 def _entries() -> tuple[Entry, ...]:

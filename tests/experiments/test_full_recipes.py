@@ -1,0 +1,196 @@
+"""One optimiser step of every training of the paper at full scale: its own network, image size, classes and layout.
+
+A batch has two images, and each class a few. The default run takes a step with each network on each data set and with
+each method; the rest is slow.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torchvision.datasets import CIFAR100
+
+from selfdistill.data import ImageData
+from selfdistill.detect import load_coco
+from selfdistill.detect.network import load_backbone
+from selfdistill.detect.session import TERMS as DETECTION_TERMS
+from selfdistill.detect.session import assemble as assemble_detector
+from selfdistill.experiments.paper import TABLES, Setting
+from selfdistill.experiments.paper.detection import Detector
+from selfdistill.experiments.paper.entry import Training
+from selfdistill.train import Recipe, train
+from selfdistill.train.run import load
+from selfdistill.train.session import assemble, make_fabric
+from tests.detect.conftest import TRAIN, VAL, write_part
+from tests.published import write_cifar, write_cub, write_dogs, write_imagenet
+
+TRAININGS = tuple(dict.fromkeys(training for table in TABLES.values() for training in table.trainings))
+CLASSES = {"cifar100": 100, "cub200": 200, "dogs": 120, "imagenet": 1000}
+WEIGHTS = {
+    "resnet18": 11.2e6,
+    "resnet34": 21.3e6,
+    "densenet121": 7.0e6,
+    "resnet18_byot224": 11.2e6,
+    "resnet152": 60.2e6,
+}
+TERMS = {
+    "CrossEntropy": set(),
+    "LabelSmoothing": set(),
+    "Dropout": set(),
+    "SDDropout": {"sdd"},
+    "CSKD": {"cskd"},
+    "DDGSD": {"ddgsd", "mmd"},
+    "BYOT": {"branch_ce", "byot", "hint"},
+    "DML": {"dml"},
+}  # fmt: skip
+
+UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)  # of COCO's categories
+
+Load = Callable[[Recipe], ImageData]
+
+
+def first_of_their_kind() -> set[Training]:
+    """The first training with each network on each data set, and with each method, whatever its beta and lambda."""
+    first: dict[object, Training] = {}
+    for training in TRAININGS:
+        first.setdefault((training.network, training.head_layers, training.data), training)
+        first.setdefault(re.sub(r"(p|weight)=[\d.]+", "", training.method), training)
+    return set(first.values())
+
+
+def marked() -> list[object]:
+    fast = first_of_their_kind()
+    return [
+        pytest.param(
+            training,
+            marks=() if training in fast else pytest.mark.slow,
+            id=f"{training.data}-{training.network}-{training.head_layers}-{training.method}",
+        )
+        for training in TRAININGS
+    ]
+
+
+def watch(network: nn.Module) -> set[str]:
+    """Return the names of the parameters that got a gradient other than zero; they come in as it flows."""
+    touched: set[str] = set()
+
+    def note(name: str, weight: nn.Parameter) -> None:
+        assert weight.grad is not None
+        if weight.grad.any():
+            touched.add(name)
+
+    for name, weight in network.named_parameters():
+        if weight.requires_grad:
+            weight.register_post_accumulate_grad_hook(partial(note, name))
+    return touched
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """All four sets as they are published, with all their classes."""
+    root = tmp_path_factory.mktemp("data")
+    write_cub(root, {number: f"{number:03}.Species_{number}" for number in range(1, 201)}, train=2, test=1)
+    write_dogs(root, breeds=[f"n{number:08}-Breed_{number}" for number in range(120)], train=2, test=1)
+    wnids = [f"n{number:08}" for number in range(1000)]
+    write_imagenet(root, wnids=wnids, train=1, validation=wnids)
+    with pytest.MonkeyPatch.context() as patch:
+        write_cifar(root, CIFAR100, patch, each=2)
+        yield root
+
+
+@pytest.fixture(scope="module")
+def load_once() -> Load:
+    by_set: dict[str, ImageData] = {}
+
+    def once(recipe: Recipe) -> ImageData:
+        if recipe.data not in by_set:
+            by_set[recipe.data] = load(recipe)
+        return by_set[recipe.data]
+
+    return once
+
+
+@pytest.mark.parametrize("training", marked())
+def test_a_step(training: Training, root: Path, load_once: Load) -> None:
+    recipe = Setting("full", root / "out", root).cell(training, 41).recipe
+    data = load_once(recipe)
+    recipe = replace(recipe, batch_size=2, workers=0).resolve(data)
+    session = assemble(recipe, data, make_fabric(recipe, accelerator="cpu"))
+    weights = sum(weight.numel() for weight in session.distiller.model.parameters())
+    assert weights == pytest.approx(WEIGHTS[training.network], rel=0.05)
+    before = {name: weight.detach().clone() for name, weight in session.distiller.named_parameters()}
+    touched = watch(session.distiller)
+    session.distiller.train()
+    (batch,) = next(session.loader.epoch(0))
+    assert batch.x.shape == (2, 3, *[32 if training.data == "cifar100" else 224] * 2)
+    (output,) = session.step((batch,), 0)
+    assert output.logits.shape == (2, CLASSES[training.data])
+    assert torch.isfinite(output.loss)
+    names = re.findall(r"(\w+)\(", training.method)
+    assert set(output.terms) == {"ce"}.union(*(TERMS[name] for name in names))
+    after = dict(session.distiller.named_parameters())
+    assert touched == set(before)
+    assert {name for name, weight in before.items() if torch.equal(weight, after[name])} == set()
+    assert all(weight.isfinite().all() for weight in after.values())
+
+
+DETECTORS = tuple(
+    dict.fromkeys((entry.training, measure.part) for entry in TABLES["table4"].entries for measure in entry.measures)
+)
+
+
+@pytest.fixture(scope="module")
+def coco(root: Path) -> Path:
+    """Drawn images in COCO's layout with its 80 categories, whose ids go to 90; more steps than the warm-up has."""
+    categories = [{"id": id_, "name": f"thing {id_}"} for id_ in range(1, 91) if id_ not in UNUSED_IDS]
+    write_part(root / "coco", "train", [TRAIN[0]] * 80, categories)
+    write_part(root / "coco", "val", VAL, categories)
+    return root / "coco"
+
+
+@pytest.fixture(scope="module")
+def run_of(root: Path) -> Callable[[Training], Path]:
+    """Return a function that makes a run of Table 3: its recipe, but for two classes and a single step."""
+    setting = Setting("full", root / "out", root)
+
+    def make(training: Training) -> Path:
+        cell = setting.cell(training, 41)
+        cut = {"classes": 2, "per_class": 1, "test_per_class": 1, "epochs": 1, "batch_size": 2, "workers": 0}
+        train(replace(cell.recipe, **cut), setting.runs / cell.name, accelerator="cpu")
+        return setting.runs / cell.name
+
+    return make
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("training", "detector"), DETECTORS, ids=lambda one: getattr(one, "method", None) or one.name)
+def test_a_step_of_a_detector(
+    training: Training, detector: Detector, root: Path, coco: Path, run_of: Callable[[Training], Path]
+) -> None:
+    """Of Table 4, on a network of Table 3; an image a step, whose sides are those of the paper's recipe."""
+    recipe = replace(detector.recipe(run_of(training), Setting("full", root / "out", root)), batch_size=1, workers=0)
+    backbone = load_backbone(recipe)
+    recipe = recipe.resolve(backbone.model, trained=backbone.state is not None)
+    length = {"1x": (12, (8, 11)), "0.5x": (7, (5, 6))}[detector.schedule]
+    assert (recipe.model, recipe.norm, recipe.image_size, recipe.seed) == ("resnet152", "frozen", 800, 41)
+    assert (recipe.epochs, recipe.drops) == length
+    session = assemble_detector(recipe, load_coco(coco), backbone, make_fabric(Recipe(), accelerator="cpu"))
+    predictor = session.detector.roi_heads.box_predictor
+    assert predictor.cls_score.out_features == 91
+    weights = dict(session.detector.named_parameters())
+    trained = {name for name, weight in weights.items() if weight.requires_grad}
+    assert {name.removeprefix("backbone.body.").split(".")[0] for name in set(weights) - trained} == {"conv1", "layer1"}
+    touched = watch(session.detector)
+    before = predictor.cls_score.weight.detach().clone()
+    session.detector.train()
+    values = session.step(next(session.loader.epoch(0)), 0)
+    assert len(values) == len(DETECTION_TERMS)
+    assert all(0 < value < math.inf for value in values)  # large: its BatchNorm has seen two images
+    assert touched == trained
+    assert not torch.equal(before, predictor.cls_score.weight)
