@@ -287,7 +287,8 @@ def reproduce(
             (or else one of this machine alone); all its machines must see --out and --data-root
         seeds: in the place of 41 42 43, or of 41 alone where the scale has one
         list: show what is done and what the rest would take on this machine; run nothing
-        print_commands: write the recipes of the missing runs and print a command for each; run nothing
+        print_commands: write the recipes of the missing runs and print a command for each; run nothing. A command with
+            --devices N at its end shares its batches among N GPUs, as one would for Table 3
 
     Example:
         selfdistill reproduce table1 --list
