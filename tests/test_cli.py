@@ -479,12 +479,15 @@ def test_demo(run: Run) -> None:
 
 @contextmanager
 def signalled(number: signal.Signals, folder: Path) -> Iterator[None]:
-    """Send this process a signal as soon as a run below the folder is being trained."""
+    """Send this process a signal as soon as a run below the folder has finished an epoch.
+
+    An empty log would be too early: it is there before there is anything to save.
+    """
     over = threading.Event()
 
     def watch() -> None:
         while not over.wait(0.05):
-            if list(folder.glob("*/log.csv")):
+            if any(log.stat().st_size for log in folder.glob("*/log.csv")):
                 os.kill(os.getpid(), number)
                 return
 
