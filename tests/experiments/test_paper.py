@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from selfdistill.cli import main
 from selfdistill.data import ImageData, load_data
@@ -362,6 +364,11 @@ def test_the_table_in_the_papers_own_shape() -> None:
     small = wide_table(full_result(lines=(a, b, norm, missing), scale="small"))
     assert [row[:2] for row in small.rows] == [("A", "77.00 ± 1.00 [76.5]"), ("B", "50.00, n = 1 [76.5]")]
     assert small.notes == full.notes == ("B: not measured", "C: no data: get it there")
+    drawn = replace(b, row="Drawn", values={0: 5.0}, epochs=None, printed=None)
+    assert wide_table(full_result(lines=(a, drawn))).rows[1][1] == "5.00", (
+        "without a network there are no seeds to miss"
+    )
+    assert reproduced_table(full_result(lines=(drawn,))).rows[0][3] == DASH
     alike = wide_table(full_result(lines=(a, replace(a, column="Other", unit=""))))
     assert alike.headings == ("", "Top-1 (%)", "Other")
 
@@ -387,6 +394,28 @@ def test_figures(figure: str, rows: list[tuple[str, str]], panels: int, tmp_path
     write_reproduced(result, tmp_path)
     assert (tmp_path / "figures" / f"table14-{figure}.svg").is_file()
     assert figures_of(full_result(figure=figure, lines=())) == []
+
+
+def test_figures_show_how_the_seeds_differ() -> None:
+    def axes_of(kind: str, lines: list[Line], panel: int) -> Axes:
+        (found,) = figures_of(full_result(figure=kind, lines=tuple(lines)))
+        drawn = Figure()
+        found.panels[panel].draw(drawn)
+        return drawn.axes[0]
+
+    line = Line("DML: FGSM", "Base", "%", 2, {41: 76.0, 42: 77.0, 43: 78.0}, 3, 1, 1, None, None, "")
+    bars = axes_of("bars", [line], 0)
+    (whisker,) = bars.containers[-1].errorbar.lines[2]  # type: ignore[attr-defined]
+    assert whisker.get_segments()[0].tolist() == [[0.0, 76.0], [0.0, 78.0]], "mean plus and minus the sd"
+    norms = [
+        replace(line, row=f"{when}, all", column=column)
+        for when in ("Start", "50 % of the epochs")
+        for column in ("Cosine", "L1, forward", "L1, reverse")
+    ]
+    cosine, drawn = axes_of("curves", norms, 0), axes_of("curves", norms, 1)
+    assert [len(axes.lines) for axes in (cosine, drawn)] == [3 + 1, 2 * (3 + 1)]
+    assert [axes.get_yscale() for axes in (cosine, drawn)] == ["linear", "log"]
+    assert [text.get_text() for text in drawn.get_xticklabels()] == ["Start", "50 %"]
 
 
 # Images that are not there, folders of others.

@@ -21,7 +21,8 @@ def reproduced_table(result: Result) -> Table:
     printed = ("Printed", "Difference") if result.compared else ("Printed, full",)
     rows = []
     for line in result.lines:
-        cells = [line.row, line.column, ours(line), f"{len(line.values)} of {line.wanted}", _printed(line)]
+        seeds = DASH if line.epochs is None else f"{len(line.values)} of {line.wanted}"
+        cells = [line.row, line.column, ours(line), seeds, _printed(line)]
         if result.compared:
             cells.append(_difference(line))
         rows.append(tuple(cells))
@@ -115,7 +116,8 @@ def _counts(row: str, there: Mapping[tuple[str, str], Line], *, images: bool = F
 def _cell(line: Line | None, result: Result, most: int, *, with_unit: bool) -> str:
     if line is None:
         return ""
-    fewer = f", n = {len(line.values)}" if 0 < len(line.values) < most else ""
+    of_seeds = line.epochs is not None  # where no network was needed there is but one number
+    fewer = f", n = {len(line.values)}" if of_seeds and 0 < len(line.values) < most else ""
     beside = "" if line.printed is None else f" [{line.printed}]"
     if line.difference is not None and result.compared:
         beside = f" [{line.printed}; {_difference(line)}]"

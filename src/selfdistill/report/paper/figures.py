@@ -9,17 +9,26 @@ from functools import partial
 from matplotlib.figure import FigureBase
 
 from selfdistill.experiments.paper import Line, Result
+from selfdistill.records.summary import Statistic
 from selfdistill.report.measured import Measured
 from selfdistill.report.measures.reliability import reliability_panels
 from selfdistill.report.section import Figure
 from selfdistill.report.style import INK, MUTED, Panel, colour, heading, marker, plain, short
+
+_CAPTIONS = {
+    "bars": "Means; the lines on the bars are the sd over seeds.",
+    "curves": "Means, with thin lines for single seeds; the norms on a logarithmic axis.",
+}
 
 
 def figures_of(result: Result) -> list[Figure]:
     """Return the figure of a table that has one and of which there are numbers."""
     draw = {"reliability": _diagrams, "heat": _heat, "bars": _bars, "curves": _curves}.get(result.figure)
     panels = [] if draw is None else draw(result)
-    return [Figure(f"{result.table}-{result.figure}", result.title, panels, 2)] if panels else []
+    if not panels:
+        return []
+    name, caption = f"{result.table}-{result.figure}", _CAPTIONS.get(result.figure, "")
+    return [Figure(name, result.title, panels, 2, caption=caption)]
 
 
 def _diagrams(result: Result) -> list[Panel]:
@@ -32,7 +41,7 @@ def _diagrams(result: Result) -> list[Panel]:
 
 
 def _heat(result: Result) -> list[Panel]:
-    numbers = _grid(result.lines)
+    numbers = {place: statistic.mean for place, statistic in _grid(result.lines).items()}
     if len(numbers) < 2:
         return []
     rows, columns = (list(dict.fromkeys(key[at] for key in numbers)) for at in (0, 1))
@@ -64,10 +73,10 @@ def _bars(result: Result) -> list[Panel]:
     return [_bar_panel(at, attack, numbers) for at, attack in enumerate(attacks)]
 
 
-def _bar_panel(at: int, attack: str, numbers: Mapping[tuple[str, str], float]) -> Panel:
+def _bar_panel(at: int, attack: str, numbers: Mapping[tuple[str, str], Statistic]) -> Panel:
     shown = {
-        (row.partition(": ")[0], column): value
-        for (row, column), value in numbers.items()
+        (row.partition(": ")[0], column): statistic
+        for (row, column), statistic in numbers.items()
         if row.partition(": ")[2] == attack
     }
     methods, columns = (list(dict.fromkeys(key[side] for key in shown)) for side in (0, 1))
@@ -75,48 +84,58 @@ def _bar_panel(at: int, attack: str, numbers: Mapping[tuple[str, str], float]) -
     def draw(figure: FigureBase) -> None:
         axes = figure.subplots()
         for index, column in enumerate(columns):
-            places = [place + 0.4 * index for place in range(len(methods))]
-            heights = [shown.get((method, column), 0.0) for method in methods]
-            axes.bar(places, heights, 0.36, color=colour(index), label=column)
+            found = {place: shown[method, column] for place, method in enumerate(methods) if (method, column) in shown}
+            axes.bar(
+                [place + 0.4 * index for place in found],
+                [statistic.mean for statistic in found.values()],
+                0.36,
+                yerr=[statistic.sd or 0.0 for statistic in found.values()],
+                ecolor=INK,
+                color=colour(index),
+                label=column,
+            )
         axes.set_xticks([place + 0.2 for place in range(len(methods))], methods)
-        axes.legend(frameon=False, labelcolor=INK, fontsize=8.5)
+        axes.margins(y=0.25)  # the legend's place
+        axes.legend(frameon=False, labelcolor=INK, fontsize=8.5, loc="upper right", ncols=len(columns))
         axes.set_ylabel("Accuracy (%)", color=MUTED)
         heading(axes, short(attack, 40))
         plain(axes)
 
-    alt = "; ".join(f"{method}, {column}: {value:.1f} %" for (method, column), value in shown.items())
+    alt = "; ".join(f"{method}, {column}: {statistic.mean:.1f} %" for (method, column), statistic in shown.items())
     return Panel(f"bars-{at}", f"{attack}. {alt}", draw)
 
 
 def _curves(result: Result) -> list[Panel]:
     """For each choice of weights the cosine and the two norms over the training."""
-    numbers = _grid(result.lines)
     panels = []
-    for at, name in enumerate(dict.fromkeys(row.partition(", ")[2] for row, _ in numbers)):
-        cosine: dict[tuple[str, str], float] = {}
-        norms: dict[tuple[str, str], float] = {}
-        for (row, column), value in numbers.items():
-            when, _, of = row.partition(", ")
-            if of == name:
-                (cosine if column == "Cosine" else norms)[column, when] = value
-        for kind, lines in (("cosine", cosine), ("norms", norms)):
-            title = f"{'Cosine' if kind == 'cosine' else 'L1 norms'}, {name}"
-            panels.append(Panel(f"{kind}-{at}", title, partial(_draw_lines, lines, title)))
+    for at, name in enumerate(dict.fromkeys(line.row.partition(", ")[2] for line in result.lines if line.values)):
+        lines = [line for line in result.lines if line.values and line.row.partition(", ")[2] == name]
+        cosine, norms = ([line for line in lines if (line.column == "Cosine") is one] for one in (True, False))
+        for kind, title, some in (("cosine", "Cosine", cosine), ("norms", "L1 norms", norms)):
+            panels.append(Panel(f"{kind}-{at}", f"{title}, {name}", partial(_draw_curves, some, f"{title}, {name}")))
     return panels
 
 
-def _draw_lines(numbers: Mapping[tuple[str, str], float], title: str, figure: FigureBase) -> None:
-    """Draw a line for each first key over the second ones."""
+def _draw_curves(lines: Sequence[Line], title: str, figure: FigureBase) -> None:
+    """Draw a line for each column over the rows, and each seed's behind it; several on a logarithmic axis."""
     axes = figure.subplots()
-    over = list(dict.fromkeys(place for _, place in numbers))
-    for index, name in enumerate(dict.fromkeys(name for name, _ in numbers)):
-        heights = [numbers[name, place] for place in over]
-        axes.plot(over, heights, color=colour(index + 1), marker=marker(index + 1), label=name)
-    axes.legend(frameon=False, labelcolor=INK, fontsize=8.5)
-    axes.set_xticks(range(len(over)), [place.replace(" of the epochs", "") for place in over])
+    columns = list(dict.fromkeys(line.column for line in lines))
+    for index, column in enumerate(columns, start=1):
+        over = [line for line in lines if line.column == column]
+        for seed in dict.fromkeys(seed for line in over for seed in line.values):
+            of_seed = [line.values.get(seed, float("nan")) for line in over]
+            axes.plot(of_seed, color=colour(index), linewidth=0.8, alpha=0.4)
+        means = [statistics.fmean(line.values.values()) for line in over]
+        axes.plot(means, color=colour(index), marker=marker(index), label=column)
+    whens = list(dict.fromkeys(line.row.partition(", ")[0].replace(" of the epochs", "") for line in lines))
+    axes.set_xticks(range(len(whens)), whens)
+    if len(columns) > 1:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.legend(frameon=False, labelcolor=INK, fontsize=8.5)
     heading(axes, short(title, 40))
     plain(axes)
 
 
-def _grid(lines: Sequence[Line]) -> dict[tuple[str, str], float]:
-    return {(line.row, line.column): statistics.fmean(line.values.values()) for line in lines if line.values}
+def _grid(lines: Sequence[Line]) -> dict[tuple[str, str], Statistic]:
+    return {(line.row, line.column): statistic for line in lines if (statistic := line.statistic) is not None}
