@@ -120,6 +120,11 @@ def test_the_help_of_a_command_explains_every_option_in_eighty_columns(run: Run,
     assert "Args:" not in out
 
 
+def test_the_help_of_an_option_has_all_its_lines(run: Run) -> None:
+    told = " ".join(run("reproduce", "--help").out.split())
+    assert "shares its batches among N GPUs, as one would for Table 3" in told
+
+
 def test_the_help_says_what_of_a_recipe_is_not_used(run: Run) -> None:
     assert "its method and seed are not used here" in " ".join(run("compare", "--help").out.split())
     assert "not used" not in run("train", "--help").out

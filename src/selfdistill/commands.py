@@ -258,7 +258,7 @@ def detect(
 
 
 def reproduce(
-    table: str,
+    table: str | None,
     scale: Literal["smoke", "small", "full"] = "small",
     out: Path | None = None,
     data_root: str = "data",
@@ -278,7 +278,7 @@ def reproduce(
     full is the paper's protocol.
 
     Args:
-        table: what to reproduce
+        table: what to reproduce; --list and --print-commands are of all where it is not given
         scale: smoke, small or full
         out: folder for the runs and the pages; runs/paper-SCALE where not given
         data_root: folder where named sets are looked for and downloaded to
@@ -291,7 +291,7 @@ def reproduce(
             --devices N at its end shares its batches among N GPUs, as one would for Table 3
 
     Example:
-        selfdistill reproduce table1 --list
+        selfdistill reproduce --list
         selfdistill reproduce table12 --scale small --jobs 2
         selfdistill reproduce all --scale full --ray auto
         selfdistill reproduce all --scale full --print-commands
@@ -300,7 +300,9 @@ def reproduce(
 
     if any(seed < 0 for seed in seeds) or len(set(seeds)) < len(seeds):
         raise ValueError(f"--seeds must be different whole numbers of at least 0, not {' '.join(map(str, seeds))}")
-    tables = tables_named(table)
+    if table is None and not (list or print_commands):
+        raise ValueError("TABLE must be given: selfdistill reproduce --list shows them, and all is all of them")
+    tables = tables_named(table or "all")
     setting = Setting(scale, out or Path("runs") / f"paper-{scale}", Path(data_root), tuple(seeds))
     if print_commands:
         from selfdistill.experiments.paper.listing import commands_of

@@ -518,7 +518,7 @@ def test_the_commands_make_the_runs_that_are_missing(tmp_path: Path, capsys: pyt
         (["table1", "--scale", "huge"], "--scale must be one of smoke, small, full, not 'huge'"),
         (["table1", "--jobs", "0"], "--jobs must be at least 1, not 0"),
         (["table1", "--seeds", "1", "1"], "--seeds must be different whole numbers of at least 0, not 1 1"),
-        ([], "TABLE must be given: selfdistill reproduce TABLE"),
+        ([], "TABLE must be given: selfdistill reproduce --list shows them"),
     ],
 )
 def test_mistakes(
@@ -535,6 +535,18 @@ def test_mistakes(
     told = capsys.readouterr().err
     assert told.startswith(f"selfdistill: error: {message}")
     assert told.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_list_is_of_all_where_no_table_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("selfdistill.experiments.paper.listing.run_seconds", lambda *_: 60.0)
+    with pytest.raises(SystemExit) as end:
+        main(["reproduce", "--list", "--scale", "smoke", "--out", str(tmp_path)])
+    told = capsys.readouterr()
+    assert end.value.code == 0, told.err
+    assert [name for name in TABLES if f"{name}: " not in told.out] == []
     assert list(tmp_path.iterdir()) == []
 
 

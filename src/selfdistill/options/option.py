@@ -148,6 +148,7 @@ def _number(text: str, kind: type) -> Any:
 
 
 def _argument_helps(of: Any) -> dict[str, str]:
-    """Return the lines under ``Args:`` or ``Attributes:`` of a docstring by name."""
+    """Return what stands under ``Args:`` or ``Attributes:`` of a docstring by name, each on one line."""
     section = re.search(r"\n(?:Args|Attributes):\n((?:    .*\n?)+)", inspect.getdoc(of) or "")
-    return dict(re.findall(r"^    (\w+): (.+)$", section[1], re.MULTILINE)) if section else {}
+    entries = re.findall(r"^    (\w+): (.+(?:\n     +.+)*)", section[1], re.MULTILINE) if section else []
+    return {name: " ".join(text.split()) for name, text in entries}
