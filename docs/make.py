@@ -3,6 +3,7 @@
 uv run python docs/make.py
 """
 
+import json
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -16,8 +17,10 @@ DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS / "studies"))
 
 import corruptions  # noqa: E402  (scripts beside this one)
+import detection  # noqa: E402
 import every_method  # noqa: E402
 import paper  # noqa: E402
+import paper_findings  # noqa: E402
 import performance  # noqa: E402
 import sign_flip  # noqa: E402
 import trust  # noqa: E402
@@ -45,8 +48,11 @@ def pages(out: Path) -> dict[Path, str]:
         folder = out / setting.folder.relative_to(DOCS.parent)
         write_report(setting.load(), folder, title=title, preface=SHARED)
         (folder / "report.html").unlink()  # the Markdown is what a repository shows
-    reproduced = paper.results()
-    paper.write_pages(reproduced, out / paper.SMALL.out.relative_to(DOCS.parent))
+    reproduced = paper.results_by_scale()
+    for scale, found in reproduced.items():
+        paper.write_pages(found, out / paper.SETTINGS[scale].out.relative_to(DOCS.parent))
+    every_table = [result for found in reproduced.values() for result in found]
+    detector = json.loads(detection.RESULT.read_text())
     study = {name: setting.load() for name, setting in SETTINGS.items()}
     sign_flip.write_figure(study, out / "docs" / "results" / "when_it_helps" / "sign_flip.svg")
     every = every_method.SETTING.load()
@@ -77,8 +83,11 @@ def pages(out: Path) -> dict[Path, str]:
             "measured": f"Means of {measured_on(table1)}.",
             "pairs": every_method.pairs_table(table1),
             "says": every_method.findings(table1),
-            "tables": paper.index(reproduced),
-            "missing": paper.missing(reproduced),
+            "findings": paper_findings.findings_table(reproduced["small"]),
+            "other findings": paper_findings.other_findings(reproduced["small"], table1),
+            "tables": paper.index(every_table),
+            "missing": paper.missing(every_table),
+            "detector": f"{detection.precision_table(detector)}\n\n{detection.caption(detector)}",
         },
         DOCS / "performance.md": {
             "targets": performance.targets_table(),

@@ -7,6 +7,7 @@ import shlex
 import shutil
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -105,7 +106,9 @@ def records(tmp_path: Path) -> Path:
     [
         ("recipe_hash", "0123456789abcdef", "the recipe's hash is"),
         ("commit", None, "does not say of which commit"),
-        ("recipe", {"epochs": 21}, "epochs is 21, and the table's run has 20"),
+        ("recipe", {"epochs": 21}, r"not the table's: epochs \(21 there, 20 here\)"),
+        ("recipe", {"per_class": 10, "clip": 1.0}, r"per_class \(10 there, None here\), clip \(1.0 there, None here\)"),
+        ("data", {"train_n": 200}, "trained on 200 images and scored on 2,000, of 20 classes, not on 10,000 images"),
         ("evaluation", {"n": 7}, "scored on 7 of 2000 test images"),
     ],
 )
@@ -119,6 +122,37 @@ def test_a_record_that_is_not_what_it_says_is_refused(records: Path, field: str,
     file.write_text(json.dumps(there))
     with pytest.raises(ValueError, match=f"^{re.escape(str(file.parent))}: .*{said}"):
         paper.results(setting)
+
+
+@pytest.mark.parametrize(
+    ("part", "changed", "said"),
+    [
+        ("robustness", {"commit": None}, "it does not say of which commit it is"),
+        ("robustness", {"of": {"recipe_hash": "0", "date": "0"}}, "measured of another run"),
+        ("robustness", {"evaluation": {"n": 7}}, "scored on 7 of 2000 test images"),
+        ("robustness", {"evaluation": {"robustness": {"pgd_n": 7}}}, "measured on other numbers of images than"),
+        ("lemma1-head-1", {"evaluation": {"n": 7}}, "measured on other numbers of images than"),
+    ],
+)
+def test_what_was_measured_of_a_run_is_checked_too(
+    records: Path, part: str, changed: dict[str, Any], said: str
+) -> None:
+    paper = make().paper
+    file = sorted(records.glob(f"runs/*/measured/{part}.json"))[-1]
+    file.write_text(json.dumps(merged(json.loads(file.read_text()), changed)))
+    with pytest.raises(ValueError, match=f"{re.escape(str(file))}: {said}"):
+        paper.results(Setting("small", records))
+
+
+def merged(values: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
+    deeper = {name: merged(values[name], value) for name, value in changed.items() if isinstance(value, dict)}
+    return values | changed | deeper
+
+
+def test_what_no_table_measures_never_stands_in_the_docs(records: Path) -> None:
+    file = next(iter(sorted(records.glob("runs/*/measured/robustness.json"))))
+    odd = file.rename(file.with_name("else.json"))
+    assert list(make().paper.problems(Setting("small", records))) == [f"{odd}: no table measures this"]
 
 
 @pytest.mark.parametrize(("field", "value"), [("commit", "f" * 40), ("date", "2020-01-01T00:00:00+00:00")])

@@ -1,24 +1,38 @@
-"""The paper's tables at the scale "small", from the committed records of their runs.
+"""The paper's tables at the scales "small" and "full", from the committed records of their runs.
 
-uv run python docs/studies/paper.py table1 table5    trains and measures what is missing (CIFAR-100 in data/cifar100)
-uv run python docs/make.py                           writes the pages from the records
+uv run python docs/studies/paper.py table1 table5      trains and measures what is missing (CIFAR-100 in data/cifar100)
+uv run python docs/studies/paper.py --scale full       the paper's protocol, the most telling runs first; on a GPU
+uv run python docs/make.py                             writes the pages from the records
 
 A run's folder of records is what `selfdistill reproduce` leaves of it without the weights, so that a run is not made
 again where its records are.
 """
 
+import argparse
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from setting import JOBS, RESULTS
 
-from selfdistill.experiments.paper import TABLES, PaperTable, Result, Setting, gather, reproduce, tables_named
+from selfdistill.experiments.paper import (
+    TABLES,
+    Machines,
+    PaperTable,
+    Result,
+    Setting,
+    gather,
+    reproduce,
+    tables_named,
+)
+from selfdistill.experiments.paper.entry import Part, Training
 from selfdistill.experiments.paper.gather import Key, cells_of, parts_of
 from selfdistill.experiments.paper.kept import kept
 from selfdistill.experiments.paper.line import Absent
+from selfdistill.experiments.paper.sizes import Size, size_of
 from selfdistill.experiments.paper.suites import Suite
 from selfdistill.records import EvaluationRecord, RunRecord, recipe_hash
 from selfdistill.report.paper import title_of, write_reproduced
@@ -26,8 +40,14 @@ from selfdistill.report.tables import Table, markdown
 from selfdistill.train import Recipe
 
 FOLDER = RESULTS / "paper"
-SMALL = Setting("small", FOLDER / "small")
-"""Where the records and the pages are."""
+SETTINGS = {"small": Setting("small", FOLDER / "small"), "full": Setting("full", FOLDER / "full")}
+"""Where the records and the pages are, by scale."""
+
+SMALL = SETTINGS["small"]
+
+_FIRST = ("table6", "table7", "table8", "table1", "table2", "table5", "figure3")
+_ORDER = (*_FIRST, *(name for name in TABLES if name not in _FIRST))
+"""Cross-entropy and SD-Dropout are what Tables 6 and 7 are made of."""
 
 _OUTSIDE = ("lsun_resize", "isun", "dtd", "svhn")
 _RECORDS = ("result.json", "measured/*.json")
@@ -45,27 +65,66 @@ def results(setting: Setting = SMALL) -> list[Result]:
     return [gather(table, setting, absent) for table in TABLES.values() if table.entries]
 
 
+def results_by_scale() -> dict[str, list[Result]]:
+    """Return the results of each scale of which there are records."""
+    return {scale: results(setting) for scale, setting in SETTINGS.items() if setting.runs.is_dir()}
+
+
 def problems(setting: Setting) -> Iterator[str]:
     """Yield where a record is not of the run that its folder is called after, or does not say how it was made."""
-    cells = {cell.name: cell for table in TABLES.values() for cell in cells_of(table, setting).values()}
+    known = {
+        cell.name: (cell.recipe, size_of(training.data, setting.scale), _parts_of(training, setting))
+        for table in TABLES.values()
+        for (training, _), cell in cells_of(table, setting).items()
+    }
+    counts: dict[str, set[tuple[int | None, ...]]] = {}
     for folder in sorted(setting.runs.iterdir()) if setting.runs.is_dir() else ():
-        if folder.name not in cells:
+        if folder.name not in known:
             yield f"{folder}: no table has such a run at the scale {setting.scale!r}"
             continue
-        record, recipe = RunRecord.load(folder / "result.json"), cells[folder.name].recipe
-        if record.recipe_hash != recipe_hash(record.recipe):
-            yield f"{folder}: the recipe's hash is {recipe_hash(record.recipe)}, not {record.recipe_hash}"
-        for name, value in vars(recipe).items():
-            there = vars(Recipe(**record.recipe))[name]
-            if value is not None and value != there and name not in ("threads", "workers"):
-                yield f"{folder}: {name} is {there}, and the table's run has {value}"
-        if record.commit is None:
-            yield f"{folder}: it does not say of which commit it is"
-        if record.evaluation["n"] != record.data["test_n"]:
-            yield f"{folder}: scored on {record.evaluation['n']} of {record.data['test_n']} test images"
-        for file in folder.glob("measured/*.json"):
-            if not EvaluationRecord.load(file).belongs_to(record):
+        recipe, size, parts = known[folder.name]
+        record = RunRecord.load(folder / "result.json")
+        yield from (f"{folder}: {problem}" for problem in _problems_of_run(record, recipe, size))
+        for file in sorted(folder.glob("measured/*.json")):
+            measured, part = EvaluationRecord.load(file), parts.get(file.stem)
+            if part is None:
+                yield f"{file}: no table measures this"
+                continue
+            if not measured.belongs_to(record):
                 yield f"{file}: measured of another run"
+            if measured.commit is None:
+                yield f"{file}: it does not say of which commit it is"
+            if isinstance(part, Suite) and measured.evaluation["n"] != size.test:
+                yield f"{file}: scored on {measured.evaluation['n']} of {size.test} test images"
+            counts.setdefault(part.name, set()).add(_images(part, measured))
+            if len(counts[part.name]) > 1:
+                yield f"{file}: measured on other numbers of images than those before: {sorted(counts[part.name])}"
+
+
+def _problems_of_run(record: RunRecord, recipe: Recipe, size: Size) -> Iterator[str]:
+    if record.recipe_hash != recipe_hash(record.recipe):
+        yield f"the recipe's hash is {recipe_hash(record.recipe)}, not {record.recipe_hash}"
+    if differing := replace(recipe, classes=size.classes).differences(Recipe(**record.recipe)):
+        yield f"its recipe is not the table's: {', '.join(differing)}"
+    if record.commit is None:
+        yield "it does not say of which commit it is"
+    found = Size(record.data["train_n"], record.data["test_n"], record.data["classes"])
+    if found != size:
+        yield f"trained on {found}, not on {size}"
+    if record.evaluation["n"] != size.test:
+        yield f"scored on {record.evaluation['n']} of {size.test} test images"
+
+
+def _parts_of(training: Training, setting: Setting) -> dict[str, Part]:
+    """Whatever table measures it, by the name of its file."""
+    parts = (part for table in TABLES.values() for part in parts_of(table, training))
+    return {part.name: part for part in parts if part.refusal(setting) is None}
+
+
+def _images(part: Part, measured: EvaluationRecord) -> tuple[int | None, ...]:
+    """How many images each number of a part was measured on."""
+    measures = (m for table in TABLES.values() for entry in table.entries for m in entry.measures if m.part == part)
+    return tuple(measure.images(measured.evaluation) for measure in dict.fromkeys(measures))
 
 
 def write_pages(found: Sequence[Result], out: Path) -> None:
@@ -81,14 +140,15 @@ def index(found: Sequence[Result]) -> str:
     """One row a table: its page, how many of its cells have a number, of how many runs."""
     rows = [
         (
-            f"[{title_of(result)}](small/{result.table}.md)" if _has_numbers(result) else title_of(result),
+            f"[{title_of(result)}]({result.scale}/{result.table}.md)" if _has_numbers(result) else title_of(result),
+            result.scale,
             f"{sum(bool(line.values) for line in result.lines)} of {len(result.lines)}",
             str(len(result.runs)),
         )
         for result in found
     ]
     lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join(["| Table | Cells with a number | Runs |", "|:--|--:|--:|", *lines])
+    return "\n".join(["| Table | Scale | Cells with a number | Runs |", "|:--|:--|--:|--:|", *lines])
 
 
 def table1_records(setting: Setting = SMALL) -> list[RunRecord]:
@@ -112,40 +172,49 @@ def missing(found: Sequence[Result]) -> str:
     return markdown(Table(("Why", "In (cells)"), tuple(rows)))
 
 
-def train(names: Sequence[str]) -> None:
+def train(names: Sequence[str], setting: Setting) -> None:
     """Train and measure what is missing of some tables, and keep the records beside the docs."""
-    work = Setting("small", Path("runs") / "paper-small")
-    for folder in sorted(SMALL.runs.glob("*")):
-        if not (work.runs / folder.name).exists() and _whole(folder.name):
+    work = replace(setting, out=Path("runs") / f"paper-{setting.scale}")
+    for folder in sorted(setting.runs.glob("*")):
+        if not (work.runs / folder.name).exists() and _whole(folder.name, setting):
             shutil.copytree(folder, work.runs / folder.name)
     for name in names:
         for table in tables_named(name):
-            reproduce(table, work, jobs=JOBS)
-            keep(work)
+            reproduce(table, work, Machines(torch.cuda.device_count() or JOBS))
+            keep(work, setting)
 
 
-def keep(work: Setting) -> None:
+def keep(work: Setting, setting: Setting = SMALL) -> None:
     """Copy the records of finished runs beside the docs."""
     for result in sorted(work.runs.glob("*/result.json")):
         for pattern in _RECORDS:
             for file in result.parent.glob(pattern):
-                to = SMALL.runs / file.relative_to(work.runs)
+                to = setting.runs / file.relative_to(work.runs)
                 to.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, to)
 
 
-def _whole(name: str) -> bool:
+def _whole(name: str, setting: Setting) -> bool:
     """Whether nothing more is to be measured of a run, so that its weights are not needed."""
     wanted: list[tuple[PaperTable, Key]] = [
-        (table, key) for table in TABLES.values() for key, cell in cells_of(table, SMALL).items() if cell.name == name
+        (table, key) for table in TABLES.values() for key, cell in cells_of(table, setting).items() if cell.name == name
     ]
     parts = [part for table, (training, _) in wanted for part in parts_of(table, training)]
-    return all(kept(SMALL.runs / name, part, SMALL) is not None for part in parts if part.refusal(SMALL) is None)
+    return all(kept(setting.runs / name, part, setting) is not None for part in parts if part.refusal(setting) is None)
 
 
 def _has_numbers(result: Result) -> bool:
     return any(line.values for line in result.lines)
 
 
+def main() -> None:
+    """Read what is asked for, and train."""
+    parser = argparse.ArgumentParser(description="Train and measure what is missing of the paper's tables.")
+    parser.add_argument("tables", nargs="*", default=[name for name in _ORDER if TABLES[name].entries])
+    parser.add_argument("--scale", choices=list(SETTINGS), default="small")
+    asked = parser.parse_args()
+    train(asked.tables, SETTINGS[asked.scale])
+
+
 if __name__ == "__main__":
-    train(sys.argv[1:] or ["all"])
+    main()

@@ -10,7 +10,7 @@ from selfdistill.train.recipe import Recipe
 
 if TYPE_CHECKING:
     from selfdistill.experiments.measuring import Asked
-    from selfdistill.experiments.paper import PaperTable, Setting
+    from selfdistill.experiments.paper import Machines, PaperTable, Setting
     from selfdistill.records import RunRecord
 
 DEFAULT_METHODS = ("CrossEntropy()", "LabelSmoothing()", "SDDropout(weight=0.1)", "SDDropout()")
@@ -264,6 +264,7 @@ def reproduce(
     data_root: str = "data",
     jobs: int = 1,
     ray: str | None = None,
+    cpus: int = 1,
     seeds: list[int] = [],  # noqa: B006 - shown in the help, never changed
     list: bool = False,
     print_commands: bool = False,
@@ -282,9 +283,10 @@ def reproduce(
         scale: smoke, small or full
         out: folder for the runs and the pages; runs/paper-SCALE where not given
         data_root: folder where named sets are looked for and downloaded to
-        jobs: trainings at a time; more than 1 run in processes of their own
+        jobs: trainings, and then measurings, at a time; more than 1 run in processes of their own, one a GPU
         ray: hand the trainings to this Ray cluster instead: HOST:PORT, or auto for the one that this machine belongs to
             (or else one of this machine alone); all its machines must see --out and --data-root
+        cpus: of a Ray cluster without GPUs, processors for each training
         seeds: in the place of 41 42 43, or of 41 alone where the scale has one
         list: show what is done and what the rest would take on this machine; run nothing
         print_commands: write the recipes of the missing runs and print a command for each; run nothing. A command with
@@ -296,7 +298,7 @@ def reproduce(
         selfdistill reproduce all --scale full --ray auto
         selfdistill reproduce all --scale full --print-commands
     """
-    from selfdistill.experiments.paper import Setting, tables_named
+    from selfdistill.experiments.paper import Machines, Setting, tables_named
 
     if any(seed < 0 for seed in seeds) or len(set(seeds)) < len(seeds):
         raise ValueError(f"--seeds must be different whole numbers of at least 0, not {' '.join(map(str, seeds))}")
@@ -311,7 +313,7 @@ def reproduce(
     elif list:
         _list_needs(tables, setting)
     else:
-        _reproduce(tables, setting, jobs, ray)
+        _reproduce(tables, setting, Machines(jobs, ray, cpus))
 
 
 def report(
@@ -443,10 +445,13 @@ def _list_needs(tables: "Sequence[PaperTable]", setting: "Setting") -> None:
         _print(terminal(needs_table(needs), title=title, prose=(0, 1, 2)))
         for need in needs:
             left[need.training] = max(left.get(need.training, 0.0), need.seconds_left)
-    print(f"The missing runs would take about {clock(sum(left.values()))} here, one after another.")
+    print(
+        f"The missing runs would take about {clock(sum(left.values()))} here, one after another; what is measured of "
+        "them, and the detectors of Table 4, come on top."
+    )
 
 
-def _reproduce(tables: "Sequence[PaperTable]", setting: "Setting", jobs: int, ray: str | None) -> None:
+def _reproduce(tables: "Sequence[PaperTable]", setting: "Setting", machines: "Machines") -> None:
     from selfdistill.experiments.paper import reproduce
     from selfdistill.report import terminal
     from selfdistill.report.diagram import write_figure1
@@ -456,10 +461,10 @@ def _reproduce(tables: "Sequence[PaperTable]", setting: "Setting", jobs: int, ra
         if table.figure == "diagrams":
             print(f"Page: {write_figure1(setting.out)}", flush=True)
             continue
-        result = reproduce(table, setting, jobs=jobs, ray=ray)
+        result = reproduce(table, setting, machines)
         page, shown = write_reproduced(result, setting.out), reproduced_table(result)
         _print(terminal(shown, title=title_of(result), prose=(0, 1)))
-        print(facts(result))
+        print(facts(result), *result.protocol, sep="\n")
         for note in shown.notes:
             print(f"Missing: {note}")
         print(f"Page: {page}", flush=True)

@@ -144,7 +144,10 @@ def no_image(root: Path) -> None:
     ("spoil", "message"),
     [
         (no_folder, r"val2017 is missing: the images that .*instances_val2017.json is about"),
-        (no_file, r"instances_val2017.json is missing: --data is a folder of train2017/, val2017/ and annotations"),
+        (
+            no_file,
+            r"instances_val2017.json is missing: .* holds train2017/, val2017/ and annotations/.* of https://cocodataset",
+        ),
         (no_json, r"instances_train2017.json: damaged, not JSON"),
         (no_image, r"train2017 lacks 1 of the images of instances_train2017.json; the first: 000000000020.png"),
         (

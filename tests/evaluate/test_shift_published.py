@@ -1,6 +1,9 @@
 """The published arrays, and the means of Table 6."""
 
+import hashlib
 import json
+import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,9 @@ from selfdistill.evaluate.shift import (
     OWN,
     PUBLISHED,
     ShiftAccuracy,
+    fetch_cifar100c,
     open_published,
+    published,
     summarise,
 )
 
@@ -127,6 +132,38 @@ def test_misshaped_images_are_named_with_what_was_expected(folder: Path, values:
 
 def test_published_files_have_50_000_images(folder: Path) -> None:
     wrong(folder, r"labels.npy: uint8 \(20,\), expected integers \(50000,\)", per_severity=10_000)
+
+
+def test_the_archive_is_unpacked_once_where_it_lies_or_is_downloaded(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The published tree, with tiny files; what is there already is left as it is."""
+    tree, root = tmp_path / "CIFAR-100-C", tmp_path / "data"
+    tree.mkdir()
+    for number in range(19):
+        np.save(tree / f"{number}.npy", np.zeros(1))
+    np.save(tree / "labels.npy", np.zeros(1))
+    with tarfile.open(tmp_path / "CIFAR-100-C.tar", "w") as tar:
+        tar.add(tree, "CIFAR-100-C")
+    made = (tmp_path / "CIFAR-100-C.tar").read_bytes()
+    with pytest.raises(RuntimeError, match=r"^CIFAR-100-C is not in .*: put CIFAR-100-C.tar into .* zenodo"):
+        archive_of(monkeypatch, tmp_path / "nowhere", made)
+        fetch_cifar100c(root)
+    archive_of(monkeypatch, tmp_path / "CIFAR-100-C.tar", made + b"longer")
+    with pytest.raises(RuntimeError, match="sent another file"):
+        fetch_cifar100c(root)
+    assert not (root / "CIFAR-100-C").exists()
+    archive_of(monkeypatch, tmp_path / "CIFAR-100-C.tar", made)
+    assert fetch_cifar100c(root) == root / "CIFAR-100-C"
+    assert len(list((root / "CIFAR-100-C").glob("*.npy"))) == 20
+    (root / "CIFAR-100-C" / "3.npy").unlink()
+    archive_of(monkeypatch, tmp_path / "nowhere", made)
+    assert fetch_cifar100c(root) == root / "CIFAR-100-C", "its files are checked when they are opened"
+
+
+def archive_of(monkeypatch: pytest.MonkeyPatch, file: Path, content: bytes) -> None:
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    monkeypatch.setattr(published, "CIFAR100C", replace(published.CIFAR100C, address=file.as_uri(), md5=md5))
 
 
 def test_labels_that_are_not_the_test_set_s_five_times(folder: Path) -> None:

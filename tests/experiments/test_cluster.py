@@ -6,19 +6,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
 from selfdistill.cli import main
 from selfdistill.experiments.cluster import run_on_ray
-from selfdistill.experiments.grid import Cell, expand, run_grid
-from selfdistill.experiments.paper import Setting, gather, reproduce, tables_named
-from selfdistill.train import Interrupted, Recipe, Update
+from selfdistill.experiments.grid import Cell
+from selfdistill.experiments.paper import TABLES, Machines, Setting, gather, reproduce, tables_named
+from selfdistill.experiments.paper.entry import Training
+from selfdistill.experiments.paper.gather import cells_of
+from selfdistill.train import Interrupted, Update
 from selfdistill.train.folder import BusyError
 from selfdistill.train.progress import Callback
-from selfdistill.train.run import load
 
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # read at Ray's import
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -44,29 +47,42 @@ def cluster() -> Iterator[Any]:
         cluster.shutdown()
 
 
-def test_a_lost_machine_changes_no_number(cluster: Any, tmp_path: Path) -> None:
-    """Two runs, one a node; one is killed when both have a checkpoint, and there is room for its run on a third."""
-    small = {"per_class": 10, "test_per_class": 5, "model": "resnet10_cifar", "width": 4, "threads": 1}
-    recipe = Recipe(data="digits", batch_size=20, epochs=40, **small)  # type: ignore[arg-type]
-    cells, images = expand(recipe, ["CrossEntropy()", "SDDropout()"], [0]), load(recipe)
-    alone = run_grid(cells, tmp_path / "alone", data=images)
-    out, logs = tmp_path / "there", dict[str, list[str]]()
+def test_a_lost_machine_changes_no_number_of_a_table(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs, one a node; one is killed when both have a checkpoint, and its run goes on where there is room."""
+    short = Setting.cell
 
-    def kill_a_node(cell: Cell, update: Update) -> None:
-        saved = all(list((out / one.name / "checkpoints").glob("*")) for one in cells)
-        if saved and not logs:
-            logs.update({one.name: (out / one.name / "log.csv").read_text().splitlines()[:3] for one in cells})
-            cluster.remove_node(cluster.worker_nodes.copy().pop(), allow_graceful=False)
-            cluster.add_node(num_cpus=1, object_store_memory=_STORE)
+    def longer(self: Setting, training: Training, seed: int) -> Cell:
+        cell = short(self, training, seed)
+        return replace(cell, recipe=replace(cell.recipe, epochs=60))
 
-    there = run_grid(cells, out, data=images, ray=cluster.address, running=kill_a_node)
-    assert logs, "no node was killed"
-    for cell, one, other in zip(cells, there, alone, strict=True):
-        assert one.evaluation == other.evaluation
-        weights = [folder / cell.name / "model.safetensors" for folder in (out, tmp_path / "alone")]
+    monkeypatch.setattr(Setting, "cell", longer)
+    table = TABLES["table13"]
+    alone = reproduce(table, Setting("smoke", tmp_path / "alone"))
+    setting = Setting("smoke", tmp_path / "there")
+    runs = [setting.runs / cell.name for cell in cells_of(table, setting).values()]
+    logs: dict[str, list[str]] = {}
+
+    def kill_a_node() -> None:
+        until = time.monotonic() + 200
+        while not all(list(run.glob("checkpoints/*")) for run in runs) and time.monotonic() < until:
+            time.sleep(0.05)
+        logs.update({run.name: (run / "log.csv").read_text().splitlines()[:3] for run in runs})
+        cluster.remove_node(cluster.worker_nodes.copy().pop(), allow_graceful=False)
+
+    killer = Thread(target=kill_a_node)
+    killer.start()
+    there = reproduce(table, setting, Machines(ray=cluster.address))
+    killer.join()
+    cluster.add_node(num_cpus=1, object_store_memory=_STORE)  # for the next test
+    assert [line.values for line in there.lines] == [line.values for line in alone.lines]
+    for run in runs:
+        weights = [out / "runs" / run.name / "model.safetensors" for out in (tmp_path / "alone", setting.out)]
         assert weights[0].read_bytes() == weights[1].read_bytes()
         # The seconds of the first epochs are those from before: the run was gone on with, not begun anew.
-        assert (out / cell.name / "log.csv").read_text().splitlines()[:3] == logs[cell.name]
+        assert len(logs[run.name]) == 3
+        assert (run / "log.csv").read_text().splitlines()[:3] == logs[run.name]
 
 
 def test_the_others_go_on_where_one_fails(cluster: Any, tmp_path: Path) -> None:
@@ -165,7 +181,7 @@ def test_nobody_there(address: str, said: str, tmp_path: Path, capsys: pytest.Ca
 
 def test_jobs_are_not_the_clusters(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^--jobs and --ray exclude each other"):
-        reproduce(tables_named("table13")[0], Setting("smoke", tmp_path), jobs=2, ray="auto")
+        Machines(jobs=2, ray="auto")
 
 
 def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,7 +174,9 @@ def test_a_step_of_a_detector(
     training: Training, detector: Detector, root: Path, coco: Path, run_of: Callable[[Training], Path]
 ) -> None:
     """Of Table 4, on a network of Table 3; an image a step, whose sides are those of the paper's recipe."""
-    recipe = replace(detector.recipe(run_of(training), Setting("full", root / "out", root)), batch_size=1, workers=0)
+    recipe = replace(
+        detector.recipe(run_of(training), Setting("full", root / "out", root), 41), batch_size=1, workers=0
+    )
     backbone = load_backbone(recipe)
     recipe = recipe.resolve(backbone.model, trained=backbone.state is not None)
     length = {"1x": (12, (8, 11)), "0.5x": (7, (5, 6))}[detector.schedule]

@@ -99,7 +99,7 @@ def test_a_process_that_dies_or_fails_is_named_and_the_others_save(recipe: Recip
             killed.append(victim.pid)
             os.kill(victim.pid, signal.SIGKILL)
 
-    with pytest.raises(RuntimeError, match=r"dropout-seed0: its process was killed by signal 9 before the run was"):
+    with pytest.raises(RuntimeError, match=r"dropout-seed0: its process was killed by signal 9 before it was done"):
         run_grid(cells, tmp_path, data=data, jobs=2, running=kill)
     assert multiprocessing.active_children() == []
     gone = expand(Recipe(**{**vars(recipe), "data": str(tmp_path / "gone")}), ["CrossEntropy()"], [5])

@@ -6,21 +6,28 @@ import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torchvision.datasets import CIFAR100
 
 from selfdistill.cli import main
 from selfdistill.data import ImageData, load_data
+from selfdistill.detect import DetectRecipe
+from selfdistill.evaluate.shift import published
 from selfdistill.experiments.grid import trained_in
-from selfdistill.experiments.paper import TABLES, Line, Result, Setting, reproduce, tables_named
+from selfdistill.experiments.paper import TABLES, Line, Machines, Result, Setting, reproduce, tables_named
 from selfdistill.experiments.paper.analyses import network_at
+from selfdistill.experiments.paper.detection import Detector
 from selfdistill.experiments.paper.entry import PaperTable, Training
 from selfdistill.experiments.paper.listing import commands_of, needs_of, run_seconds
-from selfdistill.experiments.paper.setting import check_recipe, full_recipe, kept_epochs
+from selfdistill.experiments.paper.setting import check_run, full_recipe, kept_epochs
+from selfdistill.experiments.paper.sizes import size_of
+from selfdistill.experiments.paper.suites import Suite
 from selfdistill.experiments.paper.synthetic import write_images
 from selfdistill.experiments.paper.targets import NOT_TABULATED, numbers
 from selfdistill.methods import parse_method
@@ -29,6 +36,7 @@ from selfdistill.report.paper import absences, figures_of, reproduced_table, wid
 from selfdistill.report.tables import DASH, MINUS
 from selfdistill.train import Recipe, load_run
 from selfdistill.train.schedule import learning_rate
+from tests.published import write_cifar
 
 TRAININGS = list(dict.fromkeys(training for table in TABLES.values() for training in table.trainings))
 SPEC = Path(__file__).parents[3] / "shared" / "spec" / "paper_targets.json"
@@ -271,6 +279,23 @@ def test_attacks_corruptions_and_unknown_images(make: Make, out: Path, monkeypat
     assert make("table5") == result, "measured again"
 
 
+def test_several_measure_at_a_time(tmp_path: Path) -> None:
+    """In processes of their own, with the numbers of one."""
+    one, two = (
+        reproduce(TABLES["table6"], Setting("smoke", tmp_path / name), Machines(jobs))
+        for name, jobs in (("one", 1), ("two", 2))
+    )
+    assert [line.values for line in one.lines] == [line.values for line in two.lines]
+    assert len([line for line in two.lines if line.values]) == 2
+
+
+def test_where_the_corruptions_are_changes_nothing(tmp_path: Path) -> None:
+    part = Suite("shift", "CIFAR-100-C")
+    asked = [part.asked(Setting("full", tmp_path, Path(root))) for root in ("data", "/elsewhere/data")]
+    assert asked[0] == asked[1]
+    assert asked[0] != Suite("shift").asked(Setting("full", tmp_path))
+
+
 def test_what_is_asked_differently_is_measured_again(make: Make, out: Path) -> None:
     make("table6")
     file = out / "runs" / "cifar100-resnet18-crossentropy-seed41-smoke" / "measured" / "shift.json"
@@ -433,12 +458,14 @@ def test_a_part_whose_images_are_missing_leaves_the_rest(
     out: Path, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make("table6")
-    from selfdistill.experiments.paper.suites import Suite
-
     monkeypatch.setattr(Suite, "refusal", lambda self, setting: None)
+    nowhere = replace(published.CIFAR100C, address=(tmp_path / "nowhere").as_uri())
+    monkeypatch.setattr(published, "CIFAR100C", nowhere)
     result = reproduce(TABLES["table6"], Setting("smoke", out, tmp_path))
     fog, own = line_of(result, "fog", "Base"), line_of(result, "mCA of own corruptions (a substitute)", "Base")
-    assert re.match(r"no data: .*CIFAR-100-C: no such folder; unpack the .npy files of https://zenodo", fog.absent)
+    assert re.match(
+        r"no data: CIFAR-100-C is not in .* could not be downloaded .*: put CIFAR-100-C.tar into", fog.absent
+    )
     assert own.absent == ""
 
 
@@ -451,7 +478,53 @@ def test_a_folder_of_another_recipe_is_refused(make: Make, out: Path) -> None:
     with pytest.raises(ValueError, match=r"smoke belongs to another recipe: epochs \(3 there, 2 here\); choose"):
         make("table12")
     file.write_text(text)
-    check_recipe(cell, out / "runs" / cell.name)
+    check_run(out / "runs" / cell.name, cell.recipe, size_of("cifar100", "smoke"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"per_class": 100}, r"per_class \(100 there, None here\)"),
+        ({"test_per_class": 5}, r"test_per_class \(5 there, None here\)"),
+        ({"classes": 20}, r"classes \(20 there, 100 here\)"),
+        ({"width": 16}, r"width \(16 there, None here\)"),
+        ({"features": 8, "clip": 1.0}, r"features \(8 there, None here\), clip \(1.0 there, None here\)"),
+    ],
+)
+def test_a_part_of_the_images_or_of_the_network_is_no_run_of_the_paper(
+    changed: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    """Such as a printed command with an option at its end leaves."""
+    setting = Setting("full", tmp_path)
+    cell = setting.cell(Training("CrossEntropy()"), 41)
+    run = setting.runs / cell.name
+    run.mkdir(parents=True)
+    (run / "recipe.yaml").write_text(replace(cell.recipe, **({"classes": 100, "threads": 4} | changed)).to_yaml())
+    with pytest.raises(ValueError, match=rf"full belongs to another recipe: {told}; choose another --out, or delete"):
+        commands_of([TABLES["table12"]], setting)
+    (run / "recipe.yaml").write_text(replace(cell.recipe, classes=100, threads=4, workers=8).to_yaml())
+    check_run(run, cell.recipe, size_of("cifar100", "full"))
+
+
+def test_a_run_of_other_images_is_refused(make: Make, out: Path) -> None:
+    make("table12")
+    cell = Setting("smoke", out).cell(Training("CrossEntropy()"), 41)
+    size = size_of("cifar100", "smoke")
+    assert size == (64, 32, 8)
+    with pytest.raises(ValueError, match=r"trained on 64 images and scored on 32, of 8 classes, not on 65 images and"):
+        check_run(out / "runs" / cell.name, cell.recipe, size._replace(train=65))
+
+
+def test_a_set_that_is_not_whole_is_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_cifar(tmp_path / "data", CIFAR100, monkeypatch)
+    result = reproduce(TABLES["table13"], Setting("full", tmp_path / "out", tmp_path / "data"))
+    (reason,) = {line.absent for line in result.lines}
+    assert re.fullmatch(
+        r"no data: cifar100 has \d+ training and \d+ test images of 100 classes, not 50,000 training and 10,000 test "
+        r"images of 100",
+        reason,
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_synthetic_images_differ_between_sets_and_are_written_once(tmp_path: Path) -> None:
@@ -506,6 +579,21 @@ def test_the_commands_make_the_runs_that_are_missing(tmp_path: Path, capsys: pyt
     assert (written["seed"], written["method"]) == (41, "CrossEntropy()")
 
 
+def test_the_commands_train_the_detectors_too(tmp_path: Path) -> None:
+    setting = Setting("full", tmp_path / "out", tmp_path / "data", seeds=(41,))
+    trainings, detectors = (
+        [line for line in commands_of([TABLES["table4"]], setting) if line.split()[1] == name]
+        for name in ("train", "detect")
+    )
+    assert (len(trainings), len(detectors)) == (2, 4)
+    words = shlex.split(detectors[0])
+    run = setting.runs / setting.cell(Training("CrossEntropy()", "imagenet", "resnet152"), 41).name
+    assert words[-1] == str(run / "detectors" / "0.5x")
+    recipe = DetectRecipe.from_yaml(Path(words[3]))
+    assert (recipe.backbone, recipe.schedule, recipe.seed) == (str(run), "0.5x", 41)
+    assert recipe == Detector("0.5x").recipe(run, setting, 41)
+
+
 # The command line.
 
 
@@ -517,6 +605,7 @@ def test_the_commands_make_the_runs_that_are_missing(tmp_path: Path, capsys: pyt
         (["nonsense"], "no table 'nonsense': there are table1, table2, "),
         (["table1", "--scale", "huge"], "--scale must be one of smoke, small, full, not 'huge'"),
         (["table1", "--jobs", "0"], "--jobs must be at least 1, not 0"),
+        (["table1", "--ray", "auto", "--cpus", "0"], "--cpus must be at least 1, not 0"),
         (["table1", "--seeds", "1", "1"], "--seeds must be different whole numbers of at least 0, not 1 1"),
         ([], "TABLE must be given: selfdistill reproduce --list shows them"),
     ],
@@ -567,5 +656,9 @@ def test_the_command(make: Make, out: Path, capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize("name", [name for name, table in TABLES.items() if table.entries])
 def test_every_table_at_the_smallest_scale(name: str, tmp_path: Path) -> None:
     result = reproduce(TABLES[name], Setting("smoke", tmp_path))
-    assert all(line.values or line.absent for line in result.lines)
+    for line, entry in zip(result.lines, TABLES[name].entries, strict=True):
+        parts = [measure.part for measure in entry.measures if measure.part is not None]
+        refused = [part.refusal(Setting("smoke", tmp_path)) for part in parts]
+        undefined = "where both hold" in line.row  # no component may be such
+        assert bool(line.values) == (not any(refused)) or undefined, line
     write_reproduced(result, tmp_path)

@@ -5,7 +5,7 @@ import sys
 import tarfile
 import tempfile
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from selfdistill.data.arrays import read_npz
+from selfdistill.data.decode import IMAGE_SUFFIXES
 from selfdistill.data.folders import image_files
 
 _CHUNK = 2**20  # bytes
@@ -31,8 +32,9 @@ class Archive:
         address: where it is published.
         file: its name.
         md5: of the archive.
-        count: images in it.
+        count: images in it, or other files.
         inside: the folder in it that is kept; empty: all of it.
+        suffixes: of the files that are counted.
     """
 
     address: str
@@ -40,6 +42,7 @@ class Archive:
     md5: str
     count: int
     inside: str = ""
+    suffixes: Collection[str] = IMAGE_SUFFIXES
 
 
 # The md5 of LSUN is that of the packages pytorch-ood and detectors, which agree; that of iSUN is of detectors alone.
@@ -137,13 +140,13 @@ def unpacked(archive: Archive, folder: Path) -> list[Path]:
             with tarfile.open(file) as tar:
                 tar.extractall(fresh, filter="data")  # nothing outside, no links out, no devices
             fresh /= archive.inside
-            _counted(fresh, archive.count, file)
+            _counted(fresh, archive, file)
             try:
                 fresh.replace(folder)
             except OSError:
                 if not folder.exists():  # another program was quicker
                     raise
-    return _counted(folder, archive.count, folder)
+    return _counted(folder, archive, folder)
 
 
 def download(archive: Archive, into: Path) -> Path:
@@ -191,11 +194,12 @@ def _md5(file: Path) -> str:
         return hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _counted(folder: Path, count: int, where: Path) -> list[Path]:
-    files = image_files(folder)
-    if len(files) != count:
+def _counted(folder: Path, archive: Archive, where: Path) -> list[Path]:
+    files = image_files(folder, archive.suffixes)
+    if len(files) != archive.count:
+        what = "images" if archive.suffixes is IMAGE_SUFFIXES else f"{' and '.join(archive.suffixes)} files"
         raise ValueError(
-            f"{where} holds {len(files)} images, not the {count} of the published set: move it elsewhere, and it is "
-            "downloaded again"
+            f"{where} holds {len(files)} {what}, not the {archive.count} of the published set: move it elsewhere, and "
+            "it is downloaded again"
         )
     return files

@@ -2,7 +2,7 @@
 
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -116,7 +116,7 @@ def check_same(train: Sequence[str], test: Sequence[str], train_folder: Path, te
             )
 
 
-def image_files(folder: Path) -> list[Path]:
+def image_files(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> list[Path]:
     """Return the image files in a folder and its subfolders, sorted; hidden ones, and those in hidden folders, are not.
 
     A file is an image by its suffix; whether it can be read is seen when it is.
@@ -125,9 +125,7 @@ def image_files(folder: Path) -> list[Path]:
     for parent, folders, inside in os.walk(folder):
         folders[:] = [f for f in folders if not f.startswith(".")]
         found += [
-            Path(parent, file)
-            for file in inside
-            if not file.startswith(".") and Path(file).suffix.lower() in IMAGE_SUFFIXES
+            Path(parent, file) for file in inside if not file.startswith(".") and Path(file).suffix.lower() in suffixes
         ]
     return sorted(found)
 

@@ -86,7 +86,8 @@ def _load(path: Path, root: Path) -> dict[str, Any]:
             known = json.load(file, object_hook=_without_outline)
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(
-            f"{path} is missing: --data is a folder of train{YEAR}/, val{YEAR}/ and annotations/instances_*.json"
+            f"{path} is missing: {root} holds train{YEAR}/, val{YEAR}/ and annotations/instances_*.json, as in the "
+            f"archives of https://cocodataset.org/#download"
         ) from None
     except ValueError as error:  # JSON and UTF-8 errors are both ValueErrors
         raise ValueError(f"{path}: damaged, not JSON ({error}); copy it again") from None

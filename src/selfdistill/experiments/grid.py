@@ -13,7 +13,7 @@ from selfdistill.data import ImageData
 from selfdistill.data.decode import cpu_count
 from selfdistill.experiments.cluster import run_on_ray
 from selfdistill.experiments.measuring import NOTHING_MORE, Asked, measured_in, train_and_measure
-from selfdistill.experiments.workers import run_in_processes
+from selfdistill.experiments.workers import Task, run_in_processes
 from selfdistill.methods import parse_method
 from selfdistill.records import RunRecord
 from selfdistill.train import Recipe, Update
@@ -141,8 +141,12 @@ def run_grid(
         works = {folder: partial(_load_and_run, cell.recipe, folder, asked, cpus) for folder, cell in by_folder.items()}
         run_on_ray(works, address=ray, cpus=cpus, **told)
     elif apart:
-        tasks = [(at_a_time(cell.recipe, jobs), folder) for folder, cell in by_folder.items()]
-        run_in_processes(tasks, asked, jobs=jobs, **told)
+        recipes = {folder: at_a_time(cell.recipe, jobs) for folder, cell in by_folder.items()}
+        tasks = [
+            Task(folder, recipe, partial(train_and_measure, recipe, folder, asked))
+            for folder, recipe in recipes.items()
+        ]
+        run_in_processes(tasks, jobs=jobs, **told)
     return [records[cell.name] for cell in cells]
 
 

@@ -185,6 +185,17 @@ def train_and_measure(recipe: Recipe, out: Path, asked: Asked, *, data: ImageDat
     if measured_in(out, asked):
         return load_run_record(out)
 
+    return measure_run(out, data, asked, threads=recipe.threads, progress=as_updates(record, progress))
+
+
+def as_updates(record: RunRecord, progress: Callback) -> Progress:
+    """Return what tells of the measuring of a finished run by updates, as its training told.
+
+    Args:
+        record: of the run.
+        progress: what takes the updates.
+    """
+
     def tell(what: str, done: int, total: int) -> None:
         last = record.log[-1]
         progress(
@@ -204,7 +215,7 @@ def train_and_measure(recipe: Recipe, out: Path, asked: Asked, *, data: ImageDat
             )
         )
 
-    return measure_run(out, data, asked, threads=recipe.threads, progress=tell)
+    return tell
 
 
 def measured_in(run: Path, asked: Asked) -> bool:

@@ -8,7 +8,7 @@ from rich.progress import TaskID
 
 from selfdistill.data import ImageData
 from selfdistill.evaluate.suite import Progress
-from selfdistill.experiments.grid import Cell, Finished, Running
+from selfdistill.experiments.grid import Finished, Running
 from selfdistill.records import RunRecord
 from selfdistill.train import Recipe, Update
 from selfdistill.train.progress import Bar, Lines, display_on
@@ -37,41 +37,61 @@ def summary(record: RunRecord) -> str:
 
 @contextmanager
 def shown(console: Console, runs: int) -> Iterator[tuple[Running, Finished]]:
-    """Show a grid's progress: on a terminal a bar for each run at hand and one for all, elsewhere lines.
+    """Show a grid's progress, as `several_shown` does.
 
     Args:
         console: where to.
         runs: how many there are in all.
     """
+    with several_shown(console, runs, "runs") as (move, close):
+        yield (
+            lambda cell, update: move(cell.name, update),
+            lambda cell, record: close(cell.name, summary(record)),
+        )
+
+
+@contextmanager
+def several_shown(
+    console: Console, total: int, things: str
+) -> Iterator[tuple[Callable[[str, Update], None], Callable[[str, str], None]]]:
+    """Show things that are done side by side: on a terminal a bar for each at hand and one for all, elsewhere lines.
+
+    Yields what is called with a name and its update, and what is called with a name and a line when it is done.
+
+    Args:
+        console: where to.
+        total: how many there are in all.
+        things: what they are, such as ``"runs"``.
+    """
     done = 0
 
-    def say(record: RunRecord) -> None:
+    def say(line: str) -> None:
         nonlocal done
         done += 1
-        console.print(f"[{done}/{runs}] {summary(record)}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"[{done}/{total}] {line}", highlight=False, markup=False, soft_wrap=True)
 
     if not console.is_terminal:
         tell: dict[str, Callable[[Update], None]] = {}
 
-        def line(cell: Cell, update: Update) -> None:
-            tell.setdefault(cell.name, Lines(console, cell.name, every=30.0))(update)
+        def line(name: str, update: Update) -> None:
+            tell.setdefault(name, Lines(console, name, every=30.0))(update)
 
-        yield line, lambda cell, record: say(record)
+        yield line, lambda name, line: say(line)
         return
     with display_on(console) as display:
-        whole = display.add_task("all runs", total=runs, status=f"0/{runs} runs")
+        whole = display.add_task(f"all {things}", total=total, status=f"0/{total} {things}")
         bars: dict[str, Bar] = {}
 
-        def move(cell: Cell, update: Update) -> None:
-            if cell.name not in bars:
-                bars[cell.name] = Bar(display, cell.name)
-            bars[cell.name](update)
+        def move(name: str, update: Update) -> None:
+            if name not in bars:
+                bars[name] = Bar(display, name)
+            bars[name](update)
 
-        def close(cell: Cell, record: RunRecord) -> None:
-            say(record)
-            if cell.name in bars:
-                bars.pop(cell.name).close()
-            display.update(whole, completed=done, status=f"{done}/{runs} runs")
+        def close(name: str, line: str) -> None:
+            say(line)
+            if name in bars:
+                bars.pop(name).close()
+            display.update(whole, completed=done, status=f"{done}/{total} {things}")
 
         yield move, close
 

@@ -1,4 +1,4 @@
-"""A grid's runs in several processes: who trains what, what they tell, and how they are stopped.
+"""Tasks in several processes: who does what, what they tell, and how they are stopped.
 
 A pool of the standard library would not do: one kind waits for ever for a worker that was killed, the other cannot
 ask its workers to save and stop.
@@ -15,17 +15,42 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from typing import Any, Protocol
 
 from torch import cuda
 
-from selfdistill.experiments.measuring import Asked, train_and_measure
-from selfdistill.records import RunRecord
+from selfdistill.data import ImageData
 from selfdistill.train import Interrupted, Recipe, Update
+from selfdistill.train.progress import Callback
 from selfdistill.train.run import load
 from selfdistill.train.signals import Interruptions
 
-Task = tuple[Recipe, Path]
-"""What is trained, and the run's folder. All tasks of a grid are on the same images and measured alike."""
+
+class Do(Protocol):
+    """What is done; it is pickled, as is what it returns."""
+
+    def __call__(self, *, data: ImageData, progress: Callback) -> Any:
+        """Do it with the images, and tell how far it is."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one process does. All tasks are on the same images.
+
+    Attributes:
+        folder: it is known by it.
+        recipe: says which images they are.
+        do: what is done.
+    """
+
+    folder: Path
+    recipe: Recipe
+    do: Do
+
+
+@dataclass(frozen=True)
+class _Done:
+    returned: Any
 
 
 @dataclass(frozen=True)
@@ -35,28 +60,26 @@ class _Failure:
 
 def run_in_processes(
     tasks: Sequence[Task],
-    asked: Asked,
     *,
     jobs: int,
     running: Callable[[Path, Update], None],
-    finished: Callable[[Path, RunRecord], None],
+    finished: Callable[[Path, Any], None],
     how_to_go_on: str,
 ) -> None:
-    """Run all tasks, so many at a time; each process loads the images once and trains one task after another.
+    """Do all tasks, so many at a time; each process loads the images once and does one task after another.
 
     Where there are GPUs each process sees one of them.
 
     Args:
-        tasks: the runs, in the order in which they are started.
-        asked: what is measured of each.
+        tasks: in the order in which they are begun.
         jobs: processes, at least 1.
-        running: called with a run's folder and its updates.
-        finished: called with a run's folder and its record.
+        running: called with a task's folder and its updates.
+        finished: called with a task's folder and what it returned.
         how_to_go_on: what a user who stopped it is told.
 
     Raises:
-        RuntimeError: a run failed, or its process died; the others have saved where they are.
-        Interrupted: SIGINT or SIGTERM came; all runs have saved where they are.
+        RuntimeError: a task failed, or its process died; the others have saved where they are.
+        Interrupted: SIGINT or SIGTERM came; all tasks have saved where they are.
     """
     waiting = list(reversed(tasks))
     processes: list[SpawnProcess] = []
@@ -67,29 +90,29 @@ def run_in_processes(
             for number in range(min(jobs, len(tasks))):
                 here, there = context.Pipe()
                 gpu = gpu_of(number, cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES"))
-                process = context.Process(target=_work, args=(there, asked, gpu))
+                process = context.Process(target=_work, args=(there, gpu))
                 with _interrupts_ignored():  # until the process takes them itself
                     process.start()
                 processes.append(process)
                 there.close()  # so that the pipe ends with the process
-                recipe, out = waiting.pop()
-                at_work[here] = process, out
-                here.send((recipe, out))
+                task = waiting.pop()
+                at_work[here] = process, task.folder
+                here.send(task)
             while at_work:
                 for connection in wait(list(at_work)):
                     assert isinstance(connection, Connection)
-                    process, out = at_work[connection]
-                    message = _receive(connection, process, out)
+                    process, folder = at_work[connection]
+                    message = _receive(connection, process, folder)
                     if isinstance(message, Update):
-                        running(out, message)
+                        running(folder, message)
                     elif isinstance(message, Warning):
                         warnings.warn(message, stacklevel=2)
                     else:
-                        finished(out, message)
+                        finished(folder, message.returned)
                         if waiting:
-                            recipe, out = waiting.pop()
-                            at_work[connection] = process, out
-                            connection.send((recipe, out))
+                            task = waiting.pop()
+                            at_work[connection] = process, task.folder
+                            connection.send(task)
                         else:
                             connection.send(None)
                             del at_work[connection]
@@ -120,8 +143,8 @@ def gpu_of(process: int, gpus: int, visible: str | None) -> str | None:
     return names[process % gpus]
 
 
-def _work(connection: Connection, asked: Asked, gpu: str | None) -> None:
-    """Train and measure what comes through the connection, and tell how it goes (in a process of its own)."""
+def _work(connection: Connection, gpu: str | None) -> None:
+    """Do what comes through the connection, and tell how it goes (in a process of its own)."""
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when CUDA is first used
     os.setpgrp()  # Ctrl-C reaches the first process alone, which asks this one to save and stop
@@ -129,26 +152,25 @@ def _work(connection: Connection, asked: Asked, gpu: str | None) -> None:
     data = None
     with suppress(Interrupted, EOFError, BrokenPipeError):  # stopped; or the first process is gone
         while (task := connection.recv()) is not None:
-            recipe, out = task
             try:
-                data = load(recipe) if data is None else data
-                connection.send(train_and_measure(recipe, out, asked, data=data, progress=connection.send))
+                data = load(task.recipe) if data is None else data
+                connection.send(_Done(task.do(data=data, progress=connection.send)))
             except BrokenPipeError:
                 raise
             except (ValueError, RuntimeError, OSError) as error:
-                connection.send(_Failure(f"{out}: {error}"))
+                connection.send(_Failure(f"{task.folder}: {error}"))
                 return
 
 
-def _receive(connection: Connection, process: SpawnProcess, out: Path) -> Update | Warning | RunRecord:
+def _receive(connection: Connection, process: SpawnProcess, folder: Path) -> Update | Warning | _Done:
     try:
-        message: Update | Warning | RunRecord | _Failure = connection.recv()
+        message: Update | Warning | _Done | _Failure = connection.recv()
     except (EOFError, ConnectionResetError):
         process.join()
         status = process.exitcode or 0
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         raise RuntimeError(
-            f"{out}: its process {how} before the run was done; give the same command again to go on, with fewer "
+            f"{folder}: its process {how} before it was done; give the same command again to go on, with fewer "
             "--jobs if memory ran out"
         ) from None
     if isinstance(message, _Failure):

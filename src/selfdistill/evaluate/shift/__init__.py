@@ -7,7 +7,7 @@ network on either, and `summarise` gives accuracy by corruption, by severity and
 from selfdistill.evaluate.shift.apply import LEAST_SIZE, corrupt
 from selfdistill.evaluate.shift.measure import measure_shift
 from selfdistill.evaluate.shift.pixels import mean_distance
-from selfdistill.evaluate.shift.published import PublishedCorruptions, open_published
+from selfdistill.evaluate.shift.published import PublishedCorruptions, fetch_cifar100c, open_published
 from selfdistill.evaluate.shift.summary import OWN, PUBLISHED, ShiftAccuracy, summarise
 from selfdistill.evaluate.shift.table import CORRUPTIONS, SEVERITIES
 
@@ -20,6 +20,7 @@ __all__ = [
     "PublishedCorruptions",
     "ShiftAccuracy",
     "corrupt",
+    "fetch_cifar100c",
     "mean_distance",
     "measure_shift",
     "open_published",

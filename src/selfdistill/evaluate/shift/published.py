@@ -10,9 +10,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from selfdistill.data.download import Archive, fetched
 from selfdistill.evaluate.shift.table import CORRUPTIONS, SEVERITIES, check
 
 WHERE = "https://zenodo.org/records/2535967 (CIFAR-10-C) or https://zenodo.org/records/3555552 (CIFAR-100-C)"
+CIFAR100C = Archive(
+    "https://zenodo.org/records/3555552/files/CIFAR-100-C.tar?download=1",
+    "CIFAR-100-C.tar",
+    "11f0ed0f1191edbf9fa23466ae6021d3",
+    20,  # nineteen corruptions and the labels
+    inside="CIFAR-100-C",
+    suffixes=(".npy",),
+)
 _SIZE = 32
 
 
@@ -57,6 +66,20 @@ class PublishedCorruptions:
             stop = start + batch_size
             pixels = torch.from_numpy(np.array(view[start:stop]))  # a copy: torch wants memory that can be written
             yield pixels.permute(0, 3, 1, 2).contiguous(), torch.from_numpy(self.labels[start:stop])
+
+
+def fetch_cifar100c(root: Path) -> Path:
+    """Return ``root/CIFAR-100-C``, downloaded (2.9 GB) and unpacked there if need be.
+
+    Raises:
+        ValueError: what lies there is not the published archive.
+        RuntimeError: it is not there and cannot be downloaded.
+    """
+    folder = root / "CIFAR-100-C"
+    if not folder.is_dir():
+        remedy = f"put {CIFAR100C.file} into {root}, or its .npy files into {folder}; they are at {WHERE}"
+        fetched("CIFAR-100-C", CIFAR100C, folder, remedy)
+    return folder
 
 
 def open_published(folder: Path, *, classes: int | None = None, per_severity: int = 10_000) -> PublishedCorruptions:

@@ -6,10 +6,21 @@ from selfdistill.experiments.paper import calibration, classification, designs, 
 from selfdistill.experiments.paper.entry import PaperTable
 from selfdistill.experiments.paper.gather import gather
 from selfdistill.experiments.paper.result import Line, Result
-from selfdistill.experiments.paper.run import reproduce
+from selfdistill.experiments.paper.run import Machines, reproduce
 from selfdistill.experiments.paper.setting import Scale, Setting
 
-__all__ = ["TABLES", "Line", "PaperTable", "Result", "Scale", "Setting", "gather", "reproduce", "tables_named"]
+__all__ = [
+    "TABLES",
+    "Line",
+    "Machines",
+    "PaperTable",
+    "Result",
+    "Scale",
+    "Setting",
+    "gather",
+    "reproduce",
+    "tables_named",
+]
 
 _KINDS = ("table", "figure", "lemma", "proposition")
 _ALL = (

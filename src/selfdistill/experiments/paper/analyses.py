@@ -21,6 +21,7 @@ from selfdistill.analysis.proposition1 import proposition1
 from selfdistill.data import ImageData
 from selfdistill.evaluate.images import Images
 from selfdistill.train import Recipe, load_run, random_state
+from selfdistill.train.progress import Callback
 from selfdistill.train.run import machine
 from selfdistill.train.session import assemble, make_fabric
 
@@ -63,7 +64,7 @@ class Analysis:
     def check(self, setting: Setting, data: ImageData) -> None:
         """Nothing is needed besides the run's own images."""
 
-    def measure(self, run: Path, data: ImageData, setting: Setting) -> dict[str, Any]:
+    def measure(self, run: Path, data: ImageData, setting: Setting, progress: Callback) -> dict[str, Any]:
         """Return what was found as a dict."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = network_at(run, data, self.share).to(device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +10,7 @@ from selfdistill.data import ImageData
 from selfdistill.detect.recipe import DetectRecipe
 from selfdistill.experiments.paper.entry import Entry, Measure, PaperTable, Training
 from selfdistill.train import Recipe
+from selfdistill.train.progress import Callback
 
 if TYPE_CHECKING:
     from selfdistill.experiments.paper.setting import Setting
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Detector:
-    """Faster R-CNN with a feature pyramid on a run's network; trained in ``out/detectors``.
+    """Faster R-CNN with a feature pyramid on a run's network; trained in the run's folder, and deleted with it.
 
     Attributes:
         schedule: 12 epochs, or 7.
@@ -31,8 +32,9 @@ class Detector:
         return f"coco-{self.schedule}"
 
     def asked(self, setting: Setting) -> dict[str, Any]:
-        """What decides the numbers: the recipe's own defaults are the usual ones."""
-        return {"schedule": self.schedule}
+        """What decides the numbers: the recipe, but for where things are, and for the seed, which is the run's."""
+        left_out = {"data", "backbone", "seed", *DetectRecipe.PLACE}
+        return {name: value for name, value in vars(self._recipe).items() if name not in left_out}
 
     def refusal(self, setting: Setting) -> str | None:
         """COCO needs networks that were trained on large images."""
@@ -44,23 +46,26 @@ class Detector:
 
         load_coco(setting.data_root / "coco")
 
-    def measure(self, run: Path, data: ImageData, setting: Setting) -> dict[str, Any]:
+    def measure(self, run: Path, data: ImageData, setting: Setting, progress: Callback) -> dict[str, Any]:
         """Train and measure the detector, and return its average precisions."""
-        from selfdistill.experiments.detecting import run_detector
+        from selfdistill.detect import detect
 
-        out = setting.out / "detectors" / f"{run.name}-{self.schedule}"
-        record, _ = run_detector(self.recipe(run, setting), out, devices=1, nodes=1, accelerator="auto")
-        assert record is not None
-        return record.measured
+        seed = Recipe.from_yaml(run / "recipe.yaml").seed
+        return detect(self.recipe(run, setting, seed), self.folder(run), progress=progress).measured
 
-    def recipe(self, run: Path, setting: Setting) -> DetectRecipe:
-        """Return the recipe of the detector on a run's network; its seed is the run's."""
-        return DetectRecipe(
-            data=str(setting.data_root / "coco"),
-            backbone=str(run),
-            schedule=self.schedule,
-            seed=Recipe.from_yaml(run / "recipe.yaml").seed,
-        )
+    def folder(self, run: Path) -> Path:
+        """The folder of the detector on a run's network."""
+        return run / "detectors" / self.schedule
+
+    def recipe(self, run: Path, setting: Setting, seed: int) -> DetectRecipe:
+        """Return the recipe of the detector on a run's network; its paths are whole, so that they are of any folder."""
+        data, backbone = (setting.data_root / "coco").absolute(), run.absolute()
+        return replace(self._recipe, data=str(data), backbone=str(backbone), seed=seed)
+
+    @property
+    def _recipe(self) -> DetectRecipe:
+        """What the paper says of it; the rest is as usual."""
+        return DetectRecipe(schedule=self.schedule)
 
 
 def _entries() -> tuple[Entry, ...]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from selfdistill.data import ImageData
     from selfdistill.experiments.paper.setting import Setting
+    from selfdistill.train.progress import Callback
 
 Network = Literal["resnet18", "resnet34", "densenet121", "resnet18_byot224", "resnet152"]
 
@@ -57,8 +58,8 @@ class Part(Protocol):
     def check(self, setting: Setting, data: ImageData) -> None:
         """Raise a ValueError or a RuntimeError where the images that it needs are not there."""
 
-    def measure(self, run: Path, data: ImageData, setting: Setting) -> dict[str, Any]:
-        """Measure a run's network."""
+    def measure(self, run: Path, data: ImageData, setting: Setting, progress: Callback) -> dict[str, Any]:
+        """Measure a run's network, and tell how far it is where it takes long."""
 
 
 class Check(Protocol):

@@ -12,7 +12,7 @@ from selfdistill.experiments.paper.kept import kept
 from selfdistill.experiments.paper.line import Absent, Place, line_of
 from selfdistill.experiments.paper.result import Result
 from selfdistill.experiments.paper.setting import IN_WORDS, Setting
-from selfdistill.records import RunRecord
+from selfdistill.records import EvaluationRecord, RunRecord
 
 Key = tuple[Training, int]
 
@@ -35,7 +35,9 @@ def gather(table: PaperTable, setting: Setting, absent: Absent | None = None) ->
         refusals |= {part: part.refusal(setting) for part in parts_of(table, training)}
         why |= {one: refusal for one, refusal in refusals.items() if refusal is not None}
     records = {key: RunRecord.load(run_of(setting, cell) / "result.json") for key, cell in trained(setting, cells)}
-    found = _found(table, setting, cells, records)
+    measured = _measured(table, setting, cells, records)
+    found: dict[Place, Mapping[str, Any]] = {(one, None, seed): run.evaluation for (one, seed), run in records.items()}
+    found |= {place: record.evaluation for place, record in measured.items()}
     seeds = setting.seeds_of(table)
     return Result(
         table=table.name,
@@ -45,7 +47,7 @@ def gather(table: PaperTable, setting: Setting, absent: Absent | None = None) ->
         protocol=table.protocol,
         figure=table.figure,
         lines=tuple(line_of(entry, setting, seeds, found, why) for entry in table.entries),
-        runs=tuple(_told_of(record) for record in records.values()),
+        runs=tuple(_told_of(key, record, measured) for key, record in records.items()),
         reliability=_reliability(table, records) if table.figure == "reliability" else {},
     )
 
@@ -71,22 +73,22 @@ def run_of(setting: Setting, cell: Cell) -> Path:
     return setting.runs / cell.name
 
 
-def _found(
+def _measured(
     table: PaperTable, setting: Setting, cells: Mapping[Key, Cell], records: Mapping[Key, RunRecord]
-) -> dict[Place, Mapping[str, Any]]:
-    """Return every evaluation that there is, each file read once."""
-    found: dict[Place, Mapping[str, Any]] = {}
-    for (training, seed), record in records.items():
-        found[training, None, seed] = record.evaluation
-        for part in parts_of(table, training):
-            if (values := kept(run_of(setting, cells[training, seed]), part, setting)) is not None:
-                found[training, part, seed] = values
-    return found
+) -> dict[Place, EvaluationRecord]:
+    """Return what was measured of each run beyond its training, each file read once."""
+    found = {
+        (training, part, seed): kept(run_of(setting, cells[training, seed]), part, setting)
+        for training, seed in records
+        for part in parts_of(table, training)
+    }
+    return {place: record for place, record in found.items() if record is not None}
 
 
-def _told_of(record: RunRecord) -> dict[str, Any]:
-    kept_names = ("name", "method", "seed", "recipe_hash", "epochs", "date", "commit", "device", "seconds")
-    return {name: getattr(record, name) for name in kept_names}
+def _told_of(key: Key, record: RunRecord, measured: Mapping[Place, EvaluationRecord]) -> dict[str, Any]:
+    names = ("name", "method", "seed", "recipe_hash", "epochs", "date", "commit", "device", "seconds")
+    of_run = [one.commit for (training, _, seed), one in measured.items() if (training, seed) == key]
+    return {name: getattr(record, name) for name in names} | {"measured_with": list(dict.fromkeys(of_run))}
 
 
 def _reliability(table: PaperTable, records: Mapping[Key, RunRecord]) -> dict[str, tuple[Mapping[str, Any], ...]]:

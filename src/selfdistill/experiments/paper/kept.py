@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,37 +12,53 @@ from selfdistill.data import ImageData
 from selfdistill.experiments.paper.entry import Part
 from selfdistill.records import EvaluationRecord, RunRecord
 from selfdistill.records.evaluation import SCHEMA
+from selfdistill.train.progress import Callback
 from selfdistill.train.record import provenance
+from selfdistill.train.run import machine
 
 if TYPE_CHECKING:
     from selfdistill.experiments.paper.setting import Setting
 
 
-def kept(run: Path, part: Part, setting: Setting) -> Mapping[str, Any] | None:
+def kept(run: Path, part: Part, setting: Setting) -> EvaluationRecord | None:
     """Return what a part measured of a finished run; None where it has not, or not of this run, or not like this."""
     file = _file(run, part)
     if not file.is_file():
         return None
     there = EvaluationRecord.load(file)
     same = there.belongs_to(RunRecord.load(run / "result.json")) and there.asked == part.asked(setting)
-    return there.evaluation if same else None
+    return there if same else None
 
 
-def measure_part(run: Path, part: Part, data: ImageData, setting: Setting) -> None:
-    """Measure a part of a finished run and keep it in ``<run>/measured/``, atomically."""
+def measure_part(
+    run: Path, part: Part, setting: Setting, threads: int | None = None, *, data: ImageData, progress: Callback
+) -> float:
+    """Measure a part of a finished run, keep it in ``<run>/measured/``, atomically, and return the seconds it took.
+
+    Args:
+        run: its folder.
+        part: what is measured.
+        setting: at what scale.
+        threads: of torch; None leaves them.
+        data: the run's images.
+        progress: called while it goes.
+    """
     started = time.perf_counter()
-    values = part.measure(run, data, setting)
-    record = RunRecord.load(run / "result.json")
-    file = _file(run, part)
-    file.parent.mkdir(exist_ok=True)
-    EvaluationRecord(
-        schema=SCHEMA,
-        of={"recipe_hash": record.recipe_hash, "date": record.date},
-        asked=part.asked(setting),
-        evaluation=values,
-        seconds=time.perf_counter() - started,
-        **provenance(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
-    ).save(file)
+    with machine(threads):
+        evaluation = part.measure(run, data, setting, progress)
+        seconds = time.perf_counter() - started
+        record = RunRecord.load(run / "result.json")
+        file = _file(run, part)
+        file.parent.mkdir(exist_ok=True)
+        EvaluationRecord(
+            schema=SCHEMA,
+            of={"recipe_hash": record.recipe_hash, "date": record.date},
+            asked=part.asked(setting),
+            evaluation=evaluation,
+            seconds=seconds,
+            **provenance(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+        ).save(file)
+    return seconds
 
 
 def _file(run: Path, part: Part) -> Path:

@@ -60,10 +60,13 @@ def line_of(
         images=images,
         target=entry.target,
         printed=None if entry.target is None else printed(entry.target),
-        absent="" if len(values) == len(by_seed) else _why(entry, absent),
+        absent=_why(entry, absent, [seed for seed in by_seed if seed not in values]),
     )
 
 
-def _why(entry: Entry, absent: Absent) -> str:
+def _why(entry: Entry, absent: Absent, missing: Sequence[int]) -> str:
+    if not missing:
+        return ""
     reasons = [entry.training, *(measure.part for measure in entry.measures)]
-    return next((absent[one] for one in reasons if one is not None and one in absent), "not measured")
+    seeds = f"seed{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))} not measured yet"
+    return next((absent[one] for one in reasons if one is not None and one in absent), seeds)

@@ -5,28 +5,30 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 import torch
 
-from selfdistill.experiments.grid import Cell, trained_in
+from selfdistill.detect.recipe import DetectRecipe
+from selfdistill.experiments.grid import trained_in
+from selfdistill.experiments.paper.detection import Detector
 from selfdistill.experiments.paper.entry import PaperTable, Training
-from selfdistill.experiments.paper.gather import cells_of, parts_of
+from selfdistill.experiments.paper.gather import cells_of, parts_of, run_of
 from selfdistill.experiments.paper.kept import kept
-from selfdistill.experiments.paper.setting import Setting, check_recipe
-from selfdistill.experiments.paper.synthetic import CLASSES, write_images
+from selfdistill.experiments.paper.setting import Setting, check_run
+from selfdistill.experiments.paper.sizes import size_of
+from selfdistill.experiments.paper.synthetic import write_images
 from selfdistill.experiments.synthetic import make_batch
 from selfdistill.experiments.trial import Trial
 from selfdistill.methods import parse_method
 from selfdistill.models import build
 from selfdistill.records import write_atomically
 from selfdistill.train import Recipe
+from selfdistill.train.recipe_file import YamlRecipe
 from selfdistill.train.run import machine
 
 _STEPS = 3
-
-# Training images and classes, as published; what a scale leaves of them is worked out below.
-_PUBLISHED = {"cifar100": (50_000, 100), "cub200": (5_994, 200), "dogs": (12_000, 120), "imagenet": (1_281_167, 1000)}
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def run_seconds(training: Training, recipe: Recipe, setting: Setting) -> float:
     On a CPU a step of a few images is measured and taken in proportion; of narrow networks, of more.
     """
     on_gpu = torch.cuda.is_available()
-    images, classes = size_of(training, setting)
+    images, _, classes = size_of(training.data, setting.scale)
     batch = recipe.batch_size or 1
     at_most = 2 if recipe.image_size != 32 else 16 if setting.scale == "full" else 64
     few = batch if on_gpu else min(batch, at_most)
@@ -116,36 +118,43 @@ def run_seconds(training: Training, recipe: Recipe, setting: Setting) -> float:
     return step * batch / few * steps * recipe.epochs
 
 
-def size_of(training: Training, setting: Setting) -> tuple[int, int]:
-    """Return the training images and the classes that a training has at a scale."""
-    images, classes = _PUBLISHED[training.data]
-    if setting.scale == "smoke":
-        return 8 * CLASSES, CLASSES
-    return (images // 5, classes // 5) if setting.scale == "small" else (images, classes)
-
-
 def commands_of(tables: Sequence[PaperTable], setting: Setting) -> list[str]:
-    """Write the recipe of each run that is missing, and return the commands that make them, each once.
+    """Write the recipe of each run and detector that is missing, and return the commands that make them, each once.
+
+    A detector's command comes after its run's.
 
     Raises:
         ValueError: a run's folder of another recipe.
         OSError: a recipe cannot be written.
     """
-    missing: dict[str, Cell] = {}
+    runs: dict[Path, Recipe] = {}
+    detectors: dict[Path, DetectRecipe] = {}
     for table in tables:
-        for (training, _), cell in cells_of(table, setting).items():
-            check_recipe(cell, setting.runs / cell.name)
-            if setting.refusal(training) is None and not trained_in(cell, setting.runs):
-                missing[cell.name] = cell
+        for (training, seed), cell in cells_of(table, setting).items():
+            run = run_of(setting, cell)
+            check_run(run, cell.recipe, size_of(training.data, setting.scale))
+            if setting.refusal(training) is not None:
+                continue
+            if not trained_in(cell, setting.runs):
+                runs[run] = cell.recipe
                 if setting.scale == "smoke":
                     write_images(setting.images(training.data), training.data)
-    folder = setting.out / "recipes"
-    folder.mkdir(parents=True, exist_ok=True)
-    for cell in missing.values():
-        write_atomically(folder / f"{cell.name}.yaml", cell.recipe.to_yaml().encode())
+            for part in parts_of(table, training):
+                if isinstance(part, Detector) and part.refusal(setting) is None:
+                    folder = part.folder(run)
+                    if not (folder / "result.json").is_file():
+                        detectors[folder] = part.recipe(run, setting, seed)
+    recipes = setting.out / "recipes"
+    recipes.mkdir(parents=True, exist_ok=True)
     return [
-        shlex.join(
-            ["selfdistill", "train", "--recipe", str(folder / f"{name}.yaml"), "--out", str(setting.runs / name)]
-        )
-        for name in missing
+        *(_command("train", recipe, recipes / f"{run.name}.yaml", run) for run, recipe in runs.items()),
+        *(
+            _command("detect", recipe, recipes / f"{out.parents[1].name}-coco-{out.name}.yaml", out)
+            for out, recipe in detectors.items()
+        ),
     ]
+
+
+def _command(name: str, recipe: YamlRecipe, file: Path, out: Path) -> str:
+    write_atomically(file, recipe.to_yaml().encode())
+    return shlex.join(["selfdistill", name, "--recipe", str(file), "--out", str(out)])

@@ -63,7 +63,8 @@ class Result:
         protocol: how its numbers are made.
         figure: how it is drawn besides.
         lines: its cells.
-        runs: of each run that it was made of: name, recipe hash, date, commit, device.
+        runs: of each run that it was made of: name, recipe hash, date, commit, device, and the commits that it was
+            measured with.
         reliability: for Fig. 2, by row and column, each seed's diagram as a dict.
     """
 

@@ -1,13 +1,15 @@
 """At what scale a table is reproduced, and the recipe of each of its trainings there."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from selfdistill.experiments.grid import Cell, slug
 from selfdistill.experiments.paper.entry import SETS, PaperTable, Training
+from selfdistill.experiments.paper.sizes import SMALL_CLASSES, Size
 from selfdistill.methods import parse_method
+from selfdistill.records import RunRecord
 from selfdistill.train import Recipe
 
 Scale = Literal["smoke", "small", "full"]
@@ -126,24 +128,33 @@ def kept_epochs(epochs: int) -> tuple[int, ...]:
     return tuple(sorted({1, *(max(1, round(share * epochs)) for share in _KEPT)}))
 
 
-def check_recipe(cell: Cell, run: Path) -> None:
-    """Refuse a run's folder whose recipe is another; what the cell's recipe leaves open may be anything.
+def check_run(run: Path, recipe: Recipe, size: Size) -> None:
+    """Refuse a run's folder that is of another recipe, or of other images than the scale has.
+
+    Args:
+        run: the folder; it need not be there.
+        recipe: of a table's cell; its method is spelled as in a run's.
+        size: of the images.
 
     Raises:
-        ValueError: names the differing fields.
+        ValueError: names the differing fields, or the images.
     """
-    file = run / "recipe.yaml"
-    if not file.is_file():
-        return
-    there = Recipe.from_yaml(file)
-    open_here = {field.name: None for field in fields(Recipe) if getattr(cell.recipe, field.name) is None}
-    if differing := cell.recipe.differences(replace(there, **open_here)):  # type: ignore[arg-type]
-        raise ValueError(f"{run} belongs to another recipe: {', '.join(differing)}; choose another --out, or delete it")
+    remedy = "choose another --out, or delete it"
+    if (run / "recipe.yaml").is_file():
+        there = Recipe.from_yaml(run / "recipe.yaml")
+        if differing := replace(recipe, classes=size.classes).differences(there):
+            raise ValueError(f"{run} belongs to another recipe: {', '.join(differing)}; {remedy}")
+    if (run / "result.json").is_file():
+        data = RunRecord.load(run / "result.json").data
+        if (found := Size(data["train_n"], data["test_n"], data["classes"])) != size:
+            raise ValueError(f"{run} was trained on {found}, not on {size}; {remedy}")
 
 
 def _small(recipe: Recipe, training: Training) -> Recipe:
     width = 8 if training.network == "densenet121" else 16  # a quarter of 32 and of 64
-    return replace(recipe, classes=20, width=width, epochs=20, precision="bf16-mixed", channels_last=True, eval_every=5)
+    return replace(
+        recipe, classes=SMALL_CLASSES, width=width, epochs=20, precision="bf16-mixed", channels_last=True, eval_every=5
+    )
 
 
 def _smoke(recipe: Recipe, training: Training, images: Path) -> Recipe:

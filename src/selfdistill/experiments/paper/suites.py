@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfdistill.data import ImageData
-from selfdistill.evaluate.shift import open_published
-from selfdistill.experiments.measuring import Asked, measure, outside
+from selfdistill.evaluate.shift import fetch_cifar100c, open_published
+from selfdistill.experiments.measuring import Asked, as_updates, measure, outside
+from selfdistill.records import RunRecord
 from selfdistill.train import load_run
+from selfdistill.train.progress import Callback
 
 if TYPE_CHECKING:
     from selfdistill.experiments.paper.setting import Setting
@@ -36,8 +38,9 @@ class Suite:
         return f"{self.measure_}-{self.source.lower()}" if self.source else self.measure_
 
     def asked(self, setting: Setting) -> dict[str, Any]:
-        """What decides the numbers."""
-        return self._asked(setting).to_dict()
+        """What decides the numbers; not where the arrays are."""
+        asked = self._asked(setting).to_dict()
+        return asked | {"corruptions": None if asked["corruptions"] is None else self.source}
 
     def refusal(self, setting: Setting) -> str | None:
         """Published images would mean nothing to networks of synthetic ones, nor 100 classes to networks of 20."""
@@ -52,11 +55,12 @@ class Suite:
         asked = self._asked(setting)
         outside(asked, data.image_size)
         if asked.corruptions is not None:
-            open_published(asked.corruptions, classes=len(data.classes))
+            open_published(fetch_cifar100c(setting.data_root), classes=len(data.classes))
 
-    def measure(self, run: Path, data: ImageData, setting: Setting) -> dict[str, Any]:
+    def measure(self, run: Path, data: ImageData, setting: Setting, progress: Callback) -> dict[str, Any]:
         """Return the evaluation as a dict."""
-        return measure(load_run(run), data, self._asked(setting), train=False).to_dict()
+        tell = as_updates(RunRecord.load(run / "result.json"), progress)
+        return measure(load_run(run), data, self._asked(setting), train=False, progress=tell).to_dict()
 
     def _asked(self, setting: Setting) -> Asked:
         return Asked(

@@ -6,7 +6,11 @@ import numpy as np
 
 from selfdistill.experiments.paper.entry import SETS
 
-CLASSES, _TRAIN, _TEST, _SIZE = 8, 8, 4, 32
+CLASSES = 8
+TRAIN, TEST = 8, 4
+"""Images of each class."""
+
+_SIZE = 32  # pixels
 
 
 def write_images(folder: Path, data: str) -> None:
@@ -14,7 +18,7 @@ def write_images(folder: Path, data: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(list(SETS).index(data))
     colours = generator.integers(60, 196, (CLASSES, 1, 1, 3))
-    for name, per_class in (("train", _TRAIN), ("test", _TEST)):
+    for name, per_class in (("train", TRAIN), ("test", TEST)):
         labels = np.repeat(np.arange(CLASSES), per_class)
         noise = generator.normal(0, 40, (len(labels), _SIZE, _SIZE, 3))
         images = np.clip(colours[labels] + noise, 0, 255).astype(np.uint8)

@@ -7,7 +7,12 @@ from selfdistill.experiments.paper.entry import Entry, Measure, PaperTable, Part
 from selfdistill.experiments.paper.names import SD_DROPOUT
 
 _RUNS = Training(SD_DROPOUT)
-_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+_FIRST = 0.005  # of the epochs: the first one, of 200 and of fewer
+_SHARES = (0.0, _FIRST, 0.25, 0.5, 0.75, 1.0)
+_AT_START = (
+    "At the start BatchNorm has seen no image and normalises nothing, so that activations and gradients are those of "
+    "no trained network; after the first epoch it does."
+)
 _MASKS = "Evaluation mode, T = 3, half of the features dropped; the masks depend on the seed 0 and the image alone."
 
 
@@ -19,11 +24,11 @@ def _table8() -> PaperTable:
     columns = (("P(Assumption 1)", ("first",)), ("r", ("r", "mean")), ("r_1", ("r_1", "mean")))
     extra = (("r, median", ("r", "median")), ("r_1, median", ("r_1", "median")), ("P(r <= r_1)", ("second",)))
     entries = []
-    for epoch, share in (("0", 0.0), ("100", 0.5), ("200", 1.0)):
+    for epoch, share in (("0", 0.0), ("", _FIRST), ("100", 0.5), ("200", 1.0)):
         head, whole = Analysis("assumptions", share), Analysis("assumptions", share, "all")
         row = f"{_at(share)}, the head's weights"
         for at, (column, path) in enumerate(columns):
-            target = f"table8_assumptions/epoch/{epoch}/{at}"
+            target = f"table8_assumptions/epoch/{epoch}/{at}" if epoch else None
             entries.append(Entry(row, column, _RUNS, _number(head, *path), target))
         entries += [Entry(row, column, _RUNS, _number(head, *path)) for column, path in extra]
         row = f"{_at(share)}, all weights, {SAMPLE} images"
@@ -34,6 +39,7 @@ def _table8() -> PaperTable:
         "closed form.",
         "P, r and r_1 are over all classes of all images; ratios of tiny probabilities dominate a mean, so the median "
         "stands beside it. Where Assumption 1 fails r_1 is taken of 1 / rho.",
+        _AT_START,
         _MASKS,
     )
     return PaperTable("table8", "Assumptions 1 and 2", tuple(entries), protocol)
@@ -50,6 +56,7 @@ def _figure4() -> PaperTable:
     protocol = (
         "CIFAR-100, ResNet-18 trained with SD-Dropout: gradients of Eq. 6 and Eq. 7 under the same two masks, batch by "
         "batch of 128 test images, without lambda and T squared. The paper prints no numbers in this figure.",
+        _AT_START,
         _MASKS,
     )
     return PaperTable("figure4", "Forward and reverse gradients", tuple(entries), protocol, figure="curves")
@@ -122,7 +129,8 @@ def _proposition1() -> PaperTable:
 
 
 def _at(share: float) -> str:
-    return "Start" if share == 0 else "End" if share == 1 else f"{share:.0%} of the epochs".replace("%", " %")
+    named = {0.0: "Start", _FIRST: "First epoch", 1.0: "End"}
+    return named[share] if share in named else f"{share:.0%} of the epochs".replace("%", " %")
 
 
 TABLES = (_table8(), _figure4(), _lemma1(), _lemma2(), _proposition1())

@@ -45,9 +45,20 @@ def write_reproduced(result: Result, out: Path) -> Path:
 
 
 def runs_table(result: Result) -> Table:
-    """One row a run: its recipe's hash, and with which commit, when and where it was made."""
+    """One row a run: its recipe's hash, and with which commits, when and where it was trained and measured."""
     rows = [
-        (run["name"], run["recipe_hash"], (run["commit"] or DASH)[:9], run["date"][:10], run["device"])
+        (
+            run["name"],
+            run["recipe_hash"],
+            _short(run["commit"]),
+            ", ".join(map(_short, run["measured_with"])) or DASH,
+            run["date"][:10],
+            run["device"],
+        )
         for run in result.runs
     ]
-    return Table(("Run", "Recipe", "Commit", "Date", "Device"), tuple(rows))
+    return Table(("Run", "Recipe", "Trained with commit", "Measured with", "Date", "Device"), tuple(rows))
+
+
+def _short(commit: str | None) -> str:
+    return (commit or DASH)[:9]

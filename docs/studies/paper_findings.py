@@ -1,0 +1,172 @@
+"""Which of the paper's findings are seen in the records of a scale, and which are not."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from selfdistill.experiments.paper import Line, Result
+from selfdistill.records import RunRecord, paired, statistic_of
+from selfdistill.report.tables import MINUS
+
+_SUM = ("Base", "+ SD-Dropout")
+
+Pair = tuple[Line, Line]
+"""What is to be the better one, and the other."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that the paper finds.
+
+    Attributes:
+        says: in words.
+        table: where it is measured.
+        better: the column, or the row, that is to be better.
+        others: those that it is to be better than.
+        of: the column that is looked at, where rows are compared; empty: all.
+        higher: whether better is higher.
+        by: whether a pair is of two columns of a row, or of two rows of a column.
+    """
+
+    says: str
+    table: str
+    better: str
+    others: tuple[str, ...]
+    of: str = ""
+    higher: bool = True
+    by: Literal["column", "row"] = "column"
+
+    def pairs(self, result: Result) -> Iterator[Pair]:
+        """Yield the pairs of cells that have numbers."""
+        there = {(line.row, line.column): line for line in result.lines if line.values}
+        for (row, column), line in there.items():
+            if (column if self.by == "column" else row) == self.better and self.of in ("", column):
+                for other in self.others:
+                    place = (row, other) if self.by == "column" else (other, column)
+                    if place in there:
+                        yield line, there[place]
+
+
+FINDINGS = (
+    Finding("SD-Dropout raises accuracy, alone and in sums", "table1", _SUM[1], _SUM[:1]),
+    Finding("It does so for other networks", "table10", _SUM[1], _SUM[:1]),
+    Finding("It does so before two fully connected layers", "table13", "SD-Dropout", ("Cross-entropy",), by="row"),
+    Finding("It does more than standard dropout", "table11", "SD-Dropout", ("Dropout", "Dropout, dagger")),
+    Finding("Both directions do more than one", "table9", "Both", ("Forward", "Reverse")),
+    Finding(
+        "Dropout after the pooling does more than before",
+        "table12",
+        "After layer4 and the pooling",
+        ("After layer1", "After layer2", "After layer3"),
+        by="row",
+    ),
+    Finding("SD-Dropout lowers the calibration error", "table2", _SUM[1], _SUM[:1], higher=False),
+    Finding("It resists attacks better", "table5", _SUM[1], _SUM[:1]),
+    Finding("So do the sums", "figure3", _SUM[1], _SUM[:1]),
+    Finding("It resists corruptions better", "table6", _SUM[1], _SUM[:1]),
+    Finding(
+        "It detects unknown images better (AUROC)",
+        "table7",
+        "Photographs (a substitute): SD-Dropout",
+        ("Photographs (a substitute): Cross-entropy",),
+        of="AUROC",
+        by="row",
+    ),
+    Finding("Reverse gradients are longer than forward ones", "figure4", "L1 norm, reverse", ("L1 norm, forward",)),
+)
+
+
+def findings_table(results: Sequence[Result]) -> str:
+    """One row a finding: in how many pairs of cells it is seen, by the 95 % intervals of differences paired by seed."""
+    by_name = {result.table: result for result in results}
+    rows = []
+    for finding in FINDINGS:
+        result = by_name[finding.table]
+        pairs = list(finding.pairs(result))
+        if not pairs:
+            continue
+        sign = 1 if finding.higher else -1
+        seen = [_verdict(ours, theirs) * sign for ours, theirs in pairs]
+        rows.append(
+            (
+                finding.says,
+                f"[{_spelled(finding.table)}]({result.scale}/{finding.table}.md)",
+                str(len(pairs)),
+                str(seen.count(1)),
+                str(seen.count(-1)),
+                str(seen.count(0)),
+                _range([_difference(ours, theirs) for ours, theirs in pairs], pairs[0][0]),
+            )
+        )
+    headings = ("The paper finds", "Measured in", "Pairs", "Seen", "The opposite", "Undecided", "Mean differences")
+    lines = [f"| {' | '.join(row)} |" for row in [headings, (":--", ":--", *["--:"] * 5), *rows]]
+    return "\n".join(lines)
+
+
+def other_findings(results: Sequence[Result], table1: Sequence[RunRecord]) -> str:
+    """Say what of Proposition 1, Assumption 1 and the grid was found, and whether the networks know their images."""
+    by_name = {result.table: result for result in results}
+    holds = _cell(by_name["proposition1"], "D_i > 0 where both hold", "Share")
+    images = _cell(by_name["proposition1"], "D > 0 (Eq. 21), of the images", "Share")
+    assumed = _cell(by_name["table8"], "End, the head's weights", "P(Assumption 1)")
+    grid = [line for line in by_name["table14"].lines if line.values]
+    best, worst = (choose(grid, key=_mean) for choose in (max, min))
+    alone = [record for record in table1 if record.method == "CrossEntropy()"]
+    known = statistic_of(record.evaluation["train_top1"] for record in alone)
+    assert known is not None
+    return "\n".join(
+        [
+            f"- Proposition 1 holds for {_mean(holds):.2f} % of the components for which both assumptions hold, and, "
+            f"summed over the classes, for {_mean(images):.1f} % of the images ({len(holds.values)} networks).",
+            f"- Assumption 1 holds for {100 * _mean(assumed):.1f} % of the components at the end of the training.",
+            f"- Of the {len(grid)} cells of Table 14's grid the best is {_named(best)} and the worst {_named(worst)} "
+            f"({_seeds(len(grid[0].values))}).",
+            f"- Cross-entropy's networks classify {100 * known.mean:.1f} % of their training images right after the "
+            f"last epoch ({_seeds(known.n)}).",
+        ]
+    )
+
+
+def _verdict(ours: Line, theirs: Line) -> int:
+    _, interval = paired(ours.values, theirs.values)
+    if interval is None:
+        return 0
+    return 1 if interval[0] > 0 else -1 if interval[1] < 0 else 0
+
+
+def _difference(ours: Line, theirs: Line) -> float:
+    found, _ = paired(ours.values, theirs.values)
+    assert found is not None
+    return found.mean
+
+
+def _range(differences: Sequence[float], line: Line) -> str:
+    ends = [
+        f"{end:+.{'1f' if line.unit else '3g'}}".replace("-", MINUS) for end in (min(differences), max(differences))
+    ]
+    unit = " points" if line.unit else ""
+    return f"{ends[0]}{unit}" if len(differences) == 1 else f"{ends[0]} to {ends[1]}{unit}"
+
+
+def _cell(result: Result, row: str, column: str) -> Line:
+    (line,) = [line for line in result.lines if (line.row, line.column) == (row, column)]
+    return line
+
+
+def _mean(line: Line) -> float:
+    found = line.statistic
+    assert found is not None
+    return found.mean
+
+
+def _named(line: Line) -> str:
+    return f"{_mean(line):.1f} % ({line.row}, {line.column})"
+
+
+def _seeds(count: int) -> str:
+    return "one seed" if count == 1 else f"{count} seeds"
+
+
+def _spelled(table: str) -> str:
+    kind = table.rstrip("0123456789")
+    return f"{'Fig.' if kind == 'figure' else kind.capitalize()} {table[len(kind) :]}"

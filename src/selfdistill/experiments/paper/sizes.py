@@ -1,0 +1,46 @@
+"""How many images and classes a training has at a scale; a run on fewer is no run of a table."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from selfdistill.experiments.paper import synthetic
+
+
+class Size(NamedTuple):
+    """Of a data set."""
+
+    train: int
+    test: int
+    classes: int
+
+    def __str__(self) -> str:
+        """``50,000 images and scored on 10,000, of 100 classes``."""
+        return f"{self.train:,} images and scored on {self.test:,}, of {self.classes:,} classes"
+
+
+PUBLISHED = {
+    "cifar100": Size(50_000, 10_000, 100),
+    "cub200": Size(5_994, 5_794, 200),
+    "dogs": Size(12_000, 8_580, 120),
+    "imagenet": Size(1_281_167, 50_000, 1000),
+}
+"""As published; of ImageNet the validation images are the test images."""
+
+SMALL_CLASSES = 20
+"""Classes of CIFAR-100 at the scale "small"."""
+
+
+def size_of(data: str, scale: str) -> Size:
+    """Return what a scale takes of a data set.
+
+    Example:
+        >>> size_of("cifar100", "small"), size_of("dogs", "full").test
+        (Size(train=10000, test=2000, classes=20), 8580)
+    """
+    if scale == "smoke":
+        return Size(synthetic.TRAIN * synthetic.CLASSES, synthetic.TEST * synthetic.CLASSES, synthetic.CLASSES)
+    train, test, classes = PUBLISHED[data]
+    if scale == "small":
+        return Size(train * SMALL_CLASSES // classes, test * SMALL_CLASSES // classes, SMALL_CLASSES)
+    return PUBLISHED[data]
