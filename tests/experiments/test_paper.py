@@ -464,7 +464,7 @@ def test_a_part_whose_images_are_missing_leaves_the_rest(
     result = reproduce(TABLES["table6"], Setting("smoke", out, tmp_path))
     fog, own = line_of(result, "fog", "Base"), line_of(result, "mCA of own corruptions (a substitute)", "Base")
     assert re.match(
-        r"no data: CIFAR-100-C is not in .* could not be downloaded .*: put CIFAR-100-C.tar into", fog.absent
+        r"no data: CIFAR-100-C is not in .* could not be downloaded .*: put CIFAR-100-C.tar of http", fog.absent
     )
     assert own.absent == ""
 

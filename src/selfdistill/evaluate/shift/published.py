@@ -13,9 +13,10 @@ from torch import Tensor
 from selfdistill.data.download import Archive, fetched
 from selfdistill.evaluate.shift.table import CORRUPTIONS, SEVERITIES, check
 
-WHERE = "https://zenodo.org/records/2535967 (CIFAR-10-C) or https://zenodo.org/records/3555552 (CIFAR-100-C)"
+_CIFAR100C = "https://zenodo.org/records/3555552"
+WHERE = f"https://zenodo.org/records/2535967 (CIFAR-10-C) or {_CIFAR100C} (CIFAR-100-C)"
 CIFAR100C = Archive(
-    "https://zenodo.org/records/3555552/files/CIFAR-100-C.tar?download=1",
+    f"{_CIFAR100C}/files/CIFAR-100-C.tar?download=1",
     "CIFAR-100-C.tar",
     "11f0ed0f1191edbf9fa23466ae6021d3",
     20,  # nineteen corruptions and the labels
@@ -77,7 +78,7 @@ def fetch_cifar100c(root: Path) -> Path:
     """
     folder = root / "CIFAR-100-C"
     if not folder.is_dir():
-        remedy = f"put {CIFAR100C.file} into {root}, or its .npy files into {folder}; they are at {WHERE}"
+        remedy = f"put {CIFAR100C.file} of {_CIFAR100C} into {root}, or its .npy files into {folder}"
         fetched("CIFAR-100-C", CIFAR100C, folder, remedy)
     return folder
 
