@@ -36,7 +36,8 @@ def _table8() -> PaperTable:
     protocol = (
         "CIFAR-100, ResNet-18 trained with SD-Dropout, on test images. The paper does not say which network, which "
         "images and with respect to which weights: the printed numbers stand beside those of the head's weights, in "
-        "closed form.",
+        "closed form; nor whether its epoch 0 is before the first epoch or the first one itself, counted from 0: they "
+        "stand beside the former.",
         "P, r and r_1 are over all classes of all images; ratios of tiny probabilities dominate a mean, so the median "
         "stands beside it. Where Assumption 1 fails r_1 is taken of 1 / rho.",
         _AT_START,
@@ -46,12 +47,14 @@ def _table8() -> PaperTable:
 
 
 def _figure4() -> PaperTable:
-    columns = (("Cosine", "cosine"), ("L1 norm, forward", "forward"), ("L1 norm, reverse", "reverse"))
+    columns = (("Cosine", "cosine", 4), ("L1 norm, forward", "forward", 2), ("L1 norm, reverse", "reverse", 2))
     entries = [
-        Entry(f"{_at(share)}, {name}", column, _RUNS, _number(Analysis("gradients", share), weights, key))
+        Entry(
+            f"{_at(share)}, {name}", column, _RUNS, _number(Analysis("gradients", share), weights, key, digits=digits)
+        )
         for name, weights in (("all weights", "whole"), ("the head's weights", "head"))
         for share in _SHARES
-        for column, key in columns
+        for column, key, digits in columns
     ]
     protocol = (
         "CIFAR-100, ResNet-18 trained with SD-Dropout: gradients of Eq. 6 and Eq. 7 under the same two masks, batch by "
