@@ -29,7 +29,7 @@ from selfdistill.experiments.paper import (
     tables_named,
 )
 from selfdistill.experiments.paper.entry import Part, Training
-from selfdistill.experiments.paper.gather import Key, cells_of, parts_of
+from selfdistill.experiments.paper.gather import cells_of, parts_of
 from selfdistill.experiments.paper.kept import kept
 from selfdistill.experiments.paper.line import Absent
 from selfdistill.experiments.paper.sizes import Size, size_of
@@ -175,13 +175,13 @@ def missing(found: Sequence[Result]) -> str:
 def train(names: Sequence[str], setting: Setting) -> None:
     """Train and measure what is missing of some tables, and keep the records beside the docs."""
     work = replace(setting, out=Path("runs") / f"paper-{setting.scale}")
+    tables = [table for name in names for table in tables_named(name)]
     for folder in sorted(setting.runs.glob("*")):
-        if not (work.runs / folder.name).exists() and _whole(folder.name, setting):
+        if not (work.runs / folder.name).exists() and _whole(folder.name, tables, setting):
             shutil.copytree(folder, work.runs / folder.name)
-    for name in names:
-        for table in tables_named(name):
-            reproduce(table, work, Machines(torch.cuda.device_count() or JOBS))
-            keep(work, setting)
+    for table in tables:
+        reproduce(table, work, Machines(torch.cuda.device_count() or JOBS))
+        keep(work, setting)
 
 
 def keep(work: Setting, setting: Setting = SMALL) -> None:
@@ -194,12 +194,15 @@ def keep(work: Setting, setting: Setting = SMALL) -> None:
                 shutil.copyfile(file, to)
 
 
-def _whole(name: str, setting: Setting) -> bool:
-    """Whether nothing more is to be measured of a run, so that its weights are not needed."""
-    wanted: list[tuple[PaperTable, Key]] = [
-        (table, key) for table in TABLES.values() for key, cell in cells_of(table, setting).items() if cell.name == name
+def _whole(name: str, tables: Sequence[PaperTable], setting: Setting) -> bool:
+    """Whether nothing more is to be measured of a run for some tables, so that its weights are not needed."""
+    parts = [
+        part
+        for table in tables
+        for (training, _), cell in cells_of(table, setting).items()
+        if cell.name == name
+        for part in parts_of(table, training)
     ]
-    parts = [part for table, (training, _) in wanted for part in parts_of(table, training)]
     return all(kept(setting.runs / name, part, setting) is not None for part in parts if part.refusal(setting) is None)
 
 
