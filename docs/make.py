@@ -87,6 +87,7 @@ def pages(out: Path) -> dict[Path, str]:
             "other findings": paper_findings.other_findings(reproduced["small"], table1),
             "tables": paper.index(every_table),
             "missing": paper.missing(every_table),
+            "seconds": paper.seconds_said(),
             "detector": f"{detection.precision_table(detector)}\n\n{detection.caption(detector)}",
         },
         DOCS / "performance.md": {

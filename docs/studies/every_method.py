@@ -48,7 +48,10 @@ def pairs_table(records: list[RunRecord]) -> str:
             means = [f"{scale * summary.statistics[m, metric].mean:.{digits}f}" for m in (alone, together)]
             row += [*means, _interval(summary.differences[together, metric], scale, digits)]
         rows.append((*row, *(f"{summary.statistics[m, 'gap'].mean:+.3f}" for m in (alone, together))))
-    headings = ("Method", "and", "Top-1 (%)", "with", "Δ, points", "ECE", "with", "Δ", "Gap", "with")
+    headings = (
+        *("Method", "and", "Top-1 (%)", "Top-1 with", "Δ, points"),
+        *("ECE", "ECE with", "Δ", "Gap", "Gap with"),
+    )
     return markdown(Table(headings, tuple(rows)))
 
 
@@ -79,7 +82,8 @@ def findings(records: list[RunRecord]) -> str:
         several = "s" if len(effects) > 1 else ""
         said.append(
             f"- {what}, {len(effects)} pair{several}: better in {effects.count('better')}, "
-            f"worse in {effects.count('worse')}, undecided in {effects.count('unclear')}."
+            f"worse in {effects.count('worse')}, undecided (the 95 % interval holds zero) in "
+            f"{effects.count('unclear')}."
         )
     return "\n".join(said)
 

@@ -10,6 +10,7 @@ again where its records are.
 
 import argparse
 import shutil
+import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -156,6 +157,17 @@ def table1_records(setting: Setting = SMALL) -> list[RunRecord]:
     cells = cells_of(TABLES["table1"], setting)
     files = (setting.runs / cell.name / "result.json" for (one, _), cell in cells.items() if one.data == "cifar100")
     return [RunRecord.load(file) for file in files if file.is_file()]
+
+
+def seconds_said(setting: Setting = SMALL) -> str:
+    """Say how long the runs took."""
+    records = [RunRecord.load(file) for file in setting.runs.glob("*/result.json")]
+    seconds = sorted(record.seconds for record in records)
+    return (
+        f"The {len(seconds)} runs took {seconds[0]:.0f} to {seconds[-1]:,.0f} s each, the median "
+        f"{statistics.median(seconds):.0f} s, {JOBS} at a time with {records[0].threads} thread each, on a machine that "
+        "did other work meanwhile."
+    )
 
 
 def missing(found: Sequence[Result]) -> str:

@@ -1,5 +1,6 @@
 """What each command does. A function's signature is its options, its docstring its help; no torch until it runs."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -299,21 +300,30 @@ def reproduce(
         selfdistill reproduce all --scale full --print-commands
     """
     from selfdistill.experiments.paper import Machines, Setting, tables_named
+    from selfdistill.experiments.writable import check_writable
 
-    if any(seed < 0 for seed in seeds) or len(set(seeds)) < len(seeds):
-        raise ValueError(f"--seeds must be different whole numbers of at least 0, not {' '.join(map(str, seeds))}")
+    if any(not 0 <= seed < 2**63 for seed in seeds) or len(set(seeds)) < len(seeds):
+        told = " ".join(map(str, seeds))
+        raise ValueError(f"--seeds must be different whole numbers from 0 to 2**63 - 1, not {told}")
+    if list and print_commands:
+        raise ValueError("--list and --print-commands exclude each other")
     if table is None and not (list or print_commands):
         raise ValueError("TABLE must be given: selfdistill reproduce --list shows them, and all is all of them")
     tables = tables_named(table or "all")
+    machines = Machines(jobs, ray, cpus)
     setting = Setting(scale, out or Path("runs") / f"paper-{scale}", Path(data_root), tuple(seeds))
     if print_commands:
         from selfdistill.experiments.paper.listing import commands_of
 
-        print("\n".join(commands_of(tables, setting)))
+        commands = commands_of(tables, setting)
+        print("".join(f"{command}\n" for command in commands), end="")
+        if not commands:
+            print(f"No run is missing that --scale {scale} makes.", file=sys.stderr)
     elif list:
         _list_needs(tables, setting)
     else:
-        _reproduce(tables, setting, Machines(jobs, ray, cpus))
+        check_writable(setting.out)
+        _reproduce(tables, setting, machines)
 
 
 def report(
@@ -428,16 +438,18 @@ def methods(
 
 
 def _list_needs(tables: "Sequence[PaperTable]", setting: "Setting") -> None:
+    from rich.console import Console
+
     from selfdistill.experiments.paper.entry import Training
     from selfdistill.experiments.paper.listing import needs_of
     from selfdistill.report import terminal
-    from selfdistill.report.paper import needs_table
-    from selfdistill.train.progress import clock
+    from selfdistill.report.paper import duration, needs_table
 
     timed: dict[Training, float] = {}
     left: dict[Training, float] = {}  # tables share their runs
     for table in tables:
-        needs = needs_of(table, setting, timed=timed)
+        with Console(stderr=True).status(f"{table.name}: measuring how long a step takes"):
+            needs = needs_of(table, setting, timed=timed)
         if not needs:
             print(f"{table.name}: {table.title}: needs no run")
             continue
@@ -445,9 +457,12 @@ def _list_needs(tables: "Sequence[PaperTable]", setting: "Setting") -> None:
         _print(terminal(needs_table(needs), title=title, prose=(0, 1, 2)))
         for need in needs:
             left[need.training] = max(left.get(need.training, 0.0), need.seconds_left)
+    if not any(left.values()):
+        print("No run is missing.")
+        return
     print(
-        f"The missing runs would take about {clock(sum(left.values()))} here, one after another; what is measured of "
-        "them, and the detectors of Table 4, come on top."
+        f"The missing runs would take about {duration(sum(left.values()))} here, one after another, on a machine that "
+        "does nothing else; what is measured of them, and the detectors of Table 4, come on top."
     )
 
 
@@ -457,6 +472,7 @@ def _reproduce(tables: "Sequence[PaperTable]", setting: "Setting", machines: "Ma
     from selfdistill.report.diagram import write_figure1
     from selfdistill.report.paper import facts, reproduced_table, title_of, write_reproduced
 
+    numbers, reasons = 0, list[str]()
     for table in tables:
         if table.figure == "diagrams":
             print(f"Page: {write_figure1(setting.out)}", flush=True)
@@ -468,6 +484,10 @@ def _reproduce(tables: "Sequence[PaperTable]", setting: "Setting", machines: "Ma
         for note in shown.notes:
             print(f"Missing: {note}")
         print(f"Page: {page}", flush=True)
+        numbers += sum(bool(line.values) for line in result.lines)
+        reasons += [line.absent for line in result.lines if line.absent]
+    if reasons and not numbers:
+        raise ValueError(f"no cell has a number: {reasons[0]}")
 
 
 def _asked(

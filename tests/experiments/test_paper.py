@@ -32,7 +32,7 @@ from selfdistill.experiments.paper.synthetic import write_images
 from selfdistill.experiments.paper.targets import NOT_TABULATED, numbers
 from selfdistill.methods import parse_method
 from selfdistill.models import build
-from selfdistill.report.paper import absences, figures_of, reproduced_table, wide_table, write_reproduced
+from selfdistill.report.paper import absences, facts, figures_of, reproduced_table, wide_table, write_reproduced
 from selfdistill.report.tables import DASH, MINUS
 from selfdistill.train import Recipe, load_run
 from selfdistill.train.schedule import learning_rate
@@ -443,7 +443,43 @@ def test_figures_show_how_the_seeds_differ() -> None:
     assert [text.get_text() for text in drawn.get_xticklabels()] == ["Start", "50 %"]
 
 
+def test_norms_that_differ_little_have_plain_numbers_beside_them() -> None:
+    line = Line("Start, all", "L1, forward", "", 2, {41: 2.8}, 1, 1, 1, None, None, "")
+    lines = (line, replace(line, column="L1, reverse", values={41: 3.9}))
+    (found,) = figures_of(full_result(figure="curves", lines=lines))
+    drawn = Figure()
+    found.panels[-1].draw(drawn)
+    axis = drawn.axes[0].yaxis
+    low, high = axis.get_view_interval()
+    seen = [
+        label.get_text()
+        for at, label in zip(axis.get_majorticklocs(), axis.get_ticklabels(), strict=True)
+        if low <= at <= high
+    ]
+    assert seen
+    assert all(float(text) > 0 for text in seen)
+    assert {label.get_text() for label in axis.get_ticklabels(minor=True)} <= {""}
+
+
+def test_the_heading_names_the_seeds() -> None:
+    line = Line("A", "Top-1", "%", 2, {41: 76.0, 42: 77.0, 43: 78.0}, 3, 200, 10_000, None, None, "")
+    fewer, none = replace(line, values={42: 1.0}), replace(line, values={}, images=None, absent="not measured")
+    for lines, said in (
+        ((line, none), "Mean ± sd of the seeds 41, 42 and 43."),
+        ((line, fewer), "Mean ± sd of the seeds 41, 42 and 43 as far as they were run."),
+        ((fewer,), "Seed 42."),
+    ):
+        assert facts(full_result(lines=lines)).endswith(said)
+    assert facts(full_result(lines=(replace(line, epochs=None),))) == "No network is needed."
+
+
 # Images that are not there, folders of others.
+
+
+def test_what_can_have_no_number_is_not_trained(tmp_path: Path) -> None:
+    result = reproduce(TABLES["table4"], Setting("smoke", tmp_path))
+    assert {line.absent for line in result.lines} == {"COCO is trained on at --scale full alone"}
+    assert not (tmp_path / "runs").exists()
 
 
 def test_no_data_says_how_to_get_it(tmp_path: Path) -> None:
@@ -601,12 +637,16 @@ def test_the_commands_train_the_detectors_too(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["tabel12"], "no table 'tabel12'; did you mean 'table12'?"),
-        (["Table 1"], "no table 'Table 1'; did you mean 'table1'?"),
+        (["Table 15"], "no table 'Table 15': there are table1, table2, "),
+        (["Tabel 12"], "no table 'Tabel 12'; did you mean 'table12'?"),
+        (["table1", "--list", "--print-commands"], "--list and --print-commands exclude each other"),
+        (["figure1", "--jobs", "0"], "--jobs must be at least 1, not 0"),
+        (["table1", "--seeds", str(2**63)], "--seeds must be different whole numbers from 0 to 2**63 - 1, not 9223"),
         (["nonsense"], "no table 'nonsense': there are table1, table2, "),
         (["table1", "--scale", "huge"], "--scale must be one of smoke, small, full, not 'huge'"),
         (["table1", "--jobs", "0"], "--jobs must be at least 1, not 0"),
         (["table1", "--ray", "auto", "--cpus", "0"], "--cpus must be at least 1, not 0"),
-        (["table1", "--seeds", "1", "1"], "--seeds must be different whole numbers of at least 0, not 1 1"),
+        (["table1", "--seeds", "1", "1"], "--seeds must be different whole numbers from 0 to 2**63 - 1, not 1 1"),
         ([], "TABLE must be given: selfdistill reproduce --list shows them"),
     ],
 )
@@ -639,11 +679,26 @@ def test_the_list_is_of_all_where_no_table_is_named(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_nothing_to_print_and_nothing_measured_are_told(
+    make: Make, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make("table12")
+    for words, code, said in (
+        (["table12", "--scale", "smoke", "--out", out, "--print-commands"], 0, "No run is missing that --scale smoke"),
+        (["table3", "--out", tmp_path], 2, "error: no cell has a number: ImageNet is trained on at --scale full alone"),
+        (["table3", "--out", tmp_path / "table3.md" / "x"], 2, "table3.md is a file, not a folder: choose another --o"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(["reproduce", *map(str, words)])
+        assert end.value.code == code
+        assert said in capsys.readouterr().err
+
+
 def test_the_command(make: Make, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make("table12")
     for words, wanted in (
         (["--out", out], ["75.7 %", "Scale smoke", f"Page: {out / 'table12.html'}"]),
-        (["--out", out, "--list"], ["1 of 1", "The missing runs would take about 0:00 here"]),
+        (["--out", out, "--list"], ["1 of 1", "No run is missing."]),
     ):
         with pytest.raises(SystemExit) as end:
             main(["reproduce", "table12", "--scale", "smoke", *map(str, words)])

@@ -1,6 +1,5 @@
 """Compare methods on one set of images: how long it may take, then the runs."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from selfdistill.data.decode import cpu_count
 from selfdistill.experiments.grid import Cell, at_a_time, expand, finished_in, run_grid, trained_in
 from selfdistill.experiments.measuring import NOTHING_MORE, Asked, fitted, outside, passes
 from selfdistill.experiments.show import plan, shown
+from selfdistill.experiments.writable import check_writable
 from selfdistill.records import EvaluationRecord, RunRecord
 from selfdistill.train import Recipe, Timing, epochs_for_budget, estimate, measure_step_seconds, parse_duration
 from selfdistill.train.folder import RunFolder
@@ -58,7 +58,7 @@ def run_comparison(
     if epochs is not None:
         recipe = replace(recipe, epochs=epochs)
     cells = expand(recipe, methods, range(seeds))
-    _check_writable(out)
+    check_writable(out)
     if epochs is None:
         epochs = _epochs_of_earlier_runs(cells, out)
     data = load(recipe)
@@ -100,14 +100,6 @@ def run_comparison(
 
 def _with_epochs(cell: Cell, epochs: int) -> Cell:
     return replace(cell, recipe=replace(cell.recipe, epochs=epochs))
-
-
-def _check_writable(out: Path) -> None:
-    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not there.is_dir():
-        raise OSError(f"{there} is a file, not a folder: choose another --out")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise OSError(f"cannot write in {there}: choose another --out")
 
 
 def _epochs_of_earlier_runs(cells: Sequence[Cell], out: Path) -> int | None:

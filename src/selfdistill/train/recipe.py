@@ -122,8 +122,9 @@ class Recipe(YamlRecipe):
         self.require(self.head_layers in (1, 2), "head_layers", "1 or 2")
         for name in ("momentum", "gamma"):
             self.require(0 <= getattr(self, name) <= 1, name, "in [0, 1]")
-        for name in ("weight_decay", "seed", "warmup_epochs"):
+        for name in ("weight_decay", "warmup_epochs"):
             self.require(getattr(self, name) >= 0, name, "at least 0")
+        self.require(0 <= self.seed < 2**63, "seed", "from 0 to 2**63 - 1")
         self.require(self.workers is None or self.workers >= 0, "workers", "at least 0")
         for name in ("lr", "clip"):
             self.require(getattr(self, name) is None or getattr(self, name) > 0, name, "above 0")

@@ -42,7 +42,7 @@ TABLES = {
 
 
 def tables_named(name: str) -> tuple[PaperTable, ...]:
-    """Return a table, or all of them where it says ``"all"``.
+    """Return a table, or all of them where it says ``"all"``; ``"Table 1"`` will do.
 
     Raises:
         ValueError: there is no such table; the nearest is named.
@@ -55,10 +55,11 @@ def tables_named(name: str) -> tuple[PaperTable, ...]:
         ...
         ValueError: no table 'tabel9'; did you mean 'table9'?
     """
-    if name == "all":
+    plain = name.lower().replace(" ", "")
+    if plain == "all":
         return tuple(TABLES.values())
-    if name not in TABLES:
-        near = difflib.get_close_matches(name.lower().replace(" ", ""), TABLES, n=1, cutoff=0.6)
+    if plain not in TABLES:
+        near = [] if plain.strip("0123456789") in _KINDS else difflib.get_close_matches(plain, TABLES, n=1, cutoff=0.6)
         remedy = f"; did you mean {near[0]!r}?" if near else f": there are {', '.join(TABLES)} and all"
         raise ValueError(f"no table {name!r}{remedy}")
-    return (TABLES[name],)
+    return (TABLES[plain],)

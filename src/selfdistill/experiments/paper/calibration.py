@@ -43,7 +43,7 @@ TABLES = (
         "figure2",
         "Reliability diagrams",
         tuple(replace(entry, target=None) for entry in _entries()),  # Table 2 holds the printed numbers
-        (*_PROTOCOL, "The diagrams sum the counts of the seeds."),
+        (*_PROTOCOL, "The numbers are the calibration errors; the diagrams sum the counts of the seeds."),
         figure="reliability",
     ),
 )

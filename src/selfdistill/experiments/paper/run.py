@@ -14,7 +14,7 @@ from selfdistill.data import ImageData
 from selfdistill.data.decode import cpu_count
 from selfdistill.experiments.cluster import run_on_ray
 from selfdistill.experiments.grid import Cell, run_grid, trained_in
-from selfdistill.experiments.paper.entry import PaperTable, Part
+from selfdistill.experiments.paper.entry import PaperTable, Part, Training
 from selfdistill.experiments.paper.gather import Key, cells_of, gather, parts_of, run_of, trained
 from selfdistill.experiments.paper.kept import kept, measure_part
 from selfdistill.experiments.paper.line import Absent
@@ -85,9 +85,11 @@ def reproduce(table: PaperTable, setting: Setting, machines: Machines = Machines
 def _complete(
     table: PaperTable, setting: Setting, cells: Mapping[Key, Cell], source: str, absent: Absent, machines: Machines
 ) -> None:
-    """Run and measure what is missing of the trainings on one data set; say in ``absent`` what cannot be."""
-    missing = [cell for cell in cells.values() if not trained_in(cell, setting.runs)]
-    if not missing and not any(_unmeasured(table, setting, cells)):
+    """Run and measure what is missing of the trainings on one data set; say in ``absent`` what cannot be.
+
+    What cannot be is known before hours of training: a training of which no cell can have a number is not made.
+    """
+    if all(trained_in(cell, setting.runs) for cell in cells.values()) and not any(_unmeasured(table, setting, cells)):
         return
     if setting.scale == "smoke":
         write_images(setting.images(source), source)
@@ -97,6 +99,13 @@ def _complete(
     except (ValueError, RuntimeError, OSError) as error:
         absent.update({training: f"no data: {error}" for training, _ in cells})
         return
+    parts = dict.fromkeys(part for training, _ in cells for part in parts_of(table, training))
+    there = _with_images([part for part in parts if part.refusal(setting) is None], setting, data, absent)
+    missing = [
+        cell
+        for (training, _), cell in cells.items()
+        if not trained_in(cell, setting.runs) and _has_a_number(table, training, there)
+    ]
     if missing:
         if machines.ray is not None:  # where a cluster has no GPUs, as many threads as it has processors
             missing = [replace(cell, recipe=replace(cell.recipe, threads=machines.cpus)) for cell in missing]
@@ -110,9 +119,14 @@ def _complete(
                 running=running,
                 finished=finished,
             )
-    unmeasured = list(_unmeasured(table, setting, cells))
-    there = _with_images(dict.fromkeys(part for _, part in unmeasured), setting, data, absent)
-    _measure([(run, part) for run, part in unmeasured if part in there], setting, data, machines)
+    todo = [(run, part) for run, part in _unmeasured(table, setting, cells) if part in there]
+    _measure(todo, setting, data, machines)
+
+
+def _has_a_number(table: PaperTable, training: Training, there: set[Part]) -> bool:
+    """Whether some cell of a training needs no part but those whose images are there."""
+    entries = [entry for entry in table.entries if entry.training == training]
+    return any(all(measure.part is None or measure.part in there for measure in one.measures) for one in entries)
 
 
 def _require_size(data: ImageData, size: Size) -> None:

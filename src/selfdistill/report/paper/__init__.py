@@ -2,11 +2,12 @@
 
 from selfdistill.report.paper.cells import absences, facts, reproduced_table, title_of, wide_table
 from selfdistill.report.paper.figures import figures_of
-from selfdistill.report.paper.needs import needs_table
+from selfdistill.report.paper.needs import duration, needs_table
 from selfdistill.report.paper.page import write_reproduced
 
 __all__ = [
     "absences",
+    "duration",
     "facts",
     "figures_of",
     "needs_table",

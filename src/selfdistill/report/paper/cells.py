@@ -61,16 +61,20 @@ def facts(result: Result) -> str:
 
     A scale that is no reproduction says so.
     """
+    if all(line.epochs is None for line in result.lines):
+        return "No network is needed."
     epochs = sorted({line.epochs for line in result.lines if line.epochs is not None})
     images = sorted({line.images for line in result.lines if line.images is not None})
-    seeds = max((len(line.values) for line in result.lines if line.epochs is not None), default=0)
-    words = [f"Scale {result.said}."]
-    if epochs:
-        words.append(f"{_several(epochs)} epochs, the last one scored.")
+    there = [list(line.values) for line in result.lines if line.epochs is not None and line.values]
+    seeds = sorted({seed for seeds in there for seed in seeds})
+    words = [f"Scale {result.said}.", f"{_several(epochs)} epochs, the last one scored."]
     if images:
         words.append(f"On {_several(images)} images.")
-    if seeds:
-        words.append("One seed." if seeds == 1 else f"Mean ± sd of {seeds} seeds.")
+    if len(seeds) == 1:
+        words.append(f"Seed {seeds[0]}.")
+    elif seeds:
+        fewer = " as far as they were run" if min(map(len, there)) < len(seeds) else ""
+        words.append(f"Mean ± sd of the seeds {_listing(seeds)}{fewer}.")
     return " ".join([*words, *_reference(result)])
 
 
@@ -141,6 +145,10 @@ def _difference(line: Line) -> str:
 def _reference(result: Result) -> list[str]:
     printed = any(line.printed is not None for line in result.lines)
     return [_REFERENCE] if printed and not result.compared else []
+
+
+def _listing(numbers: Sequence[int]) -> str:
+    return f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
 
 
 def _several(numbers: Sequence[int]) -> str:

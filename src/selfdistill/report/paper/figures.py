@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from matplotlib.figure import FigureBase
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from selfdistill.experiments.paper import Line, Result
 from selfdistill.records.summary import Statistic
@@ -112,7 +113,8 @@ def _curves(result: Result) -> list[Panel]:
         lines = [line for line in result.lines if line.values and line.row.partition(", ")[2] == name]
         cosine, norms = ([line for line in lines if (line.column == "Cosine") is one] for one in (True, False))
         for kind, title, some in (("cosine", "Cosine", cosine), ("norms", "L1 norms", norms)):
-            panels.append(Panel(f"{kind}-{at}", f"{title}, {name}", partial(_draw_curves, some, f"{title}, {name}")))
+            told = f"{title}: {name}"
+            panels.append(Panel(f"{kind}-{at}", told, partial(_draw_curves, some, told)))
     return panels
 
 
@@ -131,7 +133,9 @@ def _draw_curves(lines: Sequence[Line], title: str, figure: FigureBase) -> None:
     axes.set_xticks(range(len(whens)), whens)
     if len(columns) > 1:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # with tens alone a narrow range has no tick
         axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.legend(frameon=False, labelcolor=INK, fontsize=8.5)
     heading(axes, short(title, 40))
     plain(axes)

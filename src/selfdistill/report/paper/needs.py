@@ -7,7 +7,21 @@ from collections.abc import Sequence
 from selfdistill.experiments.paper.entry import SETS
 from selfdistill.experiments.paper.listing import Need
 from selfdistill.report.tables import DASH, Table
-from selfdistill.train.progress import clock
+
+
+def duration(seconds: float) -> str:
+    """Return a rough duration in words.
+
+    Example:
+        >>> duration(20), duration(900), duration(8000), duration(2e6)
+        ('20 s', '15 min', '2 h 13 min', '23 days')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes < 48 * 60 else f"{minutes / 60 / 24:,.0f} days"
 
 
 def needs_table(needs: Sequence[Need]) -> Table:
@@ -18,8 +32,8 @@ def needs_table(needs: Sequence[Need]) -> Table:
             + (", 2 FC" if need.training.head_layers == 2 else "")
             + f": {need.training.method}",
             need.refused or f"{need.trained} of {need.wanted}",
-            ", ".join(f"{name} {done}" for name, done in need.parts.items()) or DASH,
-            DASH if need.seconds is None else clock(need.seconds),
+            ", ".join(f"{name} {done} of {need.trained}" for name, done in need.parts.items()) or DASH,
+            DASH if need.seconds is None else duration(need.seconds),
         )
         for need in needs
     ]
