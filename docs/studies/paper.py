@@ -165,8 +165,8 @@ def seconds_said(setting: Setting = SMALL) -> str:
     seconds = sorted(record.seconds for record in records)
     return (
         f"The {len(seconds)} runs took {seconds[0]:.0f} to {seconds[-1]:,.0f} s each, the median "
-        f"{statistics.median(seconds):.0f} s, {JOBS} at a time with {records[0].threads} thread each, on a machine that "
-        "did other work meanwhile."
+        f"{statistics.median(seconds):.0f} s, {JOBS} at a time with {records[0].threads} thread each, on a machine "
+        "that did other work meanwhile."
     )
 
 
