@@ -55,7 +55,7 @@ def test_a_detector_on_a_run(
     [
         (
             "--data nowhere --model resnet18",
-            "nowhere/annotations/instances_train2017.json is missing: --data is a folder",
+            "nowhere/annotations/instances_train2017.json is missing: nowhere holds train2017/, val2017/ and",
         ),
         ("--data nowhere", "--backbone RUN or --model resnet50 must be given: the network that detects"),
         ("--model resnet_18", "--model is resnet_18: a detector's backbone is a ResNet of torchvision's, resnet101, "),

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from selfdistill.experiments import compare as room
+from selfdistill.experiments import writable
 from selfdistill.experiments.compare import _at_once
 from selfdistill.train import Recipe, Timing
 from tests.experiments.conftest import Compare
@@ -80,7 +81,7 @@ def test_what_does_not_fit_is_said_before_anything_is_measured(
 def test_a_folder_that_may_not_be_written(
     compare: Compare, measured: list[Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room.os, "access", lambda path, mode: False)  # as root every folder may be written
+    monkeypatch.setattr(writable.os, "access", lambda path, mode: False)  # as root every folder may be written
     with pytest.raises(OSError, match=f"^cannot write in {re.escape(str(tmp_path))}: choose another --out$"):
         compare()
     assert measured == []

@@ -119,7 +119,7 @@ def run_in_processes(
         except BaseException as error:
             _stop(at_work)
             if isinstance(error, Interrupted):
-                raise interruptions.interrupted("and saved as far as it was", interruptions.received) from None
+                raise interruptions.interrupted("and saved", interruptions.received) from None
             raise
         for process in processes:
             process.join()
