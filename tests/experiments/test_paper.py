@@ -275,7 +275,7 @@ def test_attacks_corruptions_and_unknown_images(make: Make, out: Path, monkeypat
     assert 0 <= auroc.values[41] <= 100
     assert line_of(ood, "LSUN: SD-Dropout", "AUROC").absent == "lsun_resize is not looked at with synthetic images"
 
-    monkeypatch.setattr("selfdistill.experiments.paper.run.measure_part", None)
+    monkeypatch.setattr("selfdistill.experiments.paper.machines.measure_part", None)
     assert make("table5") == result, "measured again"
 
 

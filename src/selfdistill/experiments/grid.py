@@ -93,6 +93,7 @@ def run_grid(
     asked: Asked = NOTHING_MORE,
     jobs: int = 1,
     ray: str | None = None,
+    cpus: int = 1,
     running: Running | None = None,
     finished: Finished | None = None,
 ) -> list[RunRecord]:
@@ -104,8 +105,8 @@ def run_grid(
         data: the images, loaded once; with several jobs each process loads them itself.
         asked: what is measured of each network beyond accuracy and calibration.
         jobs: processes at a time; 1 runs them in this process. Each gets an equal share of the processors.
-        ray: address of a Ray cluster that does them instead, as for `run_on_ray`; one GPU each, or where it has none
-            as many processors as a recipe asks for threads (one where it does not).
+        ray: address of a Ray cluster that does them instead, as for `run_on_ray`; one GPU each.
+        cpus: of a cluster without GPUs, processors for each.
         running: called with the updates of the runs at hand.
         finished: called with each record.
 
@@ -137,7 +138,6 @@ def run_grid(
         "how_to_go_on": f"give the same command again to go on ({out})",
     }
     if apart and ray is not None:
-        cpus = max(cell.recipe.threads or 1 for cell in apart)
         works = {folder: partial(_load_and_run, cell.recipe, folder, asked, cpus) for folder, cell in by_folder.items()}
         run_on_ray(works, address=ray, cpus=cpus, **told)
     elif apart:

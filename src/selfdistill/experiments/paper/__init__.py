@@ -5,8 +5,9 @@ import difflib
 from selfdistill.experiments.paper import calibration, classification, designs, detection, shifted, theory
 from selfdistill.experiments.paper.entry import PaperTable
 from selfdistill.experiments.paper.gather import gather
+from selfdistill.experiments.paper.machines import Machines
 from selfdistill.experiments.paper.result import Line, Result
-from selfdistill.experiments.paper.run import Machines, reproduce
+from selfdistill.experiments.paper.run import reproduce
 from selfdistill.experiments.paper.setting import Scale, Setting
 
 __all__ = [
