@@ -290,6 +290,15 @@ def test_several_measure_at_a_time(make: Make, out: Path) -> None:
     assert [line.values for line in two.lines] == [line.values for line in one.lines]
 
 
+def test_what_is_asked_is_the_same_when_it_was_written_and_read(tmp_path: Path) -> None:
+    """Or everything would be measured again each time."""
+    parts = {m.part for table in TABLES.values() for one in table.entries for m in one.measures if m.part is not None}
+    assert len(parts) == len({part.name for part in parts}) > 15
+    for part in parts:
+        asked = part.asked(Setting("full", tmp_path))
+        assert json.loads(json.dumps(asked)) == asked
+
+
 def test_where_the_corruptions_are_changes_nothing(tmp_path: Path) -> None:
     part = Suite("shift", "CIFAR-100-C")
     asked = [part.asked(Setting("full", tmp_path, Path(root))) for root in ("data", "/elsewhere/data")]
