@@ -31,20 +31,25 @@ def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
 
 
 def main() -> None:
-    """Train in all processes; rank 0 saves and scores the bare model."""
+    """Join the other processes, train, and leave."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--epochs", type=int, default=5)
     options.add_argument("--out", type=Path, default=Path("runs/examples/ddp_torchrun.pt"))
     args = options.parse_args()
     on_gpu = torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
-    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpu else torch.device("cpu")
     dist.init_process_group("nccl" if on_gpu else "gloo")
+    train(args.epochs, args.out, on_gpu=on_gpu)
+    dist.destroy_process_group()  # now that nothing uses it any more
 
+
+def train(epochs: int, out: Path, *, on_gpu: bool) -> None:
+    """Train in all processes; rank 0 saves and scores the bare model."""
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpu else torch.device("cpu")
     digits = load_digits()
     x, y = torch.tensor(digits.images, dtype=torch.float32) / 16, torch.tensor(digits.target)
-    train = TensorDataset(x[:1000], y[:1000])
-    sampler: DistributedSampler[tuple[Tensor, ...]] = DistributedSampler(train)
-    loader = DataLoader(train, batch_size=50 // dist.get_world_size(), sampler=sampler)
+    known = TensorDataset(x[:1000], y[:1000])
+    sampler: DistributedSampler[tuple[Tensor, ...]] = DistributedSampler(known)
+    loader = DataLoader(known, batch_size=50 // dist.get_world_size(), sampler=sampler)
 
     torch.manual_seed(0)
     model = small_net().to(device)
@@ -52,11 +57,11 @@ def main() -> None:
     ddp = DistributedDataParallel(distiller, device_ids=[device] if on_gpu else None)
     optimizer = torch.optim.AdamW(ddp.parameters(), lr=2e-3)  # of the model and of DML's second network
     torch.manual_seed(dist.get_rank())  # each process draws its own masks
-    for epoch in range(args.epochs):
+    for epoch in range(epochs):
         sampler.set_epoch(epoch)
         ddp.train()
         for step, (images, labels) in enumerate(loader):
-            distiller.set_progress((epoch + step / len(loader)) / args.epochs, epoch_end=(epoch + 1) / args.epochs)
+            distiller.set_progress((epoch + step / len(loader)) / epochs, epoch_end=(epoch + 1) / epochs)
             loss, _, terms = ddp(images.to(device), labels.to(device))
             optimizer.zero_grad()
             loss.backward()
@@ -67,12 +72,11 @@ def main() -> None:
         distiller.release()
         train_accuracy, test_accuracy = accuracy(model, x[:1000], y[:1000]), accuracy(model, x[1000:], y[1000:])
         print(f"train accuracy {train_accuracy:.3f}, test accuracy {test_accuracy:.3f}")
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(model.state_dict(), args.out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(model.state_dict(), out)
         fresh = small_net()
-        fresh.load_state_dict(torch.load(args.out))
-        print(f"the bare model, loaded from {args.out}: test accuracy {accuracy(fresh, x[1000:], y[1000:]):.3f}")
-    dist.destroy_process_group()
+        fresh.load_state_dict(torch.load(out))
+        print(f"the bare model, loaded from {out}: test accuracy {accuracy(fresh, x[1000:], y[1000:]):.3f}")
 
 
 if __name__ == "__main__":
