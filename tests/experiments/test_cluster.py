@@ -137,6 +137,7 @@ def test_an_interrupt_reaches_the_runs(cluster: Any, tmp_path: Path, sent: signa
     assert (tmp_path / "saved").read_text() == f"[{int(signal.SIGINT)}]"
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_does_not_wait(cluster: Any, tmp_path: Path) -> None:
     def work(tell: Callback) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
