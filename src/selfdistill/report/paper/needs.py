@@ -32,7 +32,7 @@ def needs_table(needs: Sequence[Need]) -> Table:
             + (", 2 FC" if need.training.head_layers == 2 else "")
             + f": {need.training.method}",
             need.refused or f"{need.trained} of {need.wanted}",
-            ", ".join(f"{name} {done} of {need.trained}" for name, done in need.parts.items()) or DASH,
+            ", ".join(f"{name} {done} of {need.wanted}" for name, done in need.parts.items()) or DASH,
             DASH if need.seconds is None else duration(need.seconds),
         )
         for need in needs
