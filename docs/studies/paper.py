@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from linked import linked_table
 from setting import JOBS, RESULTS
 
 from selfdistill.experiments.paper import (
@@ -33,7 +34,7 @@ from selfdistill.experiments.paper.entry import Part, Training
 from selfdistill.experiments.paper.gather import cells_of, parts_of
 from selfdistill.experiments.paper.kept import kept
 from selfdistill.experiments.paper.line import Absent
-from selfdistill.experiments.paper.sizes import Size, size_of
+from selfdistill.experiments.paper.sizes import Size, recorded, size_of
 from selfdistill.experiments.paper.suites import Suite
 from selfdistill.records import EvaluationRecord, RunRecord, recipe_hash
 from selfdistill.report.paper import title_of, write_reproduced
@@ -109,8 +110,7 @@ def _problems_of_run(record: RunRecord, recipe: Recipe, size: Size) -> Iterator[
         yield f"its recipe is not the table's: {', '.join(differing)}"
     if record.commit is None:
         yield "it does not say of which commit it is"
-    found = Size(record.data["train_n"], record.data["test_n"], record.data["classes"])
-    if found != size:
+    if (found := recorded(record)) != size:
         yield f"trained on {found}, not on {size}"
     if record.evaluation["n"] != size.test:
         yield f"scored on {record.evaluation['n']} of {size.test} test images"
@@ -148,8 +148,7 @@ def index(found: Sequence[Result]) -> str:
         )
         for result in found
     ]
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join(["| Table | Scale | Cells with a number | Runs |", "|:--|:--|--:|--:|", *lines])
+    return linked_table(("Table", "Scale", "Cells with a number", "Runs"), rows, words=2)
 
 
 def table1_records(setting: Setting = SMALL) -> list[RunRecord]:

@@ -4,8 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from linked import linked_table
+
 from selfdistill.experiments.paper import Line, Result
 from selfdistill.records import RunRecord, paired, statistic_of
+from selfdistill.report.paper import title_of
 from selfdistill.report.tables import MINUS
 
 _SUM = ("Base", "+ SD-Dropout")
@@ -89,22 +92,22 @@ def findings_table(results: Sequence[Result]) -> str:
         pairs = list(finding.pairs(result))
         if not pairs:
             continue
+        compared = [paired(ours.values, theirs.values) for ours, theirs in pairs]
         sign = 1 if finding.higher else -1
-        seen = [_verdict(ours, theirs) * sign for ours, theirs in pairs]
+        seen = [_side(interval) * sign for _, interval in compared]
         rows.append(
             (
                 finding.says,
-                f"[{_spelled(finding.table)}]({result.scale}/{finding.table}.md)",
+                f"[{title_of(result).partition(':')[0]}]({result.scale}/{finding.table}.md)",
                 str(len(pairs)),
                 str(seen.count(1)),
                 str(seen.count(-1)),
                 str(seen.count(0)),
-                _range([_difference(ours, theirs) for ours, theirs in pairs], pairs[0][0]),
+                _range([found.mean for found, _ in compared if found is not None], pairs[0][0]),
             )
         )
     headings = ("The paper finds", "Measured in", "Pairs", "Seen", "The opposite", "Undecided", "Mean differences")
-    lines = [f"| {' | '.join(row)} |" for row in [headings, (":--", ":--", *["--:"] * 5), *rows]]
-    return "\n".join(lines)
+    return linked_table(headings, rows, words=2)
 
 
 def other_findings(results: Sequence[Result], table1: Sequence[RunRecord]) -> str:
@@ -131,17 +134,11 @@ def other_findings(results: Sequence[Result], table1: Sequence[RunRecord]) -> st
     )
 
 
-def _verdict(ours: Line, theirs: Line) -> int:
-    _, interval = paired(ours.values, theirs.values)
+def _side(interval: tuple[float, float] | None) -> int:
+    """On which side of zero a difference's interval is; 0: on both, or there is none."""
     if interval is None:
         return 0
     return 1 if interval[0] > 0 else -1 if interval[1] < 0 else 0
-
-
-def _difference(ours: Line, theirs: Line) -> float:
-    found, _ = paired(ours.values, theirs.values)
-    assert found is not None
-    return found.mean
 
 
 def _range(differences: Sequence[float], line: Line) -> str:
@@ -169,8 +166,3 @@ def _named(line: Line) -> str:
 
 def _seeds(count: int) -> str:
     return "one seed" if count == 1 else f"{count} seeds"
-
-
-def _spelled(table: str) -> str:
-    kind = table.rstrip("0123456789")
-    return f"{'Fig.' if kind == 'figure' else kind.capitalize()} {table[len(kind) :]}"

@@ -467,12 +467,12 @@ def _list_needs(tables: "Sequence[PaperTable]", setting: "Setting") -> None:
 
 
 def _reproduce(tables: "Sequence[PaperTable]", setting: "Setting", machines: "Machines") -> None:
-    from selfdistill.experiments.paper import reproduce
+    from selfdistill.experiments.paper import Line, reproduce
     from selfdistill.report import terminal
     from selfdistill.report.diagram import write_figure1
     from selfdistill.report.paper import facts, reproduced_table, title_of, write_reproduced
 
-    numbers, reasons = 0, list[str]()
+    lines: list[Line] = []
     for table in tables:
         if table.figure == "diagrams":
             print(f"Page: {write_figure1(setting.out)}", flush=True)
@@ -484,10 +484,9 @@ def _reproduce(tables: "Sequence[PaperTable]", setting: "Setting", machines: "Ma
         for note in shown.notes:
             print(f"Missing: {note}")
         print(f"Page: {page}", flush=True)
-        numbers += sum(bool(line.values) for line in result.lines)
-        reasons += [line.absent for line in result.lines if line.absent]
-    if reasons and not numbers:
-        raise ValueError(f"no cell has a number: {reasons[0]}")
+        lines += result.lines
+    if lines and not any(line.values for line in lines):
+        raise ValueError(f"no cell has a number: {lines[0].absent}")
 
 
 def _asked(

@@ -76,7 +76,12 @@ def finished_in(cell: Cell, out: Path, asked: Asked) -> bool:
 
 def at_a_time(recipe: Recipe, jobs: int) -> Recipe:
     """Return the recipe with its share of the processors where ``jobs`` run at a time; it computes the same."""
-    return recipe if jobs == 1 else with_processors(recipe, max(1, cpu_count() // jobs))
+    return recipe if jobs == 1 else with_processors(recipe, processors_each(jobs))
+
+
+def processors_each(jobs: int) -> int:
+    """Return how many processors each of so many processes has for itself, at least 1."""
+    return max(1, cpu_count() // jobs)
 
 
 def with_processors(recipe: Recipe, count: int) -> Recipe:

@@ -75,6 +75,9 @@ def fetch_cifar100c(root: Path) -> Path:
     Raises:
         ValueError: what lies there is not the published archive.
         RuntimeError: it is not there and cannot be downloaded.
+
+    Source: Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations"
+    (2019).
     """
     folder = root / "CIFAR-100-C"
     if not folder.is_dir():

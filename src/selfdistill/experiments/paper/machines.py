@@ -12,8 +12,8 @@ from rich.console import Console
 from torch import cuda
 
 from selfdistill.data import ImageData
-from selfdistill.data.decode import cpu_count
 from selfdistill.experiments.cluster import run_on_ray
+from selfdistill.experiments.grid import processors_each
 from selfdistill.experiments.paper.entry import Part
 from selfdistill.experiments.paper.kept import measure_part
 from selfdistill.experiments.paper.setting import Setting
@@ -69,7 +69,7 @@ def measure_on(machines: Machines, todo: Sequence[tuple[Path, Part]], setting: S
     """
     if not todo:
         return
-    threads = None if machines.jobs == 1 else max(1, cpu_count() // machines.jobs)
+    threads = None if machines.jobs == 1 else processors_each(machines.jobs)
     tasks = {
         run / part.name: Task(
             run / part.name, Recipe.from_yaml(run / "recipe.yaml"), partial(measure_part, run, part, setting, threads)

@@ -66,8 +66,7 @@ def _complete(
     except (ValueError, RuntimeError, OSError) as error:
         absent.update({training: f"no data: {error}" for training, _ in cells})
         return
-    parts = dict.fromkeys(part for training, _ in cells for part in parts_of(table, training))
-    there = _with_images([part for part in parts if part.refusal(setting) is None], setting, data, absent)
+    there = _with_images(_measured(table, setting, cells), setting, data, absent)
     missing = [
         cell
         for (training, _), cell in cells.items()
@@ -101,12 +100,15 @@ def _require_size(data: ImageData, size: Size) -> None:
         raise ValueError(f"{data.name} has {told} of {found.classes:,} classes, not {wanted} of {size.classes:,}")
 
 
+def _measured(table: PaperTable, setting: Setting, cells: Mapping[Key, Cell]) -> list[Part]:
+    """Return what this scale measures of the runs, each part once."""
+    parts = dict.fromkeys(part for training, _ in cells for part in parts_of(table, training))
+    return [part for part in parts if part.refusal(setting) is None]
+
+
 def _unmeasured(table: PaperTable, setting: Setting, cells: Mapping[Key, Cell]) -> Iterable[tuple[Path, Part]]:
     """Yield the finished runs and the parts that are not measured of them; part by part, as some load images."""
-    parts = dict.fromkeys(part for training, _ in cells for part in parts_of(table, training))
-    for part in parts:
-        if part.refusal(setting) is not None:
-            continue
+    for part in _measured(table, setting, cells):
         for (training, _), cell in trained(setting, cells):
             run = run_of(setting, cell)
             if part in parts_of(table, training) and kept(run, part, setting) is None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from selfdistill.experiments.grid import Cell, slug
 from selfdistill.experiments.paper.entry import SETS, PaperTable, Training
-from selfdistill.experiments.paper.sizes import SMALL_CLASSES, Size
+from selfdistill.experiments.paper.sizes import SMALL_CLASSES, Size, recorded
 from selfdistill.methods import parse_method
 from selfdistill.records import RunRecord
 from selfdistill.train import Recipe
@@ -144,10 +144,9 @@ def check_run(run: Path, recipe: Recipe, size: Size) -> None:
         there = Recipe.from_yaml(run / "recipe.yaml")
         if differing := replace(recipe, classes=size.classes).differences(there):
             raise ValueError(f"{run} belongs to another recipe: {', '.join(differing)}; {remedy}")
-    if (run / "result.json").is_file():
-        data = RunRecord.load(run / "result.json").data
-        if (found := Size(data["train_n"], data["test_n"], data["classes"])) != size:
-            raise ValueError(f"{run} was trained on {found}, not on {size}; {remedy}")
+    finished = (run / "result.json").is_file()
+    if finished and (found := recorded(RunRecord.load(run / "result.json"))) != size:
+        raise ValueError(f"{run} was trained on {found}, not on {size}; {remedy}")
 
 
 def _small(recipe: Recipe, training: Training) -> Recipe:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from selfdistill.experiments.paper import synthetic
+from selfdistill.records import RunRecord
 
 
 class Size(NamedTuple):
@@ -29,6 +30,11 @@ PUBLISHED = {
 
 SMALL_CLASSES = 20
 """Classes of CIFAR-100 at the scale "small"."""
+
+
+def recorded(record: RunRecord) -> Size:
+    """Return what a run was trained on and scored on."""
+    return Size(record.data["train_n"], record.data["test_n"], record.data["classes"])
 
 
 def size_of(data: str, scale: str) -> Size:

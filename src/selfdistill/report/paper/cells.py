@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from selfdistill.experiments.paper import Line, Result
+from selfdistill.report.measured import names
 from selfdistill.report.tables import DASH, Column, Table
 
 _REFERENCE = "The printed numbers are of the full protocol: here they are for reference, and no difference is taken."
@@ -74,7 +75,7 @@ def facts(result: Result) -> str:
         words.append(f"Seed {seeds[0]}.")
     elif seeds:
         fewer = " as far as they were run" if min(map(len, there)) < len(seeds) else ""
-        words.append(f"Mean ± sd of the seeds {_listing(seeds)}{fewer}.")
+        words.append(f"Mean ± sd of the seeds {names(list(map(str, seeds)), most=len(seeds))}{fewer}.")
     return " ".join([*words, *_reference(result)])
 
 
@@ -145,10 +146,6 @@ def _difference(line: Line) -> str:
 def _reference(result: Result) -> list[str]:
     printed = any(line.printed is not None for line in result.lines)
     return [_REFERENCE] if printed and not result.compared else []
-
-
-def _listing(numbers: Sequence[int]) -> str:
-    return f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
 
 
 def _several(numbers: Sequence[int]) -> str:
