@@ -20,7 +20,6 @@ import corruptions  # noqa: E402  (scripts beside this one)
 import detection  # noqa: E402
 import every_method  # noqa: E402
 import paper  # noqa: E402
-import paper_findings  # noqa: E402
 import performance  # noqa: E402
 import sign_flip  # noqa: E402
 import trust  # noqa: E402
@@ -57,12 +56,10 @@ def pages(out: Path) -> dict[Path, str]:
     sign_flip.write_figure(study, out / "docs" / "results" / "when_it_helps" / "sign_flip.svg")
     every = every_method.SETTING.load()
     trusted = trust.SETTING.load()
-    table1 = paper.table1_records()
     texts = {
         DOCS.parent / "README.md": {
             "headline": headline(HEADLINE.load()),
             "every": every_method.findings(every),
-            "table1": f"{every_method.findings(table1)}\n\nMeans of {measured_on(table1)}.",
         },
         DOCS / "when_it_helps.md": {"settings": sign_flip.settings_table(study), "says": sign_flip.findings(study)},
         DOCS / "every_method.md": {
@@ -80,14 +77,8 @@ def pages(out: Path) -> dict[Path, str]:
             "cost": trust.cost_table(),
         },
         paper.FOLDER / "README.md": {
-            "measured": f"Means of {measured_on(table1)}.",
-            "pairs": every_method.pairs_table(table1),
-            "says": every_method.findings(table1),
-            "findings": paper_findings.findings_table(reproduced["small"]),
-            "other findings": paper_findings.other_findings(reproduced["small"], table1),
             "tables": paper.index(every_table),
             "missing": paper.missing(every_table),
-            "seconds": paper.seconds_said(),
             "detector": f"{detection.precision_table(detector)}\n\n{detection.caption(detector)}",
         },
         DOCS / "performance.md": {

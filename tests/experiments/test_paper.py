@@ -20,7 +20,7 @@ from selfdistill.data import ImageData, load_data
 from selfdistill.detect import DetectRecipe
 from selfdistill.evaluate.shift import published
 from selfdistill.experiments.grid import trained_in
-from selfdistill.experiments.paper import TABLES, Line, Machines, Result, Setting, reproduce, tables_named
+from selfdistill.experiments.paper import TABLES, Line, Machines, Result, Scale, Setting, reproduce, tables_named
 from selfdistill.experiments.paper.analyses import network_at
 from selfdistill.experiments.paper.detection import Detector
 from selfdistill.experiments.paper.entry import PaperTable, Training
@@ -38,7 +38,9 @@ from selfdistill.train import Recipe, load_run
 from selfdistill.train.schedule import learning_rate
 from tests.published import write_cifar
 
-TRAININGS = list(dict.fromkeys(training for table in TABLES.values() for training in table.trainings))
+TRAININGS = list(
+    dict.fromkeys(training for name, table in TABLES.items() if name != "caltech101" for training in table.trainings)
+)
 SPEC = Path(__file__).parents[3] / "shared" / "spec" / "paper_targets.json"
 
 Make = Callable[[str], Result]
@@ -130,6 +132,23 @@ def test_a_table_names_each_cell_once_and_says_how_it_is_made(table: PaperTable)
 # The recipes.
 
 
+def test_caltech101_is_trained_from_scratch_at_64_px(tmp_path: Path) -> None:
+    setting = Setting("medium", tmp_path, tmp_path / "data")
+    training = Training("SDDropout()", "caltech101")
+    recipe = setting.cell(training, 41).recipe
+    assert (recipe.data, recipe.model, recipe.weights) == (
+        str(tmp_path / "data" / "caltech101"),
+        "torchvision:resnet18",
+        "none",
+    )
+    assert (recipe.image_size, recipe.batch_size, recipe.epochs, recipe.lr) == (64, 32, 100, 0.1)
+    assert (recipe.width, recipe.features, recipe.per_class) == (None, None, None)
+    assert setting.refusal(training) is None
+    assert {Setting(scale, tmp_path).refusal(training) for scale in ("small", "full")} == {
+        "Caltech-101 is trained on at --scale medium alone"
+    }
+
+
 @pytest.mark.parametrize("training", TRAININGS, ids=lambda one: f"{one.data}-{one.network}-{one.method}")
 def test_a_full_recipe_is_the_papers(training: Training, tmp_path: Path) -> None:
     recipe = Setting("full", tmp_path).cell(training, 42).recipe
@@ -209,16 +228,20 @@ def test_tables_share_their_runs(tmp_path: Path) -> None:
     assert len(cells) == len(TRAININGS), "two trainings would have one folder"
 
 
-def test_the_small_scale(tmp_path: Path) -> None:
-    setting = Setting("small", tmp_path)
+@pytest.mark.parametrize(("scale", "per_class", "width"), [("small", 15, 16), ("medium", 30, 32)])
+def test_the_scales_of_few_images_per_class(tmp_path: Path, scale: Scale, per_class: int, width: int) -> None:
+    setting = Setting(scale, tmp_path)
     recipe = setting.cell(Training("SDDropout()", network="densenet121"), 43).recipe
-    assert (recipe.classes, recipe.width, recipe.epochs) == (20, 8, 20)
+    assert (recipe.classes, recipe.per_class, recipe.image_size) == (None, per_class, 16)
+    assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.milestones) == (200, 32, 0.1, (0.5, 0.75))
+    assert (recipe.width, recipe.features) == (width // 2, 512)
     assert (recipe.precision, recipe.channels_last) == ("bf16-mixed", True)
-    assert setting.cell(Training("CrossEntropy()"), 41).recipe.width == 16
+    assert setting.cell(Training("CrossEntropy()"), 41).recipe.width == width
+    assert size_of("cifar100", scale) == (100 * per_class, 10_000, 100)
     assert setting.seeds_of(TABLES["table1"]) == (41, 42, 43)
     assert setting.seeds_of(TABLES["table14"]) == (41,)
     assert Setting("full", tmp_path).seeds_of(TABLES["table14"]) == (41, 42, 43)
-    assert Setting("small", tmp_path, seeds=(1, 2)).seeds_of(TABLES["table14"]) == (1, 2)
+    assert Setting(scale, tmp_path, seeds=(1, 2)).seeds_of(TABLES["table14"]) == (1, 2)
     result = reproduce(tables_named("table3")[0], setting)
     assert {line.absent for line in result.lines} == {"ImageNet is trained on at --scale full alone"}
     assert list(tmp_path.iterdir()) == []
@@ -653,7 +676,7 @@ def test_the_commands_train_the_detectors_too(tmp_path: Path) -> None:
         (["figure1", "--jobs", "0"], "--jobs must be at least 1, not 0"),
         (["table1", "--seeds", str(2**63)], "--seeds must be different whole numbers from 0 to 2**63 - 1, not 9223"),
         (["nonsense"], "no table 'nonsense': there are table1, table2, "),
-        (["table1", "--scale", "huge"], "--scale must be one of smoke, small, full, not 'huge'"),
+        (["table1", "--scale", "huge"], "--scale must be one of smoke, small, medium, full, not 'huge'"),
         (["table1", "--jobs", "0"], "--jobs must be at least 1, not 0"),
         (["table1", "--ray", "auto", "--cpus", "0"], "--cpus must be at least 1, not 0"),
         (["table1", "--seeds", "1", "1"], "--seeds must be different whole numbers from 0 to 2**63 - 1, not 1 1"),

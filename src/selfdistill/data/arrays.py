@@ -94,14 +94,28 @@ def read_npz(file: Path, image_size: int | None) -> tuple[Split, tuple[str, ...]
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """Resize uint8 ``(N, C, H, W)`` to squares of ``size`` pixels (bilinear, antialiased), if they are not."""
-    if images.shape[-2:] == (size, size):
+    """Resize uint8 ``(N, C, H, W)`` to squares of ``size`` pixels, if they are not.
+
+    Where both sides are whole multiples of ``size`` a pixel is the mean of its block, rounded; otherwise the images are
+    resized by antialiased bilinear interpolation.
+
+    Example:
+        >>> resize(torch.tensor([[[[0, 10], [20, 50]]]], dtype=torch.uint8), 1).item()
+        20
+    """
+    height, width = images.shape[-2:]
+    if (height, width) == (size, size):
         return images.contiguous()
-    parts = [
-        F.interpolate(part.contiguous(), size=(size, size), mode="bilinear", antialias=True, align_corners=False)
-        for part in torch.split(images, 1000)
-    ]
-    return torch.cat(parts)
+    chunks = torch.split(images, 1000)
+    if height % size == width % size == 0:
+        block = (height // size, width // size)
+        return torch.cat([F.avg_pool2d(chunk.float(), block).round().to(torch.uint8) for chunk in chunks])
+    return torch.cat(
+        [
+            F.interpolate(chunk.contiguous(), size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+            for chunk in chunks
+        ]
+    )
 
 
 def _open(file: Path) -> dict[str, NDArray[Any]]:

@@ -1,8 +1,8 @@
-"""The paper's tables and figures: what each is made of, at three scales, and the printed numbers beside."""
+"""The paper's tables and figures: what each is made of, at each scale, and the printed numbers beside."""
 
 import difflib
 
-from selfdistill.experiments.paper import calibration, classification, designs, detection, shifted, theory
+from selfdistill.experiments.paper import calibration, classification, designs, detection, photographs, shifted, theory
 from selfdistill.experiments.paper.entry import PaperTable
 from selfdistill.experiments.paper.gather import gather
 from selfdistill.experiments.paper.machines import Machines
@@ -23,7 +23,7 @@ __all__ = [
     "tables_named",
 ]
 
-_KINDS = ("table", "figure", "lemma", "proposition")
+_KINDS = ("table", "figure", "lemma", "proposition", "caltech101")
 _ALL = (
     *designs.TABLES,
     *classification.TABLES,
@@ -31,6 +31,7 @@ _ALL = (
     *detection.TABLES,
     *shifted.TABLES,
     *theory.TABLES,
+    *photographs.TABLES,
 )
 
 TABLES = {

@@ -21,8 +21,9 @@ SETS = {
     "cub200": "CUB-200-2011",
     "dogs": "Stanford Dogs",
     "imagenet": "ImageNet",
+    "caltech101": "Caltech-101",
 }
-"""The data sets that the paper trains on, and what it calls them."""
+"""The data sets that the paper trains on, as it calls them, and Caltech-101, which stands for few photographs."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ class PaperTable:
         entries: its cells; none where nothing is measured.
         protocol: how its numbers are made, a sentence or two each.
         figure: how it is drawn besides, if it is.
-        one_seed: whether one seed is enough at the scale "small".
+        one_seed: whether one seed is enough below the scale "full".
     """
 
     name: str

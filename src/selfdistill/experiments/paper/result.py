@@ -58,7 +58,7 @@ class Result:
     Attributes:
         table: its name.
         title: what it shows.
-        scale: "smoke", "small" or "full".
+        scale: "smoke", "small", "medium" or "full".
         said: the scale in words.
         protocol: how its numbers are made.
         figure: how it is drawn besides.

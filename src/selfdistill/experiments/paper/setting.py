@@ -7,23 +7,25 @@ from typing import Literal
 
 from selfdistill.experiments.grid import Cell, slug
 from selfdistill.experiments.paper.entry import SETS, PaperTable, Training
-from selfdistill.experiments.paper.sizes import SMALL_CLASSES, Size, recorded
+from selfdistill.experiments.paper.sizes import PER_CLASS, Size, recorded
 from selfdistill.methods import parse_method
 from selfdistill.records import RunRecord
 from selfdistill.train import Recipe
 
-Scale = Literal["smoke", "small", "full"]
+Scale = Literal["smoke", "small", "medium", "full"]
 
 SEEDS = (41, 42, 43)
 """Those of the published runs."""
 
 IN_WORDS = {
     "smoke": "smoke: synthetic images and a tiny network; it shows that everything runs, its numbers mean nothing",
-    "small": "small: 20 classes of CIFAR-100, networks of a quarter of the width, 20 epochs, bfloat16",
+    "small": "small: CIFAR-100 with 15 training images of each class at 16 px, a quarter of the width, 200 epochs",
+    "medium": "medium: CIFAR-100 with 30 training images of each class at 16 px, half of the width, 200 epochs",
     "full": "full: the paper's protocol",
 }
 
 _CIFAR = {"resnet18": "resnet18_cifar", "resnet34": "resnet34_cifar", "densenet121": "densenet121_cifar"}
+_WIDTHS = {"small": 16, "medium": 32}  # of the first stage; 64 at the full scale
 _PHOTOGRAPHS = {"resnet18": "torchvision:resnet18", "resnet152": "torchvision:resnet152"}
 _TINY = {"resnet34": ("resnet10_cifar", 6), "densenet121": ("resnet10_cifar", 8), "resnet18_byot224": (None, 4)}
 _KEPT = (0.25, 0.5, 0.75, 1.0)
@@ -34,7 +36,7 @@ class Setting:
     """Where and at what scale tables are reproduced.
 
     Attributes:
-        scale: "smoke", "small" or "full".
+        scale: "smoke", "small", "medium" or "full".
         out: the folder; runs are in ``out/runs``.
         data_root: where named sets are kept.
         seeds: in the place of the scale's own; empty: those.
@@ -47,13 +49,14 @@ class Setting:
 
     def seeds_of(self, table: PaperTable) -> tuple[int, ...]:
         """Return the seeds of a table's runs: 41, 42, 43, or fewer at the smaller scales."""
-        one = self.scale == "smoke" or (self.scale == "small" and table.one_seed)
+        one = self.scale == "smoke" or (self.scale != "full" and table.one_seed)
         return self.seeds or (SEEDS[:1] if one else SEEDS)
 
     def refusal(self, training: Training) -> str | None:
         """Why a training is not made at this scale; None: it is."""
-        if self.scale == "small" and training.data != "cifar100":
-            return f"{SETS[training.data]} is trained on at --scale full alone"
+        at = {"cifar100": ("small", "medium", "full"), "caltech101": ("medium",)}.get(training.data, ("full",))
+        if self.scale != "smoke" and self.scale not in at:
+            return f"{SETS[training.data]} is trained on at --scale {' or '.join(at)} alone"
         return None
 
     def cell(self, training: Training, seed: int) -> Cell:
@@ -62,8 +65,10 @@ class Setting:
         method = repr(parse_method(training.method))
         name = f"{training.data}-{training.network}{layers}-{slug(method)}-seed{seed}-{self.scale}"
         recipe = replace(full_recipe(training), method=method, seed=seed, data_root=str(self.data_root))
-        if self.scale == "small":
-            recipe = _small(recipe, training)
+        if training.data == "caltech101":  # a folder of photographs, no named set
+            recipe = replace(recipe, data=str(self.data_root / recipe.data))
+        if self.scale in PER_CLASS and training.data == "cifar100":
+            recipe = _few_images(recipe, training, self.scale)
         elif self.scale == "smoke":
             recipe = _smoke(recipe, training, self.images(training.data))
         if training == Training("SDDropout()"):  # Table 8 and Fig. 4 look at its networks on the way
@@ -95,6 +100,8 @@ def full_recipe(training: Training) -> Recipe:
         >>> recipe.model, recipe.epochs, recipe.batch_size, recipe.lr
         ('torchvision:resnet152', 90, 32, 0.0125)
     """
+    if training.data == "caltech101":
+        return _few_photographs(training)
     small_images = training.data == "cifar100"
     models = _CIFAR if small_images else _PHOTOGRAPHS
     recipe = Recipe(
@@ -116,6 +123,24 @@ def full_recipe(training: Training) -> Recipe:
     if training.data == "imagenet":
         return replace(recipe, epochs=90, milestones=(1 / 3, 2 / 3), lr=0.1 * 32 / 256)
     return recipe
+
+
+def _few_photographs(training: Training) -> Recipe:
+    """Caltech-101 below ``data_root``, from scratch; the paper has nothing like it but CUB-200-2011."""
+    return Recipe(
+        data="caltech101",
+        method=training.method,
+        image_size=64,
+        augment="resized_crop_flip",
+        model="torchvision:resnet18",
+        epochs=100,
+        batch_size=32,
+        lr=0.1,
+        precision="bf16-mixed",
+        channels_last=True,
+        cache=True,
+        eval_every=25,
+    )
 
 
 def kept_epochs(epochs: int) -> tuple[int, ...]:
@@ -149,10 +174,19 @@ def check_run(run: Path, recipe: Recipe, size: Size) -> None:
         raise ValueError(f"{run} was trained on {found}, not on {size}; {remedy}")
 
 
-def _small(recipe: Recipe, training: Training) -> Recipe:
-    width = 8 if training.network == "densenet121" else 16  # a quarter of 32 and of 64
+def _few_images(recipe: Recipe, training: Training, scale: str) -> Recipe:
+    """Few images of many classes, which the network fits: as the paper's CUB-200-2011, in minutes on a CPU."""
+    width = _WIDTHS[scale] // (2 if training.network == "densenet121" else 1)  # its growth rate is 32 at the full scale
     return replace(
-        recipe, classes=SMALL_CLASSES, width=width, epochs=20, precision="bf16-mixed", channels_last=True, eval_every=5
+        recipe,
+        per_class=PER_CLASS[scale],
+        image_size=16,
+        batch_size=32,
+        width=width,
+        features=512,
+        precision="bf16-mixed",
+        channels_last=True,
+        eval_every=50,
     )
 
 

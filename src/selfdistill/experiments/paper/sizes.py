@@ -25,11 +25,12 @@ PUBLISHED = {
     "cub200": Size(5_994, 5_794, 200),
     "dogs": Size(12_000, 8_580, 120),
     "imagenet": Size(1_281_167, 50_000, 1000),
+    "caltech101": Size(3_030, 2_945, 101),
 }
-"""As published; of ImageNet the validation images are the test images."""
+"""As published; of ImageNet the validation images are the test images. Of Caltech-101 30 photographs of each class."""
 
-SMALL_CLASSES = 20
-"""Classes of CIFAR-100 at the scale "small"."""
+PER_CLASS = {"small": 15, "medium": 30}
+"""Training images of each class of CIFAR-100, by scale; all test images are scored."""
 
 
 def recorded(record: RunRecord) -> Size:
@@ -42,11 +43,11 @@ def size_of(data: str, scale: str) -> Size:
 
     Example:
         >>> size_of("cifar100", "small"), size_of("dogs", "full").test
-        (Size(train=10000, test=2000, classes=20), 8580)
+        (Size(train=1500, test=10000, classes=100), 8580)
     """
     if scale == "smoke":
         return Size(synthetic.TRAIN * synthetic.CLASSES, synthetic.TEST * synthetic.CLASSES, synthetic.CLASSES)
-    train, test, classes = PUBLISHED[data]
-    if scale == "small":
-        return Size(train * SMALL_CLASSES // classes, test * SMALL_CLASSES // classes, SMALL_CLASSES)
-    return PUBLISHED[data]
+    size = PUBLISHED[data]
+    if data == "cifar100" and scale in PER_CLASS:
+        return size._replace(train=PER_CLASS[scale] * size.classes)
+    return size

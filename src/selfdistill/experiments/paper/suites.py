@@ -43,11 +43,11 @@ class Suite:
         return asked | {"corruptions": None if asked["corruptions"] is None else self.source}
 
     def refusal(self, setting: Setting) -> str | None:
-        """Published images would mean nothing to networks of synthetic ones, nor 100 classes to networks of 20."""
+        """Published images would mean nothing to networks of synthetic images, nor 32 px to networks of 16."""
         if setting.scale == "smoke" and self.source not in ("", "photographs"):
             return f"{self.source} is not looked at with synthetic images"
-        if setting.scale == "small" and self.source == PUBLISHED:
-            return f"{PUBLISHED} has 100 classes and the networks here 20: --scale full"
+        if setting.scale in ("small", "medium") and self.source == PUBLISHED:
+            return f"{PUBLISHED} has images of 32 px and the networks here see 16 px: --scale full"
         return None
 
     def check(self, setting: Setting, data: ImageData) -> None:
