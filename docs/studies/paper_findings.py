@@ -7,9 +7,11 @@ from typing import Literal
 from linked import linked_table
 
 from selfdistill.experiments.paper import Line, Result
-from selfdistill.records import RunRecord, paired, statistic_of
+from selfdistill.records import paired
 from selfdistill.report.paper import title_of
 from selfdistill.report.tables import MINUS
+
+UNTESTED = "cannot be tested here"
 
 _SUM = ("Base", "+ SD-Dropout")
 
@@ -84,7 +86,10 @@ FINDINGS = (
 
 
 def findings_table(results: Sequence[Result]) -> str:
-    """One row a finding: in how many pairs of cells it is seen, by the 95 % intervals of differences paired by seed."""
+    """One row a finding: in how many pairs of cells it is seen, by the 95 % intervals of differences paired by seed.
+
+    Where the networks are not in the paper's regime there is no verdict: the row says that it cannot be tested here.
+    """
     by_name = {result.table: result for result in results}
     rows = []
     for finding in FINDINGS:
@@ -95,14 +100,13 @@ def findings_table(results: Sequence[Result]) -> str:
         compared = [paired(ours.values, theirs.values) for ours, theirs in pairs]
         sign = 1 if finding.higher else -1
         seen = [_side(interval) * sign for _, interval in compared]
+        verdict = [str(seen.count(side)) for side in (1, -1, 0)] if result.in_papers_regime else [UNTESTED, "", ""]
         rows.append(
             (
                 finding.says,
                 f"[{title_of(result).partition(':')[0]}]({result.scale}/{finding.table}.md)",
                 str(len(pairs)),
-                str(seen.count(1)),
-                str(seen.count(-1)),
-                str(seen.count(0)),
+                *verdict,
                 _range([found.mean for found, _ in compared if found is not None], pairs[0][0]),
             )
         )
@@ -110,28 +114,30 @@ def findings_table(results: Sequence[Result]) -> str:
     return linked_table(headings, rows, words=2)
 
 
-def other_findings(results: Sequence[Result], table1: Sequence[RunRecord]) -> str:
-    """Say what of Proposition 1, Assumption 1 and the grid was found, and whether the networks know their images."""
+def other_findings(results: Sequence[Result]) -> str:
+    """Say what of Proposition 1, Assumption 1 and the grid was found, as far as it was measured."""
     by_name = {result.table: result for result in results}
     holds = _cell(by_name["proposition1"], "D_i > 0 where both hold", "Share")
     images = _cell(by_name["proposition1"], "D > 0 (Eq. 21), of the images", "Share")
     assumed = _cell(by_name["table8"], "End, the head's weights", "P(Assumption 1)")
     grid = [line for line in by_name["table14"].lines if line.values]
-    best, worst = (choose(grid, key=_mean) for choose in (max, min))
-    alone = [record for record in table1 if record.method == "CrossEntropy()"]
-    known = statistic_of(record.evaluation["train_top1"] for record in alone)
-    assert known is not None
-    return "\n".join(
-        [
+    lines = []
+    if holds.values and images.values:
+        lines.append(
             f"- Proposition 1 holds for {_mean(holds):.2f} % of the components for which both assumptions hold, and, "
-            f"summed over the classes, for {_mean(images):.1f} % of the images ({len(holds.values)} networks).",
-            f"- Assumption 1 holds for {100 * _mean(assumed):.1f} % of the components at the end of the training.",
+            f"summed over the classes, for {_mean(images):.1f} % of the images ({len(holds.values)} networks)."
+        )
+    if assumed.values:
+        lines.append(
+            f"- Assumption 1 holds for {100 * _mean(assumed):.1f} % of the components at the end of the training."
+        )
+    if len(grid) > 1:
+        best, worst = (choose(grid, key=_mean) for choose in (max, min))
+        lines.append(
             f"- Of the {len(grid)} cells of Table 14's grid the best is {_named(best)} and the worst {_named(worst)} "
-            f"({_seeds(len(grid[0].values))}).",
-            f"- Cross-entropy's networks classify {100 * known.mean:.1f} % of their training images right after the "
-            f"last epoch ({_seeds(known.n)}).",
-        ]
-    )
+            f"({_seeds(len(grid[0].values))})."
+        )
+    return "\n".join(lines)
 
 
 def _side(interval: tuple[float, float] | None) -> int:

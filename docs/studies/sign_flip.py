@@ -2,14 +2,16 @@
 
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 
+from linked import linked_table
 from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 from when_it_helps import SETTINGS
 
 from selfdistill.records import Difference, RunRecord, Summary, summarise, write_atomically
 from selfdistill.report.style import GRID, INK, MUTED, Panel, colour, grid_svg, marker, panel_svg, plain
-from selfdistill.report.tables import Table, markdown
+from selfdistill.train.record import optimiser_steps
 
 Study = dict[str, list[RunRecord]]
 BASELINE = "CrossEntropy()"
@@ -19,26 +21,47 @@ LABEL = {"top1": "Top-1, points", "ece": "ECE"}
 
 
 def settings_table(study: Study) -> str:
-    """One row a setting and method: cross-entropy's own accuracy and gap, and the paired differences to it."""
+    """One row a setting and method: cross-entropy's own numbers, and the paired differences to it."""
     rows = []
     for name, records in study.items():
         summary = summarise(records)
-        base = f"{_mean(summary, BASELINE, 'top1'):.1%} ({_mean(summary, BASELINE, 'gap'):+.3f})"
+        of_setting = (
+            SETTINGS[name].title,
+            f"{optimiser_steps(records[0]):,}",
+            f"{_mean(summary, BASELINE, 'top1'):.1%} ({_mean(summary, BASELINE, 'gap'):+.3f})",
+            _training_accuracy(records, BASELINE),
+        )
         for at, method in enumerate(summary.methods[1:]):
             top1, ece = (summary.differences[method, metric] for metric in ("top1", "ece"))
             rows.append(
                 (
-                    SETTINGS[name].title if at == 0 else "",
-                    base if at == 0 else "",
+                    *(of_setting if at == 0 else [""] * len(of_setting)),
                     method,
+                    _training_accuracy(records, method),
                     _interval(top1, "top1"),
                     _interval(ece, "ece"),
                     f"{_mean(summary, method, 'gap'):+.3f}",
                     str(top1.n),
                 )
             )
-    headings = ("Setting", "Cross-entropy: top-1 (gap)", "Method", "Δ top-1, points", "Δ ECE", "its gap", "Seeds")
-    return markdown(Table(headings, tuple(rows)))
+    headings = (
+        "Setting",
+        "Optimiser steps",
+        "Cross-entropy: top-1 (gap)",
+        "its training top-1",
+        "Method",
+        "training top-1",
+        "Δ top-1, points",
+        "Δ ECE",
+        "its gap",
+        "Seeds",
+    )
+    return linked_table(headings, rows, words=1)
+
+
+def _training_accuracy(records: list[RunRecord], method: str) -> str:
+    """The mean over seeds of the share of training images that are right after the last epoch."""
+    return f"{fmean(one.evaluation['train_top1'] for one in records if one.method == method):.1%}"
 
 
 def findings(study: Study) -> str:

@@ -36,12 +36,16 @@ def _setting(name: str, title: str, recipe: Recipe, methods: tuple[str, ...] = T
 SETTINGS = {
     "cifar_base": Setting("CIFAR-100, 20 classes x 100, 60 epochs, 128 features", "cifar100_20x100", SMALL, FOUR),
     "cifar_more_images": trust.SETTING,
-    "cifar_short": _setting("cifar_short", "the same, 20 epochs", replace(SMALL, epochs=20)),
-    "cifar_few_images": _setting("cifar_few_images", "the same, 25 images a class", replace(SMALL, per_class=25)),
-    "cifar_wide_features": _setting("cifar_wide_features", "the same, 512 features", replace(SMALL, features=512)),
-    "digits_5": _setting("digits_5", "digits, 5 images a class, 60 epochs", replace(DIGITS, per_class=5), seeds=5),
-    "digits_10": _setting("digits_10", "digits, 10 images a class, 60 epochs", DIGITS, WEIGHTS, 5),
-    "digits_30": _setting("digits_30", "digits, 30 images a class, 60 epochs", replace(DIGITS, per_class=30), seeds=5),
+    "cifar_short": _setting("cifar_short", "the first one, 20 epochs", replace(SMALL, epochs=20)),
+    "cifar_few_images": _setting(
+        "cifar_few_images", "the first one, 25 images per class", replace(SMALL, per_class=25)
+    ),
+    "cifar_wide_features": _setting("cifar_wide_features", "the first one, 512 features", replace(SMALL, features=512)),
+    "digits_5": _setting("digits_5", "digits, 5 images per class, 60 epochs", replace(DIGITS, per_class=5), seeds=5),
+    "digits_10": _setting("digits_10", "digits, 10 images per class, 60 epochs", DIGITS, WEIGHTS, 5),
+    "digits_30": _setting(
+        "digits_30", "digits, 30 images per class, 60 epochs", replace(DIGITS, per_class=30), seeds=5
+    ),
 }
 
 if __name__ == "__main__":

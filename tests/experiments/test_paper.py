@@ -20,7 +20,17 @@ from selfdistill.data import ImageData, load_data
 from selfdistill.detect import DetectRecipe
 from selfdistill.evaluate.shift import published
 from selfdistill.experiments.grid import trained_in
-from selfdistill.experiments.paper import TABLES, Line, Machines, Result, Scale, Setting, reproduce, tables_named
+from selfdistill.experiments.paper import (
+    TABLES,
+    Line,
+    Machines,
+    Result,
+    Scale,
+    Setting,
+    gather,
+    reproduce,
+    tables_named,
+)
 from selfdistill.experiments.paper.analyses import network_at
 from selfdistill.experiments.paper.detection import Detector
 from selfdistill.experiments.paper.entry import PaperTable, Training
@@ -33,10 +43,12 @@ from selfdistill.experiments.paper.targets import NOT_TABULATED, numbers
 from selfdistill.methods import parse_method
 from selfdistill.models import build
 from selfdistill.report.paper import absences, facts, figures_of, reproduced_table, wide_table, write_reproduced
+from selfdistill.report.paper.cells import regime_table, regime_words
 from selfdistill.report.tables import DASH, MINUS
 from selfdistill.train import Recipe, load_run
 from selfdistill.train.schedule import learning_rate
 from tests.published import write_cifar
+from tests.report.conftest import record
 
 TRAININGS = list(
     dict.fromkeys(training for name, table in TABLES.items() if name != "caltech101" for training in table.trainings)
@@ -405,6 +417,44 @@ def test_below_the_full_scale_there_is_none() -> None:
     result = full_result(scale="small")
     assert "Difference" not in reproduced_table(result).headings
     assert result.to_dict()["lines"][0]["difference"] is None
+
+
+def write_regime_runs(setting: Setting, *, train_top1: float, gap: float, train_ce: float) -> None:
+    """Write two methods' records on CIFAR-100: cross-entropy's training accuracy and gap, SD-Dropout's training CE."""
+    for method, ce in (("CrossEntropy()", 0.01), ("SDDropout()", train_ce)):
+        for seed in (41, 42, 43):
+            run = setting.runs / setting.cell(Training(method), seed).name
+            made = record(method, seed, recipe={"batch_size": 32}, epochs=200)
+            evaluation = made.evaluation | {"train_top1": train_top1, "gap": gap}
+            data = made.data | {"train_n": 1500}
+            run.mkdir(parents=True)
+            replace(made, evaluation=evaluation, data=data, log=[{"ce": 9.0}, {"ce": ce}]).save(run / "result.json")
+
+
+@pytest.mark.parametrize(
+    ("train_top1", "gap", "train_ce", "is_papers"),
+    [(1.0, 0.12, 0.13, True), (0.98, 0.12, 0.13, False), (1.0, 0.09, 0.13, False), (1.0, 0.12, 0.6, False)],
+)
+def test_regime_is_the_papers_only_where_networks_fit(
+    tmp_path: Path, train_top1: float, gap: float, train_ce: float, is_papers: bool
+) -> None:
+    setting = Setting("small", tmp_path)
+    write_regime_runs(setting, train_top1=train_top1, gap=gap, train_ce=train_ce)
+    result = gather(TABLES["table14"], setting)
+    (regime,) = result.regimes
+    assert (regime.networks, regime.steps) == ("CIFAR-100, ResNet-18", 200 * 47)
+    assert regime.cross_entropy == pytest.approx((train_top1, 0.01, gap))
+    assert regime.sd_dropout.train_ce == pytest.approx(train_ce)
+    assert result.in_papers_regime is is_papers
+    assert regime_words(result).startswith("In the paper's regime" if is_papers else "Cannot be tested here")
+    assert len(regime_table(result).rows[0]) == len(regime_table(result).headings)
+
+
+def test_regime_is_unknown_without_both_methods(tmp_path: Path) -> None:
+    result = gather(TABLES["table9"], Setting("small", tmp_path))
+    assert (result.regimes, result.in_papers_regime) == ((), False)
+    assert "not known" in regime_words(result)
+    assert regime_words(gather(TABLES["lemma2"], Setting("small", tmp_path))) == ""
 
 
 def test_the_table_in_the_papers_own_shape() -> None:

@@ -1,5 +1,6 @@
 """From a trained session to the run's record."""
 
+import math
 import platform
 import statistics
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from selfdistill.evaluate.evaluation import Evaluation
+from selfdistill.methods import parse_method
 from selfdistill.records import SCHEMA, RunRecord, recipe_hash
 from selfdistill.train.session import Session
 from selfdistill.train.state import Row, State
@@ -61,6 +63,16 @@ def make_record(name: str, session: Session, state: State, evaluation: Evaluatio
         peak_memory_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
         **provenance(device),
     )
+
+
+def optimiser_steps(record: RunRecord) -> int:
+    """Return the steps of a whole training: epochs times batches of an epoch, in which each image is drawn once.
+
+    A batch of groups, as BAKE's, has several images of a class, of which one alone counts as drawn.
+    """
+    group = parse_method(record.method).needs.group
+    images, batch = int(record.data["train_n"]), int(record.recipe["batch_size"])
+    return record.epochs * math.ceil(images * group / batch)
 
 
 def provenance(device: torch.device) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from selfdistill.experiments.grid import Cell, trained_in
 from selfdistill.experiments.paper.entry import PaperTable, Part, Training
 from selfdistill.experiments.paper.kept import kept
 from selfdistill.experiments.paper.line import Absent, Place, line_of
+from selfdistill.experiments.paper.regime import regimes_of
 from selfdistill.experiments.paper.result import Result
 from selfdistill.experiments.paper.setting import IN_WORDS, Setting
 from selfdistill.records import EvaluationRecord, RunRecord
@@ -49,6 +50,7 @@ def gather(table: PaperTable, setting: Setting, absent: Absent | None = None) ->
         lines=tuple(line_of(entry, setting, seeds, found, why) for entry in table.entries),
         runs=tuple(_told_of(key, record, measured) for key, record in records.items()),
         reliability=_reliability(table, records) if table.figure == "reliability" else {},
+        regimes=regimes_of(table, setting),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from selfdistill.experiments.paper.regime import Regime
 from selfdistill.records import Statistic, statistic_of
 
 
@@ -66,6 +67,7 @@ class Result:
         runs: of each run that it was made of: name, recipe hash, date, commit, device, and the commits that it was
             measured with.
         reliability: for Fig. 2, by row and column, each seed's diagram as a dict.
+        regimes: how the networks fit their training images, as far as that is known.
     """
 
     table: str
@@ -77,6 +79,12 @@ class Result:
     lines: tuple[Line, ...]
     runs: tuple[Mapping[str, Any], ...]
     reliability: Mapping[str, tuple[Mapping[str, Any], ...]]
+    regimes: tuple[Regime, ...] = ()
+
+    @property
+    def in_papers_regime(self) -> bool:
+        """Whether its numbers can be held against the paper's findings: all its networks are in the paper's regime."""
+        return bool(self.regimes) and all(regime.is_papers for regime in self.regimes)
 
     @property
     def compared(self) -> bool:

@@ -6,10 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from selfdistill.experiments.paper import Line, Result
+from selfdistill.experiments.paper.regime import LEAST_GAP, LEAST_TRAIN_TOP1, MOST_TRAIN_CE
 from selfdistill.report.measured import names
 from selfdistill.report.tables import DASH, Column, Table
 
 _REFERENCE = "The printed numbers are of the full protocol: here they are for reference, and no difference is taken."
+
+_REGIME = (
+    f"cross-entropy fits its training images (top-1 above {LEAST_TRAIN_TOP1:.0%}) and is over-confident (gap above "
+    f"{LEAST_GAP:+.1f}), and SD-Dropout's training CE is below {MOST_TRAIN_CE}"
+).replace("%", " %")
 
 _TINY = 1e-4  # below this a number is written as a power of ten
 
@@ -77,6 +83,42 @@ def facts(result: Result) -> str:
         fewer = " as far as they were run" if min(map(len, there)) < len(seeds) else ""
         words.append(f"Mean ± sd of the seeds {names(list(map(str, seeds)), most=len(seeds))}{fewer}.")
     return " ".join([*words, *_reference(result)])
+
+
+def regime_words(result: Result) -> str:
+    """Say whether the networks are in the paper's regime; empty where no network is needed, or none means anything."""
+    if result.scale == "smoke" or all(line.epochs is None for line in result.lines):
+        return ""
+    if not result.regimes:
+        return "Whether this is the paper's regime is not known: cross-entropy and SD-Dropout are not both trained yet."
+    outside = [regime.networks for regime in result.regimes if not regime.is_papers]
+    if outside:
+        return (
+            f"Cannot be tested here: {names(outside, most=len(outside))}: not in the paper's regime, in which "
+            f"{_REGIME}. No verdict is drawn."
+        )
+    return f"In the paper's regime: {_REGIME}."
+
+
+def regime_table(result: Result) -> Table:
+    """One row for each data set and network: what makes the regime, of both methods."""
+    number = Column("", "", digits=3).number
+    rows = [
+        (
+            regime.networks,
+            f"{regime.steps:,}",
+            *(
+                cell
+                for fit in (regime.cross_entropy, regime.sd_dropout)
+                for cell in (f"{100 * fit.train_top1:.1f}", number(fit.train_ce), number(fit.gap, signed=True))
+            ),
+        )
+        for regime in result.regimes
+    ]
+    of_both = (
+        f"{method}: {what}" for method in ("CE", "SD-Dropout") for what in ("train top-1 (%)", "train CE", "gap")
+    )
+    return Table(("Networks", "Optimiser steps", *of_both), tuple(rows))
 
 
 def ours(line: Line, *, with_unit: bool = True) -> str:

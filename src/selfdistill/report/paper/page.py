@@ -8,7 +8,7 @@ from selfdistill.experiments.paper import Result
 from selfdistill.records import write_atomically
 from selfdistill.records.record import to_json
 from selfdistill.report.pages import write_pages
-from selfdistill.report.paper.cells import facts, title_of, wide_table
+from selfdistill.report.paper.cells import facts, regime_table, regime_words, title_of, wide_table
 from selfdistill.report.paper.figures import figures_of
 from selfdistill.report.tables import DASH, Table
 
@@ -36,6 +36,8 @@ def write_reproduced(result: Result, out: Path) -> Path:
         "printed": any(line.printed is not None for line in result.lines),
         "compared": result.compared,
         "table": table,
+        "regime": regime_words(result),
+        "regimes": regime_table(result),
         "protocol": result.protocol,
         "runs": runs_table(result),
         "figures_": figures,
