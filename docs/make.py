@@ -20,6 +20,7 @@ import corruptions  # noqa: E402  (scripts beside this one)
 import detection  # noqa: E402
 import every_method  # noqa: E402
 import paper  # noqa: E402
+import paper_scales  # noqa: E402
 import performance  # noqa: E402
 import sign_flip  # noqa: E402
 import trust  # noqa: E402
@@ -60,6 +61,7 @@ def pages(out: Path) -> dict[Path, str]:
         DOCS.parent / "README.md": {
             "headline": headline(HEADLINE.load()),
             "every": every_method.findings(every),
+            "paper": paper_scales.front_page(reproduced),
         },
         DOCS / "when_it_helps.md": {"settings": sign_flip.settings_table(study), "says": sign_flip.findings(study)},
         DOCS / "every_method.md": {
@@ -77,6 +79,9 @@ def pages(out: Path) -> dict[Path, str]:
             "cost": trust.cost_table(),
         },
         paper.FOLDER / "README.md": {
+            "small": paper_scales.section("small", reproduced.get("small", ())),
+            "medium": paper_scales.section("medium", reproduced.get("medium", ())),
+            "full": paper_scales.section("full", reproduced.get("full", ())),
             "tables": paper.index(every_table),
             "missing": paper.missing(every_table),
             "detector": f"{detection.precision_table(detector)}\n\n{detection.caption(detector)}",

@@ -151,14 +151,14 @@ def index(found: Sequence[Result]) -> str:
     return linked_table(("Table", "Scale", "Cells with a number", "Runs"), rows, words=2)
 
 
-def table1_records(setting: Setting = SMALL) -> list[RunRecord]:
+def table1_records(setting: Setting) -> list[RunRecord]:
     """Return the records of Table 1's runs on CIFAR-100."""
     cells = cells_of(TABLES["table1"], setting)
     files = (setting.runs / cell.name / "result.json" for (one, _), cell in cells.items() if one.data == "cifar100")
     return [RunRecord.load(file) for file in files if file.is_file()]
 
 
-def seconds_said(setting: Setting = SMALL) -> str:
+def seconds_said(setting: Setting) -> str:
     """Say how long the runs took."""
     records = [RunRecord.load(file) for file in setting.runs.glob("*/result.json")]
     seconds = sorted(record.seconds for record in records)
