@@ -14,7 +14,7 @@ from selfdistill.report.diagram import write_diagrams
 from selfdistill.report.tables import QUALITY
 
 DOCS = Path(__file__).resolve().parent
-sys.path.insert(0, str(DOCS / "studies"))
+sys.path.insert(0, str(DOCS.parent / "studies"))
 
 import corruptions  # noqa: E402  (scripts beside this one)
 import detection  # noqa: E402
@@ -48,9 +48,13 @@ def pages(out: Path) -> dict[Path, str]:
         folder = out / setting.folder.relative_to(DOCS.parent)
         write_report(setting.load(), folder, title=title, preface=SHARED)
         (folder / "report.html").unlink()  # the Markdown is what a repository shows
-    reproduced = paper.results_by_scale()
-    for scale, found in reproduced.items():
-        paper.write_pages(found, out / paper.SETTINGS[scale].out.relative_to(DOCS.parent))
+    reproduced, sections = {}, {}
+    for scale in paper.SCALES:
+        with paper.committed(scale) as setting:
+            if setting.runs.is_dir():
+                reproduced[scale] = paper.results(setting)
+                paper.write_pages(reproduced[scale], out / (paper.FOLDER / scale).relative_to(DOCS.parent))
+            sections[scale] = paper_scales.section(setting, reproduced.get(scale, ()))
     every_table = [result for found in reproduced.values() for result in found]
     detector = json.loads(detection.RESULT.read_text())
     study = {name: setting.load() for name, setting in SETTINGS.items()}
@@ -79,9 +83,7 @@ def pages(out: Path) -> dict[Path, str]:
             "cost": trust.cost_table(),
         },
         paper.FOLDER / "README.md": {
-            "small": paper_scales.section("small", reproduced.get("small", ())),
-            "medium": paper_scales.section("medium", reproduced.get("medium", ())),
-            "full": paper_scales.section("full", reproduced.get("full", ())),
+            **sections,
             "tables": paper.index(every_table),
             "missing": paper.missing(every_table),
             "detector": f"{detection.precision_table(detector)}\n\n{detection.caption(detector)}",

@@ -98,9 +98,11 @@ def test_tables_and_figures_are_those_of_the_records(tmp_path: Path) -> None:
 @pytest.fixture
 def records(tmp_path: Path) -> Path:
     """A copy of the records of the paper's tables."""
-    if not (ROOT / "docs" / "results" / "paper" / "small").is_dir():
+    paper = make().paper
+    if not paper.archive_of("small").is_file():
         pytest.skip("the scale small is being measured")
-    return Path(shutil.copytree(ROOT / "docs" / "results" / "paper" / "small", tmp_path / "small"))
+    paper.archive.unpack(paper.archive_of("small"), tmp_path / "small")
+    return tmp_path / "small"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import importlib.util
 import json
 from pathlib import Path
 
-STUDY = Path(__file__).parents[2] / "docs" / "studies" / "detection.py"
+STUDY = Path(__file__).parents[2] / "studies" / "detection.py"
 
 
 def test_sixteen_images_are_learned() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from selfdistill.evaluate.shift import CORRUPTIONS, SEVERITIES, apply, corrupt, mean_distance, table
 from selfdistill.evaluate.shift.draws import Draws, fingerprint
 
-RESULTS = Path(__file__).parents[2] / "docs" / "results" / "corruptions"
+RESULTS = Path(__file__).parents[2] / "results" / "corruptions"
 DRAWN = {"gaussian_noise", "shot_noise", "impulse_noise", "glass_blur", "motion_blur"} | {
     *("snow", "frost", "fog", "elastic_transform")
 }
@@ -157,7 +157,7 @@ def test_severity_is_monotone_in_distance_where_the_constants_are(patches, photo
 
 
 def test_the_committed_distances_are_those_of_the_code(photographs: Tensor) -> None:
-    """The photographs' record of docs/results/corruptions, of which `docs/studies/corruptions.py` prints the table."""
+    """The photographs' record of results/corruptions, of which `studies/corruptions.py` prints the table."""
     record = json.loads((RESULTS / "photographs.json").read_text())
     assert (record["n"], record["image_size"], record["seed"]) == (2, 224, 0)
     assert tuple(record["distance"]) == CORRUPTIONS

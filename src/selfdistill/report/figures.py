@@ -108,6 +108,10 @@ def _draw_differences(figure: FigureBase, *, summary: Summary, column: Column) -
     heading(axes, f"{column.heading}: {better} is better")
 
 
+_MOST_BANDS = 4  # methods; the bands of more cover each other
+_BANDS = ", band from the smallest to the largest"
+
+
 def curve_panels(groups: Sequence[Group]) -> list[Panel]:
     """Accuracy in training and on the test images, and each loss term on a log scale, by epoch."""
     runs = [run for group in groups for run in group.runs]
@@ -117,7 +121,7 @@ def curve_panels(groups: Sequence[Group]) -> list[Panel]:
     panels = []
     for i, (key, title) in enumerate(wanted):
         if any(row.get(key) is not None for run in runs for row in run.log):
-            alt = f"{title} by epoch; mean over seeds, band from the smallest to the largest."
+            alt = f"{title} by epoch; mean over seeds{_BANDS if len(groups) <= _MOST_BANDS else ''}."
             draw = partial(_draw_curves, groups=groups, key=key, title=title)
             panels.append(Panel(f"curve-{i}", alt, draw, 3.7, 2.6))
     return panels
@@ -138,9 +142,10 @@ def _draw_curves(figure: FigureBase, *, groups: Sequence[Group], key: str, title
         if not epochs:
             continue
         means = [statistics.fmean(by_epoch[e]) for e in epochs]
-        low, high = [min(by_epoch[e]) for e in epochs], [max(by_epoch[e]) for e in epochs]
         shade = colour(group.index)
-        axes.fill_between(epochs, low, high, color=shade, alpha=0.18, linewidth=0)
+        if len(groups) <= _MOST_BANDS:
+            low, high = [min(by_epoch[e]) for e in epochs], [max(by_epoch[e]) for e in epochs]
+            axes.fill_between(epochs, low, high, color=shade, alpha=0.18, linewidth=0)
         axes.plot(epochs, means, color=shade, linewidth=1.7)
         axes.plot(epochs[-1], means[-1], color=shade, marker=marker(group.index), markersize=5)
     if log:

@@ -1,0 +1,160 @@
+"""Is the better network also the better calibrated, more robust and more honest one?
+
+uv run python studies/trust.py     trains and measures what is missing (CIFAR-100 in data/cifar100, and two sets of
+                                        other images in data/ood)
+uv run python docs/make.py              writes the page and the figures from the records
+"""
+
+import json
+from dataclasses import replace
+from statistics import fmean
+
+from archive import RESULTS
+from setting import Setting
+
+from selfdistill.experiments.measuring import Asked
+from selfdistill.records import DIRECTION, Difference, RunRecord, summarise
+from selfdistill.report.tables import Column, Table, interval, markdown
+from selfdistill.train import Recipe
+
+SETTING = Setting(
+    "CIFAR-100, 20 classes x 250, 80 epochs",
+    "trust",
+    Recipe(
+        data="cifar100",
+        classes=20,
+        per_class=250,
+        model="resnet10_cifar",
+        width=16,
+        batch_size=64,
+        epochs=80,
+        channels_last=True,
+        eval_every=5,
+    ),
+    ("CrossEntropy()", "SDDropout(weight=0.1)", "SDDropout()"),
+    asked=Asked(ood=("data/ood/imagenet_resize", "data/ood/cifar10_test_2000.npz")),
+)
+
+COLUMNS = (
+    Column("top1", "Top-1", "%", 100, 1),
+    Column("nll", "NLL"),
+    Column("ece", "ECE"),
+    Column("adaptive_ece", "Adaptive ECE"),
+    Column("scaled_ece", "ECE after temperature scaling"),
+    Column("scaled_nll", "NLL after temperature scaling"),
+    Column("gap", "Gap", signed=True),
+    Column("aurc", "AURC", "%", 100, 1),
+    Column("fgsm_2", "FGSM at 2/255", "%", 100, 1),
+    Column("pgd_2", "PGD-20 at 2/255", "%", 100, 1),
+    Column("fgsm_paper", "FGSM, the paper's protocol", "%", 100, 1),
+    Column("mca", "Own corruptions, mCA", "%", 100, 1),
+)
+"""What is compared, beside the out-of-distribution detectors."""
+
+
+def measures_table(records: list[RunRecord]) -> str:
+    """One row a measure: cross-entropy, and each method's difference to it with its 95 % interval."""
+    summary = summarise(records)
+    first, *others = summary.methods
+    rows = [
+        (
+            column.heading,
+            column.cell(summary.statistics[first, column.metric]),
+            *(_changed(column, summary.differences[method, column.metric]) for method in others),
+        )
+        for column in COLUMNS
+    ]
+    return markdown(Table(("Measure", first, *others), tuple(rows)))
+
+
+def detection_table(records: list[RunRecord]) -> str:
+    """One row a set and detector: the mean AUROC over the seeds, in %, for each method."""
+    by_method: dict[str, list[RunRecord]] = {}
+    for record in records:
+        by_method.setdefault(record.method, []).append(record)
+    first = records[0].evaluation["ood"]
+    rows = [
+        (
+            one["name"],
+            detector,
+            *(f"{100 * fmean(_auroc(run, at, detector) for run in runs):.1f}" for runs in by_method.values()),
+        )
+        for at, one in enumerate(first)
+        for detector in one["detectors"]
+    ]
+    return markdown(Table(("Set", "Detector", *by_method), tuple(rows)))
+
+
+def spread_table(records: list[RunRecord]) -> str:
+    """One row a method: the sd of the posterior over dropout masks, on the test images and on each set."""
+    by_method: dict[str, list[RunRecord]] = {}
+    for record in records:
+        by_method.setdefault(record.method, []).append(record)
+    names = [one["name"] for one in records[0].evaluation["ood"]]
+    rows = []
+    for method, runs in by_method.items():
+        of_sets = [[run.evaluation["ood"][at]["disagreement"] for run in runs] for at in range(len(names))]
+        inside = fmean(one["inside"] for one in of_sets[0])
+        rows.append((method, f"{inside:.5f}", *(f"{fmean(one['outside'] for one in runs):.5f}" for runs in of_sets)))
+    return markdown(Table(("Method", "test images", *names), tuple(rows)))
+
+
+def findings(records: list[RunRecord]) -> str:
+    """Say for each method which measures are better, worse and undecided by the 95 % intervals."""
+    summary = summarise(records)
+    said = []
+    for method in summary.methods[1:]:
+        effects: dict[str, list[str]] = {"better": [], "worse": [], "unclear": []}
+        for column in COLUMNS:
+            if DIRECTION[column.metric]:
+                effects[summary.differences[method, column.metric].effect].append(column.title)
+        parts = [f"{word} in {', '.join(names)}" for word, names in effects.items() if names and word != "unclear"]
+        if effects["unclear"]:
+            parts.append(f"undecided in {', '.join(effects['unclear'])}")
+        said.append(f"- `{method}` against {summary.methods[0]}: {'; '.join(parts)}.")
+    return "\n".join(said)
+
+
+def measured_how(records: list[RunRecord]) -> str:
+    """Say on how many images each number stands."""
+    evaluation = records[0].evaluation
+    attacks, shift, sets = evaluation["robustness"], evaluation["shift"], evaluation["ood"]
+    others = ", ".join(f"{one['name']} ({one['n']:,} images, {one['prepared']})" for one in sets)
+    return (
+        f"PGD and the corruptions ({shift['source']}, {shift['n']:,} images at each severity) see "
+        f"{attacks['pgd_n']:,} of the {attacks['n']:,} test images, FGSM all of them. "
+        f"Out-of-distribution sets: {others}."
+    )
+
+
+def cost_table() -> str:
+    """What `benchmarks/suite.py` measured: the suite's time beside that of the bare passes that it needs."""
+    record = json.loads((RESULTS / "benchmarks" / "suite.json").read_text())
+    rows = [
+        (row["measure"], f"{row['seconds']:.2f}", f"{row['bare']:.2f}", f"{row['seconds'] / row['bare']:.2f}")
+        for row in record["rows"]
+    ]
+    setting = record["setting"]
+    table = markdown(
+        Table(("Measure", "Suite, s", "Bare passes, s", "Ratio"), (*rows, ("all", "", "", f"{record['ratio']:.2f}")))
+    )
+    return (
+        f"{table}\n\n{setting['model']}, width {setting['width']}, {setting['images']} images of {setting['size']} px, "
+        f"batches of {setting['batch_size']}, {record['device']}, {record['threads']} threads, torch "
+        f"{record['versions']['torch']}, commit {record['commit'][:9]}, {record['date'][:10]}."
+    )
+
+
+def _auroc(run: RunRecord, at: int, detector: str) -> float:
+    value: float = run.evaluation["ood"][at]["detectors"][detector]["metrics"]["auroc"]
+    return value
+
+
+def _changed(column: Column, difference: Difference) -> str:
+    signed = replace(column, signed=True)
+    assert difference.mean is not None
+    return f"{signed.number(difference.mean)} ({interval(signed, difference)})"
+
+
+if __name__ == "__main__":
+    SETTING.train()
