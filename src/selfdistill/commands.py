@@ -272,9 +272,9 @@ def reproduce(
 ) -> None:
     """Reproduce a table or a figure of the paper, our numbers beside its.
 
-    TABLE is table1, table2 ..., figure1 ..., lemma1, lemma2, proposition1, or all. What is missing is run and
-    measured; a finished run is never repeated, and tables share their runs. A cell whose images are not there says no
-    data and how to get them.
+    TABLE is table1, table2 ..., figure1 ..., lemma1, lemma2, proposition1, anchors (the losses and accuracies of the
+    published runs' logs), or all. What is missing is run and measured; a finished run is never repeated, and tables
+    share their runs. A cell whose images are not there says no data and how to get them.
 
     The scales: smoke is seconds on synthetic images. small and medium are CIFAR-100 with 15 and 30 images of each class
     at 16 pixels, narrow networks and 200 epochs: 5 and 35 minutes a run on one core. full is the paper's protocol.
@@ -470,7 +470,14 @@ def _reproduce(tables: "Sequence[PaperTable]", setting: "Setting", machines: "Ma
     from selfdistill.experiments.paper import Line, reproduce
     from selfdistill.report import terminal
     from selfdistill.report.diagram import write_figure1
-    from selfdistill.report.paper import facts, reproduced_table, title_of, write_reproduced
+    from selfdistill.report.paper import (
+        anchors_table,
+        deviations,
+        facts,
+        reproduced_table,
+        title_of,
+        write_reproduced,
+    )
 
     lines: list[Line] = []
     for table in tables:
@@ -478,9 +485,10 @@ def _reproduce(tables: "Sequence[PaperTable]", setting: "Setting", machines: "Ma
             print(f"Page: {write_figure1(setting.out)}", flush=True)
             continue
         result = reproduce(table, setting, machines)
-        page, shown = write_reproduced(result, setting.out), reproduced_table(result)
-        _print(terminal(shown, title=title_of(result), prose=(0, 1)))
-        print(facts(result), *result.protocol, sep="\n")
+        page = write_reproduced(result, setting.out)
+        shown = anchors_table(result, published=False) if result.beside_logs else reproduced_table(result)
+        _print(terminal(shown, title=title_of(result), prose=(0,) if result.beside_logs else (0, 1)))
+        print(*deviations(result), facts(result), *result.protocol, sep="\n")
         for note in shown.notes:
             print(f"Missing: {note}")
         print(f"Page: {page}", flush=True)

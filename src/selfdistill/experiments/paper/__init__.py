@@ -2,7 +2,16 @@
 
 import difflib
 
-from selfdistill.experiments.paper import calibration, classification, designs, detection, photographs, shifted, theory
+from selfdistill.experiments.paper import (
+    anchors,
+    calibration,
+    classification,
+    designs,
+    detection,
+    photographs,
+    shifted,
+    theory,
+)
 from selfdistill.experiments.paper.entry import PaperTable
 from selfdistill.experiments.paper.gather import gather
 from selfdistill.experiments.paper.machines import Machines
@@ -23,7 +32,7 @@ __all__ = [
     "tables_named",
 ]
 
-_KINDS = ("table", "figure", "lemma", "proposition", "caltech101")
+_KINDS = ("table", "figure", "lemma", "proposition", "anchors", "caltech101")
 _ALL = (
     *designs.TABLES,
     *classification.TABLES,
@@ -31,6 +40,7 @@ _ALL = (
     *detection.TABLES,
     *shifted.TABLES,
     *theory.TABLES,
+    *anchors.TABLES,
     *photographs.TABLES,
 )
 

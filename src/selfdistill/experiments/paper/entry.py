@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from selfdistill.experiments.paper.targets import Logged
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -75,11 +77,13 @@ class Measure:
     """A number of an evaluation, or of what a part measured.
 
     Attributes:
-        path: where it is; a list there counts as its mean.
-        part: what measures it; None: the training.
+        path: where it is; a list there counts as its mean, if nothing is missing in it.
+        part: what measures it; None: the training, in whose evaluation "log" holds the columns of the log.
         unit: "%" of a fraction, or nothing.
         digits: after the point.
-        counted: where the number of images is.
+        counted: where the number of test images is; empty: it is of none.
+        factor: that the number is multiplied by, besides its unit's.
+        missing: what is wrong with a run that was measured and has no such number.
     """
 
     path: tuple[str | int, ...]
@@ -87,6 +91,8 @@ class Measure:
     unit: Literal["%", ""] = "%"
     digits: int = 2
     counted: tuple[str | int, ...] = ("n",)
+    factor: float = 1.0
+    missing: str = ""
 
     def of(self, values: Mapping[str, Any]) -> float | None:
         """Return the number in its unit; None where it was not measured.
@@ -97,12 +103,12 @@ class Measure:
         """
         value = _dig(values, self.path)
         if isinstance(value, list):
-            value = statistics.fmean(value)
-        return None if value is None else float(value) * (100 if self.unit == "%" else 1)
+            value = None if None in value else statistics.fmean(value)
+        return None if value is None else float(value) * self.factor * (100 if self.unit == "%" else 1)
 
     def images(self, values: Mapping[str, Any]) -> int | None:
         """Return how many images it was measured on."""
-        value = _dig(values, self.counted)
+        value = _dig(values, self.counted) if self.counted else None
         return None if value is None else int(value)
 
     def by(self, part: Part) -> Measure:
@@ -129,6 +135,7 @@ class Entry:
         measures: the number; of several, their mean.
         target: path of the printed number in ``targets.json``; None: the paper prints none for this.
         check: what finds the number, where no network is needed.
+        logged: the number of the published runs' logs, in no table of the paper.
     """
 
     row: str
@@ -137,6 +144,7 @@ class Entry:
     measures: tuple[Measure, ...]
     target: str | None = None
     check: Check | None = None
+    logged: Logged | None = None
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,9 @@ def gather(table: PaperTable, setting: Setting, absent: Absent | None = None) ->
         why |= {one: refusal for one, refusal in refusals.items() if refusal is not None}
     records = {key: RunRecord.load(run_of(setting, cell) / "result.json") for key, cell in trained(setting, cells)}
     measured = _measured(table, setting, cells, records)
-    found: dict[Place, Mapping[str, Any]] = {(one, None, seed): run.evaluation for (one, seed), run in records.items()}
+    found: dict[Place, Mapping[str, Any]] = {
+        (one, None, seed): run.evaluation | {"log": _columns(run)} for (one, seed), run in records.items()
+    }
     found |= {place: record.evaluation for place, record in measured.items()}
     seeds = setting.seeds_of(table)
     return Result(
@@ -85,6 +87,13 @@ def _measured(
         for part in parts_of(table, training)
     }
     return {place: record for place, record in found.items() if record is not None}
+
+
+def _columns(record: RunRecord) -> dict[str, list[Any]]:
+    """Return the columns of a run's log, each with a value for each epoch."""
+    return {
+        name: [row.get(name) for row in record.log] for name in dict.fromkeys(key for row in record.log for key in row)
+    }
 
 
 def _told_of(key: Key, record: RunRecord, measured: Mapping[Place, EvaluationRecord]) -> dict[str, Any]:

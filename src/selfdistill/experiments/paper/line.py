@@ -60,13 +60,18 @@ def line_of(
         images=images,
         target=entry.target,
         printed=None if entry.target is None else printed(entry.target),
-        absent=_why(entry, absent, [seed for seed in by_seed if seed not in values]),
+        absent=_why(entry, absent, {seed: found for seed, found in by_seed.items() if seed not in values}),
+        logged=entry.logged,
     )
 
 
-def _why(entry: Entry, absent: Absent, missing: Sequence[int]) -> str:
+def _why(entry: Entry, absent: Absent, missing: Mapping[int, Sequence[Mapping[str, Any]]]) -> str:
+    """Return why seeds have no number, of which all that was measured is given; empty where none is missing."""
     if not missing:
         return ""
+    seeds = f"seed{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))}"
+    wrong = entry.measures[0].missing
+    if wrong and all(missing.values()):
+        return f"{wrong}: {seeds}"
     reasons = [entry.training, *(measure.part for measure in entry.measures)]
-    seeds = f"seed{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))} not measured yet"
-    return next((absent[one] for one in reasons if one is not None and one in absent), seeds)
+    return next((absent[one] for one in reasons if one is not None and one in absent), f"{seeds} not measured yet")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from selfdistill.experiments.paper.regime import Regime
+from selfdistill.experiments.paper.targets import Logged
 from selfdistill.records import Statistic, statistic_of
 
 
@@ -22,10 +23,11 @@ class Line:
         values: our numbers by seed; under the seed 0 where no network was needed.
         wanted: how many seeds there should be.
         epochs: that the networks were trained; None without one.
-        images: that a number was measured on; None where there is no number.
+        images: that a number was measured on; None where there is no number, or it is of no test images.
         target: path of the printed number in ``targets.json``.
         printed: the number.
         absent: why seeds are missing; empty where none is.
+        logged: the number of the published runs' logs.
     """
 
     row: str
@@ -39,6 +41,7 @@ class Line:
     target: str | None
     printed: float | None
     absent: str
+    logged: Logged | None = None
 
     @property
     def statistic(self) -> Statistic | None:
@@ -50,6 +53,20 @@ class Line:
         """Our mean minus the printed number; None where either is missing."""
         found = self.statistic
         return None if found is None or self.printed is None else found.mean - self.printed
+
+    @property
+    def band(self) -> tuple[float, float] | None:
+        """Between which numbers our mean agrees with the published logs; None without such."""
+        found = self.statistic
+        return None if self.logged is None else self.logged.band(found.sd if found else None)
+
+    @property
+    def side(self) -> Literal["below", "inside", "above"] | None:
+        """Where our mean is beside the band; None where either is missing."""
+        found, band = self.statistic, self.band
+        if found is None or band is None:
+            return None
+        return "below" if found.mean < band[0] else "above" if found.mean > band[1] else "inside"
 
 
 @dataclass(frozen=True)
@@ -91,6 +108,11 @@ class Result:
         """Whether a difference to the printed number means something: at the full scale alone."""
         return self.scale == "full"
 
+    @property
+    def beside_logs(self) -> bool:
+        """Whether its numbers stand beside those of the published runs' logs."""
+        return any(line.logged is not None for line in self.lines)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, texts and lists, ready for JSON."""
         plain = asdict(self)
@@ -98,5 +120,7 @@ class Result:
             found = line.statistic
             values["mean"], values["sd"], values["n"] = (found.mean, found.sd, found.n) if found else (None, None, 0)
             values["difference"] = line.difference if self.compared else None
+            if line.logged is not None:
+                values["band"], values["side"] = (line.band, line.side) if self.compared else (None, None)
             values["values"] = {str(seed): value for seed, value in line.values.items()}
         return plain

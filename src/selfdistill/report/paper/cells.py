@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from selfdistill.experiments.paper import Line, Result
+from selfdistill.experiments.paper.anchors import NOT_EACH_EPOCH
 from selfdistill.experiments.paper.regime import LEAST_GAP, LEAST_TRAIN_TOP1, MOST_TRAIN_CE
 from selfdistill.report.measured import names
 from selfdistill.report.tables import DASH, Column, Table
@@ -16,6 +17,14 @@ _REGIME = (
     f"cross-entropy fits its training images (top-1 above {LEAST_TRAIN_TOP1:.0%}) and is over-confident (gap above "
     f"{LEAST_GAP:+.1f}), and SD-Dropout's training CE is below {MOST_TRAIN_CE}"
 ).replace("%", " %")
+
+_BANDS = (
+    "Inside means: within the published range of seeds widened by its own width on either side; within 3 sd of the "
+    "published mean, by their sd or ours, whichever is larger; or within 15 % of a single published number."
+)
+_NO_BANDS = "The published numbers are of the full protocol and say nothing about this scale: ours stand alone."
+
+_SAID = ("no data", NOT_EACH_EPOCH)  # in a cell that has no number for this reason
 
 _TINY = 1e-4  # below this a number is written as a power of ten
 
@@ -86,8 +95,11 @@ def facts(result: Result) -> str:
 
 
 def regime_words(result: Result) -> str:
-    """Say whether the networks are in the paper's regime; empty where no network is needed, or none means anything."""
-    if result.scale == "smoke" or all(line.epochs is None for line in result.lines):
+    """Say whether the networks are in the paper's regime.
+
+    Empty where no network is needed or none means anything, and beside the logs: they say more closely how theirs fit.
+    """
+    if result.scale == "smoke" or result.beside_logs or all(line.epochs is None for line in result.lines):
         return ""
     if not result.regimes:
         return "Whether this is the paper's regime is not known: cross-entropy and SD-Dropout are not both trained yet."
@@ -101,31 +113,27 @@ def regime_words(result: Result) -> str:
 
 
 def regime_table(result: Result) -> Table:
-    """One row for each data set and network: what makes the regime, of both methods."""
+    """Two rows for each data set and network, cross-entropy and SD-Dropout: what makes the regime."""
     number = Column("", "", digits=3).number
     rows = [
         (
-            regime.networks,
+            f"{regime.networks}: {method}",
             f"{regime.steps:,}",
-            *(
-                cell
-                for fit in (regime.cross_entropy, regime.sd_dropout)
-                for cell in (f"{100 * fit.train_top1:.1f}", number(fit.train_ce), number(fit.gap, signed=True))
-            ),
+            f"{100 * fit.train_top1:.1f}",
+            number(fit.train_ce),
+            number(fit.gap, signed=True),
         )
         for regime in result.regimes
+        for method, fit in (("CE", regime.cross_entropy), ("SD-Dropout", regime.sd_dropout))
     ]
-    of_both = (
-        f"{method}: {what}" for method in ("CE", "SD-Dropout") for what in ("train top-1 (%)", "train CE", "gap")
-    )
-    return Table(("Networks", "Optimiser steps", *of_both), tuple(rows))
+    return Table(("Networks", "Optimiser steps", "Training top-1 (%)", "Training CE", "Gap"), tuple(rows))
 
 
 def ours(line: Line, *, with_unit: bool = True) -> str:
-    """Return our mean and sd, such as ``76.81 ± 0.35 %``; or that there is no data, or not all."""
+    """Return our mean and sd, such as ``76.81 ± 0.35 %``; or in a word why there is none."""
     found = line.statistic
     if found is None:
-        return "no data" if line.absent.startswith("no data") else DASH
+        return next((reason for reason in _SAID if line.absent.startswith(reason)), DASH)
     unit = f" {line.unit}" if line.unit and with_unit else ""
     if found.mean and abs(found.mean) < _TINY:
         return f"{found.mean:.1e}{unit}"
@@ -146,7 +154,8 @@ def absences(lines: Sequence[Line]) -> list[str]:
 def title_of(result: Result) -> str:
     """Return the heading, such as ``Table 1: Accuracy of ...``."""
     name = result.table.rstrip("0123456789")
-    return f"{name.capitalize()} {result.table[len(name) :]}: {result.title}"
+    number = result.table[len(name) :]
+    return f"{' '.join(filter(None, (name.capitalize(), number)))}: {result.title}"
 
 
 def _names(lines: Sequence[Line], of: Literal["row", "column"]) -> list[str]:
@@ -186,6 +195,8 @@ def _difference(line: Line) -> str:
 
 
 def _reference(result: Result) -> list[str]:
+    if result.beside_logs:
+        return [_BANDS if result.compared else _NO_BANDS]
     printed = any(line.printed is not None for line in result.lines)
     return [_REFERENCE] if printed and not result.compared else []
 

@@ -8,6 +8,7 @@ from selfdistill.experiments.paper import Result
 from selfdistill.records import write_atomically
 from selfdistill.records.record import to_json
 from selfdistill.report.pages import write_pages
+from selfdistill.report.paper.anchors import anchors_table, deviations
 from selfdistill.report.paper.cells import facts, regime_table, regime_words, title_of, wide_table
 from selfdistill.report.paper.figures import figures_of
 from selfdistill.report.tables import DASH, Table
@@ -28,13 +29,15 @@ def write_reproduced(result: Result, out: Path) -> Path:
     """
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / f"{result.table}.json", to_json(result.to_dict()))
-    table, figures = wide_table(result), figures_of(result)
+    table = anchors_table(result) if result.beside_logs else wide_table(result)
+    figures = figures_of(result)
     context = {
         "title": title_of(result),
         "name": result.table,
         "facts": facts(result),
         "printed": any(line.printed is not None for line in result.lines),
         "compared": result.compared,
+        "deviations": deviations(result),
         "table": table,
         "regime": regime_words(result),
         "regimes": regime_table(result),
