@@ -42,11 +42,11 @@ from selfdistill.data.cache import with_cache
 from selfdistill.data.decode import cpu_count, read_rgb, to_shorter_side
 from selfdistill.data.files import FileImages, margin
 from selfdistill.data.folders import IMAGENET_MEAN, IMAGENET_STD, image_files
-from selfdistill.experiments.synthetic import make_batch
-from selfdistill.experiments.trial import Trial
+from selfdistill.data.synthetic import make_batch
 from selfdistill.method import Needs
 from selfdistill.methods import CrossEntropy
 from selfdistill.models import build
+from selfdistill.train.profiler import StepProfiler
 from selfdistill.train.run import machine
 
 PARTS = ("small", "stages", "epochs")
@@ -83,7 +83,7 @@ def small(images: int, batch_size: int, width: int, rounds: int) -> Iterator[Row
     model = build("resnet18_cifar", 100, width=width).to(device)
     batch = make_batch(Needs(), batch_size=batch_size, classes=100, device=device)
     with machine(None):
-        step = Trial(model, CrossEntropy(), batch)
+        step = StepProfiler(model, CrossEntropy(), batch)
         loader(), step.seconds()
         found = in_turns({"loader": loader, "step": step.seconds}, rounds)
     an_image = {"loader": images, "step": batch_size}

@@ -20,10 +20,10 @@ from common import Ratio, default_device, in_turns, ratio, save
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from selfdistill.experiments.trial import Trial
 from selfdistill.method import Batch
 from selfdistill.methods import parse_method
 from selfdistill.models import build
+from selfdistill.train.profiler import StepProfiler
 from selfdistill.train.run import machine
 
 METHODS = ("CrossEntropy()", "SDDropout()")
@@ -76,7 +76,7 @@ def measure(axis: str, value: int, case: Case, pairs: int) -> Row:
     """Time the steps of both methods in turns, and find the peak of each."""
     model, batch = network(case)
     batch = Batch(batch.x.to(default_device()), batch.y.to(default_device()))
-    trials = {text: Trial(model, parse_method(text), batch) for text in METHODS}
+    trials = {text: StepProfiler(model, parse_method(text), batch) for text in METHODS}
     with machine(None):
         found = in_turns({text: trial.seconds for text, trial in trials.items()}, pairs)
     baseline_bytes, of_method = (peak(trials[text]) for text in METHODS)
@@ -92,7 +92,7 @@ def measure(axis: str, value: int, case: Case, pairs: int) -> Row:
     )
 
 
-def peak(trial: Trial) -> int:
+def peak(trial: StepProfiler) -> int:
     """Bytes of tensors at the peak of a step: on a CPU weights and momentum, and the allocations of the step on top."""
     if trial.device.type == "cuda":
         return trial.bytes

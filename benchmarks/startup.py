@@ -23,8 +23,8 @@ from common import Ratio, in_turns, ratio, save
 
 STEP = """
 import sys, time, torch
-from selfdistill.experiments.synthetic import make_batch
-from selfdistill.experiments.trial import Trial
+from selfdistill.data.synthetic import make_batch
+from selfdistill.train.profiler import StepProfiler
 from selfdistill.methods import parse_method
 from selfdistill.models import build
 device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -32,7 +32,7 @@ method, width = parse_method(sys.argv[1]), int(sys.argv[2])
 model = build("resnet18_cifar", 100, width=width).to(device, memory_format=torch.channels_last)
 batch = make_batch(method.needs, batch_size=64, classes=100, device=device)
 started = time.perf_counter()
-Trial(model, method, batch, precision="bf16-mixed", compiled=sys.argv[3] == "compiled")
+StepProfiler(model, method, batch, precision="bf16-mixed", compiled=sys.argv[3] == "compiled")
 print(time.perf_counter() - started)
 """
 

@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 from common import Ratio, default_device, in_turns, ratio, save
 
-from selfdistill.experiments.synthetic import make_batch
-from selfdistill.experiments.trial import Trial
+from selfdistill.data.synthetic import make_batch
 from selfdistill.method import Method
 from selfdistill.methods import CrossEntropy, parse_method
 from selfdistill.models import build
+from selfdistill.train.profiler import StepProfiler
 from selfdistill.train.run import machine
 
 PAPER = ("LabelSmoothing()", "Dropout()", "SDDropout()", "CSKD()", "DDGSD()", "BYOT()", "DML()")
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     layout = torch.channels_last if given.channels_last else torch.contiguous_format
     model = build(given.model, given.classes, width=given.width).to(device, memory_format=layout)
 
-    def trial(method: Method) -> Trial:
+    def trial(method: Method) -> StepProfiler:
         batch = make_batch(
             method.needs,
             batch_size=given.batch_size,
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
             image_size=given.image_size,
             device=device,
         )
-        return Trial(model, method, batch, precision=given.precision, compiled=given.compile)
+        return StepProfiler(model, method, batch, precision=given.precision, compiled=given.compile)
 
     print(
         f"{given.model}, width {given.width}, {given.batch_size} images of {given.image_size} px, {given.classes} "

@@ -24,7 +24,6 @@ from setting import JOBS, PAGES
 
 from selfdistill.experiments.paper import (
     TABLES,
-    Machines,
     PaperTable,
     Result,
     Scale,
@@ -42,6 +41,7 @@ from selfdistill.experiments.paper.suites import Suite
 from selfdistill.records import EvaluationRecord, RunRecord, recipe_hash
 from selfdistill.report.paper import title_of, write_reproduced
 from selfdistill.report.tables import Table, markdown
+from selfdistill.runs.executor import ExecutorConfig
 from selfdistill.train import Recipe
 
 FOLDER = PAGES / "paper"
@@ -209,7 +209,7 @@ def train(names: Sequence[str], scale: Scale) -> None:
             if not (work.runs / folder.name).exists() and _whole(folder.name, tables, setting):
                 shutil.copytree(folder, work.runs / folder.name)
     for table in tables:
-        reproduce(table, work, Machines(torch.cuda.device_count() or JOBS))
+        reproduce(table, work, ExecutorConfig(torch.cuda.device_count() or JOBS))
         keep(work)
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import archive
 
-from selfdistill.experiments.compare import run_comparison
-from selfdistill.experiments.measuring import NOTHING_MORE, Asked
 from selfdistill.records import RunRecord, load_run_record
+from selfdistill.runs.compare import run_comparison
+from selfdistill.runs.evaluation import BASIC_EVALUATION, EvaluationConfig
 from selfdistill.train import Recipe
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "results"
@@ -25,7 +25,7 @@ class Setting:
         recipe: everything but method and seed.
         methods: the baseline first.
         seeds: how many.
-        asked: what is measured of each network beyond accuracy and calibration.
+        evaluation: which evaluations to run beyond accuracy and calibration.
     """
 
     title: str
@@ -33,7 +33,7 @@ class Setting:
     recipe: Recipe
     methods: tuple[str, ...]
     seeds: int = 3
-    asked: Asked = NOTHING_MORE
+    evaluation: EvaluationConfig = BASIC_EVALUATION
 
     @property
     def folder(self) -> Path:
@@ -61,7 +61,7 @@ class Setting:
             epochs=self.recipe.epochs,
             jobs=JOBS,
             out=out,
-            asked=self.asked,
+            evaluation=self.evaluation,
         )
         found = {
             f"{self.records}/{run.parent.name}.json": dataclasses.asdict(load_run_record(run.parent))

@@ -12,9 +12,9 @@ from statistics import fmean
 from archive import RESULTS
 from setting import Setting
 
-from selfdistill.experiments.measuring import Asked
 from selfdistill.records import DIRECTION, Difference, RunRecord, summarise
 from selfdistill.report.tables import Column, Table, interval, markdown
+from selfdistill.runs.evaluation import EvaluationConfig
 from selfdistill.train import Recipe
 
 SETTING = Setting(
@@ -32,7 +32,7 @@ SETTING = Setting(
         eval_every=5,
     ),
     ("CrossEntropy()", "SDDropout(weight=0.1)", "SDDropout()"),
-    asked=Asked(ood=("data/ood/imagenet_resize", "data/ood/cifar10_test_2000.npz")),
+    evaluation=EvaluationConfig(ood=("data/ood/imagenet_resize", "data/ood/cifar10_test_2000.npz")),
 )
 
 COLUMNS = (

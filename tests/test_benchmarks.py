@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from selfdistill import SDDropout
-from selfdistill.experiments.synthetic import make_batch
-from selfdistill.experiments.trial import Trial
+from selfdistill.data.synthetic import make_batch
 from selfdistill.methods import parse_method
 from selfdistill.models import build
+from selfdistill.train.profiler import StepProfiler
 from tests.counting import rows_of_calls
 
 ROOT = Path(__file__).parents[1]
@@ -63,7 +63,7 @@ def test_a_step_of_each_method(tmp_path: Path) -> None:
 
 def test_sd_dropout_passes_the_backbone_once_and_the_head_twice() -> None:
     model = build("resnet10_cifar", 5, width=2)
-    trial = Trial(model, SDDropout(), make_batch(SDDropout().needs, batch_size=4, classes=5))
+    trial = StepProfiler(model, SDDropout(), make_batch(SDDropout().needs, batch_size=4, classes=5))
     backbone, head = (rows_of_calls(getattr(trial.distiller.model, part)) for part in ("layer4", "fc"))
     trial.seconds()
     assert (backbone, head) == ([4], [4, 8])
@@ -75,7 +75,7 @@ def test_the_peak_of_a_step_holds_weights_momentum_gradients_and_logits() -> Non
     model, batch = scale.network(case)
     head, logits = 4 * 50_000 * 16, 4 * 50_000 * 8
     at_least = 3 * head + logits  # the weights, their momentum and gradient, the gradient of the logits
-    assert at_least < scale.peak(Trial(model, parse_method("CrossEntropy()"), batch)) < at_least + 2**20
+    assert at_least < scale.peak(StepProfiler(model, parse_method("CrossEntropy()"), batch)) < at_least + 2**20
 
 
 def test_how_cost_grows(tmp_path: Path) -> None:

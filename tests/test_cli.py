@@ -24,7 +24,7 @@ import yaml
 import selfdistill
 from selfdistill import commands, options
 from selfdistill.cli import COMMANDS, main
-from selfdistill.experiments.cost import measure_costs
+from selfdistill.runs.cost import measure_costs
 from selfdistill.train.recipe import Recipe
 from tests.pictures import NAMES, write_digits
 

@@ -7,14 +7,20 @@ from pathlib import Path
 import pytest
 
 from selfdistill.evaluate.evaluation import Evaluation
-from selfdistill.experiments.measuring import NOTHING_MORE, Asked, measure_run, measured_in, train_and_measure
-from selfdistill.experiments.rescore import own_images
 from selfdistill.records import EvaluationRecord, RunRecord, load_all, load_run_record
+from selfdistill.runs.evaluation import (
+    BASIC_EVALUATION,
+    EvaluationConfig,
+    evaluate_run,
+    is_evaluated,
+    train_and_evaluate,
+)
+from selfdistill.runs.images import own_images
 from selfdistill.train import Recipe, Update
 from selfdistill.train.run import load
 from tests.pictures import write_digits
 
-FEW = Asked(max_images=6, most_outside=10)
+FEW = EvaluationConfig(max_images=6, max_ood_images=10)
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +30,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = Recipe(data=str(data), model="resnet10_cifar", width=4, epochs=1, threads=1)
     told: list[Update] = []
     out = folder / "runs" / "run"
-    record = train_and_measure(recipe, out, FEW, data=load(recipe), progress=told.append)
+    record = train_and_evaluate(recipe, out, FEW, data=load(recipe), progress=told.append)
     assert record.evaluation["robustness"]["pgd_n"] == 6
     assert [update.measuring for update in told if update.measuring][-1] == "out-of-distribution"
     return out
@@ -33,13 +39,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_that_is_measured_is_not_measured_again(run: Path) -> None:
     before = (run / "evaluation.json").read_bytes()
     recipe = Recipe.from_yaml(run / "recipe.yaml")
-    again = train_and_measure(recipe, run, FEW, data=own_images(run), progress=lambda update: None)
+    again = train_and_evaluate(recipe, run, FEW, data=own_images(run), progress=lambda update: None)
     assert (run / "evaluation.json").read_bytes() == before
     assert again == load_run_record(run)
-    assert measured_in(run, FEW)
-    assert measured_in(run, NOTHING_MORE)
-    assert not measured_in(run, replace(FEW, max_images=5))
-    assert not measured_in(run, replace(FEW, ood=()))
+    assert is_evaluated(run, FEW)
+    assert is_evaluated(run, BASIC_EVALUATION)
+    assert not is_evaluated(run, replace(FEW, max_images=5))
+    assert not is_evaluated(run, replace(FEW, ood=()))
 
 
 def test_the_training_s_own_numbers_stay_and_the_others_come_from_the_suite(run: Path) -> None:
@@ -60,7 +66,7 @@ def test_the_training_s_own_numbers_stay_and_the_others_come_from_the_suite(run:
 
 def test_the_same_evaluation_twice_is_the_same(run: Path) -> None:
     first = EvaluationRecord.load(run / "evaluation.json")
-    measure_run(run, own_images(run), FEW, threads=1)
+    evaluate_run(run, own_images(run), FEW, threads=1)
     assert EvaluationRecord.load(run / "evaluation.json").evaluation == first.evaluation
 
 
@@ -70,7 +76,7 @@ def test_an_evaluation_of_an_earlier_run_in_the_folder_is_not_taken(run: Path, t
     values["of"]["date"] = "2020-01-01T00:00:00+00:00"
     (tmp_path / "evaluation.json").write_text(json.dumps(values))
     assert load_run_record(tmp_path) == RunRecord.load(run / "result.json")
-    assert not measured_in(tmp_path, FEW)
+    assert not is_evaluated(tmp_path, FEW)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"schema": 1}', '{"schema": 2}'])

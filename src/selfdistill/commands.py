@@ -10,9 +10,10 @@ from selfdistill.detect.recipe import DetectRecipe
 from selfdistill.train.recipe import Recipe
 
 if TYPE_CHECKING:
-    from selfdistill.experiments.measuring import Asked
-    from selfdistill.experiments.paper import Machines, PaperTable, Setting
+    from selfdistill.experiments.paper import PaperTable, Setting
     from selfdistill.records import RunRecord
+    from selfdistill.runs.evaluation import EvaluationConfig
+    from selfdistill.runs.executor import ExecutorConfig
 
 DEFAULT_METHODS = ("CrossEntropy()", "LabelSmoothing()", "SDDropout(weight=0.1)", "SDDropout()")
 DEFAULT_OOD = ("photographs",)
@@ -30,11 +31,11 @@ def demo(out: Path = Path("runs/demo"), seeds: int = 3, jobs: int = 2) -> None:
         seeds: how many seeds, from 0 up
         jobs: trainings at a time; more than 1 run in processes of their own
     """
-    from selfdistill.experiments.compare import run_comparison
-    from selfdistill.experiments.demo import ASKED, PREFACE, RECIPE
+    from selfdistill.runs.compare import run_comparison
+    from selfdistill.runs.demo import EVALUATION, PREFACE, RECIPE
 
     records = run_comparison(
-        RECIPE, DEFAULT_METHODS, seeds=seeds, epochs=RECIPE.epochs, jobs=jobs, out=out, asked=ASKED
+        RECIPE, DEFAULT_METHODS, seeds=seeds, epochs=RECIPE.epochs, jobs=jobs, out=out, evaluation=EVALUATION
     )
     _show(records, out, "Handwritten digits: does it help?", PREFACE)
 
@@ -78,7 +79,7 @@ def compare(
         selfdistill compare --data cifar100 --per-class 100 --budget 30m --jobs 2
         selfdistill compare --data photos --methods "CrossEntropy()" "SDDropout()"
     """
-    from selfdistill.experiments.compare import run_comparison
+    from selfdistill.runs.compare import run_comparison
 
     name = _name_of(recipe.data)
     out = out or Path("runs") / name
@@ -90,7 +91,9 @@ def compare(
         budget=budget,
         jobs=jobs,
         out=out,
-        asked=_asked(ood, corruptions, max_images, quick, Path(recipe.data_root), recipe.skip_unreadable),
+        evaluation=_evaluation_config(
+            ood, corruptions, max_images, quick, Path(recipe.data_root), recipe.skip_unreadable
+        ),
         fit=max_images is None and epochs is None,
     )
     counted = "1 method" if len(methods) == 1 else f"{len(methods)} methods compared"
@@ -120,7 +123,7 @@ def train(
         selfdistill train --data photos --weights default --epochs 30
         selfdistill train --recipe recipes/cifar100.yaml --seed 1 --devices 2
     """
-    from selfdistill.experiments.single import run_single
+    from selfdistill.runs.single import run_single
 
     (record, out) = run_single(
         recipe,
@@ -184,11 +187,11 @@ def evaluate(
     """
     from json import dumps
 
-    from selfdistill.experiments.score import score_foreign, score_run
     from selfdistill.report import terminal, write_evaluation_report, write_report
     from selfdistill.report.lists import evaluation_table
+    from selfdistill.runs.score import score_external, score_run
 
-    asked = _asked(ood, corruptions, max_images, quick, Path(data_root), skip_unreadable)
+    config = _evaluation_config(ood, corruptions, max_images, quick, Path(data_root), skip_unreadable)
     if (run is None) == (model is None):
         raise ValueError("RUN or --model must be given, and not both: selfdistill evaluate RUN [--option value ...]")
     if model is None:
@@ -198,19 +201,19 @@ def evaluate(
             option = f"--{name}"
             if value is not None:
                 raise ValueError(f"{option} belongs to --model: a run knows its own")
-        scored = score_run(run, data, asked)
+        scored = score_run(run, data, config)
         out = out or (run if data is None else run / f"on-{_name_of(data)}")
     else:
         if data is None:
             raise ValueError("--model needs --data: the images that it is measured on")
-        scored = score_foreign(model, checkpoint, data, asked, image_size=image_size, mean=mean, std=std, width=width)
+        scored = score_external(model, checkpoint, data, config, image_size=image_size, mean=mean, std=std, width=width)
         out = out or Path("runs") / f"{model.replace(':', '-')}-on-{_name_of(data)}"
     if json:
         _write(json, dumps(scored.evaluation.to_dict(), indent=1) + "\n")
     if json is not True:
         _print(terminal(evaluation_table(scored.evaluation), title=scored.title, prose=(0, 2)))
         _tell_skipped(scored.skipped)
-    if asked.measures:
+    if config.measures:
         if scored.record is not None:
             page = write_report([scored.record], out, title=scored.title)
         else:
@@ -247,8 +250,8 @@ def detect(
         selfdistill detect --data coco --backbone runs/imagenet/sddropout-seed0
         selfdistill detect --data coco --model resnet50 --weights default
     """
-    from selfdistill.experiments.detecting import run_detector
     from selfdistill.report import detector_headline, precision_table, terminal, write_detector_report
+    from selfdistill.runs.detector import run_detector
 
     record, out = run_detector(recipe, out, devices=devices, nodes=nodes, accelerator=accelerator)
     if record is not None:
@@ -299,8 +302,9 @@ def reproduce(
         selfdistill reproduce all --scale full --ray auto
         selfdistill reproduce all --scale full --print-commands
     """
-    from selfdistill.experiments.paper import Machines, Setting, tables_named
-    from selfdistill.experiments.writable import check_writable
+    from selfdistill.experiments.paper import Setting, tables_named
+    from selfdistill.runs.executor import ExecutorConfig
+    from selfdistill.train.writable import check_writable
 
     if any(not 0 <= seed < 2**63 for seed in seeds) or len(set(seeds)) < len(seeds):
         told = " ".join(map(str, seeds))
@@ -310,7 +314,7 @@ def reproduce(
     if table is None and not (list or print_commands):
         raise ValueError("TABLE must be given: selfdistill reproduce --list shows them, and all is all of them")
     tables = tables_named(table or "all")
-    machines = Machines(jobs, ray, cpus)
+    machines = ExecutorConfig(jobs, ray, cpus)
     setting = Setting(scale, out or Path("runs") / f"paper-{scale}", Path(data_root), tuple(seeds))
     if print_commands:
         from selfdistill.experiments.paper.listing import commands_of
@@ -340,9 +344,9 @@ def report(
     Example:
         selfdistill report runs/photos runs/more-seeds --baseline "CrossEntropy()"
     """
-    from selfdistill.experiments.gather import gather
+    from selfdistill.runs.finished import collect_finished
 
-    _show(gather(runs, baseline), out, title)
+    _show(collect_finished(runs, baseline), out, title)
 
 
 def predict(run: Path, paths: list[Path], csv: Path | bool = False, skip_unreadable: bool = False) -> None:
@@ -359,8 +363,8 @@ def predict(run: Path, paths: list[Path], csv: Path | bool = False, skip_unreada
     """
     from torch import cuda
 
-    from selfdistill.experiments.predict import predict_files, refuse_image_name, to_csv
     from selfdistill.report.tables import Table, terminal
+    from selfdistill.runs.predict import predict_files, refuse_image_name, to_csv
     from selfdistill.train import load_run
 
     if isinstance(csv, Path):
@@ -393,7 +397,7 @@ def export(run: Path, format: Literal["onnx", "pt2", "safetensors"] = "onnx", ou
     Example:
         selfdistill export runs/photos/sddropout-seed0 --format onnx --out photos.onnx
     """
-    from selfdistill.experiments.exporting import export_run, in_words
+    from selfdistill.runs.export import export_run, in_words
 
     print(in_words(export_run(run, format, out)))
 
@@ -427,8 +431,8 @@ def methods(
     print('\nMethods are added with +, for example "SDDropout(weight=0.1) + LabelSmoothing()".', flush=True)
     if no_measure:
         return
-    from selfdistill.experiments.cost import run_costs
     from selfdistill.report import terminal
+    from selfdistill.runs.cost import run_costs
 
     setting, costs = run_costs(model, width=width, image_size=image_size, batch_size=batch_size)
     table = cost_table(costs)
@@ -466,7 +470,7 @@ def _list_needs(tables: "Sequence[PaperTable]", setting: "Setting") -> None:
     )
 
 
-def _reproduce(tables: "Sequence[PaperTable]", setting: "Setting", machines: "Machines") -> None:
+def _reproduce(tables: "Sequence[PaperTable]", setting: "Setting", machines: "ExecutorConfig") -> None:
     from selfdistill.experiments.paper import Line, reproduce
     from selfdistill.report import terminal
     from selfdistill.report.diagram import write_figure1
@@ -497,17 +501,19 @@ def _reproduce(tables: "Sequence[PaperTable]", setting: "Setting", machines: "Ma
         raise ValueError(f"no cell has a number: {lines[0].absent}")
 
 
-def _asked(
+def _evaluation_config(
     ood: list[str], corruptions: Path | None, max_images: int | None, quick: bool, data_root: Path, skip: bool
-) -> "Asked":
-    from selfdistill.experiments.measuring import NOTHING_MORE, Asked
+) -> "EvaluationConfig":
+    from selfdistill.runs.evaluation import BASIC_EVALUATION, EvaluationConfig
 
     if max_images is not None and max_images < 1:
         raise ValueError(f"--max-images must be at least 1, not {max_images}")
     if quick:
-        return replace(NOTHING_MORE, data_root=data_root, skip_unreadable=skip)
+        return replace(BASIC_EVALUATION, data_root=data_root, skip_unreadable=skip)
     most = 1000 if max_images is None else max_images
-    return Asked(ood=tuple(ood), corruptions=corruptions, max_images=most, data_root=data_root, skip_unreadable=skip)
+    return EvaluationConfig(
+        ood=tuple(ood), corruptions=corruptions, max_images=most, data_root=data_root, skip_unreadable=skip
+    )
 
 
 def _name_of(data: str) -> str:

@@ -19,9 +19,9 @@ from selfdistill.data import cub200 as cub200_module
 from selfdistill.data import dogs as dogs_module
 from selfdistill.data.decode import UnreadableImageError, read_rgb, scan
 from selfdistill.data.folders import IMAGENET_MEAN, IMAGENET_STD
-from selfdistill.experiments.foreign import load_foreign
 from selfdistill.method import Needs
 from selfdistill.models import build
+from selfdistill.runs.external import load_external
 from selfdistill.train import Recipe, train
 from tests.data.conftest import noise
 from tests.published import (
@@ -376,7 +376,7 @@ def test_a_run_on_cut_images(tmp_path: Path) -> None:
 def test_a_network_measured_on_cut_images_says_so(tmp_path: Path) -> None:
     write_dogs(tmp_path)
     torch.save(build("resnet18_byot224", 3, width=4).state_dict(), tmp_path / "net.pt")
-    foreign = load_foreign("resnet18_byot224", tmp_path / "net.pt", "dogs", data_root=tmp_path, width=4)
+    foreign = load_external("resnet18_byot224", tmp_path / "net.pt", "dogs", data_root=tmp_path, width=4)
     assert foreign.prepared == (
         "cut to their boxes, shorter side to 256 px, central square of 224 px, bilinear; normalised by the mean and "
         "deviation of dogs"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from selfdistill.experiments.compare import run_comparison
 from selfdistill.records import RunRecord
+from selfdistill.runs.compare import run_comparison
 from selfdistill.train import Recipe
 from tests.pictures import write_digits
 

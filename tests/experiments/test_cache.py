@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from selfdistill.experiments.rescore import own_images
-from selfdistill.experiments.single import run_single
+from selfdistill.runs.images import own_images
+from selfdistill.runs.single import run_single
 from selfdistill.train import Recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 
 from selfdistill.cli import main
-from selfdistill.experiments.cluster import run_on_ray
-from selfdistill.experiments.grid import Cell
-from selfdistill.experiments.paper import TABLES, Machines, Setting, gather, reproduce
+from selfdistill.experiments.paper import TABLES, Setting, gather, reproduce
 from selfdistill.experiments.paper.entry import Training
 from selfdistill.experiments.paper.gather import cells_of
-from selfdistill.train import Interrupted, Update
+from selfdistill.runs.executor import ExecutorConfig, Task
+from selfdistill.runs.grid import PlannedRun
+from selfdistill.runs.ray_cluster import RayCluster
+from selfdistill.train import Interrupted, Recipe, Update
 from selfdistill.train.folder import BusyError
 from selfdistill.train.progress import Callback
 
@@ -53,7 +54,7 @@ def test_a_lost_machine_changes_no_number_of_a_table(
     """Two runs, one a node; one is killed when both have a checkpoint, and its run goes on where there is room."""
     short = Setting.cell
 
-    def longer(self: Setting, training: Training, seed: int) -> Cell:
+    def longer(self: Setting, training: Training, seed: int) -> PlannedRun:
         cell = short(self, training, seed)
         return replace(cell, recipe=replace(cell.recipe, epochs=60))
 
@@ -73,7 +74,7 @@ def test_a_lost_machine_changes_no_number_of_a_table(
 
     killer = Thread(target=kill_a_node)
     killer.start()
-    there = reproduce(table, setting, Machines(ray=cluster.address))
+    there = reproduce(table, setting, ExecutorConfig(ray=cluster.address))
     killer.join()
     cluster.add_node(num_cpus=1, object_store_memory=_STORE)  # for the next test
     assert [line.values for line in there.lines] == [line.values for line in alone.lines]
@@ -87,7 +88,7 @@ def test_a_lost_machine_changes_no_number_of_a_table(
 
 def test_the_others_go_on_where_one_fails(cluster: Any, tmp_path: Path) -> None:
     def work(name: str) -> Any:
-        def done(tell: Callback) -> str:
+        def done(progress: Callback, **_: Any) -> str:
             if name == "b":
                 raise ValueError("not this one")
             return f"{name} in {Path.cwd()}"
@@ -102,7 +103,7 @@ def test_the_others_go_on_where_one_fails(cluster: Any, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_let_go_of_late_is_waited_for(cluster: Any, tmp_path: Path) -> None:
-    def work(tell: Callback) -> bool:
+    def work(progress: Callback, **_: Any) -> bool:
         if not (tmp_path / "tried").exists():
             (tmp_path / "tried").touch()
             raise BusyError("another process is training in a")
@@ -119,10 +120,10 @@ def test_a_folder_that_is_let_go_of_late_is_waited_for(cluster: Any, tmp_path: P
 def test_an_interrupt_reaches_the_runs(cluster: Any, tmp_path: Path, sent: signal.Signals) -> None:
     """One from outside, which comes while the first process waits for the runs."""
 
-    def work(tell: Callback) -> None:
+    def work(progress: Callback, **_: Any) -> None:
         received: list[int] = []
         signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
-        tell(Update("step", 1, 1, 1, 1, 0.0, {}, None, None, 0.0, 0.0))
+        progress(Update("step", 1, 1, 1, 1, 0.0, {}, None, None, 0.0, 0.0))
         until = time.monotonic() + 60
         while not received and time.monotonic() < until:
             time.sleep(0.05)
@@ -139,9 +140,9 @@ def test_an_interrupt_reaches_the_runs(cluster: Any, tmp_path: Path, sent: signa
 
 @pytest.mark.slow
 def test_a_second_interrupt_does_not_wait(cluster: Any, tmp_path: Path) -> None:
-    def work(tell: Callback) -> None:
+    def work(progress: Callback, **_: Any) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        tell(Update("step", 1, 1, 1, 1, 0.0, {}, None, None, 0.0, 0.0))
+        progress(Update("step", 1, 1, 1, 1, 0.0, {}, None, None, 0.0, 0.0))
         until = time.monotonic() + 60
         while not (tmp_path / "over").exists() and time.monotonic() < until:
             time.sleep(0.05)
@@ -184,13 +185,13 @@ def test_nobody_there(address: str, said: str, tmp_path: Path, capsys: pytest.Ca
 
 def test_jobs_are_not_the_clusters(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^--jobs and --ray exclude each other"):
-        Machines(jobs=2, ray="auto")
+        ExecutorConfig(jobs=2, ray="auto")
 
 
 def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RuntimeError, match=r'^--ray needs Ray: pip install "selfdistill\[ray\]"$'):
-        run_on_ray({}, address="auto", cpus=1, running=print, finished=print, how_to_go_on="")
+        RayCluster("auto").execute([task("a", print)], on_update=print, on_result=print, resume_hint="")
 
 
 def status(arguments: list[str]) -> Any:
@@ -199,13 +200,16 @@ def status(arguments: list[str]) -> Any:
     return end.value.code
 
 
+def task(folder: Path | str, job: Any) -> Task:
+    """A task on the fewest images that can be loaded."""
+    return Task(Path(folder), Recipe(data="digits", per_class=1, test_per_class=1), job)
+
+
 def on(cluster: Any, works: dict[Path, Any], *, running: Any = None, finished: Any = None) -> None:
     ignored = lambda *_: None  # noqa: E731
-    run_on_ray(
-        works,
-        address=cluster.address,
-        cpus=1,
-        running=running or ignored,
-        finished=finished or ignored,
-        how_to_go_on="go on",
+    RayCluster(cluster.address).execute(
+        [task(folder, job) for folder, job in works.items()],
+        on_update=running or ignored,
+        on_result=finished or ignored,
+        resume_hint="go on",
     )

@@ -3,10 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from selfdistill.experiments import compare as room
-from selfdistill.experiments import writable
-from selfdistill.experiments.compare import _at_once
-from selfdistill.train import Recipe, Timing
+from selfdistill.runs import compare as room
+from selfdistill.runs.compare import _at_once
+from selfdistill.train import Recipe, Timing, writable
 from tests.experiments.conftest import Compare
 
 

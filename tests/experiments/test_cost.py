@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from selfdistill import CrossEntropy, SDDropout, SelfDistiller, methods
-from selfdistill.experiments import cost
-from selfdistill.experiments.cost import Cost, Costs, measure_costs, run_costs
-from selfdistill.experiments.synthetic import SAMPLES, example_methods, make_batch
-from selfdistill.experiments.trial import Trial
+from selfdistill.data.synthetic import SAMPLES, example_methods, make_batch
 from selfdistill.method import Method, Needs
 from selfdistill.methods import parse_method
 from selfdistill.models import build
 from selfdistill.report.lists import cost_table, method_lines
+from selfdistill.runs import cost
+from selfdistill.runs.cost import Cost, Costs, measure_costs, run_costs
+from selfdistill.train.profiler import StepProfiler
 
 SMALL = {"batch_size": 8, "classes": 5, "image_size": 16}
 EXAMPLES = example_methods()
@@ -111,8 +111,8 @@ class Wide(Method):
         self.layer = nn.Linear(7, 3)
 
 
-def trial(method: Method, model: nn.Module | None = None) -> Trial:
-    return Trial(model or net(), method, make_batch(method.needs, **SMALL))
+def trial(method: Method, model: nn.Module | None = None) -> StepProfiler:
+    return StepProfiler(model or net(), method, make_batch(method.needs, **SMALL))
 
 
 def test_the_memory_of_a_known_network() -> None:
@@ -166,7 +166,7 @@ def test_ratios_are_medians_over_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = {"CrossEntropy": iter([9.0, 1.0, 2.0, 4.0]), "SDDropout": iter([1.5, 2.0, 400.0])}
     order: list[str] = []
 
-    class Clocked(Trial):
+    class Clocked(StepProfiler):
         def __init__(self, model: nn.Module, method: Method, batch: Any) -> None:
             self.name, self.extra_parameters = type(method).__name__, 3
             self.bytes = 10 if self.name == "CrossEntropy" else 15
@@ -175,7 +175,7 @@ def test_ratios_are_medians_over_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
             order.append(self.name)
             return next(taken[self.name])
 
-    monkeypatch.setattr(cost, "Trial", Clocked)
+    monkeypatch.setattr(cost, "StepProfiler", Clocked)
     told: list[str] = []
     costs = measure_costs(nn.Identity(), {"SDDropout": SDDropout()}, seconds=0, tell=told.append)
     assert costs.methods == {"SDDropout": Cost(time=1.5, memory=1.5, extra_parameters=3, pairs=3)}

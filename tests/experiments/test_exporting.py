@@ -12,9 +12,9 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 import selfdistill
-from selfdistill.experiments import exporting
-from selfdistill.experiments.exporting import Format, check_images, compare, export_run, in_words
 from selfdistill.models import build
+from selfdistill.runs import export as exporting
+from selfdistill.runs.export import Format, check_images, compare, export_run, in_words
 from selfdistill.train import LoadedModel, Recipe, load_run
 from selfdistill.train.export import save_model
 from selfdistill.train.run import load

@@ -14,8 +14,8 @@ from torchvision import models
 
 from selfdistill.data import load_data
 from selfdistill.data.folders import IMAGENET_MEAN, IMAGENET_STD
-from selfdistill.experiments.foreign import Foreign, load_foreign
 from selfdistill.models import build
+from selfdistill.runs.external import ExternalModel, load_external
 
 TORCHVISION, TIMM, OWN = "torchvision:resnet18", "timm:test_resnet", "resnet10_cifar"
 
@@ -25,8 +25,8 @@ def weights(model: str, classes: int = 3, seed: int = 0) -> dict[str, Tensor]:
     return build(model, classes, width=4 if model == OWN else None).state_dict()
 
 
-def load(model: str, checkpoint: Path | None, data: str | Path, **settings: object) -> Foreign:
-    return load_foreign(model, checkpoint, str(data), data_root=Path("data"), **settings)  # type: ignore[arg-type]
+def load(model: str, checkpoint: Path | None, data: str | Path, **settings: object) -> ExternalModel:
+    return load_external(model, checkpoint, str(data), data_root=Path("data"), **settings)  # type: ignore[arg-type]
 
 
 def fails(model: str, checkpoint: Path | None, data: str | Path, **settings: object) -> str:

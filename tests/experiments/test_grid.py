@@ -2,20 +2,21 @@ import multiprocessing
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from selfdistill.data import load_data
-from selfdistill.experiments import grid
-from selfdistill.experiments.grid import Cell, at_a_time, expand, finished_in, run_grid, slug
-from selfdistill.experiments.measuring import NOTHING_MORE
 from selfdistill.records import NOT_COMPARED
+from selfdistill.runs import executor
+from selfdistill.runs.evaluation import BASIC_EVALUATION
+from selfdistill.runs.executor import ExecutorConfig, share_cpus
+from selfdistill.runs.grid import PlannedRun, is_finished, plan_runs, run_grid, slug
 from selfdistill.train import Recipe
 from selfdistill.train.run import load
 
 
 def test_expand_goes_seed_by_seed_and_spells_methods_in_one_way(recipe: Recipe) -> None:
-    cells = expand(recipe, ["SDDropout(weight=0.10)", "LabelSmoothing()+SDDropout()"], [3, 1])
+    cells = plan_runs(recipe, ["SDDropout(weight=0.10)", "LabelSmoothing()+SDDropout()"], [3, 1])
     assert [cell.name for cell in cells] == [
         "sddropout-weight-0.1-seed3",
         "labelsmoothing-sddropout-seed3",
@@ -28,9 +29,9 @@ def test_expand_goes_seed_by_seed_and_spells_methods_in_one_way(recipe: Recipe) 
 
 def test_a_method_is_compared_once(recipe: Recipe) -> None:
     with pytest.raises(ValueError, match=r"^--methods: SDDropout\(\) is given twice$"):
-        expand(recipe, ["SDDropout()", "CrossEntropy()", "SDDropout(p=0.5)"], [0])
+        plan_runs(recipe, ["SDDropout()", "CrossEntropy()", "SDDropout(p=0.5)"], [0])
     with pytest.raises(ValueError, match=r"^unknown method 'SDDrop'"):
-        expand(recipe, ["SDDrop()"], [0])
+        plan_runs(recipe, ["SDDrop()"], [0])
 
 
 @pytest.mark.parametrize(
@@ -49,29 +50,29 @@ def test_a_folder_name_has_no_odd_character(method: str, name: str) -> None:
 def test_jobs_share_the_processors_and_nothing_that_is_compared(
     recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grid, "cpu_count", lambda: 8)
+    monkeypatch.setattr(executor, "cpu_count", lambda: 8)
     free = Recipe()
-    assert at_a_time(free, 1) == free
-    assert (at_a_time(free, 3).threads, at_a_time(free, 3).workers) == (2, 2)
-    assert at_a_time(free, 20).threads == 1
-    assert at_a_time(Recipe(threads=5, workers=0), 3) == Recipe(threads=5, workers=0)
-    assert free.differences(at_a_time(free, 3)) == []
+    assert share_cpus(free, 1) == free
+    assert (share_cpus(free, 3).threads, share_cpus(free, 3).workers) == (2, 2)
+    assert share_cpus(free, 20).threads == 1
+    assert share_cpus(Recipe(threads=5, workers=0), 3) == Recipe(threads=5, workers=0)
+    assert free.differences(share_cpus(free, 3)) == []
     assert {"threads", "workers"} <= NOT_COMPARED
 
 
 def test_only_what_is_missing_is_run(recipe: Recipe, tmp_path: Path) -> None:
     data = load(recipe)
     one = Recipe(**{**vars(recipe), "epochs": 1})
-    cells = expand(one, ["CrossEntropy()"], [0, 1])
+    cells = plan_runs(one, ["CrossEntropy()"], [0, 1])
     told: list[tuple[str, str]] = []
     first = run_grid(cells[:1], tmp_path, data=data)
-    assert [finished_in(cell, tmp_path, NOTHING_MORE) for cell in cells] == [True, False]
+    assert [is_finished(cell, tmp_path, BASIC_EVALUATION) for cell in cells] == [True, False]
     records = run_grid(
         cells,
         tmp_path,
         data=data,
-        running=lambda cell, update: told.append((update.kind, cell.name)),
-        finished=lambda cell, record: told.append(("finished", record.name)),
+        on_update=lambda cell, update: told.append((update.kind, cell.name)),
+        on_record=lambda cell, record: told.append(("finished", record.name)),
     )
     assert records[0] == first[0]
     assert [record.seed for record in records] == [0, 1]
@@ -80,19 +81,20 @@ def test_only_what_is_missing_is_run(recipe: Recipe, tmp_path: Path) -> None:
     assert told[-1] == ("finished", "crossentropy-seed1")
 
 
-def test_jobs_below_one(recipe: Recipe, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^--jobs must be at least 1, not 0$"):
-        run_grid([], tmp_path, data=load_data("digits", per_class=2), jobs=0)
+@pytest.mark.parametrize("config", [{"jobs": 0}, {"cpus": 0, "ray": "auto"}, {"jobs": 2, "ray": "auto"}])
+def test_executor_config_refuses_bad_numbers(config: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"--(jobs|cpus)"):
+        ExecutorConfig(**config)
 
 
 @pytest.mark.slow
 def test_a_process_that_dies_or_fails_is_named_and_the_others_save(recipe: Recipe, tmp_path: Path) -> None:
     """The first run is killed from outside; then one whose data are gone fails."""
     data = load(recipe)
-    cells = expand(Recipe(**{**vars(recipe), "epochs": 400}), ["CrossEntropy()", "Dropout()"], [0])
+    cells = plan_runs(Recipe(**{**vars(recipe), "epochs": 400}), ["CrossEntropy()", "Dropout()"], [0])
     killed: list[int] = []
 
-    def kill(cell: Cell, update: object) -> None:
+    def kill(cell: PlannedRun, update: object) -> None:
         if not killed and cell.name.startswith("dropout"):
             victim = multiprocessing.active_children()[1]
             assert victim.pid is not None
@@ -100,8 +102,8 @@ def test_a_process_that_dies_or_fails_is_named_and_the_others_save(recipe: Recip
             os.kill(victim.pid, signal.SIGKILL)
 
     with pytest.raises(RuntimeError, match=r"dropout-seed0: its process was killed by signal 9 before it was done"):
-        run_grid(cells, tmp_path, data=data, jobs=2, running=kill)
+        run_grid(cells, tmp_path, data=data, executor=ExecutorConfig(jobs=2).make(data), on_update=kill)
     assert multiprocessing.active_children() == []
-    gone = expand(Recipe(**{**vars(recipe), "data": str(tmp_path / "gone")}), ["CrossEntropy()"], [5])
+    gone = plan_runs(Recipe(**{**vars(recipe), "data": str(tmp_path / "gone")}), ["CrossEntropy()"], [5])
     with pytest.raises(RuntimeError, match=r"crossentropy-seed5: no data set '.*gone'"):
-        run_grid(gone, tmp_path, data=data, jobs=2)
+        run_grid(gone, tmp_path, data=data, executor=ExecutorConfig(jobs=2).make(data))

@@ -19,11 +19,9 @@ from selfdistill.cli import main
 from selfdistill.data import ImageData, load_data
 from selfdistill.detect import DetectRecipe
 from selfdistill.evaluate.shift import published
-from selfdistill.experiments.grid import trained_in
 from selfdistill.experiments.paper import (
     TABLES,
     Line,
-    Machines,
     Result,
     Scale,
     Setting,
@@ -45,6 +43,8 @@ from selfdistill.models import build
 from selfdistill.report.paper import absences, facts, figures_of, reproduced_table, wide_table, write_reproduced
 from selfdistill.report.paper.cells import regime_table, regime_words
 from selfdistill.report.tables import DASH, MINUS
+from selfdistill.runs.executor import ExecutorConfig
+from selfdistill.runs.grid import is_trained
 from selfdistill.train import Recipe, load_run
 from selfdistill.train.schedule import learning_rate
 from tests.published import write_cifar
@@ -323,7 +323,7 @@ def test_several_measure_at_a_time(make: Make, out: Path) -> None:
     files = list(out.glob("runs/*/measured/gradients-*.json"))
     for file in files:
         file.unlink()
-    two = reproduce(TABLES["figure4"], Setting("smoke", out), Machines(jobs=2))
+    two = reproduce(TABLES["figure4"], Setting("smoke", out), ExecutorConfig(jobs=2))
     assert len(files) == len(list(out.glob("runs/*/measured/gradients-*.json"))) == 6
     assert [line.values for line in two.lines] == [line.values for line in one.lines]
 
@@ -695,7 +695,7 @@ def test_the_commands_make_the_runs_that_are_missing(tmp_path: Path, capsys: pyt
     assert end.value.code == 0
     capsys.readouterr()
     cell = setting.cell(Training("CrossEntropy()"), 41)
-    assert trained_in(cell, setting.runs)
+    assert is_trained(cell, setting.runs)
     assert len(commands_of(tables, setting)) == len(commands) - 1
     written = yaml.safe_load((tmp_path / "recipes" / f"{cell.name}.yaml").read_text())
     assert (written["seed"], written["method"]) == (41, "CrossEntropy()")

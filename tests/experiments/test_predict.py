@@ -9,7 +9,7 @@ from PIL import Image
 
 from selfdistill.data import eval_batches
 from selfdistill.evaluate.passes import predict
-from selfdistill.experiments.predict import Prediction, predict_files, refuse_image_name, to_csv
+from selfdistill.runs.predict import Prediction, predict_files, refuse_image_name, to_csv
 from selfdistill.train import LoadedModel, Recipe, load_run, train
 from selfdistill.train.run import load
 

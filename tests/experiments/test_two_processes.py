@@ -15,12 +15,12 @@ import pytest
 from safetensors.torch import load_file
 
 from selfdistill.cli import main
-from selfdistill.experiments.grid import Cell, trained_in
 from selfdistill.experiments.paper import TABLES, Setting
 from selfdistill.experiments.paper.entry import Training
 from selfdistill.experiments.paper.setting import check_run
 from selfdistill.experiments.paper.sizes import Size
 from selfdistill.records import RunRecord
+from selfdistill.runs.grid import PlannedRun, is_trained
 from selfdistill.train import Recipe
 from tests.published import write_imagenet
 
@@ -77,5 +77,5 @@ def test_table_3_by_two_processes(
     weights = load_file(setting.runs / cell.name / "model.safetensors")
     assert {int(value) for name, value in weights.items() if name.endswith("num_batches_tracked")} == {2}
     # The run is the table's: it says nothing of devices, and `reproduce` will not train it again.
-    assert trained_in(Cell(cell.name, Recipe.from_yaml(file)), setting.runs)
+    assert is_trained(PlannedRun(cell.name, Recipe.from_yaml(file)), setting.runs)
     check_run(setting.runs / cell.name, Recipe.from_yaml(file), Size(train=36, test=6, classes=3))

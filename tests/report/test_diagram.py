@@ -13,8 +13,8 @@ from torch import Tensor
 
 from selfdistill import BYOT, DLB, Method
 from selfdistill.cli import main
+from selfdistill.data.synthetic import example_methods
 from selfdistill.experiments.paper.designs import DESIGNS
-from selfdistill.experiments.synthetic import example_methods
 from selfdistill.losses import kl
 from selfdistill.method import Needs, Step, Term
 from selfdistill.methods import parse_method

@@ -14,7 +14,6 @@ from selfdistill.experiments.paper import (
 )
 from selfdistill.experiments.paper.entry import PaperTable
 from selfdistill.experiments.paper.gather import gather
-from selfdistill.experiments.paper.machines import Machines
 from selfdistill.experiments.paper.result import Line, Result
 from selfdistill.experiments.paper.run import reproduce
 from selfdistill.experiments.paper.setting import Scale, Setting
@@ -22,7 +21,6 @@ from selfdistill.experiments.paper.setting import Scale, Setting
 __all__ = [
     "TABLES",
     "Line",
-    "Machines",
     "PaperTable",
     "Result",
     "Scale",

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from selfdistill.experiments.grid import Cell, trained_in
 from selfdistill.experiments.paper.entry import PaperTable, Part, Training
 from selfdistill.experiments.paper.kept import kept
 from selfdistill.experiments.paper.line import Absent, Place, line_of
@@ -14,6 +13,7 @@ from selfdistill.experiments.paper.regime import regimes_of
 from selfdistill.experiments.paper.result import Result
 from selfdistill.experiments.paper.setting import IN_WORDS, Setting
 from selfdistill.records import EvaluationRecord, RunRecord
+from selfdistill.runs.grid import PlannedRun, is_trained
 
 Key = tuple[Training, int]
 
@@ -56,7 +56,7 @@ def gather(table: PaperTable, setting: Setting, absent: Absent | None = None) ->
     )
 
 
-def cells_of(table: PaperTable, setting: Setting) -> dict[Key, Cell]:
+def cells_of(table: PaperTable, setting: Setting) -> dict[Key, PlannedRun]:
     """Return the runs of a table, seed by seed, also those that this scale has not."""
     return {(one, seed): setting.cell(one, seed) for seed in setting.seeds_of(table) for one in table.trainings}
 
@@ -67,18 +67,18 @@ def parts_of(table: PaperTable, training: Training) -> tuple[Part, ...]:
     return tuple(dict.fromkeys(measure.part for measure in measures if measure.part is not None))
 
 
-def trained(setting: Setting, cells: Mapping[Key, Cell]) -> list[tuple[Key, Cell]]:
+def trained(setting: Setting, cells: Mapping[Key, PlannedRun]) -> list[tuple[Key, PlannedRun]]:
     """Return the runs that are finished."""
-    return [(key, cell) for key, cell in cells.items() if trained_in(cell, setting.runs)]
+    return [(key, cell) for key, cell in cells.items() if is_trained(cell, setting.runs)]
 
 
-def run_of(setting: Setting, cell: Cell) -> Path:
+def run_of(setting: Setting, cell: PlannedRun) -> Path:
     """The folder of a run."""
     return setting.runs / cell.name
 
 
 def _measured(
-    table: PaperTable, setting: Setting, cells: Mapping[Key, Cell], records: Mapping[Key, RunRecord]
+    table: PaperTable, setting: Setting, cells: Mapping[Key, PlannedRun], records: Mapping[Key, RunRecord]
 ) -> dict[Place, EvaluationRecord]:
     """Return what was measured of each run beyond its training, each file read once."""
     found = {

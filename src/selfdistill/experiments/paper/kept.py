@@ -31,7 +31,7 @@ def kept(run: Path, part: Part, setting: Setting) -> EvaluationRecord | None:
 
 
 def measure_part(
-    run: Path, part: Part, setting: Setting, threads: int | None = None, *, data: ImageData, progress: Callback
+    run: Path, part: Part, setting: Setting, *, data: ImageData, cpus: int | None = None, progress: Callback
 ) -> float:
     """Measure a part of a finished run, keep it in ``<run>/measured/``, atomically, and return the seconds it took.
 
@@ -39,12 +39,12 @@ def measure_part(
         run: its folder.
         part: what is measured.
         setting: at what scale.
-        threads: of torch; None leaves them.
         data: the run's images.
+        cpus: threads of torch; None leaves them.
         progress: called while it goes.
     """
     started = time.perf_counter()
-    with machine(threads):
+    with machine(cpus):
         evaluation = part.measure(run, data, setting, progress)
         seconds = time.perf_counter() - started
         record = RunRecord.load(run / "result.json")

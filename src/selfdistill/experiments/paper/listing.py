@@ -10,8 +10,8 @@ from statistics import median
 
 import torch
 
+from selfdistill.data.synthetic import make_batch
 from selfdistill.detect.recipe import DetectRecipe
-from selfdistill.experiments.grid import trained_in
 from selfdistill.experiments.paper.detection import Detector
 from selfdistill.experiments.paper.entry import PaperTable, Training
 from selfdistill.experiments.paper.gather import cells_of, parts_of, run_of
@@ -19,12 +19,12 @@ from selfdistill.experiments.paper.kept import kept
 from selfdistill.experiments.paper.setting import Setting, check_run
 from selfdistill.experiments.paper.sizes import size_of
 from selfdistill.experiments.paper.synthetic import write_images
-from selfdistill.experiments.synthetic import make_batch
-from selfdistill.experiments.trial import Trial
 from selfdistill.methods import parse_method
 from selfdistill.models import build
 from selfdistill.records import write_atomically
+from selfdistill.runs.grid import is_trained
 from selfdistill.train import Recipe
+from selfdistill.train.profiler import StepProfiler
 from selfdistill.train.recipe_file import YamlRecipe
 from selfdistill.train.run import machine
 
@@ -69,7 +69,7 @@ def needs_of(table: PaperTable, setting: Setting, *, timed: dict[Training, float
     needs = []
     for training in table.trainings:
         own = [cell for (one, _), cell in cells.items() if one == training]
-        done = [cell for cell in own if trained_in(cell, setting.runs)]
+        done = [cell for cell in own if is_trained(cell, setting.runs)]
         refused = setting.refusal(training) or ""
         if len(done) < len(own) and not refused and training not in timed:
             timed[training] = run_seconds(training, own[0].recipe, setting)
@@ -99,7 +99,7 @@ def run_seconds(training: Training, recipe: Recipe, setting: Setting) -> float:
     assert recipe.image_size is not None
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
     network = build(recipe.model, classes, width=recipe.width, head_layers=recipe.head_layers)
-    trial = Trial(
+    trial = StepProfiler(
         network.to(memory_format=layout),
         method,
         make_batch(
@@ -135,7 +135,7 @@ def commands_of(tables: Sequence[PaperTable], setting: Setting) -> list[str]:
             check_run(run, cell.recipe, size_of(training.data, setting.scale))
             if setting.refusal(training) is not None:
                 continue
-            if not trained_in(cell, setting.runs):
+            if not is_trained(cell, setting.runs):
                 runs[run] = cell.recipe
                 if setting.scale == "smoke":
                     write_images(setting.images(training.data), training.data)

@@ -8,21 +8,22 @@ from pathlib import Path
 from rich.console import Console
 
 from selfdistill.data import ImageData
-from selfdistill.experiments.grid import Cell, run_grid, trained_in
 from selfdistill.experiments.paper.entry import PaperTable, Part, Training
 from selfdistill.experiments.paper.gather import Key, cells_of, gather, parts_of, run_of, trained
 from selfdistill.experiments.paper.kept import kept
 from selfdistill.experiments.paper.line import Absent
-from selfdistill.experiments.paper.machines import HERE, Machines, measure_on
+from selfdistill.experiments.paper.machines import measure_parts
 from selfdistill.experiments.paper.result import Result
 from selfdistill.experiments.paper.setting import Setting, check_run
 from selfdistill.experiments.paper.sizes import Size, size_of
 from selfdistill.experiments.paper.synthetic import write_images
-from selfdistill.experiments.show import shown
+from selfdistill.runs.executor import ExecutorConfig
+from selfdistill.runs.grid import PlannedRun, is_trained, run_grid
+from selfdistill.runs.progress import grid_progress
 from selfdistill.train.run import load
 
 
-def reproduce(table: PaperTable, setting: Setting, machines: Machines = HERE) -> Result:
+def reproduce(table: PaperTable, setting: Setting, machines: ExecutorConfig | None = None) -> Result:
     """Return a table's cells; a finished run is not run again, nor what was measured of it measured.
 
     Args:
@@ -45,18 +46,23 @@ def reproduce(table: PaperTable, setting: Setting, machines: Machines = HERE) ->
             for (training, seed), cell in cells.items()
             if training.data == source and setting.refusal(training) is None
         }
-        _complete(table, setting, chosen, source, absent, machines)
+        _complete(table, setting, chosen, source, absent, machines or ExecutorConfig())
     return gather(table, setting, absent)
 
 
 def _complete(
-    table: PaperTable, setting: Setting, cells: Mapping[Key, Cell], source: str, absent: Absent, machines: Machines
+    table: PaperTable,
+    setting: Setting,
+    cells: Mapping[Key, PlannedRun],
+    source: str,
+    absent: Absent,
+    machines: ExecutorConfig,
 ) -> None:
     """Run and measure what is missing of the trainings on one data set; say in ``absent`` what cannot be.
 
     What cannot be is known before hours of training: a training of which no cell can have a number is not made.
     """
-    if all(trained_in(cell, setting.runs) for cell in cells.values()) and not any(_unmeasured(table, setting, cells)):
+    if all(is_trained(cell, setting.runs) for cell in cells.values()) and not any(_unmeasured(table, setting, cells)):
         return
     if setting.scale == "smoke":
         write_images(setting.images(source), source)
@@ -70,22 +76,21 @@ def _complete(
     missing = [
         cell
         for (training, _), cell in cells.items()
-        if not trained_in(cell, setting.runs) and _has_a_number(table, training, there)
+        if not is_trained(cell, setting.runs) and _has_a_number(table, training, there)
     ]
+    executor = machines.make(data)
     if missing:
-        with shown(Console(stderr=True), len(missing)) as (running, finished):
+        with grid_progress(Console(stderr=True), len(missing)) as (running, finished):
             run_grid(
                 missing,
                 setting.runs,
                 data=data,
-                jobs=machines.jobs,
-                ray=machines.ray,
-                cpus=machines.cpus,
-                running=running,
-                finished=finished,
+                executor=executor,
+                on_update=running,
+                on_record=finished,
             )
     todo = [(run, part) for run, part in _unmeasured(table, setting, cells) if part in there]
-    measure_on(machines, todo, setting, data)
+    measure_parts(executor, todo, setting)
 
 
 def _has_a_number(table: PaperTable, training: Training, there: set[Part]) -> bool:
@@ -100,13 +105,13 @@ def _require_size(data: ImageData, size: Size) -> None:
         raise ValueError(f"{data.name} has {told} of {found.classes:,} classes, not {wanted} of {size.classes:,}")
 
 
-def _measured(table: PaperTable, setting: Setting, cells: Mapping[Key, Cell]) -> list[Part]:
+def _measured(table: PaperTable, setting: Setting, cells: Mapping[Key, PlannedRun]) -> list[Part]:
     """Return what this scale measures of the runs, each part once."""
     parts = dict.fromkeys(part for training, _ in cells for part in parts_of(table, training))
     return [part for part in parts if part.refusal(setting) is None]
 
 
-def _unmeasured(table: PaperTable, setting: Setting, cells: Mapping[Key, Cell]) -> Iterable[tuple[Path, Part]]:
+def _unmeasured(table: PaperTable, setting: Setting, cells: Mapping[Key, PlannedRun]) -> Iterable[tuple[Path, Part]]:
     """Yield the finished runs and the parts that are not measured of them; part by part, as some load images."""
     for part in _measured(table, setting, cells):
         for (training, _), cell in trained(setting, cells):

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from selfdistill.experiments.grid import Cell, slug
 from selfdistill.experiments.paper.entry import SETS, PaperTable, Training
 from selfdistill.experiments.paper.sizes import PER_CLASS, Size, recorded
 from selfdistill.methods import parse_method
 from selfdistill.records import RunRecord
+from selfdistill.runs.grid import PlannedRun, slug
 from selfdistill.train import Recipe
 
 Scale = Literal["smoke", "small", "medium", "full"]
@@ -59,7 +59,7 @@ class Setting:
             return f"{SETS[training.data]} is trained on at --scale {' or '.join(at)} alone"
         return None
 
-    def cell(self, training: Training, seed: int) -> Cell:
+    def cell(self, training: Training, seed: int) -> PlannedRun:
         """Return a training's run: the name of its folder below ``out/runs``, and its recipe."""
         layers = "" if training.head_layers == 1 else f"-{training.head_layers}fc"
         method = repr(parse_method(training.method))
@@ -73,9 +73,9 @@ class Setting:
             recipe = _smoke(recipe, training, self.images(training.data))
         if training == Training("SDDropout()"):  # Table 8 and Fig. 4 look at its networks on the way
             recipe = replace(recipe, keep_epochs=kept_epochs(recipe.epochs))
-        return Cell(name, recipe)
+        return PlannedRun(name, recipe)
 
-    def cells(self, trainings: Sequence[Training], seeds: Sequence[int]) -> list[Cell]:
+    def cells(self, trainings: Sequence[Training], seeds: Sequence[int]) -> list[PlannedRun]:
         """Return the runs of several trainings, seed by seed."""
         return [self.cell(training, seed) for seed in seeds for training in trainings]
 

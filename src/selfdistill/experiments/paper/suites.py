@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from selfdistill.data import ImageData
 from selfdistill.evaluate.shift import fetch_cifar100c, open_published
-from selfdistill.experiments.measuring import Asked, as_updates, measure, outside
 from selfdistill.records import RunRecord
+from selfdistill.runs.evaluation import EvaluationConfig, as_updates, load_ood_sets, measure
 from selfdistill.train import load_run
 from selfdistill.train.progress import Callback
 
@@ -53,7 +53,7 @@ class Suite:
     def check(self, setting: Setting, data: ImageData) -> None:
         """Load what is needed besides the run's own images."""
         asked = self._asked(setting)
-        outside(asked, data.image_size)
+        load_ood_sets(asked, data.image_size)
         if asked.corruptions is not None:
             open_published(fetch_cifar100c(setting.data_root), classes=len(data.classes))
 
@@ -62,12 +62,12 @@ class Suite:
         tell = as_updates(RunRecord.load(run / "result.json"), progress)
         return measure(load_run(run), data, self._asked(setting), train=False, progress=tell).to_dict()
 
-    def _asked(self, setting: Setting) -> Asked:
-        return Asked(
+    def _asked(self, setting: Setting) -> EvaluationConfig:
+        return EvaluationConfig(
             measures=(self.measure_,),
             ood=(self.source,) if self.measure_ == "ood" else (),
             corruptions=setting.data_root / PUBLISHED if self.source == PUBLISHED else None,
             max_images=8 if setting.scale == "smoke" else 1000,
-            most_outside=32 if setting.scale == "smoke" else None,
+            max_ood_images=32 if setting.scale == "smoke" else None,
             data_root=setting.data_root,
         )

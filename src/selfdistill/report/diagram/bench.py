@@ -10,8 +10,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from selfdistill.data.synthetic import make_batch
 from selfdistill.distiller import SelfDistiller
-from selfdistill.experiments.synthetic import make_batch
 from selfdistill.method import Criterion, Method, Outputs, Step
 from selfdistill.report.diagram.taking import Evaluation, Node, Taking
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from selfdistill.experiments.synthetic import example_methods
+from selfdistill.data.synthetic import example_methods
 from selfdistill.method import Method
 from selfdistill.methods import parse_method
 from selfdistill.records import write_atomically

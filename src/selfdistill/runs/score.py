@@ -8,10 +8,10 @@ from rich.console import Console
 
 from selfdistill.data import ImageData
 from selfdistill.evaluate.evaluation import Evaluation
-from selfdistill.experiments.foreign import load_foreign
-from selfdistill.experiments.measuring import Asked, measure, measure_run
-from selfdistill.experiments.rescore import own_images, rescore
-from selfdistill.experiments.show import measured_on
+from selfdistill.runs.external import load_external
+from selfdistill.runs.evaluation import EvaluationConfig, measure, evaluate_run
+from selfdistill.runs.images import own_images, rescore
+from selfdistill.runs.progress import evaluation_progress
 from selfdistill.records import RunRecord
 from selfdistill.train import LoadedModel, load_run
 from selfdistill.train.record import provenance
@@ -38,31 +38,31 @@ class Scored:
     record: RunRecord | None = None
 
 
-def score_run(run: Path, data: str | None, asked: Asked) -> Scored:
+def score_run(run: Path, data: str | None, config: EvaluationConfig) -> Scored:
     """Measure a run's network; on its own images with more than accuracy, the numbers are kept beside its record.
 
     Args:
         run: the run's folder, or an exported file of weights.
         data: other images than the run's own.
-        asked: what is measured.
+        config: which evaluations to run.
 
     Raises:
         ValueError: no finished run, images that cannot be loaded, or other classes than the network's.
     """
     loaded = load_run(run)  # before its images are decoded: a wrong folder is told at once
     record = None
-    with measured_on(Console(stderr=True)) as progress:
+    with evaluation_progress(Console(stderr=True)) as progress:
         if data is not None:
-            images, evaluation = rescore(run, data, asked=asked, progress=progress)
+            images, evaluation = rescore(run, data, config=config, progress=progress)
         else:
             images = own_images(run)
-            if asked.measures:
-                record = measure_run(run, images, asked, progress=progress)
+            if config.measures:
+                record = evaluate_run(run, images, config, progress=progress)
                 evaluation = Evaluation.from_dict(
                     {name: record.evaluation[name] for name in Evaluation.__dataclass_fields__}
                 )
             else:
-                evaluation = measure(loaded, images, asked, progress=progress)
+                evaluation = measure(loaded, images, config, progress=progress)
     return Scored(
         f"{run} on {images.name} ({images.test_is})",
         str(run),
@@ -73,11 +73,11 @@ def score_run(run: Path, data: str | None, asked: Asked) -> Scored:
     )
 
 
-def score_foreign(
+def score_external(
     model: str,
     checkpoint: Path | None,
     data: str,
-    asked: Asked,
+    config: EvaluationConfig,
     *,
     image_size: int | None,
     mean: tuple[float, ...] | None,
@@ -90,7 +90,7 @@ def score_foreign(
         model: its name.
         checkpoint: the file of its weights; None: the package's own.
         data: the images, with the classes that it was trained for.
-        asked: what is measured.
+        config: which evaluations to run.
         image_size: None: what the network was trained at.
         mean: None: that of the package's weights.
         std: likewise.
@@ -100,21 +100,21 @@ def score_foreign(
         ValueError: the network, its weights and the images do not fit each other.
         OSError: the weights cannot be read or downloaded.
     """
-    foreign = load_foreign(
+    foreign = load_external(
         model,
         checkpoint,
         data,
-        data_root=asked.data_root,
+        data_root=config.data_root,
         image_size=image_size,
         mean=mean,
         std=std,
         width=width,
-        skip_unreadable=asked.skip_unreadable,
+        skip_unreadable=config.skip_unreadable,
     )
     images = foreign.data
     loaded = LoadedModel(foreign.model, images.classes, images.image_size, images.mean, images.std)
-    with measured_on(Console(stderr=True)) as progress:
-        evaluation = measure(loaded, images, asked, train=images.test_is != "all images", progress=progress)
+    with evaluation_progress(Console(stderr=True)) as progress:
+        evaluation = measure(loaded, images, config, train=images.test_is != "all images", progress=progress)
     weights = "the package's pretrained weights" if checkpoint is None else checkpoint.name
     facts = _facts(f"{model}, {weights}", loaded, images)
     return Scored(

@@ -1,6 +1,6 @@
 """The demo's setting: real digits, few enough that the network learns all of them by heart."""
 
-from selfdistill.experiments.measuring import Asked
+from selfdistill.runs.evaluation import EvaluationConfig
 from selfdistill.train import Recipe
 
 PREFACE = (
@@ -24,5 +24,5 @@ RECIPE = Recipe(
     eval_every=20,
 )
 
-ASKED = Asked(max_images=20, most_outside=60)
+EVALUATION = EvaluationConfig(max_images=20, max_ood_images=60)
 """Everything, on as few images as the minute allows."""

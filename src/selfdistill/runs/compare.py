@@ -9,10 +9,11 @@ from rich.console import Console
 
 from selfdistill.data import ImageData
 from selfdistill.data.decode import cpu_count
-from selfdistill.experiments.grid import Cell, at_a_time, expand, finished_in, run_grid, trained_in
-from selfdistill.experiments.measuring import NOTHING_MORE, Asked, fitted, outside, passes
-from selfdistill.experiments.show import plan, shown
-from selfdistill.experiments.writable import check_writable
+from selfdistill.runs.executor import ExecutorConfig, share_cpus
+from selfdistill.runs.grid import PlannedRun, plan_runs, is_finished, run_grid, is_trained
+from selfdistill.runs.evaluation import BASIC_EVALUATION, EvaluationConfig, fit_to_budget, load_ood_sets, count_forwards
+from selfdistill.runs.progress import describe_plan, grid_progress
+from selfdistill.train.writable import check_writable
 from selfdistill.records import EvaluationRecord, RunRecord
 from selfdistill.train import Recipe, Timing, epochs_for_budget, estimate, measure_step_seconds, parse_duration
 from selfdistill.train.folder import RunFolder
@@ -31,7 +32,7 @@ def run_comparison(
     budget: str = "60m",
     jobs: int,
     out: Path,
-    asked: Asked = NOTHING_MORE,
+    evaluation: EvaluationConfig = BASIC_EVALUATION,
     fit: bool = False,
 ) -> list[RunRecord]:
     """Train and measure every method with every seed and return the records, the first method's first.
@@ -45,7 +46,7 @@ def run_comparison(
         budget: how long everything may take, such as ``"60m"``.
         jobs: processes at a time.
         out: the folder; a comparison that was stopped goes on where it was.
-        asked: what is measured of each network beyond accuracy and calibration.
+        evaluation: what is measured of each network beyond accuracy and calibration.
         fit: measure on fewer images, or not at all, so that it takes at most a quarter of the budget.
 
     Raises:
@@ -57,64 +58,67 @@ def run_comparison(
     seconds = parse_duration(budget)
     if epochs is not None:
         recipe = replace(recipe, epochs=epochs)
-    cells = expand(recipe, methods, range(seeds))
+    runs = plan_runs(recipe, methods, range(seeds))
     check_writable(out)
     if epochs is None:
-        epochs = _epochs_of_earlier_runs(cells, out)
+        epochs = _epochs_of_earlier_runs(runs, out)
     data = load(recipe)
     if epochs is not None:
-        cells = [_with_epochs(cell, epochs) for cell in cells]
-        for cell in cells:  # now, not after hours of other runs
-            RunFolder(out / cell.name).check(cell.recipe.resolve(data))
+        runs = [_with_epochs(run, epochs) for run in runs]
+        for run in runs:  # now, not after hours of other runs
+            RunFolder(out / run.name).check(run.recipe.resolve(data))
     console = Console(stderr=True)
-    outside_n = sum(len(one.split) for one in outside(asked, data.image_size))  # now, too, a wrong set is refused
-    measured = next((path for cell in cells if (path := out / cell.name / "evaluation.json").is_file()), None)
+    ood_n = sum(len(one.split) for one in load_ood_sets(evaluation, data.image_size))  # now, too, a wrong set is refused
+    measured = next((path for run in runs if (path := out / run.name / "evaluation.json").is_file()), None)
     if fit and measured:  # what goes on is measured as what is there
-        asked = replace(asked, max_images=EvaluationRecord.load(measured).asked["max_images"])
-    untrained = [cell for cell in cells if not trained_in(cell, out)]
+        evaluation = replace(evaluation, max_images=EvaluationRecord.load(measured).asked["max_images"])
+    untrained = [run for run in runs if not is_trained(run, out)]
     if untrained:
         with console.status("measuring how long a step takes"):
             timings = _measured(untrained, data, jobs)
         at_once = _at_once(len(untrained), jobs, on_cpu=not torch.cuda.is_available())
         image = max(timing.evaluation for timing in timings) / len(data.test)
         if fit and not measured:
-            asked = fitted(asked, len(data.test), outside_n, seconds * at_once / 4 / len(cells) / image)
-        more = image * passes(asked, len(data.test), outside_n)
+            evaluation = fit_to_budget(evaluation, len(data.test), ood_n, seconds * at_once / 4 / len(runs) / image)
+        more = image * count_forwards(evaluation, len(data.test), ood_n)
         timings = [replace(timing, final=timing.final + more) for timing in timings]
         if epochs is None:
             epochs = min(MOST_EPOCHS, epochs_for_budget(seconds, timings, at_once))
-        _say(console, plan(recipe, data))
-        if fit and not asked.measures:
+        _say(console, describe_plan(recipe, data))
+        if fit and not evaluation.measures:
             _say(console, f"measuring accuracy and calibration alone: more would not fit in --budget {budget}")
         _say(console, estimate(timings, epochs, at_once) + (f", {jobs} at a time" if jobs > 1 else ""))
-    done = sum(finished_in(cell, out, asked) for cell in cells)
+    done = sum(is_finished(run, out, evaluation) for run in runs)
     if done:
-        _say(console, f"{done} of {len(cells)} runs are in {out} already")
+        _say(console, f"{done} of {len(runs)} runs are in {out} already")
     epochs = epochs or recipe.epochs
-    cells = [_with_epochs(cell, epochs) for cell in cells]
-    with shown(console, len(cells)) as (running, finished):
-        records = run_grid(cells, out, data=data, asked=asked, jobs=jobs, running=running, finished=finished)
-    order = list(dict.fromkeys(cell.recipe.method for cell in cells))
+    runs = [_with_epochs(run, epochs) for run in runs]
+    with grid_progress(console, len(runs)) as (running, finished):
+        executor = ExecutorConfig(jobs).make(data)
+        records = run_grid(
+            runs, out, data=data, evaluation=evaluation, executor=executor, on_update=running, on_record=finished
+        )
+    order = list(dict.fromkeys(run.recipe.method for run in runs))
     return sorted(records, key=lambda record: (order.index(record.method), record.seed))
 
 
-def _with_epochs(cell: Cell, epochs: int) -> Cell:
-    return replace(cell, recipe=replace(cell.recipe, epochs=epochs))
+def _with_epochs(run: PlannedRun, epochs: int) -> PlannedRun:
+    return replace(run, recipe=replace(run.recipe, epochs=epochs))
 
 
-def _epochs_of_earlier_runs(cells: Sequence[Cell], out: Path) -> int | None:
+def _epochs_of_earlier_runs(runs: Sequence[PlannedRun], out: Path) -> int | None:
     # A comparison that goes on must not measure the budget anew: its runs belong to recipes with these epochs.
-    recipes = [out / cell.name / "recipe.yaml" for cell in cells]
+    recipes = [out / run.name / "recipe.yaml" for run in runs]
     return next((Recipe.from_yaml(recipe).epochs for recipe in recipes if recipe.is_file()), None)
 
 
-def _measured(cells: Sequence[Cell], data: ImageData, jobs: int) -> list[Timing]:
+def _measured(runs: Sequence[PlannedRun], data: ImageData, jobs: int) -> list[Timing]:
     """Return the timing of each run, measured once a method."""
     of_method: dict[str, Timing] = {}
-    for cell in cells:
-        if cell.recipe.method not in of_method:
-            of_method[cell.recipe.method] = measure_step_seconds(at_a_time(cell.recipe, jobs), data)
-    return [of_method[cell.recipe.method] for cell in cells]
+    for run in runs:
+        if run.recipe.method not in of_method:
+            of_method[run.recipe.method] = measure_step_seconds(share_cpus(run.recipe, jobs), data)
+    return [of_method[run.recipe.method] for run in runs]
 
 
 def _at_once(runs: int, jobs: int, *, on_cpu: bool) -> float:

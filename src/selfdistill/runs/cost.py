@@ -16,9 +16,9 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from selfdistill.experiments.show import counted
-from selfdistill.experiments.synthetic import example_methods, make_batch
-from selfdistill.experiments.trial import Trial
+from selfdistill.runs.progress import item_progress
+from selfdistill.data.synthetic import example_methods, make_batch
+from selfdistill.train.profiler import StepProfiler
 from selfdistill.method import Method
 from selfdistill.methods import CrossEntropy
 from selfdistill.models import available, build
@@ -52,7 +52,7 @@ class Costs:
 
     Attributes:
         seconds: of a cross-entropy step, the median.
-        bytes: of a cross-entropy step; see :class:`selfdistill.experiments.trial.Trial`.
+        bytes: of a cross-entropy step; see :class:`selfdistill.train.profiler.StepProfiler`.
         device: what it was measured on.
         methods: by name, those that could be measured.
         refused: by name, why this model cannot be trained with it, in short.
@@ -94,11 +94,11 @@ def measure_costs(
     """
     device = torch.device(device)
 
-    def trained_with(method: Method) -> Trial:
+    def trained_with(method: Method) -> StepProfiler:
         batch = make_batch(method.needs, batch_size=batch_size, classes=classes, image_size=image_size, device=device)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="the model drops out its features itself")  # it is not to learn
-            return Trial(model, method, batch)
+            return StepProfiler(model, method, batch)
 
     baseline = trained_with(CrossEntropy())
     costs: dict[str, Cost] = {}
@@ -144,7 +144,7 @@ def run_costs(model: str, *, width: int | None, image_size: int | None, batch_si
         image_size = made_for(model)
     network, methods = build(model, _CLASSES, width=width), example_methods()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with machine(None), counted(Console(stderr=True), len(methods), "measuring") as tell:
+    with machine(None), item_progress(Console(stderr=True), len(methods), "measuring") as tell:
         costs = measure_costs(
             network,
             methods,
@@ -158,7 +158,7 @@ def run_costs(model: str, *, width: int | None, image_size: int | None, batch_si
     return f"{model}{wide}, {batch_size} images of {image_size} px, {_CLASSES} classes, {_in_words(device)}", costs
 
 
-def _pairs(baseline: Trial, training: Trial, seconds: float) -> list[tuple[float, float]]:
+def _pairs(baseline: StepProfiler, training: StepProfiler, seconds: float) -> list[tuple[float, float]]:
     """Return the seconds of steps in pairs, cross-entropy's and the method's."""
     pairs: list[tuple[float, float]] = []
     least, most = _PAIRS

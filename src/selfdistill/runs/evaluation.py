@@ -1,4 +1,4 @@
-"""The whole suite on a network: what is asked for, the measuring, and the record beside a run's own."""
+"""Evaluate a network: which evaluations to run, running them, and the record beside a run's own."""
 
 import time
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +16,7 @@ from selfdistill.evaluate.shift import open_published
 from selfdistill.evaluate.suite import MEASURES, Progress, evaluate
 from selfdistill.records import EvaluationRecord, RunRecord, load_run_record
 from selfdistill.records.evaluation import SCHEMA
+from selfdistill.runs.executor import with_cpus
 from selfdistill.train import LoadedModel, Recipe, Update, load_run, train
 from selfdistill.train.progress import Callback
 from selfdistill.train.recipe import SMALL
@@ -24,15 +25,15 @@ from selfdistill.train.run import machine
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What of the suite is wanted.
+class EvaluationConfig:
+    """Which evaluations to run.
 
     Attributes:
         measures: some of `selfdistill.evaluate.suite.MEASURES`; none: accuracy and calibration alone.
         ood: out-of-distribution sets, as for `selfdistill.data.load_unlabelled`.
         corruptions: a folder of the published CIFAR-10-C or CIFAR-100-C; None: own corruptions of the test images.
         max_images: PGD and own corruptions see at most so many test images.
-        most_outside: use at most so many images of an out-of-distribution set, evenly spaced; None: all.
+        max_ood_images: use at most so many images of an out-of-distribution set, evenly spaced; None: all.
         data_root: where named sets are kept.
         skip_unreadable: leave unreadable image files out.
     """
@@ -41,7 +42,7 @@ class Asked:
     ood: tuple[str, ...] = ("photographs",)
     corruptions: Path | None = None
     max_images: int = 1000
-    most_outside: int | None = None
+    max_ood_images: int | None = None
     data_root: Path = Path("data")
     skip_unreadable: bool = False
 
@@ -56,19 +57,19 @@ class Asked:
         }
 
 
-NOTHING_MORE = Asked(measures=())
+BASIC_EVALUATION = EvaluationConfig(measures=())
 """Accuracy and calibration, which every training measures at its end."""
 
 
 def measure(
-    loaded: LoadedModel, data: ImageData, asked: Asked, *, train: bool = True, progress: Progress | None = None
+    loaded: LoadedModel, data: ImageData, config: EvaluationConfig, *, train: bool = True, progress: Progress | None = None
 ) -> Evaluation:
     """Score a network on images that are prepared as it was trained: its size, its mean and its deviation.
 
     Args:
         loaded: the network and how it is fed.
         data: the images, with the network's classes.
-        asked: what is measured.
+        config: what is measured.
         train: score the training images too.
         progress: called while it goes.
 
@@ -78,8 +79,8 @@ def measure(
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     published = None
-    if asked.corruptions is not None and "shift" in asked.measures:
-        published = open_published(asked.corruptions, classes=len(data.classes))
+    if config.corruptions is not None and "shift" in config.measures:
+        published = open_published(config.corruptions, classes=len(data.classes))
     # Measured on a CPU: 512 images take twice as long an image as 128, and channels_last halves a backward pass.
     batch_size = 512 if device == "cuda" else 128
     # On a GPU too, a gradient's sign and a score at T = 1000 need all of float32, and a second run the same bits.
@@ -88,10 +89,10 @@ def measure(
             loaded.model.to(device).to(memory_format=torch.channels_last),
             data,
             device=device,
-            measures=asked.measures,
-            outside=outside(asked, loaded.image_size),
+            measures=config.measures,
+            outside=load_ood_sets(config, loaded.image_size),
             published=published,
-            max_images=asked.max_images,
+            max_images=config.max_images,
             batch_size=batch_size if loaded.image_size <= SMALL else batch_size // 8,
             workers=min(8, cpu_count()),
             train=train,
@@ -99,71 +100,71 @@ def measure(
         )
 
 
-def outside(asked: Asked, image_size: int) -> list[Unlabelled]:
+def load_ood_sets(config: EvaluationConfig, image_size: int) -> list[Unlabelled]:
     """Return the out-of-distribution sets at a network's size; none where they are not measured."""
-    if "ood" not in asked.measures:
+    if "ood" not in config.measures:
         return []
     sets = [
-        load_unlabelled(source, image_size=image_size, root=asked.data_root, skip_unreadable=asked.skip_unreadable)
-        for source in asked.ood
+        load_unlabelled(source, image_size=image_size, root=config.data_root, skip_unreadable=config.skip_unreadable)
+        for source in config.ood
     ]
-    if asked.most_outside is None:
+    if config.max_ood_images is None:
         return sets
-    return [replace(one, split=one.split.spaced(asked.most_outside)) for one in sets]
+    return [replace(one, split=one.split.spaced(config.max_ood_images)) for one in sets]
 
 
-def passes(asked: Asked, test_n: int, outside_n: int) -> float:
+def count_forwards(config: EvaluationConfig, test_n: int, ood_n: int) -> float:
     """About how many forward passes of one image the suite takes beyond accuracy and calibration.
 
     A backward pass counts as a forward pass, a corruption as half of one; PGD ends early for most images.
     """
-    few = min(test_n, asked.max_images)
-    tuning = tuning_size(test_n) + tuning_size(outside_n)
+    few = min(test_n, config.max_images)
+    tuning = tuning_size(test_n) + tuning_size(ood_n)
     of = {
         "robustness": 10 * test_n + 60 * few,
-        "shift": 1.5 * 75 * (10_000 if asked.corruptions else few),
-        "ood": 7 * (test_n + outside_n) + 23 * tuning if outside_n else 0,
+        "shift": 1.5 * 75 * (10_000 if config.corruptions else few),
+        "ood": 7 * (test_n + ood_n) + 23 * tuning if ood_n else 0,
     }
-    return sum(of[measure] for measure in asked.measures)
+    return sum(of[measure] for measure in config.measures)
 
 
-def fitted(asked: Asked, test_n: int, outside_n: int, most: float) -> Asked:
-    """Return what is asked for on as many images as take at most ``most`` passes, or nothing where 100 are too many.
+def fit_to_budget(config: EvaluationConfig, test_n: int, ood_n: int, max_forwards: float) -> EvaluationConfig:
+    """Return what is config for on as many images as take at most ``max_forwards`` forward passes, or nothing where 100 are too many.
 
     Example:
-        >>> fitted(Asked(), test_n=2000, outside_n=500, most=2e5).max_images
+        >>> fit_to_budget(EvaluationConfig(), test_n=2000, ood_n=500, max_forwards=2e5).max_images
         300
-        >>> fitted(Asked(), test_n=2000, outside_n=500, most=1e4).measures
+        >>> fit_to_budget(EvaluationConfig(), test_n=2000, ood_n=500, max_forwards=1e4).measures
         ()
     """
-    for most_images in (1000, 300, 100):
-        smaller = replace(asked, max_images=min(asked.max_images, most_images))
-        if passes(smaller, test_n, outside_n) <= most:
+    for max_images in (1000, 300, 100):
+        smaller = replace(config, max_images=min(config.max_images, max_images))
+        if count_forwards(smaller, test_n, ood_n) <= max_forwards:
             return smaller
-    return replace(asked, measures=())
+    return replace(config, measures=())
 
 
-def measure_run(
-    run: Path, data: ImageData, asked: Asked, *, threads: int | None = None, progress: Progress | None = None
+def evaluate_run(
+    run: Path, data: ImageData, config: EvaluationConfig, *, threads: int | None = None, progress: Progress | None = None
 ) -> RunRecord:
     """Measure a finished run on its own images, write ``evaluation.json`` beside its record, and return the two as one.
 
     Args:
         run: the run's folder.
         data: the run's images.
-        asked: what is measured.
+        config: what is measured.
         threads: of torch; None leaves them.
         progress: called while it goes.
     """
     loaded = load_run(run)
     started = time.perf_counter()
     with machine(threads):
-        evaluation = measure(loaded, data, asked, progress=progress)
+        evaluation = measure(loaded, data, config, progress=progress)
         record = RunRecord.load(run / "result.json")
         EvaluationRecord(
             schema=SCHEMA,
             of={"recipe_hash": record.recipe_hash, "date": record.date},
-            asked=asked.to_dict(),
+            asked=config.to_dict(),
             evaluation=evaluation.to_dict(),
             seconds=time.perf_counter() - started,
             **provenance(next(loaded.model.parameters()).device),
@@ -171,21 +172,31 @@ def measure_run(
     return load_run_record(run)
 
 
-def train_and_measure(recipe: Recipe, out: Path, asked: Asked, *, data: ImageData, progress: Callback) -> RunRecord:
-    """Train by a recipe into a run folder and measure what is asked for; what is done already is not done again.
+def train_and_evaluate(
+    recipe: Recipe,
+    out: Path,
+    config: EvaluationConfig,
+    *,
+    data: ImageData,
+    cpus: int | None = None,
+    progress: Callback,
+) -> RunRecord:
+    """Train by a recipe into a run folder and measure what is config for; what is done already is not done again.
 
     Args:
         recipe: what to do.
         out: the run's folder.
-        asked: what is measured afterwards.
+        config: what is measured afterwards.
         data: the images.
-        progress: called with the training's updates, and then with the measuring's.
+        cpus: of this run; None: what the recipe says.
+        progress: called with the training's updates, and then with the evaluation's.
     """
+    recipe = with_cpus(recipe, cpus)
     record = train(recipe, out, data=data, progress=progress)
-    if measured_in(out, asked):
+    if is_evaluated(out, config):
         return load_run_record(out)
 
-    return measure_run(out, data, asked, threads=recipe.threads, progress=as_updates(record, progress))
+    return evaluate_run(out, data, config, threads=recipe.threads, progress=as_updates(record, progress))
 
 
 def as_updates(record: RunRecord, progress: Callback) -> Progress:
@@ -218,12 +229,12 @@ def as_updates(record: RunRecord, progress: Callback) -> Progress:
     return tell
 
 
-def measured_in(run: Path, asked: Asked) -> bool:
-    """Whether a finished run's folder holds what is asked for."""
+def is_evaluated(run: Path, config: EvaluationConfig) -> bool:
+    """Whether a finished run's folder holds what is config for."""
     path = run / "evaluation.json"
-    if not asked.measures:
+    if not config.measures:
         return True
     if not path.is_file():
         return False
     there = EvaluationRecord.load(path)
-    return there.belongs_to(RunRecord.load(run / "result.json")) and there.asked == asked.to_dict()
+    return there.belongs_to(RunRecord.load(run / "result.json")) and there.asked == config.to_dict()

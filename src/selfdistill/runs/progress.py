@@ -1,4 +1,4 @@
-"""What a user sees of a grid of runs while it goes."""
+"""Progress of runs, jobs and evaluations: bars on a terminal, lines elsewhere."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,13 +8,13 @@ from rich.progress import TaskID
 
 from selfdistill.data import ImageData
 from selfdistill.evaluate.suite import Progress
-from selfdistill.experiments.grid import Finished, Running
+from selfdistill.runs.grid import PlannedRun
 from selfdistill.records import RunRecord
 from selfdistill.train import Recipe, Update
 from selfdistill.train.progress import Bar, Lines, display_on
 
 
-def plan(recipe: Recipe, data: ImageData) -> str:
+def describe_plan(recipe: Recipe, data: ImageData) -> str:
     """Return a line on the images and the network of some runs."""
     resolved = recipe.resolve(data)
     skipped = f", {len(data.skipped):,} unreadable files left out" if data.skipped else ""
@@ -27,7 +27,7 @@ def plan(recipe: Recipe, data: ImageData) -> str:
     )
 
 
-def summary(record: RunRecord) -> str:
+def describe_record(record: RunRecord) -> str:
     """Return a line on a finished run."""
     top1, ece, gap = (record.evaluation[name] for name in ("top1", "ece", "gap"))
     return (
@@ -36,22 +36,24 @@ def summary(record: RunRecord) -> str:
 
 
 @contextmanager
-def shown(console: Console, runs: int) -> Iterator[tuple[Running, Finished]]:
-    """Show a grid's progress, as `several_shown` does.
+def grid_progress(
+    console: Console, runs: int
+) -> Iterator[tuple[Callable[[PlannedRun, Update], None], Callable[[PlannedRun, RunRecord], None]]]:
+    """Show a grid's progress, as `job_progress` does.
 
     Args:
         console: where to.
         runs: how many there are in all.
     """
-    with several_shown(console, runs, "runs") as (move, close):
+    with job_progress(console, runs, "runs") as (move, close):
         yield (
-            lambda cell, update: move(cell.name, update),
-            lambda cell, record: close(cell.name, summary(record)),
+            lambda run, update: move(run.name, update),
+            lambda run, record: close(run.name, describe_record(record)),
         )
 
 
 @contextmanager
-def several_shown(
+def job_progress(
     console: Console, total: int, things: str
 ) -> Iterator[tuple[Callable[[str, Update], None], Callable[[str, str], None]]]:
     """Show things that are done side by side: on a terminal a bar for each at hand and one for all, elsewhere lines.
@@ -97,7 +99,7 @@ def several_shown(
 
 
 @contextmanager
-def measured_on(console: Console) -> Iterator[Progress]:
+def evaluation_progress(console: Console) -> Iterator[Progress]:
     """Show what is measured of a network: on a terminal a bar for each measure, elsewhere a line as each begins.
 
     Args:
@@ -125,7 +127,7 @@ def measured_on(console: Console) -> Iterator[Progress]:
 
 
 @contextmanager
-def counted(console: Console, things: int, title: str) -> Iterator[Callable[[str], None]]:
+def item_progress(console: Console, things: int, title: str) -> Iterator[Callable[[str], None]]:
     """Show which of several things is at hand: on a terminal a bar, elsewhere nothing.
 
     Args:

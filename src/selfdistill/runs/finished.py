@@ -8,7 +8,7 @@ from selfdistill.methods import parse_method
 from selfdistill.records import RunRecord, load_all
 
 
-def gather(folders: Iterable[Path], baseline: str | None = None) -> list[RunRecord]:
+def collect_finished(folders: Iterable[Path], baseline: str | None = None) -> list[RunRecord]:
     """Return every finished run at or below some folders; one that is below two of them counts once.
 
     Args:

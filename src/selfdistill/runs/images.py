@@ -9,7 +9,7 @@ from selfdistill.data import ImageData, Split, load_data
 from selfdistill.data.sets import HELD_OUT
 from selfdistill.evaluate.evaluation import Evaluation
 from selfdistill.evaluate.suite import Progress
-from selfdistill.experiments.measuring import Asked, measure
+from selfdistill.runs.evaluation import EvaluationConfig, measure
 from selfdistill.train import LoadedModel, Recipe, load_run
 from selfdistill.train.run import load
 
@@ -27,7 +27,7 @@ def rescore(
     run: Path,
     data: str,
     *,
-    asked: Asked,
+    config: EvaluationConfig,
     progress: Progress | None = None,
 ) -> tuple[ImageData, Evaluation]:
     """Return other images of a run's classes and the evaluation of its network on them.
@@ -37,16 +37,16 @@ def rescore(
     Args:
         run: the run's folder, or an exported file of weights.
         data: the images; those without a test part are all scored.
-        asked: what is measured.
+        config: which evaluations to run.
         progress: called while it goes.
 
     Raises:
         ValueError: no finished run, images that cannot be loaded, or other classes than the network's.
     """
     loaded = load_run(run)
-    images = load_data(data, root=asked.data_root, image_size=loaded.image_size, skip_unreadable=asked.skip_unreadable)
+    images = load_data(data, root=config.data_root, image_size=loaded.image_size, skip_unreadable=config.skip_unreadable)
     images = _prepared_for(run, loaded, all_images(images))
-    return images, measure(loaded, images, asked, train=False, progress=progress)
+    return images, measure(loaded, images, config, train=False, progress=progress)
 
 
 def all_images(images: ImageData) -> ImageData:

@@ -1,4 +1,4 @@
-"""A few steps of a training, thrown away: how long one takes and how much memory."""
+"""Profile a training step: time and memory, from a few steps that are thrown away."""
 
 import copy
 import gc
@@ -14,7 +14,7 @@ from selfdistill.method import Batch, Method
 from selfdistill.train.session import compile_passes
 
 
-class Trial:
+class StepProfiler:
     """A copy of a model in training with a method, past its first step: that one fills the method's memories.
 
     Args:
@@ -36,8 +36,9 @@ class Trial:
 
     Example:
         >>> from selfdistill import SDDropout
-        >>> trial = Trial(nn.Linear(8, 3), SDDropout(), Batch(torch.zeros(4, 8), torch.zeros(4, dtype=torch.int64)))
-        >>> trial.extra_parameters, trial.seconds() > 0
+        >>> batch = Batch(torch.zeros(4, 8), torch.zeros(4, dtype=torch.int64))
+        >>> profiler = StepProfiler(nn.Linear(8, 3), SDDropout(), batch)
+        >>> profiler.extra_parameters, profiler.seconds() > 0
         (0, True)
     """
 

@@ -1,4 +1,4 @@
-"""Runs on a Ray cluster: each where there is room, and again, on from its checkpoint, where its machine was lost.
+"""The executor of a Ray cluster: each task where there is room, and again, on from its checkpoint, where its machine was lost.
 
 What runs reads and writes the folders that are named to it, under the directory of the first process: a file system
 that all machines see.
@@ -10,21 +10,22 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import cuda
+
+from selfdistill.runs.executor import OnResult, OnUpdate, Task
 from selfdistill.train import Update
 from selfdistill.train.folder import BusyError
-from selfdistill.train.progress import Callback
+from selfdistill.train.run import load
 from selfdistill.train.signals import Interruptions
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
-
-Work = Callable[[Callback], Any]
-"""Takes what it tells its updates; it is pickled."""
 
 _RETRIES = 5
 """Machines that a run may lose before it counts as failed."""
@@ -36,59 +37,53 @@ _EVERY = 0.5
 """Seconds between two looks at the runs, and at least between two updates of one."""
 
 
-def run_on_ray(
-    works: Mapping[Path, Work],
-    *,
-    address: str,
-    cpus: int,
-    running: Callable[[Path, Update], None],
-    finished: Callable[[Path, Any], None],
-    how_to_go_on: str,
-) -> None:
-    """Do all works, each on one GPU where the cluster has GPUs, otherwise on some processors.
+@dataclass(frozen=True)
+class RayCluster:
+    """Does tasks on a Ray cluster, each on one GPU where the cluster has GPUs, otherwise on some CPUs.
 
-    Where one fails the others go on, and the failures are told at the end.
+    A task whose machine was lost is done again elsewhere, on from its checkpoint. Where one fails the others go on, and
+    the failures are reported at the end.
 
-    Args:
-        works: what is done, by the folder that it is done in.
+    Attributes:
         address: of the cluster, as Ray takes it; ``"auto"``: the one that this machine belongs to, or else one is
             started on this machine alone.
-        cpus: processors of each, where there are no GPUs.
-        running: called with a work's folder and its updates.
-        finished: called with a work's folder and what it returned.
-        how_to_go_on: what a user who stopped it is told.
-
-    Raises:
-        RuntimeError: Ray is not installed or not to be reached, or works failed.
-        Interrupted: SIGINT or SIGTERM came; all works have saved where they are.
+        cpus: CPUs of each task where there are no GPUs.
     """
-    with _connected(address) as ray, Interruptions(how_to_go_on) as interruptions:
-        # Only noted, and looked for between two waits: of what a handler raises Ray makes a bare KeyboardInterrupt.
-        interruptions.at_once = False
-        news = _news_here(ray)
-        on_gpus = ray.cluster_resources().get("GPU", 0) >= 1
-        room = {"num_gpus": 1} if on_gpus else {"num_cpus": cpus}
-        do = ray.remote(_do).options(max_retries=_RETRIES, **room)
-        at_work = {do.remote(work, str(folder), str(Path.cwd()), news): folder for folder, work in works.items()}
-        failures: list[str] = []
-        try:
-            while at_work and not interruptions.received:
-                done, _ = ray.wait(list(at_work), timeout=_EVERY)
-                _tell(ray.get(news.take.remote()), running)
-                for one in done:
-                    folder = at_work.pop(one)
-                    try:
-                        finished(folder, ray.get(one))
-                    except ray.exceptions.RayError as error:
-                        failures.append(f"{folder}: {_reason(ray, error)}")
-            _stop(ray, at_work)
-        except KeyboardInterrupt:  # a second signal
-            raise interruptions.interrupted("before all had saved", interruptions.received) from None
-        if interruptions.received:
-            raise interruptions.interrupted("and saved", interruptions.received)
-    if failures:
-        others = f"; and {len(failures) - 1} more failed" if len(failures) > 1 else ""
-        raise RuntimeError(f"{failures[0]}{others}; the other runs are done")
+
+    address: str
+    cpus: int = 1
+
+    def execute(self, tasks: Sequence[Task], *, on_update: OnUpdate, on_result: OnResult, resume_hint: str) -> None:
+        """Do all tasks."""
+        if not tasks:
+            return
+        with _connected(self.address) as ray, Interruptions(resume_hint) as interruptions:
+            # Only noted, and looked for between two waits: of what a handler raises Ray makes a bare KeyboardInterrupt.
+            interruptions.at_once = False
+            news = _news_here(ray)
+            on_gpus = ray.cluster_resources().get("GPU", 0) >= 1
+            room = {"num_gpus": 1} if on_gpus else {"num_cpus": self.cpus}
+            do = ray.remote(_do).options(max_retries=_RETRIES, **room)
+            at_work = {do.remote(task, self.cpus, str(Path.cwd()), news): task.folder for task in tasks}
+            failures: list[str] = []
+            try:
+                while at_work and not interruptions.received:
+                    done, _ = ray.wait(list(at_work), timeout=_EVERY)
+                    _tell(ray.get(news.take.remote()), on_update)
+                    for one in done:
+                        folder = at_work.pop(one)
+                        try:
+                            on_result(folder, ray.get(one))
+                        except ray.exceptions.RayError as error:
+                            failures.append(f"{folder}: {_reason(ray, error)}")
+                _stop(ray, at_work)
+            except KeyboardInterrupt:  # a second signal
+                raise interruptions.interrupted("before all had saved", interruptions.received) from None
+            if interruptions.received:
+                raise interruptions.interrupted("and saved", interruptions.received)
+        if failures:
+            others = f"; and {len(failures) - 1} more failed" if len(failures) > 1 else ""
+            raise RuntimeError(f"{failures[0]}{others}; the other runs are done")
 
 
 def _stop(ray: Any, at_work: Iterable[Any]) -> None:
@@ -168,16 +163,16 @@ def _news_here(ray: Any) -> ActorHandle[_News]:
     return handle
 
 
-def _tell(taken: tuple[dict[str, Update], list[str]], running: Callable[[Path, Update], None]) -> None:
+def _tell(taken: tuple[dict[str, Update], list[str]], on_update: OnUpdate) -> None:
     updates, messages = taken
     for folder, update in updates.items():
-        running(Path(folder), update)
+        on_update(Path(folder), update)
     for message in messages:
         warnings.warn(message, stacklevel=2)
 
 
-def _do(work: Work, folder: str, directory: str, news: ActorHandle[_News]) -> Any:
-    """Do a work in the directory of the first process, and tell how it goes (in a process of the cluster)."""
+def _do(task: Task, cpus: int, directory: str, news: ActorHandle[_News]) -> Any:
+    """Do a task in the directory of the first process, and tell how it goes (in a process of the cluster)."""
     machine = socket.gethostname()
     try:
         os.chdir(directory)
@@ -193,12 +188,12 @@ def _do(work: Work, folder: str, directory: str, news: ActorHandle[_News]) -> An
         nonlocal told
         if time.monotonic() - told >= _EVERY or update.kind != "step":
             told = time.monotonic()
-            news.tell.remote(folder, update)
+            news.tell.remote(str(task.folder), update)
 
     until = time.monotonic() + _RELEASED
     while True:
         try:
-            return work(tell)
+            return task.job(data=load(task.recipe), cpus=None if cuda.is_available() else cpus, progress=tell)
         except BusyError:  # its machine was lost, but not all of its processes have seen it yet
             if time.monotonic() > until:
                 raise

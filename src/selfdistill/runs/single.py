@@ -5,8 +5,8 @@ from pathlib import Path
 import torch.distributed
 from rich.console import Console
 
-from selfdistill.experiments.grid import expand
-from selfdistill.experiments.show import plan
+from selfdistill.runs.grid import plan_runs
+from selfdistill.runs.progress import describe_plan
 from selfdistill.records import RunRecord
 from selfdistill.train import Recipe, Update, progress_bar, train
 from selfdistill.train.run import load
@@ -31,22 +31,22 @@ def run_single(
     Raises:
         ValueError: what loading and training raise.
     """
-    (cell,) = expand(recipe, [recipe.method], [recipe.seed])
-    out = out or Path("runs") / f"{name}-{cell.name}"
+    (run,) = plan_runs(recipe, [recipe.method], [recipe.seed])
+    out = out or Path("runs") / f"{name}-{run.name}"
     data = load(recipe)
     console = Console(stderr=True)
-    with progress_bar(cell.name, console) as progress:
+    with progress_bar(run.name, console) as progress:
         started = False
 
         def tell(update: Update) -> None:
             nonlocal started
             if not started:  # not before: what is wrong with the recipe shows up as the run starts
-                console.print(plan(recipe, data), highlight=False, markup=False, soft_wrap=True)
+                console.print(describe_plan(recipe, data), highlight=False, markup=False, soft_wrap=True)
                 started = True
             progress(update)
 
         record = train(
-            cell.recipe,
+            run.recipe,
             out,
             data=data,
             devices=devices,

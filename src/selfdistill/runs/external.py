@@ -9,13 +9,13 @@ from torch import nn
 
 from selfdistill.data import NAMED_SETS, ImageData, load_data
 from selfdistill.data.folders import TEST_FOLDERS
-from selfdistill.experiments.rescore import all_images
+from selfdistill.runs.images import all_images
 from selfdistill.models import build
 from selfdistill.models.build import made_for
 
 
 @dataclass(frozen=True)
-class Foreign:
+class ExternalModel:
     """A network that is no run of ours, and the images that it is measured on.
 
     Attributes:
@@ -41,7 +41,7 @@ class _Trained:
     tested: str  # how the package prepares images where it publishes an accuracy
 
 
-def load_foreign(
+def load_external(
     model: str,
     checkpoint: Path | None,
     data: str,
@@ -52,7 +52,7 @@ def load_foreign(
     std: tuple[float, ...] | None = None,
     width: int | None = None,
     skip_unreadable: bool = False,
-) -> Foreign:
+) -> ExternalModel:
     """Build a network with its weights, and load the images it is measured on: a test part, or all where there is none.
 
     A folder that has only val/ or test/, as ImageNet's validation images come, is measured on all images of that.
@@ -82,7 +82,7 @@ def load_foreign(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = Path(folder) / "digits.pt"
         ...     torch.save(weights, file)
-        ...     foreign = load_foreign("resnet10_cifar", file, "digits", data_root=Path("data"), width=4)
+        ...     foreign = load_external("resnet10_cifar", file, "digits", data_root=Path("data"), width=4)
         >>> len(foreign.data.test), foreign.data.test_is
         (1797, 'all images')
         >>> foreign.prepared
@@ -108,7 +108,7 @@ def load_foreign(
         )
     network = _with_weights(model, checkpoint, images, width).eval()
     _try(network, model, size, len(images.classes))
-    return Foreign(network, images, _preparation(images, trained, own=not (mean or std)))
+    return ExternalModel(network, images, _preparation(images, trained, own=not (mean or std)))
 
 
 def _check_constants(option: str, values: tuple[float, ...] | None) -> None:
