@@ -473,13 +473,13 @@ def _list_needs(tables: "Sequence[PaperTable]", setting: "Setting") -> None:
 def _reproduce(tables: "Sequence[PaperTable]", setting: "Setting", machines: "ExecutorConfig") -> None:
     from selfdistill.experiments.paper import Line, reproduce
     from selfdistill.report import terminal
-    from selfdistill.report.diagram import write_figure1
     from selfdistill.report.paper import (
         anchors_table,
         deviations,
         facts,
         reproduced_table,
         title_of,
+        write_figure1,
         write_reproduced,
     )
 

@@ -2,7 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -18,11 +18,11 @@ from selfdistill.experiments.paper.designs import DESIGNS
 from selfdistill.losses import kl
 from selfdistill.method import Needs, Step, Term
 from selfdistill.methods import parse_method
-from selfdistill.report.diagram import diagram, write_diagrams
-from selfdistill.report.diagram.lanes import TIMES
-from selfdistill.report.diagram.observe import observe
-from selfdistill.report.diagram.svg import wide
-from selfdistill.report.diagram.taking import Node
+from selfdistill.report.diagram import draw_diagram, write_diagram
+from selfdistill.report.diagram.columns import TIMES
+from selfdistill.report.diagram.draw import text_width
+from selfdistill.report.diagram.observe import LABELS, Node, Observation, observe
+from selfdistill.report.tables import MINUS
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -37,7 +37,7 @@ class Design:
     terms: dict[str, tuple[float, set[str], set[str]]] = field(default_factory=dict)  # weight, taught, held constant
 
 
-X, U, V = "posterior x", "posterior sample 0", "posterior sample 1"
+X, U, V = "posterior x", "posterior head call 1", "posterior head call 2"
 VIEW, PAIR, PEER, EARLY = "posterior view 2", "posterior pair", "posterior peer", "posterior early"
 
 SDD = {"sdd": (0.1 * 9, {U, V}, set[str]())}
@@ -75,7 +75,7 @@ DEFINED = {
         passes="x peer",
         heads="x>x x>x peer>peer peer>peer",
         labels=HALVES,
-        terms=DML | {"sdd": (0.1 * 9, {U, V, "posterior sample 2", "posterior sample 3"}, set())},
+        terms=DML | {"sdd": (0.1 * 9, {U, V, "posterior head call 3", "posterior head call 4"}, set())},
     ),
     "BAKE()": Design(terms={"bake": (1 * 16, {X}, {X, "features x"})}),
     "RDrop()": Design(
@@ -92,50 +92,67 @@ DEFINED = {
 }
 """By hand, from the methods' definitions; weights are lambda * T**2."""
 
-DRAWN = list(dict.fromkeys([*map(repr, example_methods().values()), *DEFINED, "BAKE() + DDGSD()"]))
+EXAMPLES = [repr(method) for method in example_methods().values()]  # follows methods.__all__
+DRAWN = list(dict.fromkeys([*EXAMPLES, *DEFINED, "BAKE() + DDGSD()"]))
 CROWDED = "BAKE() + BYOT() + CSKD() + DDGSD() + SDDropout(weight=0.1)"
 
 
-def named(node: Node) -> str:
-    return f"{node.kind} {node.source}"
-
-
 @pytest.mark.parametrize("expression", DEFINED)
-def test_a_method_is_seen_to_do_what_defines_it(expression: str) -> None:
+def test_observation_matches_the_definition_of_the_method(expression: str) -> None:
     wanted, seen = DEFINED[expression], observe(parse_method(expression))
-    passes = [source.replace(" ", "_") + ("" if gradient else "*") for source, gradient in seen.passes.items()]
-    assert passes == wanted.passes.split()
-    heads = [f"{sample.features_of.replace(' ', '_')}>{sample.head_of}" for sample in seen.samples]
-    assert heads == wanted.heads.split()
-    assert all(sample.masked and sample.gradient for sample in seen.samples)
-    assert {named(node): weight for node, weight in seen.labelled} == wanted.labels
+    passes = [one for one in seen.step.forwards if one.source == one.features_of != "early"]
+    assert [one.source.replace(" ", "_") + "*" * (not one.gradient) for one in passes] == wanted.passes.split()
+    calls = [one for one in seen.step.forwards if one.source.startswith("head call")]
+    assert [f"{one.features_of.replace(' ', '_')}>{one.head_of}" for one in calls] == wanted.heads.split()
+    assert all(one.masked and one.gradient for one in calls)
+    heads = {f"posterior {one.source}": f"posterior head call {i}" for i, one in enumerate(calls, 1)}
+
+    def named(nodes: Iterable[Node]) -> set[str]:
+        return {heads.get(" ".join(node), " ".join(node)) for node in nodes if node != LABELS}
+
+    taught: dict[str, float] = {}
+    for loss in (term for term in seen.terms if term.kind == "label loss"):
+        taught |= dict.fromkeys(named(read.node for read in loss.reads if read.gradient), loss.weight)
+        assert LABELS in [read.node for read in loss.reads]
+    assert taught == wanted.labels
     found = {
         term.name: (
-            term.weight,
-            {named(link.node) for link in term.links if link.taught},
-            {named(link.node) for link in term.links if link.stopped},
+            pytest.approx(term.weight),
+            named(read.node for read in term.reads if read.gradient),
+            named(read.node for read in term.reads if read.constant),
         )
         for term in seen.terms
+        if term.kind == "term"
     }
-    assert found == {name: (pytest.approx(weight), *ends) for name, (weight, *ends) in wanted.terms.items()}
+    assert found == wanted.terms
 
 
-def test_every_exported_method_is_defined_here() -> None:
-    assert {repr(method) for method in example_methods().values()} <= set(DEFINED)
-
-
-def test_what_is_kept_what_is_mixed_and_who_smooths() -> None:
+def test_memories_and_the_label_loss_are_observed() -> None:
     ps_kd, dlb, smoothed = (observe(parse_method(text)) for text in ("PSKD(samples=9)", "DLB()", "LabelSmoothing()"))
-    assert [[named(node) for node in pair] for pair in ps_kd.kept] == [[X, "memory PSKD"]]
-    assert [named(node) for node in ps_kd.targets] == ["memory PSKD"]
-    assert [[named(node) for node in pair] for pair in dlb.kept] == [[X, "memory DLB"]]
-    assert dlb.targets == ()
-    assert (smoothed.label_loss, dlb.label_loss) == ("LabelSmoothing()", None)
-    assert observe(BYOT()).early == (0, 1, 2)
+    assert [saved(seen) for seen in (ps_kd, dlb, smoothed)] == [[("x", "PSKD")], [("x", "DLB")], []]
+    assert [read_of(seen, "label loss", kind) for seen, kind in ((ps_kd, "PSKD"), (dlb, "DLB"))] == [True, False]
+    assert [seen.terms[0].name for seen in (smoothed, dlb)] == ["LabelSmoothing", "CE"]
+    assert observe(BYOT()).step.early_stages == {1, 2, 3}
+
+
+def saved(seen: Observation) -> list[tuple[str, ...]]:
+    """The sources of each node that is saved and of its memory."""
+    return [tuple(read.node.source for read in term.reads) for term in seen.terms if term.kind == "save"]
+
+
+def read_of(seen: Observation, kind: str, memory: str) -> bool:
+    """Whether terms of this kind read the memory, as a constant."""
+    reads = [read for term in seen.terms if term.kind == kind for read in term.reads]
+    return any(read.node == Node("memory", memory) and read.constant and not read.gradient for read in reads)
+
+
+def test_a_term_that_reads_labels_has_them_as_a_constant() -> None:
+    (branch_ce,) = (term for term in observe(BYOT()).terms if term.name == "branch_ce")
+    assert [(read.gradient, read.constant) for read in branch_ce.reads if read.node == LABELS] == [(False, True)]
 
 
 class Noisy(Method):
-    """A user's own: what a noisy input's posterior says, without gradient, teaches; and the features stay small."""
+    """A user's own: the posterior of a noisy input teaches, without gradient; and the features stay small."""
 
     def terms(self, step: Step) -> dict[str, Term]:
         assert isinstance(step.batch.x, Tensor)
@@ -179,14 +196,14 @@ class Unlabelled(Method):
     ],
     ids=repr,
 )
-def test_a_method_of_ones_own(method: Method, words: str) -> None:
-    picture = ET.fromstring(diagram(method))
+def test_a_method_of_a_user_gets_its_diagram(method: Method, words: str) -> None:
+    picture = ET.fromstring(draw_diagram(method))
     assert picture.findtext(f"{SVG}desc") == words
     check(picture)
 
 
-def test_the_words_of_sd_dropout() -> None:
-    picture = ET.fromstring(diagram(parse_method("SDDropout()")))
+def test_the_description_says_what_is_drawn() -> None:
+    picture = ET.fromstring(draw_diagram(parse_method("SDDropout()")))
     assert picture.findtext(f"{SVG}title") == "SDDropout()"
     assert picture.findtext(f"{SVG}desc") == (
         "x passes the network f and head h to z; f(x) under the dropout mask u passes the head h to z^u; f(x) under "
@@ -195,34 +212,58 @@ def test_the_words_of_sd_dropout() -> None:
     )
 
 
+def test_the_description_names_constants_memories_and_the_label_loss() -> None:
+    def words(expression: str) -> str:
+        said = str(ET.fromstring(draw_diagram(parse_method(expression))).findtext(f"{SVG}desc"))
+        return said.replace(TIMES, "*").replace(MINUS, "-")
+
+    assert "The labels y teach z (* 0.5) and z_t-1 (* 0.5) by cross-entropy. The term dlb (* 9) teaches" in words(
+        "DLB()"
+    )
+    assert words("DLB()").endswith("z_t-1; held constant in it: the memory. For later steps z is saved in the memory.")
+    assert "The labels y teach z by cross-entropy; held constant in it: the memory." in words("PSKD(samples=9)")
+    assert words("LabelSmoothing()").endswith("The labels y teach z by the loss of LabelSmoothing.")
+    assert "The term hint (* 10⁻⁷) teaches F_1…3; held constant in it: f(x)." in words("BYOT()")
+
+
 @pytest.mark.parametrize("expression", [*DRAWN, CROWDED])
-def test_a_picture_has_a_term_a_pill_and_nothing_overlaps(expression: str) -> None:
+def test_every_term_has_its_row_and_nothing_overlaps(expression: str) -> None:
     method = parse_method(expression)
-    picture = ET.fromstring(diagram(method))
-    pills = [rect for rect in picture.iter(f"{SVG}rect") if rect.get("class", "").startswith("pill ")]
-    assert len(pills) == len(observe(method).terms)
+    seen, picture = observe(method), ET.fromstring(draw_diagram(method))
+    kinds = [element.get("class") for element in picture.iter()]
+    terms = [term for term in seen.terms if term.kind != "save"]
+    assert kinds.count("box pill term") == len(terms)
+    assert kinds.count("box pill memory") == len(seen.terms) - len(terms)
+    reads = [read for term in terms for read in term.reads]
+    assert kinds.count("gradient term") - 1 == sum(read.gradient for read in reads)  # one is in the legend
+    assert kinds.count("box term") - 1 == sum(read.constant for read in reads)
     check(picture)
 
 
-def test_it_is_the_same_each_time_and_nothing_else_is_changed() -> None:
+@pytest.mark.parametrize("expression", EXAMPLES)
+def test_the_diagram_of_a_method_fits_a_phone_and_is_small(expression: str) -> None:
+    svg = draw_diagram(parse_method(expression))
+    assert float(ET.fromstring(svg).get("width", 0)) <= 404
+    assert len(svg.encode()) < 12_000
+
+
+def test_drawing_is_deterministic_and_changes_nothing() -> None:
     dlb, byot = DLB(), BYOT()
     both = dlb + byot
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    first = diagram(both)
+    first = draw_diagram(both)
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(6)
-    assert diagram(both) == first
+    assert draw_diagram(both) == first
     assert (dlb.get_extra_state(), list(byot.branches), both.training) == (None, [], True)
-    assert diagram(parse_method("DLB() + BYOT()")) == first
+    assert draw_diagram(parse_method("DLB() + BYOT()")) == first
 
 
-def test_files_of_every_method(tmp_path: Path) -> None:
-    files = write_diagrams(tmp_path / "new")
-    assert sorted((tmp_path / "new").iterdir()) == sorted(files)
-    assert len(files) == len(example_methods()) + 1
-    assert {"sd_dropout.svg", "ps_kd.svg", "byot-sd_dropout.svg"} <= {file.name for file in files}
-    assert (tmp_path / "new" / "cs_kd.svg").read_text() == diagram(parse_method("CSKD()"))
+def test_a_file_is_named_by_the_modules_of_the_parts(tmp_path: Path) -> None:
+    file = write_diagram(parse_method("SDDropout() + CSKD()"), tmp_path, "figure-")
+    assert file == tmp_path / "figure-cs_kd-sd_dropout.svg"
+    assert file.read_text() == draw_diagram(parse_method("SDDropout() + CSKD()"))
 
 
 def test_figure_1_is_reproduced_without_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -273,7 +314,7 @@ def check(picture: ET.Element) -> None:
         x, y, w, h = (float(rect.get(name, 0)) for name in ("x", "y", "width", "height"))
         kind = rect.get("class", "")
         (boxes if "box" in kind.split() else frames).append(Area(kind, x, y, x + w, y + h))
-    for circle in picture.findall(f"{SVG}circle"):
+    for circle in picture.findall(f"{SVG}circle[@class='box mask']"):
         x, y, r = (float(circle.get(name, 0)) for name in ("cx", "cy", "r"))
         masks.append(Area("mask", x - r, y - r, x + r, y + r))
     texts = [area_of(text) for text in picture.iter(f"{SVG}text")]
@@ -295,17 +336,23 @@ def check(picture: ET.Element) -> None:
 def area_of(text: ET.Element) -> Area:
     """From the top of a capital to the baseline, as wide as any font may make it."""
     size, x, y = (float(text.get(name, 0)) for name in ("font-size", "x", "y"))
-    width = wide(text.text or "", size)
+    width = text_width(text.text or "", size)
     for part in text:
-        width += wide(part.text or "", float(part.get("font-size", size))) + wide(part.tail or "", size)
-    left = x - width * {"start": 0.0, "middle": 0.5, "end": 1.0}[text.get("text-anchor", "start")]
+        width += text_width(part.text or "", size * float(part.get("font-size", "").rstrip("%")) / 100) + text_width(
+            part.tail or "", size
+        )
+    left = x if "start" in text.get("class", "").split() else x - width / 2
     return Area("".join(text.itertext()), left, y - 0.75 * size, left + width, y)
 
 
 def segments(picture: ET.Element) -> Iterator[Area]:
-    """Each straight piece of the lines, those of the legend left out."""
+    """Each straight piece of the lines."""
     for path in picture.findall(f"{SVG}path"):
         if "wire" in path.get("class", "").split():
-            points = [tuple(map(float, pair)) for pair in re.findall(r"(-?[\d.]+) (-?[\d.]+)", path.get("d", ""))]
+            start, steps = re.fullmatch(r"M([\d. ]+)(.*)", path.get("d", "")).groups()
+            points = [tuple(map(float, start.split()))]
+            for step, to in re.findall(r"([HVv])([\d.]+)", steps):
+                x, y = points[-1]
+                points.append({"H": (float(to), y), "V": (x, float(to)), "v": (x, y + float(to))}[step])
             for (x, y), (to_x, to_y) in pairwise(points):
                 yield Area("a line", min(x, to_x), min(y, to_y), max(x, to_x), max(y, to_y))

@@ -53,19 +53,19 @@ def write_pages(
         grid = grid_svg(figure.panels, svgs, columns=figure.columns, legend=methods if figure.legend else ())
         write_atomically(folder / f"{figure.name}.svg", grid)
         inline[figure.name] = [(panel.alt, Markup(themed(svg))) for panel, svg in zip(figure.panels, svgs, strict=True)]
-    pages = _environment()
-    text = pages.get_template(f"{name}.md.j2").render(context, figures=inline)
+    text = render(f"{name}.md", **context, figures=inline)
     file = file or name
     write_atomically(out / f"{file}.md", text.encode())
-    page = pages.get_template(f"{name}.html.j2").render(context, figures=inline, palette=PALETTE)
+    page = render(f"{name}.html", **context, figures=inline, palette=PALETTE)
     write_atomically(out / f"{file}.html", page.encode())
     return out / f"{file}.html"
 
 
-def _environment() -> Environment:
+def render(name: str, /, **context: Any) -> str:
+    """Return the text of a template: ``report.html``, ``report.md``, ``diagram.svg`` ..."""
     environment = Environment(
         loader=PackageLoader("selfdistill.report", "templates"),
-        autoescape=lambda name: name is not None and ".html" in name,
+        autoescape=lambda name: name is not None and name.endswith((".html.j2", ".svg.j2")),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -73,4 +73,4 @@ def _environment() -> Environment:
     )
     environment.filters["md"] = escape_markdown
     environment.filters["md_table"] = markdown
-    return environment
+    return environment.get_template(f"{name}.j2").render(context)

@@ -1,82 +1,123 @@
-"""The diagram of a method (Fig. 1) as an SVG that stands alone."""
+"""The diagram of a method (Fig. 1): where its columns, layers and rows are; ``diagram.svg.j2`` draws them."""
 
-from __future__ import annotations
+import re
+from itertools import product
+from math import ceil, copysign
+from pathlib import Path
 
-from collections.abc import Iterator
-from xml.sax.saxutils import escape
+from markupsafe import Markup, escape
 
 from selfdistill.method import Method
-from selfdistill.report.diagram.boxes import label_box, network_boxes, pills, row_boxes
-from selfdistill.report.diagram.lanes import TIMES
-from selfdistill.report.diagram.layout import MARGIN, Layout
-from selfdistill.report.diagram.lines import forward_lines, label_lines, term_lines
-from selfdistill.report.diagram.observe import observe
-from selfdistill.report.diagram.svg import STYLE, box, circle, number, text, wide, wire
-from selfdistill.report.diagram.words import described
-from selfdistill.report.style import short
+from selfdistill.records import write_atomically
+from selfdistill.report.diagram.columns import columns_of, describe, weight_text
+from selfdistill.report.diagram.observe import Node, Observation, observe
+from selfdistill.report.pages import render
+from selfdistill.report.style import CARD, GRID, INK, MUTED, PALETTE, short
+
+_MARGIN, _BOX, _BESIDE, _STAGE, _ROW = 16, 56, 10, 26, 36
 
 
-def diagram(method: Method) -> str:
-    """Return a picture of a method in the manner of the paper's Fig. 1.
+def draw_diagram(method: Method) -> str:
+    """Return a picture of a method in the manner of Fig. 1 of the paper, an SVG that stands alone.
 
-    From left to right: the inputs of a step, the network f, the features, the head h, the posteriors, the terms and the
-    labels y. A solid line with an arrowhead brings a gradient; a dashed one is read as a constant. Nothing is known of
-    any method by name: it takes a step on a small synthetic network and is watched
-    (:func:`selfdistill.report.diagram.observe.observe`).
+    The forward passes run down to the posteriors. Below is a row for each term: in the column of what it reads, a
+    triangle says that a gradient goes up, and a ring that the value is a constant. Nothing is known of any method by
+    name: it takes a step on a small network and is watched (:func:`selfdistill.report.diagram.observe.observe`).
 
     Args:
-        method: any, sums and a user's own included; it stays as it is.
+        method: any method, sums and a user's own included; it is not changed.
 
     Returns:
-        An SVG element, 720 pixels wide or, with many terms, wider; it needs no other file, follows the reader's light
-        or dark colours, says in ``<desc>`` what it shows, and is the same text each time.
+        An SVG element that needs no other file, follows the reader's light or dark colours, says in ``<desc>`` what it
+        shows, and is the same text each time.
 
     Example:
         >>> from selfdistill import SDDropout
-        >>> diagram(SDDropout()).count('class="pill ')  # its one term
-        1
-
-    Source: Self-Knowledge Distillation via Dropout, Fig. 1.
+        >>> draw_diagram(SDDropout()).count('class="box pill')  # of cross-entropy and of its own term
+        2
     """
-    at = Layout(observe(method))
-    width, height = number(at.width), number(at.height)
-    size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
-    head = f'<svg class="diagram" xmlns="http://www.w3.org/2000/svg" role="img" {size}>'
-    said = f"<title>{escape(at.seen.expression)}</title>\n<desc>{escape(described(at.seen, at.rows))}</desc>"
-    lines = (forward_lines, label_lines, term_lines)
-    layers = (_ground, network_boxes, *lines, row_boxes, label_box, pills, _legend)
-    body = "\n".join(element for layer in layers for element in layer(at))
-    return f"{head}\n{said}\n<style>{STYLE}</style>\n{body}\n</svg>\n"
+    layout = Layout(observe(method))
+    title = short(repr(method), (layout.width - 2 * _MARGIN) // 8)
+    colours = {"palette": PALETTE, "ink": INK, "muted": MUTED, "grid": GRID, "card": CARD}
+    texts = {"title": title, "description": describe(layout.seen), "formula": formula, "weight_text": weight_text}
+    return render("diagram.svg", at=layout, **texts, **colours)
 
 
-def _ground(at: Layout) -> Iterator[str]:
-    yield box(0.5, 0.5, at.width - 1, at.height - 1, "card", radius=10)
-    most = int((at.width - 2 * MARGIN) / wide(" ", 13))
-    yield text(MARGIN, 26, short(at.seen.expression, most), size=13, anchor="start")
+def write_diagram(method: Method, folder: Path, prefix: str = "") -> Path:
+    """Write a diagram, named as the modules of the method's parts: ``byot-sd_dropout.svg``; whole or not at all."""
+    name = "-".join(type(part).__module__.rpartition(".")[2] for part in method.parts)
+    write_atomically(folder / f"{prefix}{name}.svg", draw_diagram(method).encode())
+    return folder / f"{prefix}{name}.svg"
 
 
-def _legend(at: Layout) -> Iterator[str]:
-    x, y = MARGIN, at.height - 18
-    for name, sample in _entries(at):
-        if sample:
-            yield f'<g transform="translate({number(x)} {number(y - 4)})">{sample}</g>'
-            x += 34
-        yield text(x, y, name, size=11, anchor="start", kind="muted")
-        x += wide(name, 11) + 12
+def formula(label: str) -> Markup:
+    """Return SVG text in which ``_`` lowers what follows and ``^`` raises it."""
+    shift = {"_": 3.5, "^": -8.5 if "_" in label else -5}
+    span = r'<tspan dy="{}" font-size="72%">{}</tspan>'
+    return Markup(re.sub("([_^])([^_^]+)", lambda found: span.format(shift[found[1]], found[2]), escape(label)))
 
 
-def _entries(at: Layout) -> Iterator[tuple[str, str]]:
-    """What the lines mean, as far as they are there, each with a sample."""
-    seen, line = at.seen, ((0.0, 0.0), (26.0, 0.0))
-    links = [link for term in at.placed for link in (*(link for _, link in term.ends), *term.above)]
-    yield "gradient", wire(line, "term" if seen.terms else "ink", end=True)
-    if any(link.stopped for link in links) or not all(row.gradient for row in at.rows):
-        yield "constant: no gradient", wire(line, "term" if seen.terms else "memory", dashed=True)
-    if any(row.mask for row in at.rows):
-        yield "dropout mask", circle(16, 0, 7, "box s-mask")
-    if seen.kept:
-        yield "kept for later steps", wire(line, "memory", end=True)
-    if seen.label_loss is not None:
-        yield f"CE*: by {seen.label_loss}", ""
-    if seen.terms:
-        yield f"{TIMES} weight λT²", ""
+def text_width(text: str, size: float) -> int:
+    """A width that a text does not exceed in any of the fonts."""
+    return ceil(0.6 * size * len(text))
+
+
+class Layout:
+    """Where everything is, in pixels: columns from left to right, layers from top to bottom, a row for each term."""
+
+    def __init__(self, seen: Observation):
+        self.seen, self.columns = seen, columns_of(seen)
+        terms = [term for term in seen.terms if term.reads]
+        texts = ["posterior", *(text for term in terms for text in (term.name, weight_text(term.weight)))]
+        self.pill_width = max(text_width(text, 12) for text in texts) + 12
+        self._place_columns(list(dict.fromkeys(read.node for term in terms for read in term.reads)))
+        self._place_layers()
+        self.height = self.first_row + _ROW * len(terms) + 32
+        ys = range(self.first_row + _ROW // 2, self.height - 32, _ROW)
+        self.rows = [
+            (term, y, max(self.x[read.node] for read in term.reads)) for term, y in zip(terms, ys, strict=True)
+        ]
+        self.frames = list[tuple[str, str, float, float]]()
+        for layer, head_of in product(("network", "head"), ("x", "peer")):
+            kinds = ("pass", "masked pass", "head call")[: 2 if layer == "network" else 3]
+            at = [self.x[one.node] for one in self.columns if one.forward.head_of == head_of and one.kind in kinds]
+            if at:
+                self.frames.append((layer, head_of, min(at), max(at)))
+        last = {read.node: y for term, y, _ in self.rows for read in term.reads}
+        self.exits = {node: (*self._exit(node), y) for node, y in last.items()}
+
+    def _place_columns(self, read: list[Node]) -> None:
+        self.x, self.widths = dict[Node, float](), list[int]()
+        right, head_before = _MARGIN + self.pill_width, ""
+        for column in self.columns:
+            beside = [node for node in read if node.source == column.node.source and node != column.node]
+            texts = ["classifiers"] if column.kind == "early" else column.input[1:]
+            width = max([_BOX, *(text_width(text, 10) + 8 for text in texts)])
+            # Only on the left of the first and on the right of the last is the way past a shared head free.
+            left = not column.forward.head_of or column.forward.head_of != head_before
+            x = self.x[column.node] = right + 14 + width / 2 + (_BESIDE * len(beside) if left else 0)
+            self.x |= {node: x + (_BOX / 2 + _BESIDE * i) * (-1 if left else 1) for i, node in enumerate(beside, 1)}
+            right, head_before = ceil(x + width / 2 + (0 if left else _BESIDE * len(beside))), column.forward.head_of
+            self.widths.append(width)
+        self.width = max(right + _MARGIN, 300)
+
+    def _place_layers(self) -> None:
+        kinds = {column.kind for column in self.columns}
+        network = 4 * _STAGE + 4 if self.seen.method.needs.stages else 64 if "masked pass" in kinds else 30
+        inputs = 18 + 12 * max(len(column.input) for column in self.columns)
+        heights = {"input": inputs, "network": network, "features": 26, "head": 28, "posterior": 26}
+        self.top, self.bottom, self.first_row = dict[str, int](), dict[str, int](), 42
+        for layer, height in heights.items():
+            self.top[layer], self.bottom[layer] = self.first_row, self.first_row + height
+            self.first_row += height + (42 if layer == "features" and "head call" in kinds else 16)
+
+    def _exit(self, node: Node) -> tuple[float, float]:
+        """Return the point at the border of a node's box where the line down to the rows starts."""
+        if node in [column.node for column in self.columns]:
+            return self.x[node], self.bottom["posterior"]
+        stage = node.kind.removeprefix("stage ")
+        half, y = _BOX / 2, self.top["features"] + 13
+        if stage.isdigit():
+            half, y = 15, self.top["network"] + _STAGE * int(stage) - 11
+        x = self.x[Node("posterior", node.source)]
+        return x + copysign(half, self.x[node] - x), y

@@ -2,6 +2,7 @@
 
 from selfdistill.report.paper.anchors import anchors_table, deviations
 from selfdistill.report.paper.cells import absences, facts, reproduced_table, title_of, wide_table
+from selfdistill.report.paper.figure1 import write_figure1
 from selfdistill.report.paper.figures import figures_of
 from selfdistill.report.paper.needs import duration, needs_table
 from selfdistill.report.paper.page import write_reproduced
@@ -17,5 +18,6 @@ __all__ = [
     "reproduced_table",
     "title_of",
     "wide_table",
+    "write_figure1",
     "write_reproduced",
 ]

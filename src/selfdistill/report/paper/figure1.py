@@ -8,12 +8,12 @@ from markupsafe import Markup
 
 from selfdistill.experiments.paper.designs import DESIGNS, FIGURE1
 from selfdistill.methods import parse_method
-from selfdistill.report.diagram.files import file_name, write_diagram
+from selfdistill.report.diagram import write_diagram
 from selfdistill.report.pages import write_pages
 
 
 def write_figure1(out: Path) -> Path:
-    """Write ``figure1.html``, ``figure1.md`` and a picture a method; each file is replaced whole or not at all.
+    """Write ``figure1.html``, ``figure1.md`` and a picture per method; each file is replaced whole or not at all.
 
     Args:
         out: where; made if it is missing. The pictures are in ``out/figures``.
@@ -24,17 +24,15 @@ def write_figure1(out: Path) -> Path:
     Raises:
         OSError: the folder cannot be written.
     """
-    folder = out / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    shown = []
-    for name, expression in DESIGNS.items():
-        method = parse_method(expression)
-        file = write_diagram(method, folder / f"{FIGURE1.name}-{file_name(method)}.svg")
-        shown.append((name, file.name, Markup(file.read_text())))
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    files = {
+        name: write_diagram(parse_method(expression), out / "figures", f"{FIGURE1.name}-")
+        for name, expression in DESIGNS.items()
+    }
     context = {
         "title": f"Figure 1: {FIGURE1.title}",
         "name": FIGURE1.name,
-        "diagrams": shown,
+        "diagrams": [(name, file.name, Markup(file.read_text())) for name, file in files.items()],
         "protocol": FIGURE1.protocol,
     }
     return write_pages("diagrams", out, (), context, methods=(), former=(), file=FIGURE1.name)
