@@ -96,7 +96,9 @@ class _Capture(Method):
         return self.method.criterion
 
     def build(self, probe: Outputs, model: nn.Module) -> None:
-        self.method.build(probe, model)
+        for part in self.method.parts:
+            if not part.needs.peer:  # this one's peer stands for it
+                part.build(probe, model)
         self.method.double()
 
     def labels(self, step: Step) -> Tensor:
