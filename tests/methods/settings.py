@@ -22,6 +22,7 @@ ALONE = (
     "SDDropout()",
     "SDDropout(one_sided=True)",
     "SDDropout(at={inner!r})",
+    "SDDropout(at={inner!r}, passes='separate')",
     "CSKD()",
     "DDGSD()",
     "BYOT()",
