@@ -157,7 +157,7 @@ class PaperTable:
         entries: its cells; none where nothing is measured.
         protocol: how its numbers are made, a sentence or two each.
         figure: how it is drawn besides, if it is.
-        one_seed: whether one seed is enough below the scale "full".
+        one_seed: whether the seed 41 alone is run.
     """
 
     name: str
