@@ -111,6 +111,7 @@ def test_the_printed_numbers_are_those_of_the_specification() -> None:
         ("table6", "mCA", "Base", 47.49),
         ("table7", "DTD: SD-Dropout", "AUPR out", 64.0),
         ("table7", "Average: Cross-entropy", "FPR at 95 % TPR", 79.0),
+        ("table8", "First epoch, the head's weights", "P(Assumption 1)", 0.638),
         ("table8", "50 % of the epochs, the head's weights", "r_1", 0.2799),
         ("table9", "Stanford Dogs", "Reverse", 69.7),
         ("table10", "DenseNet-121", "+ SD-Dropout", 78.4),
@@ -360,7 +361,7 @@ def test_the_networks_on_the_way(make: Make, out: Path) -> None:
     result = make("table8")
     start, end = (line_of(result, f"{when}, the head's weights", "r") for when in ("Start", "End"))
     assert start.values[41] != end.values[41]
-    assert [start.printed, end.printed] == [0.0681, 0.1292]
+    assert [start.printed, end.printed] == [None, 0.1292]
     run = out / "runs" / "cifar100-resnet18-sddropout-seed41-smoke"
     data = load_data(str(out / "images" / "cifar100"))
     weights = [next(network_at(run, data, share).parameters()) for share in (0, 0.5, 1)]
