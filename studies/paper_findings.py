@@ -7,6 +7,7 @@ from typing import Literal
 from linked import linked_table
 
 from selfdistill.experiments.paper import Line, Result
+from selfdistill.experiments.paper.suites import SUBSTITUTES
 from selfdistill.records import paired
 from selfdistill.report.paper import title_of
 from selfdistill.report.tables import MINUS
@@ -73,13 +74,16 @@ FINDINGS = (
     Finding("It resists attacks better", "table5", _SUM[1], _SUM[:1], within="eps"),
     Finding("So do the sums", "figure3", _SUM[1], _SUM[:1]),
     Finding("It resists corruptions better", "table6", _SUM[1], _SUM[:1]),
-    Finding(
-        "It detects unknown images better (AUROC)",
-        "table7",
-        "Photographs (a substitute): SD-Dropout",
-        ("Photographs (a substitute): Cross-entropy",),
-        within="AUROC",
-        by="row",
+    *(
+        Finding(
+            f"It detects images of {name} better (AUROC)",
+            "table7",
+            f"{name} (a substitute): SD-Dropout",
+            (f"{name} (a substitute): Cross-entropy",),
+            within="AUROC",
+            by="row",
+        )
+        for name in SUBSTITUTES.values()
     ),
     Finding("r is below r_1 (Assumption 2)", "table8", "r", ("r_1",), within="the head's weights", higher=False),
     Finding("Reverse gradients are longer than forward ones", "figure4", "L1 norm, reverse", ("L1 norm, forward",)),

@@ -313,7 +313,7 @@ def test_attacks_corruptions_and_unknown_images(make: Make, out: Path, monkeypat
     assert "synthetic" in line_of(shift, "fog", "Base").absent
 
     ood = make("table7")
-    auroc = line_of(ood, "Photographs (a substitute): SD-Dropout", "AUROC")
+    auroc = line_of(ood, "CIFAR-10 (a substitute): SD-Dropout", "AUROC")
     assert 0 <= auroc.values[41] <= 100
     assert line_of(ood, "LSUN: SD-Dropout", "AUROC").absent == "lsun_resize is not looked at with synthetic images"
 
