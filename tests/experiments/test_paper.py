@@ -145,6 +145,13 @@ def test_a_table_names_each_cell_once_and_says_how_it_is_made(table: PaperTable)
         assert (entry.training is None) == (entry.check is not None)
 
 
+def test_a_page_speaks_of_its_own_scale(tmp_path: Path) -> None:
+    for name, words in (("table1", "Stanford Dogs"), ("table6", "10,000"), ("table7", "10,000"), ("table9", "CUB")):
+        said = {scale: gather(TABLES[name], Setting(scale, tmp_path)).protocol for scale in ("small", "full")}
+        assert words not in " ".join(said["small"])
+        assert words in " ".join(said["full"])
+
+
 # The recipes.
 
 
