@@ -53,7 +53,7 @@ def train(epochs: int, out: Path, *, on_gpu: bool) -> None:
 
     torch.manual_seed(0)
     model = small_net().to(device)
-    distiller = SelfDistiller(model, SDDropout(weight=0.1) + DML(), example_input=x[:1].to(device))
+    distiller = SelfDistiller(model, SDDropout(weight=0.1) + DML(peer=small_net()), example_input=x[:1].to(device))
     ddp = DistributedDataParallel(distiller, device_ids=[device] if on_gpu else None)
     optimizer = torch.optim.AdamW(ddp.parameters(), lr=2e-3)  # of the model and of DML's second network
     torch.manual_seed(dist.get_rank())  # each process draws its own masks

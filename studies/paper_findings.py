@@ -7,6 +7,7 @@ from typing import Literal
 from linked import linked_table
 
 from selfdistill.experiments.paper import Line, Result
+from selfdistill.experiments.paper.suites import SUBSTITUTES
 from selfdistill.records import paired
 from selfdistill.report.paper import title_of
 from selfdistill.report.tables import MINUS
@@ -73,15 +74,28 @@ FINDINGS = (
     Finding("It resists attacks better", "table5", _SUM[1], _SUM[:1], within="eps"),
     Finding("So do the sums", "figure3", _SUM[1], _SUM[:1]),
     Finding("It resists corruptions better", "table6", _SUM[1], _SUM[:1]),
+    *(
+        Finding(
+            f"It detects images of {name} better (AUROC)",
+            "table7",
+            f"{name} (a substitute): SD-Dropout",
+            (f"{name} (a substitute): Cross-entropy",),
+            within="AUROC",
+            by="row",
+        )
+        for name in SUBSTITUTES.values()
+    ),
+    Finding("r is below r_1 (Assumption 2)", "table8", "r", ("r_1",), within="the head's weights", higher=False),
+    Finding("Reverse gradients are longer than forward ones", "figure4", "L1 norm, reverse", ("L1 norm, forward",)),
     Finding(
-        "It detects unknown images better (AUROC)",
-        "table7",
-        "Photographs (a substitute): SD-Dropout",
-        ("Photographs (a substitute): Cross-entropy",),
-        within="AUROC",
+        "Their cosine falls during training",
+        "figure4",
+        "End, all weights",
+        ("First epoch, all weights",),
+        within="Cosine",
+        higher=False,
         by="row",
     ),
-    Finding("Reverse gradients are longer than forward ones", "figure4", "L1 norm, reverse", ("L1 norm, forward",)),
 )
 
 
@@ -130,6 +144,16 @@ def other_findings(results: Sequence[Result]) -> str:
     if assumed.values:
         lines.append(
             f"- Assumption 1 holds for {100 * _mean(assumed):.1f} % of the components at the end of the training."
+        )
+    printed = [line for line in by_name["table8"].lines if line.printed is not None]
+    if all(line.values for line in printed):
+        beside = "; ".join(
+            f"{column} {', '.join(f'{_mean(line):.3f} ({line.printed})' for line in printed if line.column == column)}"
+            for column in dict.fromkeys(line.column for line in printed)
+        )
+        lines.append(
+            "- Table 8 after the first epoch, halfway and at the end, and in brackets the numbers printed of the "
+            f"network at full scale: {beside}."
         )
     if len(grid) > 1:
         best, worst = (choose(grid, key=_mean) for choose in (max, min))

@@ -69,7 +69,7 @@ def compare(
         budget: time for everything, such as 90s, 60m or 1h30m; gives 200 epochs at most
         jobs: trainings at a time; more than 1 run in processes of their own
         out: folder for the runs and the report; runs/DATA where not given
-        ood: sets of other images to tell apart: photographs, lsun_resize, isun, dtd, svhn, folders, .npy or .npz
+        ood: other images: photographs, lsun_resize, isun, dtd, svhn, imagenet_resize, cifar10, folders, .npy or .npz
         corruptions: folder of the published CIFAR-10-C or CIFAR-100-C arrays; own corruptions where not given
         max_images: test images under PGD and own corruptions; what fits in a quarter of --budget where not given
         quick: accuracy and calibration alone
@@ -167,7 +167,7 @@ def evaluate(
         model: torchvision:NAME, timm:NAME or one of our own, in the place of RUN
         checkpoint: the file of its weights; the package's pretrained ones where not given
         data: images: a folder, a named set or .npz arrays
-        ood: sets of other images to tell apart: photographs, lsun_resize, isun, dtd, svhn, folders, .npy or .npz
+        ood: other images: photographs, lsun_resize, isun, dtd, svhn, imagenet_resize, cifar10, folders, .npy or .npz
         corruptions: folder of the published CIFAR-10-C or CIFAR-100-C arrays; own corruptions where not given
         max_images: test images under PGD and own corruptions; 1,000 where not given
         quick: accuracy and calibration alone

@@ -36,11 +36,14 @@ class DropoutAt:
         module: the module's dotted name in the user's model, such as ``"layer3"``.
         p: probability in [0, 1) that a value is dropped.
         channels: drop whole channels of a map ``(B, C, H, W)`` instead of single values.
+        passes: ``"joint"``, one batch of clean, u and v runs through the later layers; ``"separate"``, each as if it
+            ran alone: a later BatchNorm normalises it by its own statistics, and is updated by each in turn.
     """
 
     module: str
     p: float
     channels: bool = False
+    passes: Literal["joint", "separate"] = "joint"
 
 
 @dataclass(frozen=True)

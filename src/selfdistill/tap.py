@@ -80,6 +80,7 @@ class DropoutHook:
     def __init__(self, place: DropoutAt) -> None:
         self.armed = False
         self.fired = 0
+        self.rows: int | None = None  # of all three together, once the module has run in this pass
         self.place = place
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
@@ -92,8 +93,34 @@ class DropoutHook:
                 "choose a module whose output is one tensor"
             )
         self.fired += 1
+        self.rows = 3 * output.shape[0]
         drop = F.dropout2d if self.place.channels else F.dropout
         return torch.cat([output, drop(output.repeat(2, *[1] * (output.dim() - 1)), self.place.p)])
+
+
+class SeparateStatistics:
+    """Hooks that run a BatchNorm behind the dropout on clean, u and v one after the other (``passes="separate"``).
+
+    No other layer mixes the images of a batch: all else runs on the three together, as one after the other.
+    """
+
+    def __init__(self, dropout: DropoutHook) -> None:
+        self.dropout = dropout
+        self.masked: tuple[Tensor, ...] = ()
+
+    def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Pass on the clean part alone, where the input holds all three."""
+        self.masked = ()
+        if not self.dropout.armed or args[0].shape[0] != self.dropout.rows:
+            return None
+        clean, *masked = args[0].chunk(3)
+        self.masked = tuple(masked)
+        return (clean, *args[1:])
+
+    def after(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        """Append what the module makes of u and of v."""
+        masked, self.masked = self.masked, ()
+        return torch.cat([output, *(module.forward(part) for part in masked)]) if masked else output
 
 
 class Head:
@@ -135,6 +162,10 @@ class Tap:
         if dropout_at is not None and self.dropout_hook is not None:
             hooked.append((submodule(model, dropout_at.module, "at"), self.dropout_hook))
         self._hooked = hooked
+        self._separate: list[tuple[nn.Module, SeparateStatistics]] = []
+        if self.dropout_hook is not None and self.dropout_hook.place.passes == "separate":
+            norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+            self._separate = [(norm, SeparateStatistics(self.dropout_hook)) for norm in norms]
         self._handles: list[RemovableHandle] = []
         self.open()
 
@@ -149,7 +180,7 @@ class Tap:
         for hook in hooks:
             hook.armed = True
         if dropping is not None:
-            dropping.armed, dropping.fired = True, 0
+            dropping.armed, dropping.fired, dropping.rows = True, 0, None
         try:
             logits = logits_of(call(model, x))
             features = self.feature_hook.features
@@ -189,6 +220,8 @@ class Tap:
         """Put the hooks on the model."""
         self._handles = [self.head.module.register_forward_pre_hook(self.feature_hook)]
         self._handles += [module.register_forward_hook(hook) for module, hook in self._hooked]
+        for norm, hooks in self._separate:
+            self._handles += [norm.register_forward_pre_hook(hooks.before), norm.register_forward_hook(hooks.after)]
 
     def close(self) -> None:
         """Take the hooks off the model."""

@@ -212,7 +212,7 @@ def test_an_unknown_set_names_the_nearest(source: str, meant: str | None) -> Non
     suggestion = f" (did you mean {meant!r}?)" if meant else ""
     assert fails(source) == (
         f"no set of images {source!r}{suggestion}: pass photographs, lsun_resize, isun, dtd, svhn, "
-        "or a folder, .npy or .npz that exists"
+        "imagenet_resize, cifar10, or a folder, .npy or .npz that exists"
     )
 
 
@@ -438,3 +438,26 @@ def test_real_photographs_of_an_array() -> None:
     loaded = load(file)
     assert (loaded.name, len(loaded.split), loaded.prepared) == ("cifar10_test_2000", 2000, "as they are")
     assert "images of 32 x 32 px, but the network takes 64 x 64" in fails(file, size=64)
+
+
+@pytest.mark.parametrize("size", [32, 16])
+def test_substitutes_become_means_of_blocks_like_the_networks_own(tmp_path: Path, size: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    np.savez(tmp_path / "cifar10_test.npz", images=pixels)
+    folder = tmp_path / "imagenet_resize"
+    folder.mkdir()
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(folder / f"{number}.png")
+    block = 32 // size
+    expected = pixels.reshape(3, size, block, size, block, 3).astype(float).mean((2, 4)).transpose(0, 3, 1, 2)
+    for source in ("cifar10", "imagenet_resize"):
+        found = load_unlabelled(source, image_size=size, root=tmp_path)
+        assert found.name == source
+        assert np.abs(found.split.images.numpy() - expected).max() <= 0.5
+
+
+def test_a_substitute_that_is_not_there_says_where_it_should_be(tmp_path: Path) -> None:
+    with pytest.raises(
+        RuntimeError, match=r"imagenet_resize is not in .*: put image files, photographs at 32 x 32, in"
+    ):
+        load_unlabelled("imagenet_resize", image_size=16, root=tmp_path)

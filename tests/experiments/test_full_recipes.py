@@ -122,7 +122,7 @@ def load_once() -> Load:
 def test_a_step(training: Training, root: Path, load_once: Load) -> None:
     recipe = Setting("full", root / "out", root).cell(training, 41).recipe
     data = load_once(recipe)
-    recipe = replace(recipe, batch_size=2, workers=0).resolve(data)
+    recipe = replace(recipe, batch_size=2, accumulate=1, workers=0).resolve(data)
     session = assemble(recipe, data, make_fabric(recipe, accelerator="cpu"))
     weights = sum(weight.numel() for weight in session.distiller.model.parameters())
     assert weights == pytest.approx(WEIGHTS[training.network], rel=0.05)
@@ -163,8 +163,8 @@ def run_of(root: Path) -> Callable[[Training], Path]:
 
     def make(training: Training) -> Path:
         cell = setting.cell(training, 41)
-        cut = {"classes": 2, "per_class": 1, "test_per_class": 1, "epochs": 1, "batch_size": 2, "workers": 0}
-        train(replace(cell.recipe, **cut), setting.runs / cell.name, accelerator="cpu")
+        few = {"classes": 2, "per_class": 1, "test_per_class": 1, "epochs": 1, "batch_size": 2, "accumulate": 1}
+        train(replace(cell.recipe, **few, workers=0), setting.runs / cell.name, accelerator="cpu")
         return setting.runs / cell.name
 
     return make

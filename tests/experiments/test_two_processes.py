@@ -15,7 +15,7 @@ import pytest
 from safetensors.torch import load_file
 
 from selfdistill.cli import main
-from selfdistill.experiments.paper import TABLES, Setting
+from selfdistill.experiments.paper import Setting
 from selfdistill.experiments.paper.entry import Training
 from selfdistill.experiments.paper.setting import check_run
 from selfdistill.experiments.paper.sizes import Size
@@ -60,7 +60,7 @@ def test_table_3_by_two_processes(
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert "Starting with 2 processes" in answer.stderr
     assert "imagenet: 36 training images, 6 test images (test set), 3 classes, 224 px" in answer.stderr
-    assert "batches of 32, lr 0.0125" in answer.stderr
+    assert "batches of 256, lr 0.1" in answer.stderr
     assert answer.stdout.count("Report: ") == 1  # of the first process alone
 
     record = RunRecord.load(setting.runs / cell.name / "result.json")
@@ -68,14 +68,12 @@ def test_table_3_by_two_processes(
     assert (record.data["classes"], record.data["train_n"], record.data["test_n"]) == (3, 36, 6)
     assert (record.evaluation["n"], record.epochs, record.policy) == (6, 1, "last epoch")
     assert math.isfinite(record.log[0]["loss"])
-    kept = {"batch_size": 32, "image_size": 224, "augment": "resized_crop_flip", "method": TRAINING.method, "seed": 41}
+    kept = {"batch_size": 256, "lr": 0.1, "image_size": 224, "augment": "resized_crop_flip", "seed": 41}
     assert {name: record.recipe[name] for name in kept} == kept
-    # Linear in the images of a step over all devices, as the table says.
-    assert record.recipe["lr"] == 0.1 * record.recipe["batch_size"] / 256
-    assert "0.1 for 256 images, scaled in proportion to 0.0125" in TABLES["table3"].protocol[0]
-    # 36 images are two steps of 32 in all; were each process given 32, they would be one.
+    assert record.recipe["method"] == TRAINING.method
+    # The one step's 8 passes are shared: each process makes 4 of them.
     weights = load_file(setting.runs / cell.name / "model.safetensors")
-    assert {int(value) for name, value in weights.items() if name.endswith("num_batches_tracked")} == {2}
+    assert {int(value) for name, value in weights.items() if name.endswith("num_batches_tracked")} == {4}
     # The run is the table's: it says nothing of devices, and `reproduce` will not train it again.
     assert is_trained(PlannedRun(cell.name, Recipe.from_yaml(file)), setting.runs)
     check_run(setting.runs / cell.name, Recipe.from_yaml(file), Size(train=36, test=6, classes=3))

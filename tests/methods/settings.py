@@ -1,6 +1,7 @@
 """Every method and the paper's sums as the cross-cutting tests run them: on which net, with what of a batch."""
 
 import copy
+import warnings
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ ALONE = (
     "SDDropout()",
     "SDDropout(one_sided=True)",
     "SDDropout(at={inner!r})",
+    "SDDropout(at={inner!r}, passes='separate')",
     "CSKD()",
     "DDGSD()",
     "BYOT()",
@@ -67,9 +69,11 @@ def model_for(net: str, method: Method) -> nn.Module:
 def wrap(net: str, method: Method, x: Any, model: nn.Module | None = None) -> SelfDistiller:
     """Return a distiller of this net (or of ``model``) and a copy of the method, half-way through a training."""
     stages = ("block", "after") if method.needs.stages else None
-    distiller = SelfDistiller(
-        model_for(net, method) if model is None else model, copy.deepcopy(method), stages=stages, example_input=x
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="DML draws its peer's weights layer by layer")
+        distiller = SelfDistiller(
+            model_for(net, method) if model is None else model, copy.deepcopy(method), stages=stages, example_input=x
+        )
     distiller.set_progress(0.4, 0.5)
     return distiller
 

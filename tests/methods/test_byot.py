@@ -144,6 +144,22 @@ def test_label_smoothing_and_soft_labels_reach_the_branches() -> None:
         torch.testing.assert_close(distiller(x, labels).loss, expected)
 
 
+def test_branches_start_as_the_trunk_does() -> None:
+    """Convolutions by the fan out, whose variance is not that by the fan in; all else as PyTorch starts it."""
+    method = BYOT()
+    SelfDistiller(build("resnet10_cifar", CLASSES, width=16), method, example_input=torch.randn(2, 3, 16, 16))
+    for branch in method.branches:
+        first, norm, _, strided, _, _, last, *_ = branch.maps
+        for convolution in (first, strided, last):
+            fan_out = convolution.out_channels * convolution.kernel_size[0] ** 2
+            assert convolution.weight.var().item() == pytest.approx(2 / fan_out, rel=0.2)
+        assert torch.equal(norm.weight, torch.ones(32))
+        assert torch.equal(norm.bias, torch.zeros(32))
+        bound = 128**-0.5  # of nn.Linear, as the trunk's fc
+        assert branch.head.weight.abs().max().item() == pytest.approx(bound, rel=0.02)
+        assert branch.head.weight.var().item() == pytest.approx(bound**2 / 3, rel=0.2)
+
+
 def test_stages_by_name() -> None:
     x, y = torch.randn(6, 3, 8, 8), torch.arange(6) % CLASSES
     distiller = SelfDistiller(ConvNet(), BYOT(), stages=["stem", "block", "after"], example_input=x)

@@ -1,11 +1,15 @@
 """DML against the formula as run for the paper."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
 
 from selfdistill import DML, SelfDistiller
 from selfdistill.losses import kl
+from selfdistill.models import CifarResNet, build
 from tests.counting import gradients, rows_of_calls, updates
 from tests.nets import CLASSES, AttentionNet, ConvNet, batch, mlp
 from tests.reference import dml
@@ -58,7 +62,10 @@ def test_twins_have_nothing_to_say_to_each_other() -> None:
 def test_without_a_peer_a_copy_is_initialised_anew() -> None:
     model, (x, y) = ConvNet(), batch("conv")
     model(x)  # a copy would have its statistics
-    distiller = SelfDistiller(model, DML(), example_input=x)
+    with pytest.warns(UserWarning, match=r"not as the constructor of this ConvNet does, .* pass peer=") as warned:
+        distiller = SelfDistiller(model, DML(), example_input=x)
+    assert len(warned) == 1
+    assert warned[0].filename == __file__
     peer = distiller.peer
     assert isinstance(peer, ConvNet)
     for (name, ours), theirs in zip(model.named_parameters(), peer.parameters(), strict=True):
@@ -71,6 +78,45 @@ def test_without_a_peer_a_copy_is_initialised_anew() -> None:
     assert not any(module._forward_hooks for module in peer.modules())
     assert distiller.release() is model
     assert not any(module._forward_pre_hooks for network in (model, peer) for module in network.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resnet10_cifar", {"width": 4, "features": 24, "head_layers": 2}),
+        ("densenet121_cifar", {"width": 2, "features": 24}),
+        ("torchvision:resnet18", {}),
+        ("timm:resnet10t", {}),
+    ],
+)
+def test_the_peer_starts_as_the_models_constructor_says(name: str, options: dict[str, int]) -> None:
+    x = torch.randn(2, 3, 32, 32)
+    torch.manual_seed(1)
+    model = pickle.loads(pickle.dumps(copy.deepcopy(build(name, CLASSES, **options)))).double()
+    model(x.double())
+    random_state = torch.get_rng_state()
+    peer = SelfDistiller(model, DML(), example_input=x.double()).peer
+    torch.set_rng_state(random_state)
+    expected = build(name, CLASSES, **options).double()
+    assert list(peer.state_dict()) == list(expected.state_dict())
+    for key, value in expected.state_dict().items():
+        assert torch.equal(peer.state_dict()[key], value), key
+        if value.dim() > 1:
+            assert not torch.equal(model.state_dict()[key], value), key
+
+
+def test_a_model_changed_after_it_was_built_is_drawn_layer_by_layer() -> None:
+    model = build("torchvision:resnet18", 1000)
+    model.fc = nn.Linear(512, CLASSES)
+    with pytest.warns(UserWarning, match="not as the constructor of this ResNet does"):
+        peer = SelfDistiller(model, DML(), example_input=torch.randn(2, 3, 32, 32)).peer
+    assert peer.fc.out_features == CLASSES
+
+
+def test_a_cifar_resnet_draws_its_own_peer() -> None:
+    model = CifarResNet((1, 1, 1, 1), CLASSES, width=16)
+    peer = SelfDistiller(model, DML(), example_input=torch.randn(2, 3, 32, 32)).peer
+    assert peer.layer4[0].conv1.weight.var().item() == pytest.approx(2 / (9 * 128), rel=0.1)  # the fan in is 9 * 64
 
 
 def test_a_peer_by_name() -> None:

@@ -138,6 +138,40 @@ def test_dropout_inside_against_literal(direction: Direction) -> None:
     torch.testing.assert_close(model.after[1].running_mean, 0.1 * mean.flatten())
 
 
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("at", ["stem", "block"])
+def test_separate_passes_are_algorithm_1_with_the_later_layers_as_its_head(direction: Direction, at: str) -> None:
+    """Clean, u and v one after the other: loss, gradients, and BatchNorm's statistics after the step."""
+    model, (x, y) = ConvNet().double(), batch("conv")
+    x = x.double()
+    by_hand = copy.deepcopy(model)
+    method = SDDropout(0.3, 0.5, 2.0, direction, at=at, channels=True, passes="separate")
+    distiller = SelfDistiller(model, method, example_input=x)
+    torch.manual_seed(7)
+    output = distiller(x, y)
+
+    def before(images: Tensor) -> Tensor:
+        maps = by_hand.stem(images)
+        return maps if at == "stem" else by_hand.block(by_hand.norm(maps).relu())
+
+    def behind(maps: Tensor) -> Tensor:
+        if at == "stem":
+            maps = by_hand.block(by_hand.norm(maps).relu())
+        return by_hand.fc(by_hand.after(maps).mean((2, 3)))
+
+    torch.manual_seed(7)
+    u, v = F.dropout2d(torch.ones(12, 8, 8, 8, dtype=torch.float64), 0.3).chunk(2)
+    expected = algorithm_1.loss_total(
+        before, behind, x, y.tolist(), u, v, weight=0.5, temperature=2.0, direction=direction
+    )
+    torch.testing.assert_close(output.loss, expected)
+    torch.testing.assert_close(gradients(output.loss, model), gradients(expected, by_hand))
+    assert int(model.after[1].num_batches_tracked) == 3
+    assert int(model.norm.num_batches_tracked) == (3 if at == "stem" else 1)
+    torch.testing.assert_close(model.state_dict(), by_hand.state_dict())
+    torch.testing.assert_close(output.terms["ce"], F.cross_entropy(model(x), y).detach())  # a plain pass
+
+
 @pytest.mark.parametrize(
     ("net", "at"), [("conv", "stem"), ("attention", "patches"), ("mlp", "2"), ("mapping", "pooler")]
 )
@@ -390,6 +424,11 @@ def test_one_backbone_pass_two_head_calls() -> None:
         (
             {"channels": True},
             "SDDropout: channels=True drops channels of a map; name the module that gives it with at=",
+        ),
+        ({"passes": "one"}, "SDDropout: passes must be 'joint' or 'separate', not 'one'"),
+        (
+            {"passes": "separate"},
+            "SDDropout: passes='separate' is of the layers behind a module; name that one with at=",
         ),
         ({"warmup": 1.1}, r"SDDropout: warmup is a share of the training, in \[0, 1\], not 1.1"),
         ({"warmup": -0.1}, r"SDDropout: warmup is a share of the training, in \[0, 1\], not -0.1"),

@@ -66,7 +66,7 @@ def test_several_devices_share_a_step(recipe: Recipe, data: ImageData, monkeypat
         sizes.add(tuple(len(batch.y) for batch in batches))  # type: ignore[attr-defined]
 
     monkeypatch.setattr(Session, "step", step)
-    timing = measure_step_seconds(replace(recipe, batch_size=22, accumulate=2), data, steps=4, devices=2)
+    timing = measure_step_seconds(replace(recipe, batch_size=22, accumulate=4), data, steps=4, devices=2)
     assert max(sizes) == (6, 6)
     assert timing.steps == 2
 

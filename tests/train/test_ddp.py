@@ -26,7 +26,7 @@ def by_hand(recipe: Recipe, data: ImageData) -> dict[str, torch.Tensor]:
             data,
             distiller.method.needs,
             batch_size=recipe.batch_size,
-            passes=recipe.accumulate,
+            passes=recipe.passes_on(2),
             seed=recipe.seed,
             device="cpu",
             rank=rank,
@@ -47,14 +47,14 @@ def by_hand(recipe: Recipe, data: ImageData) -> dict[str, torch.Tensor]:
                 torch.set_rng_state(states[rank])
                 for batch in batches:
                     output = distiller(batch.x, batch.y, batch.views, batch.pair, batch.index, batch.previous)
-                    (output.loss / 2 / recipe.accumulate).backward()
+                    (output.loss / recipe.accumulate).backward()
                 states[rank] = torch.get_rng_state()
             optimizer.step()
     return {name: value.detach() for name, value in distiller.model.named_parameters()}
 
 
 def test_two_processes(tmp_path: Path, recipe: Recipe, data: ImageData, same_run: Callable[[Path, Path], None]) -> None:
-    recipe = replace(recipe, epochs=2, batch_size=16, accumulate=2)
+    recipe = replace(recipe, epochs=2, batch_size=16, accumulate=4)
     (tmp_path / "inputs.pickle").write_bytes(pickle.dumps((recipe, data)))
     script = Path(__file__).with_name("ddp_script.py")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

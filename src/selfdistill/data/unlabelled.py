@@ -17,9 +17,10 @@ from selfdistill.data.arrays import resize
 from selfdistill.data.decode import IMAGE_SUFFIXES, SMALL, UnreadableImageError, cpu_count, read_rgb, to_tensor
 from selfdistill.data.download import ARCHIVES, archived_files, shown, svhn_test_images
 from selfdistill.data.folders import image_files
-from selfdistill.data.sets import Split
+from selfdistill.data.named import load_named
+from selfdistill.data.sets import Limits, Split
 
-UNLABELLED_SETS = ("photographs", *ARCHIVES, "svhn")
+UNLABELLED_SETS = ("photographs", *ARCHIVES, "svhn", "imagenet_resize", "cifar10")
 
 _PIECES = 250  # of each photograph, at least
 _SVHN_FIRST = 10_000  # of the 26,032 test images
@@ -43,20 +44,23 @@ class Unlabelled:
 def load_unlabelled(source: str, *, image_size: int, root: Path, skip_unreadable: bool = False) -> Unlabelled:
     """Load images that belong to none of a network's classes, at the network's size.
 
-    =================  ===============================================================================================
-    ``"photographs"``  squares cut from the two photographs that ship with scikit-learn
-    ``"lsun_resize"``  10,000 images of 32 x 32: ``root/lsun_resize/``, or the archive ``root/LSUN_resize.tar.gz``
-    ``"isun"``         8,925 images of 32 x 32: ``root/isun/``, or ``root/iSUN.tar.gz``
-    ``"dtd"``          5,640 photographs of textures: ``root/dtd/``, or ``root/dtd-r1.0.1.tar.gz``
-    ``"svhn"``         the first 10,000 test images of 32 x 32: ``root/svhn/test.npz``, or ``root/test_32x32.mat``
-    ``DIR``            image files at any depth; the shorter side to S pixels, then the central square
-    ``FILE.npy``       an array uint8 (N, S, S, 3) or (N, S, S)
-    ``FILE.npz``       the same as ``images``; labels are not looked at
-    =================  ===============================================================================================
+    =====================  ===========================================================================================
+    ``"photographs"``      squares cut from the two photographs that ship with scikit-learn
+    ``"lsun_resize"``      10,000 images of 32 x 32: ``root/lsun_resize/``, or the archive ``root/LSUN_resize.tar.gz``
+    ``"isun"``             8,925 images of 32 x 32: ``root/isun/``, or ``root/iSUN.tar.gz``
+    ``"dtd"``              5,640 photographs of textures: ``root/dtd/``, or ``root/dtd-r1.0.1.tar.gz``
+    ``"svhn"``             the first 10,000 test images of 32 x 32: ``root/svhn/test.npz``, or ``root/test_32x32.mat``
+    ``"imagenet_resize"``  photographs of ImageNet at 32 x 32: ``root/imagenet_resize/``, any number; not downloaded
+    ``"cifar10"``          the test images: ``root/cifar10_test.npz``, an array as below, or as the named set
+    ``DIR``                image files at any depth; the shorter side to S pixels, then the central square
+    ``FILE.npy``           an array uint8 (N, S, S, 3) or (N, S, S)
+    ``FILE.npz``           the same as ``images``; labels are not looked at
+    =====================  ===========================================================================================
 
     A named set goes before a folder of that name: write ``./dtd`` for the folder. It is downloaded if need be; archives
-    are checked by their md5, folders by the number of their images. Arrays of another size are refused: how images are
-    resized decides how hard they are to tell apart.
+    are checked by their md5, folders by the number of their images. Square files whose side is a whole multiple of S
+    become means of blocks, as named sets do. Arrays of another size are refused: how images are resized decides how
+    hard they are to tell apart.
 
     Args:
         source: the set, as above.
@@ -78,6 +82,10 @@ def load_unlabelled(source: str, *, image_size: int, root: Path, skip_unreadable
         return _photographs(image_size)
     if source == "svhn":
         return _svhn(root, image_size)
+    if source == "cifar10":
+        return _cifar10(root, image_size)
+    if source == "imagenet_resize":
+        return _imagenet_resize(root, image_size, skip_unreadable)
     if source in ARCHIVES:
         return _files(source, root / source, archived_files(source, root), image_size, skip_unreadable)
     if path.is_dir():
@@ -121,6 +129,25 @@ def _svhn(root: Path, size: int) -> Unlabelled:
     return _unlabelled("svhn", resize(first, size), f"the first {len(first):,} test images, {how}")
 
 
+def _cifar10(root: Path, size: int) -> Unlabelled:
+    file = root / "cifar10_test.npz"
+    if file.is_file():
+        pixels = _pixels(file)
+    else:
+        images = load_named("cifar10", root=root, image_size=None, limits=Limits()).test.images
+        assert images is not None
+        pixels = images
+    side = pixels.shape[-1]
+    return _unlabelled("cifar10", resize(pixels, size), "as they are" if side == size else f"from {side} to {size} px")
+
+
+def _imagenet_resize(root: Path, size: int, skip_unreadable: bool) -> Unlabelled:
+    folder = root / "imagenet_resize"
+    if not folder.is_dir():
+        raise RuntimeError(f"imagenet_resize is not in {root}: put image files, photographs at 32 x 32, into {folder}")
+    return _files("imagenet_resize", folder, image_files(folder), size, skip_unreadable)
+
+
 def _files(name: str, folder: Path, files: Sequence[Path], size: int, skip_unreadable: bool) -> Unlabelled:
     if not files:
         raise ValueError(f"{folder}: no image in it or below (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
@@ -154,6 +181,8 @@ def _files(name: str, folder: Path, files: Sequence[Path], size: int, skip_unrea
 def _square(image: Image.Image, size: int) -> Image.Image:
     """The shorter side to ``size`` pixels, then the central square, rounded as torchvision's transforms do."""
     shorter = min(image.size)
+    if image.width == image.height and shorter % size == 0:
+        return image.reduce(shorter // size)
     if shorter != size:
         width, height = (size * side // shorter for side in image.size)
         image = image.resize((width, height), Image.Resampling.BILINEAR)
@@ -162,6 +191,18 @@ def _square(image: Image.Image, size: int) -> Image.Image:
 
 
 def _array(file: Path, size: int) -> Unlabelled:
+    pixels = _pixels(file)
+    height, width = pixels.shape[2:]
+    if (height, width) != (size, size):
+        raise ValueError(
+            f"{file}: images of {height} x {width} px, but the network takes {size} x {size}: resize "
+            "them yourself, because how it is done decides how hard they are to tell apart, or give a folder of images"
+        )
+    return _unlabelled(file.stem, pixels, "as they are")
+
+
+def _pixels(file: Path) -> Tensor:
+    """Return a file's images as uint8 ``(N, 3, H, W)``."""
     images = _read_array(file)
     shape = images.shape
     if images.dtype != np.uint8:
@@ -171,13 +212,7 @@ def _array(file: Path, size: int) -> Unlabelled:
     if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in shape:
         hint = "; transpose (0, 2, 3, 1)" if images.ndim == 4 and images.shape[1] in (1, 3) else ""
         raise ValueError(f"{file}: images have shape {shape}, wanted (N, H, W, 3), (N, H, W, 1) or (N, H, W){hint}")
-    if images.shape[1:3] != (size, size):
-        raise ValueError(
-            f"{file}: images of {shape[1]} x {shape[2]} px, but the network takes {size} x {size}: resize "
-            "them yourself, because how it is done decides how hard they are to tell apart, or give a folder of images"
-        )
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).expand(-1, 3, -1, -1).contiguous()
-    return _unlabelled(file.stem, pixels, "as they are")
+    return torch.from_numpy(images).permute(0, 3, 1, 2).expand(-1, 3, -1, -1).contiguous()
 
 
 def _read_array(file: Path) -> NDArray[Any]:

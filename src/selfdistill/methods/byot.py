@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from selfdistill.losses import at_least_float32, kl
 from selfdistill.method import Method, Needs, Outputs, Step, Term
 from selfdistill.methods.ranges import check_temperature, check_weight
+from selfdistill.models.parts import initialise_convolutions
 
 
 class BYOT(Method):
@@ -20,8 +21,9 @@ class BYOT(Method):
 
     where :math:`z_i = W_i F_i` is an early classifier on stage i (three in a ResNet), :math:`F_i` its pooled features
     and sg stops the gradient. A branch is 1x1 convolution, k x k convolution of stride k down to the size of the
-    deepest map, 1x1 convolution, each with BatchNorm and ReLU, average pooling and one linear layer. The deepest
-    classifier is the model; the branches train with it and are left behind.
+    deepest map, 1x1 convolution, each with BatchNorm and ReLU, average pooling and one linear layer. Its convolutions
+    start as a ResNet's (Kaiming normal by the fan out), BatchNorm and the linear layer as PyTorch starts them, as run.
+    The deepest classifier is the model; the branches train with it and are left behind.
 
     The terms are ``"branch_ce"``, ``"byot"`` (the divergences, without :math:`T^2`) and ``"hint"``: sums over the
     branches, unweighted. The mean of MSE is over all elements, so the hint is numerically next to nothing (as run).
@@ -118,6 +120,7 @@ class Branch(nn.Module):
         self.maps = nn.Sequential(
             *_convolution(channels, inner, 1), *_convolution(inner, inner, stride), *_convolution(inner, features, 1)
         )
+        initialise_convolutions(self.maps)
         self.head = nn.Linear(features, classes)
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:

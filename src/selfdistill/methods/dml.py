@@ -1,8 +1,11 @@
 """DML (Zhang et al., 2018): two networks learn together, each from the labels and from the other."""
 
 import copy
+import warnings
+from collections.abc import Mapping
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from selfdistill.losses import kl
 from selfdistill.method import Labelled, Method, Needs, Outputs, Step, Term
@@ -25,9 +28,12 @@ class DML(Method):
     Args:
         weight: :math:`\lambda \geq 0`; 1 in the paper's tables.
         temperature: :math:`T > 0`; 3 in the paper's tables.
-        peer: the second network. None takes a copy of the model whose layers are initialised anew by their own
-            ``reset_parameters``; a name is built as for ``--model`` (``"resnet10_cifar"``, ``"timm:resnet18"``); a
-            module is taken as it is.
+        peer: the second network. None takes a copy of the model with other initial weights, drawn from torch's global
+            random state. A model of :func:`selfdistill.models.build` (our networks, ``"torchvision:NAME"``,
+            ``"timm:NAME"``) is built once more for them, at random even where the model is pretrained. Of any other
+            model each layer is initialised anew by its own ``reset_parameters``, and a warning says so: a constructor
+            that initialises in its own way, as torchvision's ResNets do, would have drawn others. A name is built as
+            for ``--model`` (``"resnet10_cifar"``, ``"timm:resnet18"``); a module is taken as it is.
 
     Raises:
         ValueError: an argument outside its range; a model with a layer that cannot be initialised anew; a peer with
@@ -36,9 +42,9 @@ class DML(Method):
     Example:
         >>> import torch
         >>> from selfdistill import DML, SelfDistiller
-        >>> model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
-        >>> x, y = torch.randn(4, 8), torch.tensor([0, 1, 2, 0])
-        >>> distiller = SelfDistiller(model, DML(), example_input=x)
+        >>> from selfdistill.models import build
+        >>> x, y = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])
+        >>> distiller = SelfDistiller(build("resnet10_cifar", 3, width=4), DML(), example_input=x)
         >>> list(distiller(x, y).terms)
         ['ce', 'dml']
         >>> distiller.peer(x).shape
@@ -74,7 +80,7 @@ class DML(Method):
 
             self.network = build(self._asked, probe.logits.shape[1])
         elif self.network is None:
-            self.network = reinitialised(copy.deepcopy(model))
+            self.network = _twin_of(model)
         self.network.to(probe.logits.device)
 
     def labelled(self, step: Step) -> Labelled:
@@ -87,6 +93,32 @@ class DML(Method):
         towards_peer = kl(peer.detach(), student, self.temperature)
         towards_student = kl(student.detach(), peer, self.temperature)
         return {"dml": Term(towards_peer + towards_student, self.weight * self.temperature**2)}
+
+
+def _twin_of(model: nn.Module) -> nn.Module:
+    """Return a copy of the model with other initial weights: its constructor's, or layer by layer."""
+    twin = copy.deepcopy(model)
+    arguments = getattr(model, "build_arguments", None)
+    if arguments is not None:
+        from selfdistill.models.build import build
+
+        fresh = build(**arguments).state_dict()
+        # A layer that was put in since then makes it another network.
+        if _shapes(fresh) == _shapes(twin.state_dict()):
+            twin.load_state_dict(fresh)
+            return twin
+    reinitialised(twin)
+    if not hasattr(model, "reset_parameters"):
+        warnings.warn(
+            f"DML draws its peer's weights layer by layer, not as the constructor of this {type(model).__name__} does, "
+            "which it does not know; pass peer=, a second network or the name of one, if they differ",
+            stacklevel=5,
+        )
+    return twin
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in state.items()}
 
 
 def reinitialised(network: nn.Module) -> nn.Module:

@@ -36,9 +36,12 @@ class SDDropout(Method):
         direction: ``"both"`` (Eq. 3), ``"forward"`` (Eq. 6: the target side detached) or ``"reverse"`` (Eq. 7);
             Table 9.
         at: None drops the features before the head. A module's dotted name drops that module's output instead, and the
-            layers after it run on clean, u and v together (Table 12).
-        channels: with ``at``, drop whole channels of a map instead of single values; the paper does not say which its
-            Table 12 did.
+            layers after it run on clean, u and v (Table 12).
+        channels: with ``at``, drop whole channels of a map instead of single values, as the authors' code of that time
+            did; the paper does not say.
+        passes: with ``at``, how the later layers see clean, u and v. ``"joint"``: as one batch, whose statistics
+            BatchNorm takes. ``"separate"``: one after the other, as the authors' code of that time did; cross-entropy
+            is then of a plain pass, and BatchNorm's running statistics are updated by each of the three.
         one_sided: one mask only; the dropped posterior teaches the clean one, :math:`D_{KL}(p^{\mathbf{u}} \| p)`.
             ``direction`` then holds the teacher ("forward"), the clean side ("reverse") or neither ("both"). A
             variant in the authors' code, in none of the paper's tables.
@@ -75,6 +78,7 @@ class SDDropout(Method):
         direction: Direction = "both",
         at: str | None = None,
         channels: bool = False,
+        passes: Literal["joint", "separate"] = "joint",
         one_sided: bool = False,
         pairs: Literal["as_run", "within"] = "as_run",
         warmup: float = 0.0,
@@ -87,6 +91,10 @@ class SDDropout(Method):
             raise ValueError(f"SDDropout: direction must be 'both', 'forward' or 'reverse', not {direction!r}")
         if pairs not in ("as_run", "within"):
             raise ValueError(f"SDDropout: pairs must be 'as_run' or 'within', not {pairs!r}")
+        if passes not in ("joint", "separate"):
+            raise ValueError(f"SDDropout: passes must be 'joint' or 'separate', not {passes!r}")
+        if passes == "separate" and at is None:
+            raise ValueError("SDDropout: passes='separate' is of the layers behind a module; name that one with at=")
         if channels and at is None:
             raise ValueError("SDDropout: channels=True drops channels of a map; name the module that gives it with at=")
         if not 0 <= warmup <= 1:
@@ -95,7 +103,8 @@ class SDDropout(Method):
         self.direction: Direction = direction
         self.at, self.channels, self.one_sided, self.warmup = at, channels, one_sided, warmup
         self.pairs: Literal["as_run", "within"] = pairs
-        place = None if at is None else DropoutAt(at, p, channels)
+        self.passes: Literal["joint", "separate"] = passes
+        place = None if at is None else DropoutAt(at, p, channels, passes)
         self.needs = Needs(dropout_at=place, progress=warmup > 0)
 
     def terms(self, step: Step) -> dict[str, Term]:

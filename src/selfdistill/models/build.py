@@ -49,7 +49,8 @@ def build(
 
     Returns:
         The model; it maps images ``(B, 3, H, W)`` to logits ``(B, C)``. Of GoogLeNet and Inception the
-        auxiliary classifiers are left out: they would train on a label loss that no method sees.
+        auxiliary classifiers are left out: they would train on a label loss that no method sees. Its attribute
+        ``build_arguments`` holds the arguments but ``weights``: DML builds its peer by them.
 
     Raises:
         ValueError: if the name is unknown, an argument is out of range or belongs to our networks alone, or
@@ -83,6 +84,9 @@ def build(
             )
     if weights not in ("none", "default"):
         load_weights(model, Path(weights), classes)
+    # Plain values, which copies and pickles of the model keep.
+    arguments = {"name": name, "classes": classes, "width": width, "features": features, "head_layers": head_layers}
+    model.build_arguments = arguments  # type: ignore[assignment]
     return model
 
 

@@ -1,4 +1,4 @@
-"""The two parts that the CIFAR networks share: the classifier h and the widening before the pooling."""
+"""What the CIFAR networks share: the classifier h, the widening before the pooling, the start of convolutions."""
 
 from torch import nn
 
@@ -65,8 +65,27 @@ def widen(channels: int, features: int | None) -> tuple[nn.Module, int]:
     if features < 1:
         raise ValueError(f"features must be at least 1, not {features}; leave it out to keep {channels}")
     convolution = nn.Conv2d(channels, features, kernel_size=1, bias=False)
-    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    initialise_convolutions(convolution)
     return nn.Sequential(convolution, nn.BatchNorm2d(features), nn.ReLU(inplace=True)), features
+
+
+def initialise_convolutions(network: nn.Module) -> None:
+    r"""Draw the weights of a network's convolutions as torchvision's ResNets do: Kaiming normal, fan out, ReLU.
+
+    That is :math:`N(0, 2 / (k^2 C_{out}))` for :math:`C_{out}` channels out and kernels of k x k.
+
+    Example:
+        >>> import torch
+        >>> convolution = nn.Conv2d(4, 512, kernel_size=3)
+        >>> initialise_convolutions(convolution)
+        >>> bool(abs(convolution.weight.std() - (2 / (9 * 512)) ** 0.5) < 1e-3)
+        True
+
+    Source: He et al., "Delving Deep into Rectifiers" (2015).
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 def check_width(width: int) -> None:

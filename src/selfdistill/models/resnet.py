@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from selfdistill.models.parts import check_width, classifier, widen
+from selfdistill.models.parts import check_width, classifier, initialise_convolutions, widen
 
 
 class CifarResNet(nn.Module):
@@ -61,19 +61,14 @@ class CifarResNet(nn.Module):
         self.widen, pooled = widen(8 * width, features)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = classifier(pooled, classes, head_layers)
-        self._initialise_convolutions()
+        initialise_convolutions(self)
 
     def reset_parameters(self) -> None:
         """Draw all weights anew, as the constructor did."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.BatchNorm2d | nn.Linear):
                 module.reset_parameters()
-        self._initialise_convolutions()
-
-    def _initialise_convolutions(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialise_convolutions(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits z ``(B, C)`` of the images x ``(B, 3, H, W)``."""

@@ -66,9 +66,10 @@ def measure_step_seconds(
         recipe = recipe.resolve(data)
         group = parse_method(recipe.method).needs.group
         share = -(-(recipe.batch_size or 1) // devices)
-        share += -share % (recipe.accumulate * group)
+        passes = recipe.passes_on(devices)
+        share += -share % (passes * group)
         fabric = make_fabric(recipe, accelerator=accelerator)
-        session = assemble(replace(recipe, batch_size=share), data, fabric)
+        session = assemble(replace(recipe, batch_size=share, accumulate=passes), data, fabric)
         whole = -(-len(data.train) * group // (recipe.batch_size or 1))  # each image leads a group once an epoch
         evaluation = _image_seconds(session)
         return Timing(

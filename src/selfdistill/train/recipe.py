@@ -38,7 +38,7 @@ class Recipe(YamlRecipe):
         stages: dotted names of the inner stages that BYOT branches off, the pooled map last; found where not given
         epochs: passes over the training set
         batch_size: images of one optimiser step over all devices; 128 up to 64 pixels, otherwise 32
-        accumulate: cut each optimiser step into so many passes, to save memory
+        accumulate: cut each optimiser step into so many passes over all devices, to save memory
         lr: learning rate; 0.1 from scratch, 0.01 when fine-tuning
         momentum: momentum of SGD
         nesterov: use Nesterov's momentum
@@ -137,6 +137,15 @@ class Recipe(YamlRecipe):
         self.require(kept, "keep_epochs", f"between 1 and --epochs ({self.epochs})")
         for name in ("data", "data_root", "method", "weights"):
             self.require(bool(getattr(self, name).strip()), name, "not empty")
+
+    def passes_on(self, devices: int) -> int:
+        """Return how many passes each of so many devices makes for an optimiser step, at least one.
+
+        Example:
+            >>> Recipe(accumulate=8).passes_on(1), Recipe(accumulate=8).passes_on(8), Recipe().passes_on(8)
+            (8, 1, 1)
+        """
+        return -(-self.accumulate // devices)
 
     def resolve(self, data: "ImageData") -> "Recipe":
         """Return the recipe with everything that depends on the data filled in, and the method in its one spelling.

@@ -190,7 +190,7 @@ def assemble(recipe: Recipe, data: ImageData, fabric: "Fabric") -> Session:
         data,
         distiller.method.needs,
         batch_size=recipe.batch_size,
-        passes=recipe.accumulate,
+        passes=recipe.passes_on(fabric.world_size),
         seed=recipe.seed,
         augment=recipe.augment,
         resize=recipe.resize,

@@ -156,14 +156,16 @@ class PaperTable:
         title: what it shows.
         entries: its cells; none where nothing is measured.
         protocol: how its numbers are made, a sentence or two each.
+        at_full: more of that, which holds at the scale "full" alone.
         figure: how it is drawn besides, if it is.
-        one_seed: whether one seed is enough below the scale "full".
+        one_seed: whether the seed 41 alone is run.
     """
 
     name: str
     title: str
     entries: tuple[Entry, ...]
     protocol: tuple[str, ...]
+    at_full: tuple[str, ...] = ()
     figure: Literal["", "diagrams", "reliability", "heat", "bars", "curves"] = ""
     one_seed: bool = False
 

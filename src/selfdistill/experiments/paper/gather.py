@@ -47,7 +47,7 @@ def gather(table: PaperTable, setting: Setting, absent: Absent | None = None) ->
         title=table.title,
         scale=setting.scale,
         said=IN_WORDS[setting.scale],
-        protocol=table.protocol,
+        protocol=table.protocol + (table.at_full if setting.scale == "full" else ()),
         figure=table.figure,
         lines=tuple(line_of(entry, setting, seeds, found, why) for entry in table.entries),
         runs=tuple(_told_of(key, record, measured) for key, record in records.items()),

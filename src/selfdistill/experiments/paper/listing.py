@@ -92,7 +92,7 @@ def run_seconds(training: Training, recipe: Recipe, setting: Setting) -> float:
     images, _, classes = size_of(training.data, setting.scale)
     batch = recipe.batch_size or 1
     at_most = {16: 64, 32: 16, 64: 16}.get(recipe.image_size or 224, 2)
-    few = batch if on_gpu else min(batch, at_most)
+    few = batch // recipe.accumulate if on_gpu else min(batch, at_most)
     method = parse_method(recipe.method)
     steps = -(-images * method.needs.group // batch)
     assert recipe.model is not None

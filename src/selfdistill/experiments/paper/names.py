@@ -1,7 +1,7 @@
 """The paper's methods by the names that its tables print, alone and with SD-Dropout."""
 
 SD_DROPOUT = "SDDropout()"
-"""lambda_SDD = 1 alone and with label smoothing (Appendix A.1)."""
+"""lambda_SDD = 1 alone (Appendix A.1), and by our guess with label smoothing."""
 
 _WITH = "SDDropout(weight=0.1)"  # in the sums with other methods
 
@@ -20,8 +20,9 @@ BASE, WITH = "Base", "+ SD-Dropout"
 
 SCORED = "Top-1 accuracy on the test images after the last epoch, mean over seeds; ± is the sd over seeds."
 SUMS = (
-    "lambda of SD-Dropout is 1 alone and with label smoothing, 0.1 with CS-KD, DDGSD, BYOT and DML, as run; lambda of "
-    "the other methods is 1 (CS-KD, DDGSD, DML) and 0.1 (BYOT)."
+    "lambda of SD-Dropout is 1 alone and 0.1 with CS-KD, DDGSD, BYOT and DML, as run; with label smoothing it is 1, a "
+    "guess: neither the paper nor the authors' logs say. lambda of the other methods is 1 (CS-KD, DDGSD, DML) and 0.1 "
+    "(BYOT)."
 )
 PHOTOGRAPHS = (
     "Stanford Dogs is cut to the annotated box, as run; CUB-200-2011 is whole. On these two BYOT ran on a ResNet-18 "

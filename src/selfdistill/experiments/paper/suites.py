@@ -20,6 +20,10 @@ PUBLISHED = "CIFAR-100-C"
 """The folder of the published arrays, below ``--data-root``."""
 
 
+SUBSTITUTES = {"imagenet_resize": "Small ImageNet photographs", "cifar10": "CIFAR-10"}
+"""Sets of other images that the paper did not use; at the scale "smoke" pieces of two photographs stand for them."""
+
+
 @dataclass(frozen=True)
 class Suite:
     """One measure of `selfdistill.evaluate.suite.MEASURES`.
@@ -44,7 +48,7 @@ class Suite:
 
     def refusal(self, setting: Setting) -> str | None:
         """Published images would mean nothing to networks of synthetic images, nor 32 px to networks of 16."""
-        if setting.scale == "smoke" and self.source not in ("", "photographs"):
+        if setting.scale == "smoke" and self.source not in ("", *SUBSTITUTES):
             return f"{self.source} is not looked at with synthetic images"
         if setting.scale in ("small", "medium") and self.source == PUBLISHED:
             return f"{PUBLISHED} has images of 32 px and the networks here see 16 px: --scale full"
@@ -65,7 +69,7 @@ class Suite:
     def _asked(self, setting: Setting) -> EvaluationConfig:
         return EvaluationConfig(
             measures=(self.measure_,),
-            ood=(self.source,) if self.measure_ == "ood" else (),
+            ood=() if self.measure_ != "ood" else ("photographs",) if setting.scale == "smoke" else (self.source,),
             corruptions=setting.data_root / PUBLISHED if self.source == PUBLISHED else None,
             max_images=8 if setting.scale == "smoke" else 1000,
             max_ood_images=32 if setting.scale == "smoke" else None,
