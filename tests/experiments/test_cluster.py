@@ -189,7 +189,7 @@ def test_jobs_are_not_the_clusters(tmp_path: Path) -> None:
 
 def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(RuntimeError, match=r'^--ray needs Ray: pip install "selfdistill\[ray\]"$'):
+    with pytest.raises(RuntimeError, match=r'^`ray` needs Ray: pip install "selfdistill\[ray\]"$'):
         run_on_ray({}, address="auto", cpus=1, running=print, finished=print, how_to_go_on="")
 
 

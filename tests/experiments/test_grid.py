@@ -27,7 +27,7 @@ def test_expand_goes_seed_by_seed_and_spells_methods_in_one_way(recipe: Recipe) 
 
 
 def test_a_method_is_compared_once(recipe: Recipe) -> None:
-    with pytest.raises(ValueError, match=r"^--methods: SDDropout\(\) is given twice$"):
+    with pytest.raises(ValueError, match=r"^`methods` "):
         expand(recipe, ["SDDropout()", "CrossEntropy()", "SDDropout(p=0.5)"], [0])
     with pytest.raises(ValueError, match=r"^unknown method 'SDDrop'"):
         expand(recipe, ["SDDrop()"], [0])
@@ -81,7 +81,7 @@ def test_only_what_is_missing_is_run(recipe: Recipe, tmp_path: Path) -> None:
 
 
 def test_jobs_below_one(recipe: Recipe, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^--jobs must be at least 1, not 0$"):
+    with pytest.raises(ValueError, match=r"^`jobs` must be at least 1, not 0$"):
         run_grid([], tmp_path, data=load_data("digits", per_class=2), jobs=0)
 
 

@@ -9,10 +9,11 @@ from rich.console import Console
 
 from selfdistill.data import ImageData
 from selfdistill.data.decode import cpu_count
+from selfdistill.errors import ArgumentError
+from selfdistill.experiments.folders import check_writable
 from selfdistill.experiments.grid import Cell, at_a_time, expand, finished_in, run_grid, trained_in
 from selfdistill.experiments.measuring import NOTHING_MORE, Asked, fitted, outside, passes
 from selfdistill.experiments.show import plan, shown
-from selfdistill.experiments.writable import check_writable
 from selfdistill.records import EvaluationRecord, RunRecord
 from selfdistill.train import Recipe, Timing, epochs_for_budget, estimate, measure_step_seconds, parse_duration
 from selfdistill.train.folder import RunFolder
@@ -51,9 +52,9 @@ def run_comparison(
     Raises:
         ValueError: no method, a number below 1, a budget too small for one epoch, or what loading and training raise.
     """
-    for option, value in (("--seeds", seeds), ("--jobs", jobs), ("--epochs", epochs)):
+    for name, value in (("seeds", seeds), ("jobs", jobs), ("epochs", epochs)):
         if value is not None and value < 1:
-            raise ValueError(f"{option} must be at least 1, not {value}")
+            raise ArgumentError(name, f"must be at least 1, not {value}")
     seconds = parse_duration(budget)
     if epochs is not None:
         recipe = replace(recipe, epochs=epochs)
@@ -85,7 +86,7 @@ def run_comparison(
             epochs = min(MOST_EPOCHS, epochs_for_budget(seconds, timings, at_once))
         _say(console, plan(recipe, data))
         if fit and not asked.measures:
-            _say(console, f"measuring accuracy and calibration alone: more would not fit in --budget {budget}")
+            _say(console, f"measuring accuracy and calibration alone: more would not fit in the budget of {budget}")
         _say(console, estimate(timings, epochs, at_once) + (f", {jobs} at a time" if jobs > 1 else ""))
     done = sum(finished_in(cell, out, asked) for cell in cells)
     if done:

@@ -11,6 +11,7 @@ from torch import cuda
 
 from selfdistill.data import ImageData
 from selfdistill.data.decode import cpu_count
+from selfdistill.errors import ArgumentError
 from selfdistill.experiments.cluster import run_on_ray
 from selfdistill.experiments.measuring import NOTHING_MORE, Asked, measured_in, train_and_measure
 from selfdistill.experiments.workers import Task, run_in_processes
@@ -46,7 +47,7 @@ def expand(recipe: Recipe, methods: Iterable[str], seeds: Iterable[int]) -> list
     spelled = [repr(parse_method(method)) for method in methods]
     for method in spelled:
         if spelled.count(method) > 1:
-            raise ValueError(f"--methods: {method} is given twice")
+            raise ArgumentError("methods", f"must be different: {method} is given twice")
     return [
         Cell(f"{slug(method)}-seed{seed}", replace(recipe, method=method, seed=seed))
         for seed in seeds
@@ -121,7 +122,7 @@ def run_grid(
         Interrupted: SIGINT or SIGTERM came, and the runs at hand are saved.
     """
     if jobs < 1:
-        raise ValueError(f"--jobs must be at least 1, not {jobs}")
+        raise ArgumentError("jobs", f"must be at least 1, not {jobs}")
     records: dict[str, RunRecord] = {}
     tell = running or (lambda cell, update: None)
 

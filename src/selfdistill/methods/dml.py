@@ -26,7 +26,7 @@ class DML(Method):
         weight: :math:`\lambda \geq 0`; 1 in the paper's tables.
         temperature: :math:`T > 0`; 3 in the paper's tables.
         peer: the second network. None takes a copy of the model whose layers are initialised anew by their own
-            ``reset_parameters``; a name is built as for ``--model`` (``"resnet10_cifar"``, ``"timm:resnet18"``); a
+            ``reset_parameters``; a name is built as a recipe's ``model`` (``"resnet10_cifar"``, ``"timm:resnet18"``); a
             module is taken as it is.
 
     Raises:

@@ -1,0 +1,131 @@
+"""Executors: this process, several processes or a Ray cluster do a list of tasks, behind one interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from selfdistill.data import ImageData
+from selfdistill.data.decode import cpu_count
+from selfdistill.errors import ArgumentError
+from selfdistill.train import Recipe, Update
+from selfdistill.train.progress import Callback
+
+
+class Job(Protocol):
+    """The work of a task; it is pickled, as is what it returns."""
+
+    def __call__(self, *, data: ImageData, cpus: int | None, progress: Callback) -> Any:
+        """Work with the images on so many CPUs (None: all) and report progress."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A piece of work in a folder of its own.
+
+    Attributes:
+        folder: where it works; it identifies the task.
+        recipe: which images it needs.
+        job: the work.
+    """
+
+    folder: Path
+    recipe: Recipe
+    job: Job
+
+
+OnUpdate = Callable[[Path, Update], None]
+OnResult = Callable[[Path, Any], None]
+
+
+class Executor(Protocol):
+    """Does tasks that all need the same images."""
+
+    def execute(self, tasks: Sequence[Task], *, on_update: OnUpdate, on_result: OnResult, resume_hint: str) -> None:
+        """Do all tasks.
+
+        Args:
+            tasks: in the order in which they begin.
+            on_update: called with a task's folder and its progress.
+            on_result: called with a task's folder and what its job returned.
+            resume_hint: what a user who interrupts is told, such as how to resume.
+
+        Raises:
+            RuntimeError: a task failed outside this process; the others have saved.
+            Interrupted: SIGINT or SIGTERM came; all tasks have saved.
+        """
+
+
+@dataclass(frozen=True)
+class InThisProcess:
+    """Does one task after another, here.
+
+    Attributes:
+        data: the images, loaded once.
+    """
+
+    data: ImageData
+
+    def execute(self, tasks: Sequence[Task], *, on_update: OnUpdate, on_result: OnResult, resume_hint: str) -> None:
+        """Do all tasks; what a job raises ends them."""
+        for task in tasks:
+            on_result(task.folder, task.job(data=self.data, cpus=None, progress=partial(on_update, task.folder)))
+
+
+@dataclass(frozen=True)
+class ExecutorConfig:
+    """Which executor does the work.
+
+    Attributes:
+        jobs: parallel processes on this machine; 1 works in this process.
+        ray: address of a Ray cluster that does it instead, as for `RayCluster`.
+        cpus: CPUs of each task on a cluster without GPUs.
+
+    Raises:
+        ArgumentError: a number below 1, or ``jobs`` beside ``ray``.
+    """
+
+    jobs: int = 1
+    ray: str | None = None
+    cpus: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for name in ("jobs", "cpus"):
+            if getattr(self, name) < 1:
+                raise ArgumentError(name, f"must be at least 1, not {getattr(self, name)}")
+        if self.jobs > 1 and self.ray is not None:
+            raise ArgumentError("jobs", "and `ray` exclude each other: the cluster says how many run at a time")
+
+    def make(self, data: ImageData) -> Executor:
+        """Return the executor; ``data`` are the images of all tasks."""
+        if self.ray is not None:
+            from selfdistill.runs.ray_cluster import RayCluster
+
+            return RayCluster(self.ray, self.cpus)
+        if self.jobs > 1:
+            from selfdistill.runs.processes import Processes
+
+            return Processes(self.jobs)
+        return InThisProcess(data)
+
+
+def share_cpus(recipe: Recipe, jobs: int) -> Recipe:
+    """Return the recipe with its share of the CPUs where ``jobs`` run in parallel; it computes the same."""
+    return recipe if jobs == 1 else with_cpus(recipe, cpus_per_job(jobs))
+
+
+def cpus_per_job(jobs: int) -> int:
+    """Return how many CPUs each of so many processes has for itself, at least 1."""
+    return max(1, cpu_count() // jobs)
+
+
+def with_cpus(recipe: Recipe, cpus: int | None) -> Recipe:
+    """Return the recipe with so many threads and decoding processes where it leaves them open; it computes the same."""
+    if cpus is None:
+        return recipe
+    workers = cpus if recipe.workers is None else recipe.workers
+    return replace(recipe, threads=recipe.threads or cpus, workers=workers)
