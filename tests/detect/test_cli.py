@@ -54,7 +54,7 @@ def test_a_detector_on_a_run(
     ("words", "named"),
     [
         ("--data nowhere --model resnet18", "nowhere/annotations/instances_train2017.json"),
-        ("--data nowhere", "--backbone RUN or --model"),
+        ("--data nowhere", "--backbone or --model"),
         ("--model resnet_18", "--model is resnet_18"),
         ("--backbone nothing", "nothing"),
         ("--model resnet18 --norm frozen", "--norm frozen"),
@@ -91,4 +91,4 @@ def test_a_recipe_of_yaml(coco: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert (status, err) == (2, f"selfdistill: error: {file}: unknown key 'backbne'; did you mean 'backbone'?\n")
     file.write_text("model: resnet18\nlr: -1\n")
     status, _, err = run(capsys, "--recipe", file)
-    assert (status, err) == (2, f"selfdistill: error: {file}: --lr must be above 0, not -1.0\n")
+    assert (status, err) == (2, f"selfdistill: error: {file}: lr must be above 0, not -1.0\n")

@@ -183,7 +183,7 @@ def test_nobody_there(address: str, said: str, tmp_path: Path, capsys: pytest.Ca
 
 
 def test_jobs_are_not_the_clusters(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^--jobs and --ray exclude each other"):
+    with pytest.raises(ValueError, match=r"^`jobs` and `ray` exclude each other"):
         Machines(jobs=2, ray="auto")
 
 

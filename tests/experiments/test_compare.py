@@ -57,7 +57,7 @@ def test_a_long_budget_is_not_used_up(
 
 
 def test_a_budget_that_is_too_short(compare: Compare, measured: list[Recipe], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^--budget 0:21 is too short: one epoch of 2 run\(s\) takes about 0:22;"):
+    with pytest.raises(ValueError, match=r"^`budget` 0:21 is too short: one epoch of 2 run\(s\) takes about 0:22;"):
         compare(epochs=None, budget="21s")
     assert list(tmp_path.iterdir()) == []
 
@@ -72,7 +72,7 @@ def test_what_does_not_fit_is_said_before_anything_is_measured(
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"file is a file, not a folder: choose another `out`$"):
         compare(out=tmp_path / "file" / "runs")
-    with pytest.raises(ValueError, match=r"^--warmup-epochs must be below --epochs \(5\), not 9"):
+    with pytest.raises(ValueError, match=r"^`warmup_epochs` must be below `epochs` \(5\), not 9"):
         compare(recipe=Recipe(**{**vars(recipe), "warmup_epochs": 9}), epochs=5)
     assert measured == []
     assert not (tmp_path / "runs" / "dropout-seed0").exists()

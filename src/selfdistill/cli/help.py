@@ -56,11 +56,10 @@ def _names(entry: "HelpEntry") -> str:
 
 def _explanation(entry: "HelpEntry") -> str:
     text = " ".join(entry.description.primary_renderable.plain.split()) if entry.description else ""
-    facts = []
-    if entry.choices:
-        facts.append(f"one of {', '.join(entry.choices)}")
-    if entry.default:
-        facts.append(f"default: {entry.default}")
+    text, _, default = text.removesuffix(")").partition(" (default: ") if " (default: " in text else (text, "", "")
+    default = default or entry.default or ""
+    facts = [f"one of {', '.join(entry.choices)}"] if entry.choices else []
+    facts += [f"default: {default}"] if default else []
     return f"{text} ({'; '.join(facts)})" if facts else text
 
 

@@ -88,7 +88,7 @@ def _read(kind: type[YamlRecipe], path: Path, names: Collection[str]) -> dict[st
 def _option(field: Field[Any], hint: Any, help: str) -> inspect.Parameter:
     switch = hint is bool
     parameter = Parameter(
-        help=help,
+        help=re.sub(r"`(\w+)`", lambda found: f"--{found[1].replace('_', '-')}", help),
         group=_GROUP_OF.get(field.name, OPTIONS),
         negative=None if switch else "",
         converter=None if switch else functools.partial(_as_typed, hint),

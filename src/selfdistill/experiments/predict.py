@@ -149,7 +149,7 @@ def to_csv(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
 
 
 def refuse_image_name(csv: Path) -> None:
-    """Refuse to write a table over an image: ``predict RUN a.png --csv b.png`` says something else than was meant.
+    """Refuse to write a table over an image: of two images, the second was meant to be classified too.
 
     Raises:
         ArgumentError: the name is that of an image.

@@ -12,6 +12,7 @@ from rich.console import Console
 from torch import cuda
 
 from selfdistill.data import ImageData
+from selfdistill.errors import ArgumentError
 from selfdistill.experiments.cluster import run_on_ray
 from selfdistill.experiments.grid import processors_each
 from selfdistill.experiments.paper.entry import Part
@@ -45,9 +46,9 @@ class Machines:
         """Check the numbers."""
         for name in ("jobs", "cpus"):
             if getattr(self, name) < 1:
-                raise ValueError(f"--{name} must be at least 1, not {getattr(self, name)}")
+                raise ArgumentError(name, f"must be at least 1, not {getattr(self, name)}")
         if self.jobs > 1 and self.ray is not None:
-            raise ValueError("--jobs and --ray exclude each other: the cluster says how many run at a time")
+            raise ArgumentError("jobs", "and `ray` exclude each other: the cluster says how many run at a time")
 
 
 HERE = Machines()
