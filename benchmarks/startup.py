@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(arguments)
     tasks = {code: partial(process_seconds, "-c", code) for code in IMPORTS}
-    tasks["selfdistill --help"] = partial(process_seconds, "-m", "selfdistill.cli", "--help")
+    tasks["selfdistill --help"] = partial(process_seconds, "-m", "selfdistill", "--help")
     for task in tasks.values():
         task()
     found = in_turns(tasks, given.rounds)

@@ -313,7 +313,7 @@ def test_too_little_room_is_one_line_with_the_bytes(data, tmp_path, monkeypatch)
                 with_cache(data, 75, tmp_path / "cache")
             assert str(told.value) == (
                 f"decoded images cannot be kept in {tmp_path / 'cache'}: 18 images take {needed:,} bytes, and {free:,} "
-                "are free there; choose another --data-root, or do without --cache"
+                "are free there; choose another `data_root`, or do without `cache=True`"
             )
             assert left(tmp_path / "cache") == set()
         else:
@@ -326,7 +326,7 @@ def test_a_disk_that_fills_up_leaves_nothing(data, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match=r"cannot be kept in .*cache: No space left on device; choose another --data-r"):
+    with pytest.raises(OSError, match=r"cannot be kept in .*cache: No space left on device; choose another `data_r"):
         with_cache(data, 75, tmp_path / "cache")
     assert left(tmp_path / "cache") == set()
 
@@ -340,7 +340,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(data, tmp_path):
 def test_a_file_that_cannot_be_read_is_one_line(data, tmp_path):
     broken = data.train.paths[7]
     broken.write_bytes(broken.read_bytes()[:200])
-    with pytest.raises(UnreadableImageError, match=r"07\.jpg: .* \(repair or replace it, or pass --skip-unreadable\)$"):
+    with pytest.raises(UnreadableImageError, match=r"07\.jpg: .*, or pass `skip_unreadable=True`\)$"):
         with_cache(data, 75, tmp_path / "cache")
     assert left(tmp_path / "cache") == set()
     broken.unlink()
@@ -349,9 +349,9 @@ def test_a_file_that_cannot_be_read_is_one_line(data, tmp_path):
 
 
 def test_the_loader_refuses_what_makes_no_sense(data, coded):
-    with pytest.raises(ValueError, match="resize=69: at least the images' 70 pixels are needed"):
+    with pytest.raises(ValueError, match=r"^`resize` must be at least .* 70 pixels"):
         pixels(data, resize=69)
-    with pytest.raises(ValueError, match="resize=90 is for image files decoded while training, and coded is in memory"):
+    with pytest.raises(ValueError, match=r"^`resize` is 90, "):
         pixels(coded, resize=90)
 
 

@@ -154,7 +154,7 @@ def test_an_unreadable_file_is_named_or_skipped(small, kind, reason):
     message = str(raised.value)
     assert message.startswith(f"{file}: ")
     assert "(1 unreadable of 12 images in" in message
-    assert "pass --skip-unreadable)" in message
+    assert "pass `skip_unreadable=True`)" in message
     assert "\n" not in message
     data = load_data(str(small), skip_unreadable=True)
     assert data.skipped == (file,)
@@ -247,12 +247,12 @@ def test_limits(tmp_path, write_images):
     assert data.test.labels.tolist() == [0] * 3 + [1] * 3
     pixels = data.train.images.double() / 255
     assert data.mean == pytest.approx(pixels.mean((0, 2, 3)).tolist())
-    with pytest.raises(ValueError, match=r"per_class=9: class 'a' of .* has 8 such images"):
+    with pytest.raises(ValueError, match=r"^`per_class` is 9, but class 'a' of .* has 8 "):
         load_data(str(tmp_path), per_class=9)
-    with pytest.raises(ValueError, match=r"test_per_class=5: class 'a' of .* has 4 such images"):
+    with pytest.raises(ValueError, match=r"^`test_per_class` is 5, but class 'a' of .* has 4 "):
         load_data(str(tmp_path), test_per_class=5)
-    with pytest.raises(ValueError, match=r"classes=4: .* has 3 classes"):
+    with pytest.raises(ValueError, match=r"^`classes` is 4, but .* has 3 classes"):
         load_data(str(tmp_path), classes=4)
     for changed in ({"classes": 1}, {"per_class": 0}, {"test_per_class": -1}):
-        with pytest.raises(ValueError, match=r"(classes|per_class)=-?[01]: at least [12] is needed"):
+        with pytest.raises(ValueError, match=r"^`(classes|(test_)?per_class)` must be at least [12], not -?[01]"):
             load_data(str(tmp_path), **changed)

@@ -260,24 +260,23 @@ def test_batches_on_the_gpu_are_those_of_the_cpu(coded):
     [
         (
             {"augment": "crop_flop"},
-            r"augment='crop_flop' is unknown \(did you mean 'crop_flip'\?\): use one of none, crop",
+            r"`augment` must not be 'crop_flop' \(did you mean 'crop_flip'\?\): use one of none, crop",
         ),
         (
             {"augment": "resized_crop_flip"},
-            "is for image files decoded while training, and coded is in memory: use 'none'",
+            "`augment` is 'resized_crop_flip', ",
         ),
-        ({"batch_size": 0}, "batch_size=0: a positive multiple of world_size x passes = 1 x 1 is needed"),
+        ({"batch_size": 0}, "`batch_size` is 0, but must be a positive multiple of world_size x passes = 1 x 1"),
         (
             {"batch_size": 12, "passes": 5},
-            "batch_size=12: a positive multiple of world_size x passes = 1 x 5 is needed",
+            "`batch_size` is 12, but must be a positive multiple of world_size x passes = 1 x 5",
         ),
         (
             {"needs": Needs(group=4), "batch_size": 10},
-            "batch_size=10: a positive multiple of images of a group x world_size x passes = 4 x 1 x 1 is needed: "
-            "use 8 or 12",
+            "`batch_size` is 10, but must be .*images of a group x world_size x passes = 4 x 1 x 1: use 8 or 12",
         ),
         ({"rank": 2, "world_size": 2}, "passes=1, rank=2, world_size=2: no such share of a step"),
-        ({"workers": -1}, "workers=-1: at least 0 is needed"),
+        ({"workers": -1}, "`workers` must be at least 0, not -1"),
     ],
 )
 def test_bad_arguments(coded, changed, message):

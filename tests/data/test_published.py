@@ -93,8 +93,8 @@ def test_parts_of_each(tmp_path: Path, name: str) -> None:
     assert part.train.paths is not None
     assert whole.train.paths is not None
     assert set(part.train.paths) < set(whole.train.paths)
-    assert f"classes=9: {'' if name == 'imagenet' else name}" in fails(name, tmp_path, classes=9)
-    assert "per_class=9: class" in fails(name, tmp_path, per_class=9)
+    assert f"`classes` is 9, but {'' if name == 'imagenet' else name}" in fails(name, tmp_path, classes=9)
+    assert "`per_class` is 9, but class" in fails(name, tmp_path, per_class=9)
 
 
 @pytest.mark.parametrize("name", WRITE)
@@ -108,7 +108,7 @@ def test_files_are_opened_while_training_alone(tmp_path: Path, name: str) -> Non
         file.write_bytes(file.read_bytes()[:300])
     data = load_data(name, root=tmp_path)
     loader = TrainLoader(data, Needs(), batch_size=4, seed=0, device="cpu", workers=0)
-    with pytest.raises(RuntimeError, match="repair or replace it, or pass --skip-unreadable") as raised:
+    with pytest.raises(RuntimeError, match="repair or replace it, or pass `skip_unreadable=True`") as raised:
         list(loader.epoch(0))
     assert str(damaged[0]) in str(raised.value)
     without = load_data(name, root=tmp_path, skip_unreadable=True)

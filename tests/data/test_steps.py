@@ -101,12 +101,12 @@ def test_the_pass_before_is_the_one_that_was(group, passes):
     [
         (
             {"batch_size": 10, "group": 4},
-            "multiple of images of a group x world_size x passes = 4 x 1 x 1 is needed: use 8 or 12",
+            "multiple of images of a group x world_size x passes = 4 x 1 x 1: use 8 or 12",
         ),
-        ({"batch_size": 30, "group": 4, "passes": 2, "world_size": 3}, "= 4 x 3 x 2 is needed: use 24 or 48$"),
-        ({"batch_size": 3, "group": 4}, "= 4 x 1 x 1 is needed: use 4$"),
-        ({"batch_size": 0}, "batch_size=0: a positive multiple of world_size x passes = 1 x 1 is needed: use 1$"),
-        ({"batch_size": -3, "passes": 2}, "batch_size=-3: .* = 1 x 2 is needed: use 2$"),
+        ({"batch_size": 30, "group": 4, "passes": 2, "world_size": 3}, "= 4 x 3 x 2: use 24 or 48$"),
+        ({"batch_size": 3, "group": 4}, "= 4 x 1 x 1: use 4$"),
+        ({"batch_size": 0}, "`batch_size` is 0, .* = 1 x 1: use 1$"),
+        ({"batch_size": -3, "passes": 2}, "`batch_size` is -3, .* = 1 x 2: use 2$"),
         ({"rank": 2, "world_size": 2}, "passes=1, rank=2, world_size=2: no such share of a step"),
     ],
 )

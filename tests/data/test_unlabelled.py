@@ -136,7 +136,7 @@ def test_unreadable_files(tmp_path: Path, write_images: Callable[..., Path]) -> 
     (folder / "01.png").write_bytes(b"no image")
     assert fails(folder) == (
         f"{folder}/01.png: not an image, or a format that cannot be read (1 unreadable of 3 images in {folder}: "
-        "repair or remove it, or pass --skip-unreadable)"
+        "repair or remove it, or pass `skip_unreadable=True`)"
     )
     assert len(load(folder, skip=True).split) == 2
     for file in folder.iterdir():

@@ -51,33 +51,28 @@ def test_a_detector_on_a_run(
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "named"),
     [
-        (
-            "--data nowhere --model resnet18",
-            "nowhere/annotations/instances_train2017.json is missing: nowhere holds train2017/, val2017/ and",
-        ),
-        ("--data nowhere", "--backbone RUN or --model resnet50 must be given: the network that detects"),
-        ("--model resnet_18", "--model is resnet_18: a detector's backbone is a ResNet of torchvision's, resnet101, "),
-        ("--backbone nothing", "nothing holds no finished run: there is no model.json in it"),
-        (
-            "--model resnet18 --norm frozen",
-            "--norm frozen needs trained weights, which --backbone or --weights default",
-        ),
-        ("--schedule 2x", "--schedule must be one of 1x, 0.5x, not '2x'"),
-        ("--drops 3,2", "--drops must be rising epochs from 1 to 11, not (3, 2)"),
-        ("--shedule 1x", "unknown option '--shedule'; did you mean '--schedule'?"),
-        ("--recipe nothing.yaml", "nothing.yaml: No such file or directory"),
-        ("--backbone nothing --weights default", "--weights belongs to --model alone"),
+        ("--data nowhere --model resnet18", "nowhere/annotations/instances_train2017.json"),
+        ("--data nowhere", "--backbone or --model"),
+        ("--model resnet_18", "--model is resnet_18"),
+        ("--backbone nothing", "nothing"),
+        ("--model resnet18 --norm frozen", "--norm frozen"),
+        ("--schedule 2x", "--schedule"),
+        ("--drops 3,2", "--drops"),
+        ("--shedule 1x", "--schedule"),
+        ("--recipe nothing.yaml", "nothing.yaml"),
+        ("--backbone nothing --weights default", "--weights"),
     ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(
-    words: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     status, out, err = run(capsys, *words.split())
     assert (status, out) == (2, "")
-    assert err.startswith(f"selfdistill: error: {message}")
+    assert err.startswith("selfdistill: error: ")
+    assert named in err
     assert err.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
@@ -96,4 +91,4 @@ def test_a_recipe_of_yaml(coco: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert (status, err) == (2, f"selfdistill: error: {file}: unknown key 'backbne'; did you mean 'backbone'?\n")
     file.write_text("model: resnet18\nlr: -1\n")
     status, _, err = run(capsys, "--recipe", file)
-    assert (status, err) == (2, f"selfdistill: error: {file}: --lr must be above 0, not -1.0\n")
+    assert (status, err) == (2, f"selfdistill: error: {file}: lr must be above 0, not -1.0\n")

@@ -78,11 +78,11 @@ def test_layers_that_are_not_trained(layers: int, frozen: set[str]) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({}, "--backbone RUN or --model resnet50 must be given"),
-        ({"model": "resnet"}, r"--model is resnet: a detector's backbone is a ResNet of torchvision's, resnet101, "),
-        ({"model": "vgg16"}, "--model is vgg16: a detector's backbone is a ResNet"),
+        ({}, "`backbone` or `model` must be given"),
+        ({"model": "resnet"}, r"`model` is resnet: a detector's backbone is a ResNet of torchvision's, resnet101, "),
+        ({"model": "vgg16"}, "`model` is vgg16: a detector's backbone is a ResNet"),
         ({"backbone": "nothing"}, "nothing holds no finished run: there is no model.json in it"),
-        ({"backbone": "nothing", "weights": "default"}, "--weights belongs to --model alone"),
+        ({"backbone": "nothing", "weights": "default"}, "`weights` belongs to `model` alone"),
     ],
 )
 def test_no_backbone(values: dict[str, str], message: str) -> None:
@@ -138,7 +138,7 @@ def test_a_loss_that_is_no_number_is_named(coco: Path, recipe: DetectRecipe) -> 
     with torch.no_grad():
         session.detector.roi_heads.box_predictor.cls_score.bias.fill_(float("nan"))
     session.detector.train()
-    with pytest.raises(NonFiniteLossError, match=r"'classifier' was not finite at epoch 1, step 2; try a lower --lr"):
+    with pytest.raises(NonFiniteLossError, match=r"'classifier' was not finite at epoch 1, step 2; try a lower `lr`"):
         session.step(next(session.loader.epoch(0)), 1)
 
 

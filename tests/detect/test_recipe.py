@@ -24,18 +24,18 @@ def test_yaml_and_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"image_size": 0}, "--image-size must be at least 1, not 0"),
-        ({"trainable_layers": 6}, "--trainable-layers must be from 0 to 5, not 6"),
-        ({"drops": [8, 12]}, r"--drops must be rising epochs from 1 to 11, not \(8, 12\)"),
-        ({"drops": [5, 5]}, "--drops must be rising epochs"),
-        ({"epochs": 3, "drops": [3]}, "--drops must be rising epochs from 1 to 2"),
-        ({"schedule": "2x"}, "--schedule must be one of 1x, 0.5x, not '2x'"),
-        ({"norm": "batch"}, "--norm must be one of frozen, trained or null, not 'batch'"),
-        ({"warmup_steps": -1}, "--warmup-steps must be at least 0, not -1"),
-        ({"momentum": 1.5}, r"--momentum must be in \[0, 1\], not 1.5"),
-        ({"lr": 0}, "--lr must be above 0, not 0"),
-        ({"clip": 0.0}, "--clip must be above 0, not 0.0"),
-        ({"backbone": " "}, "--backbone must be not empty"),
+        ({"image_size": 0}, "`image_size` must be at least 1, not 0"),
+        ({"trainable_layers": 6}, "`trainable_layers` must be from 0 to 5, not 6"),
+        ({"drops": [8, 12]}, r"`drops` must be rising epochs from 1 to 11, not \(8, 12\)"),
+        ({"drops": [5, 5]}, "`drops` must be rising epochs"),
+        ({"epochs": 3, "drops": [3]}, "`drops` must be rising epochs from 1 to 2"),
+        ({"schedule": "2x"}, "`schedule` must be one of 1x, 0.5x, not '2x'"),
+        ({"norm": "batch"}, "`norm` must be one of frozen, trained or null, not 'batch'"),
+        ({"warmup_steps": -1}, "`warmup_steps` must be at least 0, not -1"),
+        ({"momentum": 1.5}, r"`momentum` must be in \[0, 1\], not 1.5"),
+        ({"lr": 0}, "`lr` must be above 0, not 0"),
+        ({"clip": 0.0}, "`clip` must be above 0, not 0.0"),
+        ({"backbone": " "}, "`backbone` must be a text that is not empty"),
     ],
 )
 def test_a_wrong_value_is_named(values: dict[str, Any], message: str) -> None:
@@ -50,9 +50,9 @@ def test_what_is_left_open_depends_on_the_weights() -> None:
     assert (tuned.norm, tuned.trainable_layers) == ("frozen", 3)
     kept = DetectRecipe(trainable_layers=0, norm="trained").resolve("resnet18", trained=True)
     assert (kept.norm, kept.trainable_layers, kept.model) == ("trained", 0, "resnet18")
-    with pytest.raises(ValueError, match="--norm frozen needs trained weights"):
+    with pytest.raises(ValueError, match=r"^`norm` frozen needs trained weights"):
         DetectRecipe(model="resnet18", norm="frozen").resolve("resnet18", trained=False)
-    with pytest.raises(ValueError, match="--model must be resnet18, as --backbone has it, or left out, not 'resnet50'"):
+    with pytest.raises(ValueError, match=r"^`model` must be resnet18, .* not 'resnet50'"):
         DetectRecipe(model="resnet50").resolve("resnet18", trained=True)
 
 

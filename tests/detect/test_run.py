@@ -82,7 +82,7 @@ def test_a_run(tmp_path: Path, recipe: DetectRecipe) -> None:
 
     # A finished run is returned as it is; another recipe's folder is refused.
     assert detect(recipe, out) == record
-    message = r"run belongs to another recipe: seed \(0 there, 1 here\); choose another --out, or delete it"
+    message = r"run belongs to another recipe: seed \(0 there, 1 here\); choose another `out`, or delete it"
     with pytest.raises(ValueError, match=message):
         detect(replace(recipe, seed=1), out)
 

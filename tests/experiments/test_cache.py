@@ -27,7 +27,7 @@ def test_a_run_says_where_its_cache_is_and_measuring_it_makes_none(
         workers=0,
         cache=True,
     )
-    options = {"name": "digits3", "devices": 1, "nodes": 1, "accelerator": "cpu", "tensorboard": False}
+    options = {"devices": 1, "nodes": 1, "accelerator": "cpu", "tensorboard": False}
     record, out = run_single(recipe, tmp_path / "run", **options)  # type: ignore[arg-type]
     assert record is not None
     (kept,) = (root / "cache").glob("*.pixels")

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from selfdistill.cli import main
+from selfdistill.errors import ArgumentError
 from selfdistill.experiments.paper import TABLES, Setting, gather, reproduce
 from selfdistill.experiments.paper.entry import Training
 from selfdistill.experiments.paper.gather import cells_of
@@ -184,13 +185,13 @@ def test_nobody_there(address: str, said: str, tmp_path: Path, capsys: pytest.Ca
 
 
 def test_jobs_are_not_the_clusters(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^--jobs and --ray exclude each other"):
+    with pytest.raises(ArgumentError, match=r"^`jobs` "):
         ExecutorConfig(jobs=2, ray="auto")
 
 
 def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(RuntimeError, match=r'^--ray needs Ray: pip install "selfdistill\[ray\]"$'):
+    with pytest.raises(RuntimeError, match=r'^`ray` needs Ray: pip install "selfdistill\[ray\]"$'):
         RayCluster("auto").execute([task("a", print)], on_update=print, on_result=print, resume_hint="")
 
 

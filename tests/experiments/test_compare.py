@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from selfdistill.runs import compare as room
+from selfdistill.runs import folders
 from selfdistill.runs.compare import _at_once
-from selfdistill.train import Recipe, Timing, writable
+from selfdistill.train import Recipe, Timing
 from tests.experiments.conftest import Compare
 
 
@@ -56,7 +57,7 @@ def test_a_long_budget_is_not_used_up(
 
 
 def test_a_budget_that_is_too_short(compare: Compare, measured: list[Recipe], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^--budget 0:21 is too short: one epoch of 2 run\(s\) takes about 0:22;"):
+    with pytest.raises(ValueError, match=r"^`budget` 0:21 is too short: one epoch of 2 run\(s\) takes about 0:22;"):
         compare(epochs=None, budget="21s")
     assert list(tmp_path.iterdir()) == []
 
@@ -69,9 +70,9 @@ def test_what_does_not_fit_is_said_before_anything_is_measured(
     with pytest.raises(ValueError, match=r"crossentropy-seed0 belongs to another recipe: epochs \(1 there, 2 here\)"):
         compare(epochs=2, methods=["Dropout()", "CrossEntropy()"])
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"file is a file, not a folder: choose another --out$"):
+    with pytest.raises(OSError, match=r"file is a file, not a folder: choose another `out`$"):
         compare(out=tmp_path / "file" / "runs")
-    with pytest.raises(ValueError, match=r"^--warmup-epochs must be below --epochs \(5\), not 9"):
+    with pytest.raises(ValueError, match=r"^`warmup_epochs` must be below `epochs` \(5\), not 9"):
         compare(recipe=Recipe(**{**vars(recipe), "warmup_epochs": 9}), epochs=5)
     assert measured == []
     assert not (tmp_path / "runs" / "dropout-seed0").exists()
@@ -80,15 +81,15 @@ def test_what_does_not_fit_is_said_before_anything_is_measured(
 def test_a_folder_that_may_not_be_written(
     compare: Compare, measured: list[Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writable.os, "access", lambda path, mode: False)  # as root every folder may be written
-    with pytest.raises(OSError, match=f"^cannot write in {re.escape(str(tmp_path))}: choose another --out$"):
+    monkeypatch.setattr(folders.os, "access", lambda path, mode: False)  # as root every folder may be written
+    with pytest.raises(OSError, match=f"^cannot write in {re.escape(str(tmp_path))}: choose another `out`$"):
         compare()
     assert measured == []
 
 
 @pytest.mark.parametrize("option", ["seeds", "epochs", "jobs"])
 def test_numbers_below_one(compare: Compare, option: str) -> None:
-    with pytest.raises(ValueError, match=f"^--{option} must be at least 1, not 0$"):
+    with pytest.raises(ValueError, match=f"^`{option}` must be at least 1, not 0$"):
         compare(**{option: 0})
 
 

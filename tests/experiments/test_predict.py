@@ -82,5 +82,5 @@ def test_the_table_as_csv() -> None:
 
 def test_a_table_does_not_replace_an_image() -> None:
     refuse_image_name(Path("table.csv"))
-    with pytest.raises(ValueError, match=r"^--csv holiday.JPG has the name of an image: put PATHS before --csv"):
+    with pytest.raises(ValueError, match=r"^`csv` is holiday\.JPG"):
         refuse_image_name(Path("holiday.JPG"))

@@ -70,13 +70,13 @@ def test_unknown_name(name: str, nearest: str, listing: str) -> None:
 @pytest.mark.parametrize("arguments", [{"width": 8}, {"features": 8}, {"head_layers": 2}])
 @pytest.mark.parametrize("name", ["torchvision:resnet18", "timm:resnet10t"])
 def test_our_arguments_on_a_foreign_model(name: str, arguments: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="width, features and head_layers apply only to densenet121_cifar"):
+    with pytest.raises(ValueError, match=r"^`width` and `features` and `head_layers` "):
         build(name, 10, **arguments)
 
 
 @pytest.mark.parametrize("name", ["resnet10_cifar", "torchvision:resnet18", "timm:resnet10t"])
 def test_one_class(name: str) -> None:
-    with pytest.raises(ValueError, match="classes must be at least 2, not 1"):
+    with pytest.raises(ValueError, match=r"^`classes` "):
         build(name, 1)
 
 
@@ -88,7 +88,7 @@ def test_missing_package(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_default_weights_of_our_own() -> None:
-    with pytest.raises(ValueError, match=r"weights 'default' do not exist for 'resnet10_cifar'.*give 'none' or a file"):
+    with pytest.raises(ValueError, match=r"^`weights` .*resnet10_cifar"):
         build("resnet10_cifar", 10, weights="default")
 
 
@@ -113,7 +113,7 @@ def test_failing_download(name: str, error: Exception, monkeypatch: pytest.Monke
 
 
 def test_timm_model_without_default_weights() -> None:
-    with pytest.raises(RuntimeError, match="weights 'default' do not exist for 'timm:botnet50ts_256'"):
+    with pytest.raises(ValueError, match=r"^`weights` .*timm:botnet50ts_256"):
         build("timm:botnet50ts_256", 10, weights="default")
 
 

@@ -22,7 +22,7 @@ def test_durations(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "60", "m", "1d", "30m1h", "-5m", "0s", "5m extra", "1h30"])
 def test_what_is_no_duration(text: str) -> None:
-    message = f"--budget must be a duration such as 90s, 60m or 1h30m, not {text!r}"
+    message = f"`budget` must be a duration such as 90s, 60m or 1h30m, not {text!r}"
     with pytest.raises(ValueError, match=re.escape(message)):
         parse_duration(text)
 
@@ -83,7 +83,7 @@ def test_epochs_that_fit() -> None:
     assert epochs_for_budget(35, [slow]) == 3
     assert epochs_for_budget(34.9, [slow]) == 2
     assert epochs_for_budget(70, [slow, slow]) == 3
-    message = "--budget 0:29 is too short: one epoch of 2 run(s) takes about 0:30; take fewer images"
+    message = "`budget` 0:29 is too short: one epoch of 2 run(s) takes about 0:30; take fewer images"
     with pytest.raises(ValueError, match=re.escape(message)):
         epochs_for_budget(29, [slow, slow])
 

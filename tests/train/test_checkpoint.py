@@ -130,9 +130,9 @@ def test_leftovers_of_a_killed_writer_go(store: Checkpoints, tmp_path: Path) -> 
     [
         (
             nn.Linear(3, 5),
-            "'weight' is (5, 3) there and (2, 3) here; it belongs to another model; choose another --out",
+            "'weight' is (5, 3) there and (2, 3) here; it belongs to another model; choose another `out`",
         ),
-        (nn.Linear(3, 2, bias=False), "'bias' is only here; it belongs to another model; choose another --out"),
+        (nn.Linear(3, 2, bias=False), "'bias' is only here; it belongs to another model; choose another `out`"),
         (nn.Sequential(nn.Linear(3, 2)), "'0.bias' is only there; it belongs to another model"),
     ],
 )

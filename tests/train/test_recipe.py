@@ -36,15 +36,15 @@ def test_needs_no_torch() -> None:
         ("epoch: 3", "unknown key 'epoch'; did you mean 'epochs'?"),
         ("batch-size: 3", "unknown key 'batch-size'; did you mean 'batch_size'?"),
         ("learning_rate: 3", "unknown key 'learning_rate'; did you mean"),
-        ("epochs: '3'", "--epochs must be a whole number, not '3'"),
-        ("epochs: true", "--epochs must be a whole number, not True"),
-        ("epochs: 2.5", "--epochs must be a whole number, not 2.5"),
-        ("nesterov: 1", "--nesterov must be true or false, not 1"),
-        ("lr: fast", "--lr must be a number or null, not 'fast'"),
-        ("lr: .nan", "--lr must be a number or null, not nan"),
-        ("milestones: 0.5", "--milestones must be a list of numbers, not 0.5"),
-        ("schedule: cosin", "--schedule must be one of step, cosine, not 'cosin'"),
-        ("method: 3", "--method must be a text, not 3"),
+        ("epochs: '3'", "epochs must be a whole number, not '3'"),
+        ("epochs: true", "epochs must be a whole number, not True"),
+        ("epochs: 2.5", "epochs must be a whole number, not 2.5"),
+        ("nesterov: 1", "nesterov must be true or false, not 1"),
+        ("lr: fast", "lr must be a number or null, not 'fast'"),
+        ("lr: .nan", "lr must be a number or null, not nan"),
+        ("milestones: 0.5", "milestones must be a list of numbers, not 0.5"),
+        ("schedule: cosin", "schedule must be one of step, cosine, not 'cosin'"),
+        ("method: 3", "method must be a text, not 3"),
         ("[1, 2]", "a recipe is lines of 'name: value', such as 'epochs: 200'"),
         ("a: b: c", "not a YAML file (mapping values are not allowed here"),
         ("epochs: !!python/object/apply:os.system ['true']", "not a YAML file (could not determine a constructor"),
@@ -68,23 +68,23 @@ def test_a_number_without_a_dot_is_a_number(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"epochs": 0}, "--epochs must be at least 1, not 0"),
-        ({"batch_size": 0}, "--batch-size must be at least 1, not 0"),
-        ({"classes": 1}, "--classes must be at least 2, not 1"),
-        ({"lr": 0.0}, "--lr must be above 0, not 0.0"),
-        ({"clip": -1}, "--clip must be above 0, not -1.0"),
-        ({"momentum": 1.5}, "--momentum must be in [0, 1], not 1.5"),
-        ({"weight_decay": -1e-4}, "--weight-decay must be at least 0, not -0.0001"),
-        ({"milestones": (0.7, 0.5)}, "--milestones must be rising fractions of the epochs in (0, 1)"),
-        ({"milestones": (100, 150)}, "--milestones must be rising fractions of the epochs in (0, 1)"),
-        ({"keep_epochs": (201,)}, "--keep-epochs must be between 1 and --epochs (200), not (201,)"),
-        ({"warmup_epochs": 200}, "--warmup-epochs must be below --epochs (200), not 200"),
-        ({"head_layers": 3}, "--head-layers must be 1 or 2, not 3"),
-        ({"nesterov": True, "momentum": 0}, "--nesterov must be off where --momentum is 0, not True"),
-        ({"workers": -1}, "--workers must be at least 0, not -1"),
-        ({"method": " "}, "--method must be not empty"),
-        ({"resize": 0}, "--resize must be at least 1, not 0"),
-        ({"resize": 223, "image_size": 224}, "--resize must be at least the images' 224 pixels, not 223"),
+        ({"epochs": 0}, "`epochs` must be at least 1, not 0"),
+        ({"batch_size": 0}, "`batch_size` must be at least 1, not 0"),
+        ({"classes": 1}, "`classes` must be at least 2, not 1"),
+        ({"lr": 0.0}, "`lr` must be above 0, not 0.0"),
+        ({"clip": -1}, "`clip` must be above 0, not -1.0"),
+        ({"momentum": 1.5}, "`momentum` must be in [0, 1], not 1.5"),
+        ({"weight_decay": -1e-4}, "`weight_decay` must be at least 0, not -0.0001"),
+        ({"milestones": (0.7, 0.5)}, "`milestones` must be rising fractions of the epochs in (0, 1)"),
+        ({"milestones": (100, 150)}, "`milestones` must be rising fractions of the epochs in (0, 1)"),
+        ({"keep_epochs": (201,)}, "`keep_epochs` must be between 1 and `epochs` (200), not (201,)"),
+        ({"warmup_epochs": 200}, "`warmup_epochs` must be below `epochs` (200), not 200"),
+        ({"head_layers": 3}, "`head_layers` must be 1 or 2, not 3"),
+        ({"nesterov": True, "momentum": 0}, "`nesterov` must be off where `momentum` is 0, not True"),
+        ({"workers": -1}, "`workers` must be at least 0, not -1"),
+        ({"method": " "}, "`method` must be a text that is not empty"),
+        ({"resize": 0}, "`resize` must be at least 1, not 0"),
+        ({"resize": 223, "image_size": 224}, "`resize` must be at least the images' 224 pixels, not 223"),
     ],
 )
 def test_ranges_name_the_argument(arguments: dict[str, object], message: str) -> None:
@@ -115,14 +115,14 @@ def test_a_cache_keeps_files_at_the_margin_of_the_evaluation(data: ImageData, ph
 
 
 def test_resize_is_for_files_at_least_as_large_as_the_images(data: ImageData, photos: ImageData) -> None:
-    with pytest.raises(ValueError, match=r"^--resize must be left out, for grey is in memory, not 64$"):
+    with pytest.raises(ValueError, match=r"^`resize` must be left out, for grey is in memory, not 64$"):
         Recipe(resize=64).resolve(data)
-    with pytest.raises(ValueError, match=r"^--resize must be at least the images' 16 pixels, not 15$"):
+    with pytest.raises(ValueError, match=r"^`resize` must be at least the images' 16 pixels, not 15$"):
         Recipe(resize=15).resolve(photos)
 
 
 def test_resolve_refuses_other_data(data: ImageData) -> None:
-    with pytest.raises(ValueError, match="--image-size must be 16, as the data that were passed have, not 32"):
+    with pytest.raises(ValueError, match=r"^`image_size` must be 16, as the data that were passed have, not 32"):
         Recipe(image_size=32).resolve(data)
 
 

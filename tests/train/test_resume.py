@@ -214,7 +214,7 @@ def test_another_number_of_processes(
     from selfdistill.train.checkpoint import Checkpoints
 
     Checkpoints(path.parent).save(0, 2, payload | {"ranks": payload["ranks"] * 2})
-    with pytest.raises(ValueError, match=r"is of 2 process\(es\), not 1; use the same --devices and --nodes, or"):
+    with pytest.raises(ValueError, match=r"is of 2 process\(es\), not 1; use the same `devices` and `nodes`, or"):
         train(recipe, tmp_path, data=data)
 
 

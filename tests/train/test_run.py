@@ -99,7 +99,7 @@ def test_a_finished_run_is_not_trained_again(
 def test_a_folder_of_another_recipe(tmp_path: Path, recipe: Recipe, data: ImageData) -> None:
     (tmp_path / "recipe.yaml").write_text(replace(recipe, seed=7, lr=0.2, workers=3).resolve(data).to_yaml())
     message = f"{tmp_path} belongs to another recipe: lr (0.2 there, 0.05 here), seed (7 there, 0 here); "
-    with pytest.raises(ValueError, match=re.escape(message + "choose another --out, or delete it")):
+    with pytest.raises(ValueError, match=re.escape(message + "choose another `out`, or delete it")):
         train(recipe, tmp_path, data=data)
     assert {path.name for path in tmp_path.iterdir()} == {"recipe.yaml"}
 
@@ -107,7 +107,7 @@ def test_a_folder_of_another_recipe(tmp_path: Path, recipe: Recipe, data: ImageD
 def test_a_file_where_the_folder_should_be(tmp_path: Path, recipe: Recipe, data: ImageData) -> None:
     path = tmp_path / "run"
     path.write_text("mine")
-    with pytest.raises(OSError, match=re.escape(f"{path} is a file, not a folder: choose another --out")):
+    with pytest.raises(OSError, match=re.escape(f"{path} is a file, not a folder: choose another `out`")):
         train(recipe, path, data=data)
     with pytest.raises(OSError, match=re.escape(f"the run folder {path}/x cannot be made: Not a directory; choose")):
         train(recipe, path / "x", data=data)
@@ -116,7 +116,7 @@ def test_a_file_where_the_folder_should_be(tmp_path: Path, recipe: Recipe, data:
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, recipe: Recipe, data: ImageData) -> None:
     (tmp_path / ".lock").mkdir()  # root may write anywhere else
-    with pytest.raises(OSError, match=re.escape(f"cannot write in {tmp_path}: Is a directory; choose another --out")):
+    with pytest.raises(OSError, match=re.escape(f"cannot write in {tmp_path}: Is a directory; choose another `out`")):
         train(recipe, tmp_path, data=data)
 
 
@@ -167,7 +167,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
         return taken(self, batches, position)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Session, "step", poisoned)
-    message = "the term 'ce' was not finite at epoch 3, step 2; try a lower --lr (it was 0.05) or --clip 1"
+    message = "the term 'ce' was not finite at epoch 3, step 2; try a lower `lr` (it was 0.05) or `clip=1`"
     with pytest.raises(NonFiniteLossError, match=re.escape(message)):
         train(recipe, tmp_path, data=data)
     newest = max((tmp_path / "checkpoints").glob("*.pt"))

@@ -108,7 +108,7 @@ def test_a_compiled_step_is_the_same(recipe: Recipe, data: ImageData, monkeypatc
     torch.testing.assert_close(*losses)
 
 
-@pytest.mark.parametrize(("argument", "message"), [("devices", "--devices"), ("nodes", "--nodes")])
+@pytest.mark.parametrize(("argument", "message"), [("devices", "`devices`"), ("nodes", "`nodes`")])
 def test_too_few_devices(recipe: Recipe, argument: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"{message} must be at least 1, not 0"):
         make_fabric(recipe, **{argument: 0})
@@ -116,5 +116,5 @@ def test_too_few_devices(recipe: Recipe, argument: str, message: str) -> None:
 
 @pytest.mark.skipif(torch.cuda.device_count() > 7, reason="this machine has so many")
 def test_more_gpus_than_there_are(recipe: Recipe) -> None:
-    with pytest.raises(ValueError, match=r"--devices is 8, but this machine has \d CUDA device"):
+    with pytest.raises(ValueError, match=r"`devices` is 8, but this machine has \d CUDA device"):
         make_fabric(recipe, devices=8, accelerator="cuda")

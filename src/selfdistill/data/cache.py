@@ -125,7 +125,8 @@ def cached_images(paths: Sequence[Path], boxes: Sequence[Box], *, side: int, nam
     except OSError as error:
         reason = error.strerror or error
         raise OSError(
-            f"decoded images cannot be kept in {folder}: {reason}; choose another --data-root, or do without --cache"
+            f"decoded images cannot be kept in {folder}: {reason}; choose another `data_root`, or do "
+            "without `cache=True`"
         ) from None
 
 
@@ -246,4 +247,4 @@ def _locked(lock: int, folder: Path) -> bool:
 
 
 def _unreadable(reason: str) -> UnreadableImageError:
-    return UnreadableImageError(f"{reason} (repair or replace it, or pass --skip-unreadable)")
+    return UnreadableImageError(f"{reason} (repair or replace it, or pass `skip_unreadable=True`)")

@@ -131,7 +131,9 @@ class FileLoader:
         try:
             for batch in self.loader:
                 if isinstance(batch, str):
-                    raise RuntimeError(f"{batch} (repair or replace it, or pass --skip-unreadable, and start again)")
+                    raise RuntimeError(
+                        f"{batch} (repair or replace it, or pass `skip_unreadable=True`, and start again)"
+                    )
                 yield batch
         finally:
             # What asks holds this loader. In a cycle its queues would be closed before they could tell the workers to

@@ -56,7 +56,7 @@ def load_folder(folder: Path, *, image_size: int | None, limits: Limits, skip_un
         count = len(found.reasons)
         raise ValueError(
             f"{next(iter(found.reasons.values()))} ({count} unreadable of {len(files)} images in {folder}: "
-            f"repair or remove {'them' if count > 1 else 'it'}, or pass --skip-unreadable)"
+            f"repair or remove {'them' if count > 1 else 'it'}, or pass `skip_unreadable=True`)"
         )
     size, whole = _to_split(files, found, image_size)
     kept = [at for at in range(len(files)) if at not in found.reasons]

@@ -40,7 +40,7 @@ def load_imagenet(root: Path, image_size: int | None, limits: Limits, skip_unrea
     ``ILSVRC2012_val_00000001.JPEG`` and on. The classes are the sorted ids in either case.
 
     The folders are listed, eight at a time; no file is opened, and a damaged one ends a run with a line that names it.
-    (A folder that is passed as such, ``--data root/imagenet``, has every file decoded once before the run.) It is
+    (A folder that is passed as such, ``data="root/imagenet"``, has every file decoded once before the run.) It is
     checked that both parts have the same classes and that each has images; not how many. The set is not downloaded: an
     account at image-net.org is needed.
 

@@ -98,7 +98,7 @@ def _in_memory(data: ImageData) -> ImageData:
             first, count = next(iter(found.reasons.values())), len(found.reasons)
             raise ValueError(
                 f"{first} ({count} unreadable of {len(split)} images of {data.name}: repair or replace "
-                f"{'them' if count > 1 else 'it'}, or pass --skip-unreadable)"
+                f"{'them' if count > 1 else 'it'}, or pass `skip_unreadable=True`)"
             )
         return Split(split.labels, images=to_tensor(image for image in found.small if image is not None))
 

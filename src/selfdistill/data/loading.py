@@ -11,6 +11,7 @@ from selfdistill.data.files import FileImages, FileLoader
 from selfdistill.data.partners import PAIR_VIEW, Partners
 from selfdistill.data.sets import ImageData, Split
 from selfdistill.data.steps import Pass, Steps
+from selfdistill.errors import ArgumentError
 from selfdistill.method import Batch, Needs
 
 PREVIOUS_VIEW = -2
@@ -225,15 +226,13 @@ def _check(data: ImageData, augment: str, resize: int | None, workers: int | Non
     if augment not in AUGMENTS:
         near = difflib.get_close_matches(augment, AUGMENTS, n=1)
         meant = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"augment={augment!r} is unknown{meant}: use one of {', '.join(AUGMENTS)}")
+        raise ArgumentError("augment", f"must not be {augment!r}{meant}: use one of {', '.join(AUGMENTS)}")
+    in_memory = f"which is for image files decoded while training, and {data.name} is in memory"
     if data.train.images is not None and augment == "resized_crop_flip":
-        raise ValueError(
-            f"augment={augment!r} is for image files decoded while training, and {data.name} is in memory: "
-            "use 'none', 'crop' or 'crop_flip'"
-        )
-    if resize is not None and data.train.images is not None:
-        raise ValueError(f"resize={resize} is for image files decoded while training, and {data.name} is in memory")
+        raise ArgumentError("augment", f"is {augment!r}, {in_memory}: use 'none', 'crop' or 'crop_flip'")
+    if data.train.images is not None and resize is not None:
+        raise ArgumentError("resize", f"is {resize}, {in_memory}")
     if resize is not None and resize < data.image_size:
-        raise ValueError(f"resize={resize}: at least the images' {data.image_size} pixels are needed")
+        raise ArgumentError("resize", f"must be at least the images' {data.image_size} pixels, not {resize}")
     if workers is not None and workers < 0:
-        raise ValueError(f"workers={workers}: at least 0 is needed")
+        raise ArgumentError("workers", f"must be at least 0, not {workers}")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from selfdistill.data.randomness import generator, hash_key
+from selfdistill.errors import ArgumentError
 
 if TYPE_CHECKING:
     from selfdistill.data.cache import CachedImages
@@ -133,12 +134,12 @@ class Limits:
         for name, least in (("classes", 2), ("per_class", 1), ("test_per_class", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
-                raise ValueError(f"{name}={value}: at least {least} is needed")
+                raise ArgumentError(name, f"must be at least {least}, not {value}")
 
     def check(self, classes: Sequence[str], where: str | Path) -> None:
         """Refuse more classes than there are."""
         if self.classes is not None and self.classes > len(classes):
-            raise ValueError(f"classes={self.classes}: {where} has {len(classes)} classes")
+            raise ArgumentError("classes", f"is {self.classes}, but {where} has {len(classes)} classes")
 
     def apply(self, data: ImageData) -> ImageData:
         """Return the part of ``data``."""
@@ -208,6 +209,6 @@ def _draw(split: Split, classes: Sequence[str], count: int | None, argument: str
     for label, name in enumerate(classes):
         members = _shuffled(split, label, stream)
         if len(members) < count:
-            raise ValueError(f"{argument}={count}: class {name!r} of {where} has {len(members)} such images")
+            raise ArgumentError(argument, f"is {count}, but class {name!r} of {where} has {len(members)} such images")
         drawn.append(members[:count])
     return split.select(torch.cat(drawn).sort().values)

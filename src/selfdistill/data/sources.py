@@ -8,6 +8,7 @@ from selfdistill.data.arrays import load_arrays
 from selfdistill.data.folders import load_folder
 from selfdistill.data.named import NAMED_SETS, load_named
 from selfdistill.data.sets import ImageData, Limits, pixel_statistics
+from selfdistill.errors import ArgumentError
 
 _SMALLEST = 8  # pixels
 
@@ -61,7 +62,7 @@ def load_data(
     """
     limits = Limits(classes, per_class, test_per_class)
     if image_size is not None and image_size < _SMALLEST:
-        raise ValueError(f"image_size={image_size}: at least {_SMALLEST} pixels are needed")
+        raise ArgumentError("image_size", f"must be at least {_SMALLEST}, not {image_size}")
     path = Path(source).expanduser()
     if str(source) in NAMED_SETS:
         data = load_named(str(source), root=root, image_size=image_size, limits=limits, skip_unreadable=skip_unreadable)

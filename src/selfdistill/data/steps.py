@@ -7,6 +7,7 @@ from torch import Tensor
 
 from selfdistill.data.partners import Mates
 from selfdistill.data.randomness import generator, hash_key
+from selfdistill.errors import ArgumentError
 
 _PERMUTATION = 1 << 20  # a stream of (seed, epoch) that is no partner's and no mate's
 
@@ -108,7 +109,8 @@ def _check(group: int, batch_size: int, passes: int, rank: int, world_size: int)
         factors = {"images of a group": group, "world_size": world_size, "passes": passes}
         shown = {name: factor for name, factor in factors.items() if name != "images of a group" or group > 1}
         below = max(batch_size, 0) // unit * unit
-        raise ValueError(
-            f"batch_size={batch_size}: a positive multiple of {' x '.join(shown)} = "
-            f"{' x '.join(map(str, shown.values()))} is needed: use {f'{below} or ' if below else ''}{below + unit}"
+        raise ArgumentError(
+            "batch_size",
+            f"is {batch_size}, but must be a positive multiple of {' x '.join(shown)} = "
+            f"{' x '.join(map(str, shown.values()))}: use {f'{below} or ' if below else ''}{below + unit}",
         )

@@ -164,7 +164,7 @@ def _files(name: str, folder: Path, files: Sequence[Path], size: int, skip_unrea
     reasons = [entry for entry in found if isinstance(entry, str)]
     if reasons and (not skip_unreadable or len(reasons) == len(files)):
         remedy = f"repair or remove {'them' if len(reasons) > 1 else 'it'}"
-        other = ", or pass --skip-unreadable" if len(reasons) < len(files) else ""
+        other = ", or pass `skip_unreadable=True`" if len(reasons) < len(files) else ""
         raise ValueError(
             f"{reasons[0]} ({len(reasons)} unreadable of {len(files)} images in {folder}: {remedy}{other})"
         )

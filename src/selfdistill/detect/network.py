@@ -12,6 +12,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from selfdistill.detect.recipe import DetectRecipe
+from selfdistill.errors import ArgumentError
 from selfdistill.models import build
 from selfdistill.records import RunRecord
 from selfdistill.train.export import description, load_run
@@ -75,11 +76,11 @@ def load_backbone(recipe: DetectRecipe) -> Backbone:
     """
     if recipe.backbone is not None:
         if recipe.weights != "none":
-            raise ValueError("--weights belongs to --model alone: with --backbone the weights are the run's")
+            raise ArgumentError("weights", "belongs to `model` alone: with `backbone` the weights are the run's")
         return _of_run(Path(recipe.backbone).expanduser())
     if recipe.model is None:
-        raise ValueError("--backbone RUN or --model resnet50 must be given: the network that detects")
-    _check(recipe.model, f"--model is {recipe.model}")
+        raise ArgumentError("backbone", "or `model` must be given, such as `model=resnet50`: the network that detects")
+    _check(recipe.model, f"`model` is {recipe.model}")
     state = None
     if recipe.weights == "default":
         classes = len(models.get_model_weights(recipe.model).DEFAULT.meta["categories"])

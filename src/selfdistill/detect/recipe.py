@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from selfdistill.detect.schedule import drops_of
+from selfdistill.errors import ArgumentError
 from selfdistill.train.recipe_file import YamlRecipe
 
 EPOCHS = {"1x": 12, "0.5x": 7}
@@ -19,30 +20,30 @@ class DetectRecipe(YamlRecipe):
     Attributes:
         data: folder of COCO's layout: train2017/, val2017/, annotations/instances_*.json
         images: use only the first so many training images, by id
-        measure_on: val2017, or the training images again
-        measured_images: measure on only the first so many images, by id
+        measure_on: images to measure on: val2017, or the training images again
+        measured_images: measure on the first so many images only, by id
         image_size: shorter side of an image in pixels; the longer is at most 1333/800 of it
         flip: mirror half of the training images
-        model: resnet18 ... resnet152, resnext... or wide_resnet...; that of --backbone where not given
+        model: resnet18 ... resnet152, resnext... or wide_resnet... (default: that of `backbone`)
         backbone: a run's folder (or exported file), whose network becomes the backbone
-        weights: of --model without --backbone: none (from scratch) or default (torchvision's pretrained)
-        norm: frozen or trained BatchNorm; trained where the backbone starts from scratch
-        trainable_layers: layers of the backbone that are trained, from the last; 3, and 5 from scratch
+        weights: of `model` without `backbone`: none (from scratch) or default (torchvision's pretrained)
+        norm: BatchNorm of the backbone (default: frozen, or trained from scratch)
+        trainable_layers: layers of the backbone that are trained, from the last (default: 3, or 5 from scratch)
         rois: proposals of each image that the loss of the box head is taken on
-        epochs: passes over the training images; those of --schedule where not given
+        epochs: passes over the training set (default: those of `schedule`)
         schedule: 1x is 12 epochs with drops after 8 and 11, 0.5x is 7 with drops after 5 and 6
-        drops: epochs after which the rate drops; in proportion to 8 and 11 of 12 where not given
+        drops: epochs after which the rate drops (default: in proportion to 8 and 11 of 12)
         batch_size: images of one optimiser step over all devices
-        lr: learning rate; 0.02 for 16 images a step where not given, and in proportion
+        lr: learning rate (default: 0.02 per 16 images of `batch_size`)
         gamma: factor of each drop
         warmup_steps: steps over which the rate rises linearly from a thousandth
         momentum: momentum of SGD
         weight_decay: weight decay on all trained parameters
-        clip: largest norm of the gradient; no clipping where not given
+        clip: largest norm of the gradient (default: no clipping)
         seed: seed of the initial weights, the sampled boxes, the order and the mirroring
-        precision: "32-true" or "bf16-mixed"; boxes are float32 in both
-        threads: CPU threads of this process; torch's choice where not given
-        workers: image-decoding processes; chosen by the machine where not given
+        precision: floating-point precision; boxes are float32 in any case
+        threads: CPU threads of this process (default: torch's choice)
+        workers: image-decoding processes (default: by the number of processors)
 
     Raises:
         ValueError: a value is of the wrong type or out of range; the message names the argument.
@@ -99,8 +100,8 @@ class DetectRecipe(YamlRecipe):
         rising = self.drops is None or list(self.drops) == sorted(set(self.drops))
         inside = all(1 <= drop < epochs for drop in self.drops or ())
         self.require(rising and inside, "drops", f"rising epochs from 1 to {epochs - 1}")
-        self.require(bool(self.data.strip()), "data", "not empty")
-        self.require(self.backbone is None or bool(self.backbone.strip()), "backbone", "not empty")
+        self.require(bool(self.data.strip()), "data", "a text that is not empty")
+        self.require(self.backbone is None or bool(self.backbone.strip()), "backbone", "a text that is not empty")
 
     @property
     def name_of_schedule(self) -> str:
@@ -119,11 +120,12 @@ class DetectRecipe(YamlRecipe):
         Raises:
             ValueError: the model is not the backbone's, or it starts from scratch and is to be frozen.
         """
-        self.require(self.model in (None, model), "model", f"{model}, as --backbone has it, or left out")
+        self.require(self.model in (None, model), "model", f"{model}, as `backbone` has it, or left out")
         if not trained and self.norm == "frozen":
-            raise ValueError(
-                "--norm frozen needs trained weights, which --backbone or --weights default brings: BatchNorm that was "
-                "never trained normalises nothing"
+            raise ArgumentError(
+                "norm",
+                "frozen needs trained weights, as of `backbone` or `weights='default'`: BatchNorm that was never "
+                "trained normalises nothing",
             )
         epochs = self.epochs or EPOCHS[self.schedule]
         layers = self.trainable_layers

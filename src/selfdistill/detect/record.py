@@ -87,7 +87,7 @@ class DetectRecord:
             raise ValueError(f"{path}: damaged, not JSON ({error}); delete it and run again") from error
         names = {field.name for field in fields(cls)}
         if not isinstance(values, dict) or set(values) != names or values["schema"] != SCHEMA:
-            raise ValueError(f"{path}: not the record of a detector of this version; choose another --out")
+            raise ValueError(f"{path}: not the record of a detector of this version; choose another `out`")
         return cls(**values)
 
 

@@ -14,6 +14,7 @@ from selfdistill.detect.coco import Coco
 from selfdistill.detect.network import Backbone, build_detector
 from selfdistill.detect.recipe import DetectRecipe
 from selfdistill.detect.schedule import learning_rate
+from selfdistill.errors import ArgumentError
 from selfdistill.train import random_state
 from selfdistill.train.meters import NonFiniteLossError
 
@@ -87,9 +88,9 @@ class Session:
         for name, value in zip(TERMS, values, strict=True):
             if not math.isfinite(value):
                 epoch, step = divmod(position, self.loader.steps)
-                clip = "a smaller --clip" if self.recipe.clip else "--clip 10"
+                clip = "a smaller `clip`" if self.recipe.clip else "`clip=10`"
                 raise NonFiniteLossError(
-                    f"the term {name!r} was not finite at epoch {epoch + 1}, step {step + 1}; try a lower --lr (it was "
+                    f"the term {name!r} was not finite at epoch {epoch + 1}, step {step + 1}; try a lower `lr` (it was "
                     f"{self.recipe.lr:g}) or {clip}"
                 )
         self.fabric.backward(terms.sum())
@@ -142,8 +143,6 @@ def assemble(recipe: DetectRecipe, data: Coco, backbone: Backbone, fabric: "Fabr
         world_size=fabric.world_size,
     )
     if recipe.warmup_steps >= (steps := loader.steps * recipe.epochs):
-        raise ValueError(
-            f"--warmup-steps {recipe.warmup_steps} is no warm-up of a training of {steps} step(s): make it shorter"
-        )
+        raise ArgumentError("warmup_steps", f"must be below the training's {steps} step(s), not {recipe.warmup_steps}")
     random_state.seed_all(random_state.rank_seed(recipe.seed, fabric.global_rank))
     return Session(recipe, data, fabric, detector, module, wrapped, loader, workers)

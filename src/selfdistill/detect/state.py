@@ -85,11 +85,11 @@ def resume(session: Session, checkpoints: Checkpoints) -> State:
         return state
     path, payload = found
     if payload.keys() != {"detector", "optimizer", "ranks", *_NUMBERS}:
-        raise ValueError(f"checkpoint {path} is no detector's of this version of selfdistill; choose another --out")
+        raise ValueError(f"checkpoint {path} is no detector's of this version of selfdistill; choose another `out`")
     if len(payload["ranks"]) != session.fabric.world_size:
         raise ValueError(
             f"checkpoint {path} is of {len(payload['ranks'])} process(es), not {session.fabric.world_size}; use the "
-            "same --devices and --nodes, or choose another --out"
+            "same `devices` and `nodes`, or choose another `out`"
         )
     load_into(session.detector, payload["detector"], path)
     _plain(session.optimizer).load_state_dict(payload["optimizer"])

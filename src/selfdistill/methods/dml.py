@@ -32,8 +32,8 @@ class DML(Method):
             random state. A model of :func:`selfdistill.models.build` (our networks, ``"torchvision:NAME"``,
             ``"timm:NAME"``) is built once more for them, at random even where the model is pretrained. Of any other
             model each layer is initialised anew by its own ``reset_parameters``, and a warning says so: a constructor
-            that initialises in its own way, as torchvision's ResNets do, would have drawn others. A name is built as
-            for ``--model`` (``"resnet10_cifar"``, ``"timm:resnet18"``); a module is taken as it is.
+            that initialises in its own way, as torchvision's ResNets do, would have drawn others. A name is built as a
+            recipe's ``model`` (``"resnet10_cifar"``, ``"timm:resnet18"``); a module is taken as it is.
 
     Raises:
         ValueError: an argument outside its range; a model with a layer that cannot be initialised anew; a peer with

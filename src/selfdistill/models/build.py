@@ -4,6 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
+from selfdistill.errors import ArgumentError
 from selfdistill.models.densenet import CifarDenseNet
 from selfdistill.models.foreign import from_timm, from_torchvision, unknown_model
 from selfdistill.models.parts import check_classes
@@ -65,22 +66,24 @@ def build(
     """
     check_classes(classes)
     if weights not in ("none", "default") and not Path(weights).is_file():
-        raise ValueError(f"weights {str(weights)!r} are neither 'none' nor 'default' nor a file that exists")
+        raise ArgumentError("weights", f"{str(weights)!r} are neither 'none' nor 'default' nor a file that exists")
     package, _, inner = name.partition(":")
     if package in ("torchvision", "timm") and inner:
         if width is not None or features is not None or head_layers != 1:
-            raise ValueError(
-                f"width, features and head_layers apply only to {', '.join(available())}, not to {name!r}: "
-                "leave them out"
+            raise ArgumentError(
+                "width",
+                f"and `features` and `head_layers` apply only to {', '.join(available())}, not to {name!r}: "
+                "leave them out",
             )
         make = from_torchvision if package == "torchvision" else from_timm
         model = make(inner, classes, weights == "default")
     else:
         model = _own(name, classes, width, features, head_layers)
         if weights == "default":
-            raise ValueError(
-                f"weights 'default' do not exist for {name!r}: give 'none' or a file, or take a "
-                '"torchvision:NAME" or "timm:NAME" model'
+            raise ArgumentError(
+                "weights",
+                f"'default' do not exist for {name!r}: give 'none' or a file, or take a "
+                '"torchvision:NAME" or "timm:NAME" model',
             )
     if weights not in ("none", "default"):
         load_weights(model, Path(weights), classes)

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from torch import nn
 
+from selfdistill.errors import ArgumentError
+
 
 def from_torchvision(name: str, classes: int, default: bool) -> nn.Module:
     """Build torchvision's classifier ``name``, with the pretrained weights and a new head if ``default``."""
@@ -48,8 +50,8 @@ def from_timm(name: str, classes: int, default: bool) -> nn.Module:
         model: nn.Module = timm.create_model(name, num_classes=classes)
         return model
     if not timm.is_model_pretrained(name):
-        raise RuntimeError(
-            f"weights 'default' do not exist for {'timm:' + name!r}: see timm.list_models(pretrained=True)"
+        raise ArgumentError(
+            "weights", f"'default' do not exist for {'timm:' + name!r}: see timm.list_models(pretrained=True)"
         )
     try:
         model = timm.create_model(name, pretrained=True, num_classes=classes)
@@ -81,7 +83,7 @@ def _replace_head(model: nn.Module, trained: int, classes: int) -> None:
     if len(heads) != 1:
         raise RuntimeError(
             f"{type(model).__name__} has {len(heads)} layers with {trained} outputs, so its head cannot be "
-            f"told: build it with weights='none', or for {trained} classes"
+            f"told: build it with `weights='none'`, or for {trained} classes"
         )
     [(name, old)] = heads.items()
     bias = old.bias is not None

@@ -2,6 +2,8 @@
 
 from torch import nn
 
+from selfdistill.errors import ArgumentError
+
 
 def classifier(features: int, classes: int, layers: int = 1) -> nn.Module:
     """Make the head h of one fully connected layer, or of two as in the paper's Table 13.
@@ -29,7 +31,7 @@ def classifier(features: int, classes: int, layers: int = 1) -> nn.Module:
     """
     check_classes(classes)
     if layers not in (1, 2):
-        raise ValueError(f"head_layers must be 1 or 2, not {layers}: one fully connected layer, or two")
+        raise ArgumentError("head_layers", f"must be 1 or 2, not {layers}: one fully connected layer, or two")
     if layers == 1:
         return nn.Linear(features, classes)
     return nn.Sequential(nn.Linear(features, features), nn.ReLU(), nn.Linear(features, classes))
@@ -63,7 +65,7 @@ def widen(channels: int, features: int | None) -> tuple[nn.Module, int]:
     if features is None:
         return nn.Identity(), channels
     if features < 1:
-        raise ValueError(f"features must be at least 1, not {features}; leave it out to keep {channels}")
+        raise ArgumentError("features", f"must be at least 1, not {features}; leave it out to keep {channels}")
     convolution = nn.Conv2d(channels, features, kernel_size=1, bias=False)
     initialise_convolutions(convolution)
     return nn.Sequential(convolution, nn.BatchNorm2d(features), nn.ReLU(inplace=True)), features
@@ -91,10 +93,10 @@ def initialise_convolutions(network: nn.Module) -> None:
 def check_width(width: int) -> None:
     """Refuse a width that is no positive number of channels."""
     if width < 1:
-        raise ValueError(f"width must be at least 1, not {width}: it is a number of channels")
+        raise ArgumentError("width", f"must be at least 1, not {width}: it is a number of channels")
 
 
 def check_classes(classes: int) -> None:
     """Refuse fewer than two classes."""
     if classes < 2:
-        raise ValueError(f"classes must be at least 2, not {classes}: a classifier tells classes apart")
+        raise ArgumentError("classes", f"must be at least 2, not {classes}: a classifier tells classes apart")

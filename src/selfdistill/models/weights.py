@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from selfdistill.errors import ArgumentError
+
 _SHOWN = 3  # keys that an error names: enough to see what is wrong on one line
 _PREFIXES = ("module.", "model.", "_orig_mod.")  # DataParallel and DDP, a wrapper's attribute, torch.compile
 
@@ -59,7 +61,9 @@ def load_weights(model: nn.Module, path: Path, classes: int) -> None:
     troubles = (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
     if any(keys for _, keys in troubles):
         told = "; ".join(f"{name}: {_few(keys)}" for name, keys in troubles if keys)
-        raise ValueError(f"weights {str(path)!r} do not fit this model; {told}; build the model they were saved from")
+        raise ArgumentError(
+            "weights", f"{str(path)!r} do not fit this model; {told}; build the model they were saved from"
+        )
     own.update({key: value for key, value in state.items() if key not in heads})
     model.load_state_dict(own)
     if heads:
@@ -81,17 +85,20 @@ def _read(path: Path) -> object:
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise ValueError(f"weights {str(path)!r} are damaged ({_first_line(error)}): copy them again") from error
+            raise ArgumentError(
+                "weights", f"{str(path)!r} are damaged ({_first_line(error)}): copy them again"
+            ) from error
     if path.suffix not in (".pt", ".pth"):
-        raise ValueError(f"weights {str(path)!r} are neither a .safetensors nor a .pt or .pth file")
+        raise ArgumentError("weights", f"{str(path)!r} are neither a .safetensors nor a .pt or .pth file")
     with path.open("rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its advice is for who wrote the file; what matters is an error below
         try:
             return torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            raise ValueError(
-                f"weights {str(path)!r} hold more than tensors, or are damaged (nothing in them was run): "
-                "save them again with torch.save(model.state_dict(), FILE)"
+            raise ArgumentError(
+                "weights",
+                f"{str(path)!r} hold more than tensors, or are damaged (nothing in them was run): "
+                "save them again with torch.save(model.state_dict(), FILE)",
             ) from error
         except Exception as error:  # a damaged file may fail anywhere in the reader
             told = f"weights {str(path)!r} are damaged ({_first_line(error)}): copy them again"
@@ -104,12 +111,13 @@ def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
     if not isinstance(content, Mapping):
-        raise ValueError(f"weights {str(path)!r} hold no state_dict but a {type(content).__name__}")
+        raise ArgumentError("weights", f"{str(path)!r} hold no state_dict but a {type(content).__name__}")
     strays = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
     if strays or not content:
         found = f"entries that are no tensors: {_few(strays)}" if strays else "nothing"
-        raise ValueError(
-            f"weights {str(path)!r} hold {found}; needed is a state_dict, or one under 'state_dict' or 'model'"
+        raise ArgumentError(
+            "weights",
+            f"{str(path)!r} hold {found}; needed is a state_dict, or one under 'state_dict' or 'model'",
         )
     return {str(key): value for key, value in content.items()}
 

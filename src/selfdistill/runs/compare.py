@@ -9,11 +9,12 @@ from rich.console import Console
 
 from selfdistill.data import ImageData
 from selfdistill.data.decode import cpu_count
+from selfdistill.errors import ArgumentError
 from selfdistill.runs.executor import ExecutorConfig, share_cpus
 from selfdistill.runs.grid import PlannedRun, plan_runs, is_finished, run_grid, is_trained
 from selfdistill.runs.evaluation import BASIC_EVALUATION, EvaluationConfig, fit_to_budget, load_ood_sets, count_forwards
 from selfdistill.runs.progress import describe_plan, grid_progress
-from selfdistill.train.writable import check_writable
+from selfdistill.runs.folders import check_writable
 from selfdistill.records import EvaluationRecord, RunRecord
 from selfdistill.train import Recipe, Timing, epochs_for_budget, estimate, measure_step_seconds, parse_duration
 from selfdistill.train.folder import RunFolder
@@ -52,9 +53,9 @@ def run_comparison(
     Raises:
         ValueError: no method, a number below 1, a budget too small for one epoch, or what loading and training raise.
     """
-    for option, value in (("--seeds", seeds), ("--jobs", jobs), ("--epochs", epochs)):
+    for name, value in (("seeds", seeds), ("jobs", jobs), ("epochs", epochs)):
         if value is not None and value < 1:
-            raise ValueError(f"{option} must be at least 1, not {value}")
+            raise ArgumentError(name, f"must be at least 1, not {value}")
     seconds = parse_duration(budget)
     if epochs is not None:
         recipe = replace(recipe, epochs=epochs)
@@ -86,7 +87,7 @@ def run_comparison(
             epochs = min(MOST_EPOCHS, epochs_for_budget(seconds, timings, at_once))
         _say(console, describe_plan(recipe, data))
         if fit and not evaluation.measures:
-            _say(console, f"measuring accuracy and calibration alone: more would not fit in --budget {budget}")
+            _say(console, f"measuring accuracy and calibration alone: more would not fit in the budget of {budget}")
         _say(console, estimate(timings, epochs, at_once) + (f", {jobs} at a time" if jobs > 1 else ""))
     done = sum(is_finished(run, out, evaluation) for run in runs)
     if done:

@@ -16,8 +16,9 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from selfdistill.runs.progress import item_progress
 from selfdistill.data.synthetic import example_methods, make_batch
+from selfdistill.errors import ArgumentError
+from selfdistill.runs.progress import item_progress
 from selfdistill.train.profiler import StepProfiler
 from selfdistill.method import Method
 from selfdistill.methods import CrossEntropy
@@ -135,9 +136,9 @@ def run_costs(model: str, *, width: int | None, image_size: int | None, batch_si
         ValueError: there is no such network, or it cannot be trained on such images.
     """
     if batch_size < 2:
-        raise ValueError(f"--batch-size must be at least 2, not {batch_size}")
+        raise ArgumentError("batch_size", f"must be at least 2, not {batch_size}")
     if image_size is not None and image_size < 1:
-        raise ValueError(f"--image-size must be at least 1, not {image_size}")
+        raise ArgumentError("image_size", f"must be at least 1, not {image_size}")
     if model in available() and width is None:
         width = 16
     if image_size is None:

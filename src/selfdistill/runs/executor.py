@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from selfdistill.data import ImageData
 from selfdistill.data.decode import cpu_count
+from selfdistill.errors import ArgumentError
 from selfdistill.train import Recipe, Update
 from selfdistill.train.progress import Callback
 
@@ -84,7 +85,7 @@ class ExecutorConfig:
         cpus: CPUs of each task on a cluster without GPUs.
 
     Raises:
-        ValueError: a number below 1, or ``jobs`` beside ``ray``.
+        ArgumentError: a number below 1, or ``jobs`` beside ``ray``.
     """
 
     jobs: int = 1
@@ -95,9 +96,9 @@ class ExecutorConfig:
         """Check the numbers."""
         for name in ("jobs", "cpus"):
             if getattr(self, name) < 1:
-                raise ValueError(f"--{name} must be at least 1, not {getattr(self, name)}")
+                raise ArgumentError(name, f"must be at least 1, not {getattr(self, name)}")
         if self.jobs > 1 and self.ray is not None:
-            raise ValueError("--jobs and --ray exclude each other: the cluster says how many run at a time")
+            raise ArgumentError("jobs", "and `ray` exclude each other: the cluster says how many run at a time")
 
     def make(self, data: ImageData) -> Executor:
         """Return the executor; ``data`` are the images of all tasks."""

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from selfdistill.errors import ArgumentError
 from selfdistill.records import write_atomically
 from selfdistill.train import LoadedModel, load_run
 from selfdistill.train.export import description, save_weights
@@ -185,13 +186,13 @@ def _refuse(out: Path, run: Path, kind: Format) -> None:
     """Refuse at once what would be found out minutes later, and the name of a file that is something else."""
     missing = [name for name in _ONNX_PACKAGES if find_spec(name) is None] if kind == "onnx" else []
     if missing:
-        raise RuntimeError(f'--format onnx needs {" and ".join(missing)}: pip install "selfdistill[onnx]"')
+        raise RuntimeError(f'`format="onnx"` needs {" and ".join(missing)}: pip install "selfdistill[onnx]"')
     if out.suffix != f".{kind}":
-        raise ValueError(f"--out {out} does not end in .{kind}, as --format {kind} does")
+        raise ArgumentError("out", f"is {out}, which does not end in .{kind}, the ending of `format={kind}`")
     if out.is_dir():
-        raise ValueError(f"--out {out} is a folder: name a file in it")
+        raise ArgumentError("out", f"is {out}, a folder: name a file in it")
     if out.resolve() == (run / "model.safetensors").resolve():
-        raise ValueError(f"--out {out} is the run's own file: choose another name")
+        raise ArgumentError("out", f"is {out}, the run's own file: choose another name")
 
 
 def _traced(loaded: LoadedModel) -> Tensor:

@@ -9,6 +9,7 @@ from torch import nn
 
 from selfdistill.data import NAMED_SETS, ImageData, load_data
 from selfdistill.data.folders import TEST_FOLDERS
+from selfdistill.errors import ArgumentError
 from selfdistill.runs.images import all_images
 from selfdistill.models import build
 from selfdistill.models.build import made_for
@@ -89,14 +90,14 @@ def load_external(
         'whole images as squares of 32 px; normalised by the mean and deviation of digits'
     """
     if checkpoint is not None and not checkpoint.is_file():
-        raise ValueError(f"there is no file {checkpoint}: --checkpoint is the file of the weights of {model}")
+        raise ArgumentError("checkpoint", f"is {checkpoint}, but there is no such file with the weights of {model}")
     trained = _trained(model)
     if trained is None:
         build(model, 2, width=width)  # an unknown name is told before images are read
         if checkpoint is None:
-            raise ValueError(f"{model} has no pretrained weights: name a file of weights with --checkpoint")
-    for option, values in (("--mean", mean), ("--std", std)):
-        _check_constants(option, values)
+            raise ValueError(f"{model} has no pretrained weights: name a file of weights with `checkpoint`")
+    for name, values in (("mean", mean), ("std", std)):
+        _check_constants(name, values)
     size = image_size or (made_for(model) if trained is None else trained.size)
     images = _load(data, data_root, size, skip_unreadable)
     known = images if trained is None else trained
@@ -104,18 +105,18 @@ def load_external(
     if trained is not None and checkpoint is None and trained.classes != len(images.classes):
         raise ValueError(
             f"the pretrained weights of {model} are for {trained.classes} classes, but {images.name} has "
-            f"{len(images.classes)}: measure on images of those classes, or give weights with --checkpoint"
+            f"{len(images.classes)}: measure on images of those classes, or give weights with `checkpoint`"
         )
     network = _with_weights(model, checkpoint, images, width).eval()
     _try(network, model, size, len(images.classes))
     return ExternalModel(network, images, _preparation(images, trained, own=not (mean or std)))
 
 
-def _check_constants(option: str, values: tuple[float, ...] | None) -> None:
-    least = 0 if option == "--mean" else 1 / 255  # a smaller deviation is no deviation of 8-bit pixels
+def _check_constants(name: str, values: tuple[float, ...] | None) -> None:
+    least = 0 if name == "mean" else 1 / 255  # a smaller deviation is no deviation of 8-bit pixels
     if values is not None and (len(values) != 3 or not all(least <= value <= 1 for value in values)):
         told = ",".join(f"{value:g}" for value in values)
-        raise ValueError(f"{option} {told}: wanted is one number a channel, of pixels in [0, 1], as 0.485,0.456,0.406")
+        raise ArgumentError(name, f"must be one value per channel in [0, 1], such as 0.485,0.456,0.406, not {told}")
 
 
 def _load(data: str, root: Path, size: int, skip_unreadable: bool) -> ImageData:
@@ -179,7 +180,7 @@ def _try(network: nn.Module, model: str, size: int, classes: int) -> None:
     except Exception as error:  # each network refuses in its own way
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
-            f"{model} does not take images of {size} px ({reason}): give its size with --image-size"
+            f"{model} does not take images of {size} px ({reason}): give its size with `image_size`"
         ) from error
     if not isinstance(logits, torch.Tensor) or logits.shape != (1, classes):
         raise ValueError(f"{model} does not give one logit a class, so it is no classifier that can be measured")

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+from selfdistill.errors import ArgumentError
 from selfdistill.methods import parse_method
 from selfdistill.records import RunRecord, load_all
 
@@ -27,5 +28,5 @@ def collect_finished(folders: Iterable[Path], baseline: str | None = None) -> li
     there = list(dict.fromkeys(record.method for record in records))
     if wanted not in there:
         near = difflib.get_close_matches(wanted, there, n=1, cutoff=0.0)
-        raise ValueError(f"--baseline: no run of {wanted}; did you mean {near[0]!r}? There are {', '.join(there)}")
+        raise ArgumentError("baseline", f"has no run: {wanted}; did you mean {near[0]!r}? There are {', '.join(there)}")
     return sorted(records, key=lambda record: record.method != wanted)

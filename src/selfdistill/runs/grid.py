@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from selfdistill.data import ImageData
+from selfdistill.errors import ArgumentError
 from selfdistill.methods import parse_method
 from selfdistill.records import RunRecord
 from selfdistill.runs.evaluation import BASIC_EVALUATION, EvaluationConfig, is_evaluated, train_and_evaluate
@@ -35,7 +36,7 @@ def plan_runs(recipe: Recipe, methods: Iterable[str], seeds: Iterable[int]) -> l
     spelled = [repr(parse_method(method)) for method in methods]
     for method in spelled:
         if spelled.count(method) > 1:
-            raise ValueError(f"--methods: {method} is given twice")
+            raise ArgumentError("methods", f"must be different: {method} is given twice")
     return [
         PlannedRun(f"{slug(method)}-seed{seed}", replace(recipe, method=method, seed=seed))
         for seed in seeds

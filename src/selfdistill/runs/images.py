@@ -18,7 +18,7 @@ def own_images(run: Path) -> ImageData:
     """Load the images that a run was trained and scored on; refuse them where their classes are others by now."""
     recipe = run / "recipe.yaml"
     if not recipe.is_file():
-        raise ValueError(f"{run} is no run's folder, so its images are not known: say which with --data")
+        raise ValueError(f"{run} is no run's folder, so its images are not known: say which with `data`")
     # Measuring decodes most files once: for that no cache is worth making.
     return _prepared_for(run, load_run(run), load(replace(Recipe.from_yaml(recipe), cache=False)))
 

@@ -11,8 +11,9 @@ import torch
 from selfdistill.data import ImageData, Split, eval_batches
 from selfdistill.data.decode import IMAGE_SUFFIXES, cpu_count, scan, to_tensor
 from selfdistill.data.folders import image_files
+from selfdistill.errors import ArgumentError
 from selfdistill.evaluate.passes import predict
-from selfdistill.train.export import LoadedModel
+from selfdistill.train.export import LoadedModel, load_run
 from selfdistill.train.recipe import SMALL
 
 FEW = 256
@@ -63,7 +64,7 @@ def predict_files(
         first, count = next(iter(found.reasons.values())), len(found.reasons)
         raise ValueError(
             f"{first} ({count} unreadable of {len(files)} files: repair or remove {'them' if count > 1 else 'it'}, "
-            "or pass --skip-unreadable)"
+            "or pass `skip_unreadable=True`)"
         )
     kept = [at for at in range(len(files)) if at not in found.reasons]
     if not kept:
@@ -85,6 +86,31 @@ def predict_files(
             kept, best.indices.tolist(), best.values.tolist(), probabilities.tolist(), strict=True
         )
     ], list(found.reasons.values())
+
+
+def predict_run(
+    run: Path, paths: Iterable[Path], *, csv: Path | None = None, skip_unreadable: bool = False
+) -> tuple[list[Prediction], list[str], tuple[str, ...]]:
+    """Predict image files with the network of a run, on a GPU where there is one.
+
+    Args:
+        run: the run's folder, or an exported file of weights.
+        paths: image files, and folders that are searched for them.
+        csv: the file that the predictions will be written to: an image is not overwritten.
+        skip_unreadable: leave out files that cannot be read instead of stopping.
+
+    Returns:
+        The predictions, a line for each file left out, and the names of the classes.
+
+    Raises:
+        ArgumentError: ``csv`` has the name of an image.
+        ValueError: no finished run, no image, or one that cannot be read.
+    """
+    if csv is not None:
+        refuse_image_name(csv)
+    loaded = load_run(run)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return *predict_files(loaded, paths, skip_unreadable=skip_unreadable, device=device), loaded.classes
 
 
 def _files(paths: Iterable[Path]) -> Iterable[Path]:
@@ -123,10 +149,10 @@ def to_csv(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
 
 
 def refuse_image_name(csv: Path) -> None:
-    """Refuse to write a table over an image: ``predict RUN a.png --csv b.png`` says something else than was meant.
+    """Refuse to write a table over an image: of two images, the second was meant to be classified too.
 
     Raises:
-        ValueError: the name is that of an image.
+        ArgumentError: the name is that of an image.
     """
     if csv.suffix.lower() in IMAGE_SUFFIXES:
-        raise ValueError(f"--csv {csv} has the name of an image: put PATHS before --csv, and a .csv file after it")
+        raise ArgumentError("csv", f"is {csv}, the name of an image: put `paths` first and name a .csv file")

@@ -139,7 +139,7 @@ def _receive(connection: Connection, process: SpawnProcess, folder: Path) -> Upd
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         raise RuntimeError(
             f"{folder}: its process {how} before it was done; give the same command again to go on, with fewer "
-            "--jobs if memory ran out"
+            "`jobs` if memory ran out"
         ) from None
     if isinstance(message, _Failure):
         raise RuntimeError(message.message)

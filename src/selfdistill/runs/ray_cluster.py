@@ -107,7 +107,7 @@ def _connected(address: str) -> Iterator[Any]:
     try:
         import ray
     except ModuleNotFoundError:
-        raise RuntimeError('--ray needs Ray: pip install "selfdistill[ray]"') from None
+        raise RuntimeError('`ray` needs Ray: pip install "selfdistill[ray]"') from None
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address == "auto":
@@ -120,7 +120,7 @@ def _connected(address: str) -> Iterator[Any]:
             ray.init(address=address, **quiet)
     except (ConnectionError, OSError, ValueError, RuntimeError) as error:
         said = " ".join(str(error).split())
-        raise RuntimeError(f"--ray {address}: no Ray cluster answers there ({said})") from None
+        raise RuntimeError(f"`ray={address}`: no Ray cluster answers there ({said})") from None
     try:
         yield ray
     finally:
@@ -178,7 +178,7 @@ def _do(task: Task, cpus: int, directory: str, news: ActorHandle[_News]) -> Any:
         os.chdir(directory)
     except OSError as error:
         raise RuntimeError(
-            f"the machine {machine} cannot see {directory} ({error.strerror}): --ray needs a file system that all "
+            f"the machine {machine} cannot see {directory} ({error.strerror}): `ray` needs a file system that all "
             "machines see"
         ) from None
     warnings.showwarning = lambda message, *_, **__: news.warn.remote(str(message))

@@ -7,11 +7,13 @@ from pathlib import Path
 from rich.console import Console
 
 from selfdistill.data import ImageData
+from selfdistill.errors import ArgumentError
 from selfdistill.evaluate.evaluation import Evaluation
 from selfdistill.runs.external import load_external
 from selfdistill.runs.evaluation import EvaluationConfig, measure, evaluate_run
 from selfdistill.runs.images import own_images, rescore
 from selfdistill.runs.progress import evaluation_progress
+from selfdistill.runs.folders import name_of
 from selfdistill.records import RunRecord
 from selfdistill.train import LoadedModel, load_run
 from selfdistill.train.record import provenance
@@ -24,6 +26,7 @@ class Scored:
     Attributes:
         title: the network and the images.
         label: the network.
+        folder: where its report belongs.
         evaluation: the numbers.
         facts: what a page says of the network, the images and the machine.
         skipped: unreadable files that were left out.
@@ -32,10 +35,54 @@ class Scored:
 
     title: str
     label: str
+    folder: Path
     evaluation: Evaluation
     facts: tuple[tuple[str, str], ...]
     skipped: Sequence[Path]
     record: RunRecord | None = None
+
+
+def score(
+    run: Path | None,
+    model: str | None,
+    data: str | None,
+    config: EvaluationConfig,
+    *,
+    checkpoint: Path | None = None,
+    image_size: int | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    width: int | None = None,
+) -> Scored:
+    """Measure the network of a run, as :func:`score_run`, or any other, as :func:`score_external`.
+
+    Args:
+        run: a run's folder or an exported file; or None.
+        model: a network's name instead; or None.
+        data: the images; a run has its own.
+        config: which evaluations to run.
+        checkpoint: of ``model`` alone, as the rest.
+        image_size: as for :func:`score_external`.
+        mean: as for :func:`score_external`.
+        std: as for :func:`score_external`.
+        width: as for :func:`score_external`.
+
+    Raises:
+        ArgumentError: both or neither of ``run`` and ``model``; an argument that belongs to the other.
+        ValueError: what the two raise.
+    """
+    if (run is None) == (model is None):
+        raise ArgumentError("run", "or `model` must be given, and not both")
+    if model is not None:
+        if data is None:
+            raise ArgumentError("data", "must be given with `model`: the images that it is evaluated on")
+        return score_external(model, checkpoint, data, config, image_size=image_size, mean=mean, std=std, width=width)
+    assert run is not None
+    of_model = {"checkpoint": checkpoint, "image_size": image_size, "mean": mean, "std": std, "width": width}
+    for name, value in of_model.items():
+        if value is not None:
+            raise ArgumentError(name, "belongs to `model`: a run knows its own")
+    return score_run(run, data, config)
 
 
 def score_run(run: Path, data: str | None, config: EvaluationConfig) -> Scored:
@@ -66,6 +113,7 @@ def score_run(run: Path, data: str | None, config: EvaluationConfig) -> Scored:
     return Scored(
         f"{run} on {images.name} ({images.test_is})",
         str(run),
+        run if data is None else run / f"on-{name_of(data)}",
         evaluation,
         _facts(str(run), loaded, images),
         images.skipped,
@@ -120,6 +168,7 @@ def score_external(
     return Scored(
         f"{model} on {images.name} ({images.test_is})",
         model,
+        Path("runs") / f"{model.replace(':', '-')}-on-{name_of(data)}",
         evaluation,
         (*facts, ("preparation", foreign.prepared)),
         images.skipped,

@@ -7,13 +7,14 @@ from rich.console import Console
 
 from selfdistill.runs.grid import plan_runs
 from selfdistill.runs.progress import describe_plan
+from selfdistill.runs.folders import name_of
 from selfdistill.records import RunRecord
 from selfdistill.train import Recipe, Update, progress_bar, train
 from selfdistill.train.run import load
 
 
 def run_single(
-    recipe: Recipe, out: Path | None, *, name: str, devices: int, nodes: int, accelerator: str, tensorboard: bool
+    recipe: Recipe, out: Path | None, *, devices: int, nodes: int, accelerator: str, tensorboard: bool
 ) -> tuple[RunRecord | None, Path]:
     """Train by a recipe, say what and how far, and return the record and the run's folder.
 
@@ -21,8 +22,7 @@ def run_single(
 
     Args:
         recipe: what to do.
-        out: the run's folder; None is ``runs/<name>-<method>-seed<N>``.
-        name: what the images are called.
+        out: the run's folder; None is ``runs/<data>-<method>-seed<N>``.
         devices: as for :func:`selfdistill.train.train`, like the rest.
         nodes: machines.
         accelerator: what kind of device.
@@ -32,7 +32,7 @@ def run_single(
         ValueError: what loading and training raise.
     """
     (run,) = plan_runs(recipe, [recipe.method], [recipe.seed])
-    out = out or Path("runs") / f"{name}-{run.name}"
+    out = out or Path("runs") / f"{name_of(recipe.data)}-{run.name}"
     data = load(recipe)
     console = Console(stderr=True)
     with progress_bar(run.name, console) as progress:

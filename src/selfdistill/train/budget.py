@@ -9,6 +9,7 @@ from itertools import count, islice
 import torch
 
 from selfdistill.data import ImageData
+from selfdistill.errors import ArgumentError
 from selfdistill.methods import parse_method
 from selfdistill.tap import evaluation_mode
 from selfdistill.train import random_state
@@ -99,10 +100,11 @@ def epochs_for_budget(seconds: float, timings: Sequence[Timing], at_once: float 
     fixed, epoch = sum(timing.final for timing in timings), sum(timing.epoch for timing in timings)
     epochs = int((seconds * at_once - fixed) / epoch)
     if epochs < 1:
-        raise ValueError(
-            f"--budget {clock(seconds)} is too short: one epoch of {len(timings)} run(s) takes about "
-            f"{clock((fixed + epoch) / at_once)}; take fewer images (--per-class), a narrower model (--width) or "
-            "fewer runs"
+        raise ArgumentError(
+            "budget",
+            f"{clock(seconds)} is too short: one epoch of {len(timings)} run(s) takes about "
+            f"{clock((fixed + epoch) / at_once)}; take fewer images (`per_class`), a narrower model (`width`) or "
+            "fewer runs",
         )
     return epochs
 
@@ -135,7 +137,7 @@ def parse_duration(text: str) -> float:
     spelled = re.fullmatch(r"\s*(\d+(\.\d+)?\s*h)?\s*(\d+(\.\d+)?\s*m)?\s*(\d+(\.\d+)?\s*s)?\s*", text.lower())
     seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
     if not spelled or seconds <= 0:
-        raise ValueError(f"--budget must be a duration such as 90s, 60m or 1h30m, not {text!r}")
+        raise ArgumentError("budget", f"must be a duration such as 90s, 60m or 1h30m, not {text!r}")
     return seconds
 
 

@@ -116,7 +116,7 @@ def load_into(module: torch.nn.Module, state: dict[str, Any], path: Path) -> Non
         ValueError: the checkpoint is of another model; one line names the first difference.
     """
     own = module.state_dict()
-    remedy = "it belongs to another model; choose another --out"
+    remedy = "it belongs to another model; choose another `out`"
     for name in sorted(own.keys() ^ state.keys()):
         raise ValueError(f"checkpoint {path}: {name!r} is only {'there' if name in state else 'here'}; {remedy}")
     for name, here in own.items():

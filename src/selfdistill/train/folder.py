@@ -44,7 +44,7 @@ class RunFolder:
         """
         if self.recipe.is_file() and (differing := recipe.differences(type(recipe).from_yaml(self.recipe))):
             raise ValueError(
-                f"{self.path} belongs to another recipe: {', '.join(differing)}; choose another --out, or delete it"
+                f"{self.path} belongs to another recipe: {', '.join(differing)}; choose another `out`, or delete it"
             )
 
     @contextmanager
@@ -62,10 +62,10 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
-            raise OSError(f"{self.path} is a file, not a folder: choose another --out") from None
+            raise OSError(f"{self.path} is a file, not a folder: choose another `out`") from None
         except OSError as error:
             raise OSError(
-                f"the run folder {self.path} cannot be made: {error.strerror}; choose another --out"
+                f"the run folder {self.path} cannot be made: {error.strerror}; choose another `out`"
             ) from None
         self.check(recipe)
         with self._locked():
@@ -101,7 +101,7 @@ class RunFolder:
         try:
             lock = self._lock.open("w")
         except OSError as error:
-            raise OSError(f"cannot write in {self.path}: {error.strerror}; choose another --out") from None
+            raise OSError(f"cannot write in {self.path}: {error.strerror}; choose another `out`") from None
         with lock:
             try:
                 fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

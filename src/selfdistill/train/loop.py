@@ -156,8 +156,8 @@ class Loop:
         """Raise if a term was not finite in any process; let every process know of a signal that one received."""
         state, recipe = self.state, self.session.recipe
         first_bad = -self._over_ranks(-state.meters.first_bad, "max")
-        clip = "a smaller --clip" if recipe.clip else "--clip 1"
-        remedy = f"try a lower --lr (it was {recipe.lr:g}) or {clip}"
+        clip = "a smaller `clip`" if recipe.clip else "`clip=1`"
+        remedy = f"try a lower `lr` (it was {recipe.lr:g}) or {clip}"
         state.meters.check(first_bad, state.epoch, remedy)
         if self._several:
             received = torch.tensor(self.interruptions.received, device=self.session.device)

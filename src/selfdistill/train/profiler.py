@@ -22,7 +22,7 @@ class StepProfiler:
         method: it is used up.
         batch: what each step trains on.
         precision: ``"32-true"`` or ``"bf16-mixed"``.
-        compiled: compile the passes, as ``--compile`` does.
+        compiled: compile the passes with torch.compile.
 
     Attributes:
         bytes: what a step takes. On a GPU the most that is allocated during it, weights and momentum included, the

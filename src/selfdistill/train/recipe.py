@@ -19,27 +19,27 @@ class Recipe(YamlRecipe):
     """Everything that decides a training; the defaults are the paper's.
 
     Attributes:
-        data: a named set (cifar100, digits), a folder of images, or an .npz file of arrays
-        data_root: folder where named sets are looked for and downloaded to
-        image_size: side of the square images in pixels; the set's own size where not given
+        data: a named dataset (cifar100, digits), a folder of images, or an .npz file of arrays
+        data_root: folder of the named datasets; they are downloaded to it
+        image_size: side of the square images in pixels (default: the dataset's own)
         classes: use only the first so many classes
         per_class: use only so many training images of each class
         test_per_class: use only so many test images of each class
-        augment: none, crop, crop_flip or resized_crop_flip; the set's own where not given
-        resize: shorter side in pixels that files are resized to before the augmentation; as they are where not given
-        skip_unreadable: leave out image files that cannot be read instead of stopping
+        augment: augmentation of the training images (default: the dataset's own)
+        resize: shorter side in pixels that files are resized to before the augmentation (default: not resized)
+        skip_unreadable: skip image files that cannot be read instead of stopping
         method: the training method, such as "SDDropout(weight=0.1) + LabelSmoothing()"
-        model: resnet18_cifar, torchvision:NAME or timm:NAME; chosen by image size where not given
+        model: resnet18_cifar, torchvision:NAME or timm:NAME (default: by image size)
         width: channels of the first stage of a CIFAR network
         features: widen (or narrow) the features to so many by a 1x1 convolution
         head_layers: fully connected layers after the features, 1 or 2 (Table 13)
         weights: none (from scratch), default (the library's pretrained weights) or a file
         head: dotted name of the classifier, for networks in which it cannot be found
-        stages: dotted names of the inner stages that BYOT branches off, the pooled map last; found where not given
+        stages: dotted names of the inner stages that BYOT branches off, the pooled map last (default: found)
         epochs: passes over the training set
-        batch_size: images of one optimiser step over all devices; 128 up to 64 pixels, otherwise 32
+        batch_size: images of one optimiser step over all devices (default: 128 up to 64 pixels, otherwise 32)
         accumulate: cut each optimiser step into so many passes over all devices, to save memory
-        lr: learning rate; 0.1 from scratch, 0.01 when fine-tuning
+        lr: learning rate (default: 0.1 from scratch, 0.01 when fine-tuning)
         momentum: momentum of SGD
         nesterov: use Nesterov's momentum
         weight_decay: weight decay on all parameters
@@ -47,14 +47,14 @@ class Recipe(YamlRecipe):
         milestones: where the step schedule drops, as fractions of the epochs
         gamma: factor of each drop of the step schedule
         warmup_epochs: epochs over which the rate rises linearly from zero
-        clip: largest norm of the gradient; no clipping where not given
+        clip: largest norm of the gradient (default: no clipping)
         seed: seed of the initial weights, the dropout masks, the order and the augmentation
-        precision: "32-true" or "bf16-mixed"
+        precision: floating-point precision
         channels_last: keep images and weights in channels-last order (faster convolutions on GPUs)
         compile: compile the training step with torch.compile
-        threads: CPU threads of this process; torch's choice where not given
-        workers: image-decoding processes; chosen by the machine where not given
-        cache: keep files decoded and resized (to --resize or 256/224 of the size) in DATA_ROOT/cache: faster epochs
+        threads: CPU threads of this process (default: torch's choice)
+        workers: image-decoding processes (default: by the number of processors)
+        cache: keep files decoded and resized (to `resize` or 256/224 of the size) in DATA_ROOT/cache: faster epochs
         keep_epochs: also keep the weights after these epochs, as model@E.safetensors
         eval_every: measure test accuracy every so many epochs (the last one always)
 
@@ -128,15 +128,15 @@ class Recipe(YamlRecipe):
         self.require(self.workers is None or self.workers >= 0, "workers", "at least 0")
         for name in ("lr", "clip"):
             self.require(getattr(self, name) is None or getattr(self, name) > 0, name, "above 0")
-        self.require(not self.nesterov or self.momentum > 0, "nesterov", "off where --momentum is 0")
+        self.require(not self.nesterov or self.momentum > 0, "nesterov", "off where `momentum` is 0")
         ordered = list(self.milestones) == sorted(self.milestones)
         inside = all(0 < milestone < 1 for milestone in self.milestones)
         self.require(ordered and inside, "milestones", "rising fractions of the epochs in (0, 1)")
-        self.require(self.warmup_epochs < self.epochs, "warmup_epochs", f"below --epochs ({self.epochs})")
+        self.require(self.warmup_epochs < self.epochs, "warmup_epochs", f"below `epochs` ({self.epochs})")
         kept = all(1 <= epoch <= self.epochs for epoch in self.keep_epochs)
-        self.require(kept, "keep_epochs", f"between 1 and --epochs ({self.epochs})")
+        self.require(kept, "keep_epochs", f"between 1 and `epochs` ({self.epochs})")
         for name in ("data", "data_root", "method", "weights"):
-            self.require(bool(getattr(self, name).strip()), name, "not empty")
+            self.require(bool(getattr(self, name).strip()), name, "a text that is not empty")
 
     def passes_on(self, devices: int) -> int:
         """Return how many passes each of so many devices makes for an optimiser step, at least one.

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Union, get_args,
 
 import yaml
 
+from selfdistill.errors import ArgumentError
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -38,7 +40,7 @@ class YamlRecipe:
         try:
             return cls(**values)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+            raise ValueError(f"{path}: {error}".replace("`", "")) from None  # its keys are the names
 
     def to_yaml(self) -> str:
         """Return the recipe as YAML, one line a field with its comment."""
@@ -67,20 +69,10 @@ class YamlRecipe:
         """Refuse a field's value unless a condition holds.
 
         Raises:
-            ValueError: ``"--name must be <wanted>, not <value>"``.
+            ArgumentError: "`name` must be <wanted>, not <value>".
         """
         if not holds:
-            raise ValueError(f"{option(name)} must be {wanted}, not {getattr(self, name)!r}")
-
-
-def option(name: str) -> str:
-    """Return a field's spelling on the command line: ``batch_size`` -> ``--batch-size``.
-
-    Example:
-        >>> option("batch_size")
-        '--batch-size'
-    """
-    return "--" + name.replace("_", "-")
+            raise ArgumentError(name, f"must be {wanted}, not {getattr(self, name)!r}")
 
 
 def hints(cls: type) -> dict[str, Any]:
@@ -97,7 +89,7 @@ def convert(name: str, value: object, hint: Any) -> Any:
         hint: bool, int, float, str, a ``Literal``, ``tuple[X, ...]``, or one of these ``| None``.
 
     Raises:
-        ValueError: the value is of another type.
+        ArgumentError: the value is of another type.
 
     Example:
         >>> convert("lr", "1e-4", float), convert("milestones", [0.5], tuple[float, ...])
@@ -106,13 +98,13 @@ def convert(name: str, value: object, hint: Any) -> Any:
     try:
         return _convert(value, hint)
     except TypeError:
-        raise ValueError(f"{option(name)} must be {_wanted(hint)}, not {value!r}") from None
+        raise ArgumentError(name, f"must be {_wanted(hint)}, not {value!r}") from None
 
 
 def _convert(value: object, hint: Any) -> Any:
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
-        inner = next(option for option in get_args(hint) if option is not type(None))
+        inner = next(one for one in get_args(hint) if one is not type(None))
         return None if value is None else _convert(value, inner)
     if origin is Literal:
         if value in get_args(hint):
@@ -145,7 +137,7 @@ def _number(value: object) -> float:
 def _wanted(hint: Any) -> str:
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
-        inner = next(option for option in get_args(hint) if option is not type(None))
+        inner = next(one for one in get_args(hint) if one is not type(None))
         return f"{_wanted(inner)} or null"
     if origin is Literal:
         return "one of " + ", ".join(map(str, get_args(hint)))

@@ -14,6 +14,7 @@ from selfdistill.data import ImageData, TrainLoader, eval_batches
 from selfdistill.data.cache import with_cache
 from selfdistill.data.decode import cpu_count
 from selfdistill.distiller import SelfDistiller, StepOutput
+from selfdistill.errors import ArgumentError
 from selfdistill.method import Batch
 from selfdistill.methods import parse_method
 from selfdistill.models import build
@@ -130,13 +131,13 @@ def make_fabric(recipe: Recipe, *, devices: int = 1, nodes: int = 1, accelerator
     from lightning.fabric import Fabric
     from lightning.fabric.strategies.ddp import DDPStrategy
 
-    for name, value in (("--devices", devices), ("--nodes", nodes)):
+    for name, value in (("devices", devices), ("nodes", nodes)):
         if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
+            raise ArgumentError(name, f"must be at least 1, not {value}")
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     if accelerator == "cuda" and devices > torch.cuda.device_count():
-        raise ValueError(f"--devices is {devices}, but this machine has {torch.cuda.device_count()} CUDA device(s)")
+        raise ArgumentError("devices", f"is {devices}, but this machine has {torch.cuda.device_count()} CUDA device(s)")
     strategy: Any = "auto"
     if devices * nodes > 1:
         # Rank 0's BatchNorm statistics are the model's, whether they are sent round before each pass or not.

@@ -92,11 +92,11 @@ def resume(session: Session, checkpoints: Checkpoints) -> State:
 def _check(payload: dict[str, Any], path: Path, world_size: int) -> None:
     keys = {"distiller", "optimizer", "ranks", "epoch", "step", "seconds", "total_seconds", "rows"}
     if payload.keys() != keys:
-        raise ValueError(f"checkpoint {path} was written by another version of selfdistill; choose another --out")
+        raise ValueError(f"checkpoint {path} was written by another version of selfdistill; choose another `out`")
     if len(payload["ranks"]) != world_size:
         raise ValueError(
-            f"checkpoint {path} is of {len(payload['ranks'])} process(es), not {world_size}; use the same --devices "
-            "and --nodes, or choose another --out"
+            f"checkpoint {path} is of {len(payload['ranks'])} process(es), not {world_size}; use the same `devices` "
+            "and `nodes`, or choose another `out`"
         )
 
 

@@ -38,7 +38,7 @@ class Detector:
 
     def refusal(self, setting: Setting) -> str | None:
         """COCO needs networks that were trained on large images."""
-        return None if setting.scale == "full" else "COCO is trained on at --scale full alone"
+        return None if setting.scale == "full" else "COCO is trained on at the scale full alone"
 
     def check(self, setting: Setting, data: ImageData) -> None:
         """Read COCO's annotations and look for its images."""

@@ -56,7 +56,7 @@ class Setting:
         """Why a training is not made at this scale; None: it is."""
         at = {"cifar100": ("small", "medium", "full"), "caltech101": ("medium",)}.get(training.data, ("full",))
         if self.scale != "smoke" and self.scale not in at:
-            return f"{SETS[training.data]} is trained on at --scale {' or '.join(at)} alone"
+            return f"{SETS[training.data]} is trained on at the scale {' or '.join(at)} alone"
         return None
 
     def cell(self, training: Training, seed: int) -> PlannedRun:
@@ -165,7 +165,7 @@ def check_run(run: Path, recipe: Recipe, size: Size) -> None:
     Raises:
         ValueError: names the differing fields, or the images.
     """
-    remedy = "choose another --out, or delete it"
+    remedy = "choose another `out`, or delete it"
     if (run / "recipe.yaml").is_file():
         there = Recipe.from_yaml(run / "recipe.yaml")
         if differing := replace(recipe, classes=size.classes).differences(there):

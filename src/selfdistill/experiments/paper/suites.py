@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from selfdistill.experiments.paper.setting import Setting
 
 PUBLISHED = "CIFAR-100-C"
-"""The folder of the published arrays, below ``--data-root``."""
+"""The folder of the published arrays, below ``data_root``."""
 
 
 SUBSTITUTES = {"imagenet_resize": "Small ImageNet photographs", "cifar10": "CIFAR-10"}
@@ -51,7 +51,7 @@ class Suite:
         if setting.scale == "smoke" and self.source not in ("", *SUBSTITUTES):
             return f"{self.source} is not looked at with synthetic images"
         if setting.scale in ("small", "medium") and self.source == PUBLISHED:
-            return f"{PUBLISHED} has images of 32 px and the networks here see 16 px: --scale full"
+            return f"{PUBLISHED} has images of 32 px and the networks here see 16 px: take the scale full"
         return None
 
     def check(self, setting: Setting, data: ImageData) -> None:

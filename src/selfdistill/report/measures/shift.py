@@ -81,7 +81,7 @@ def source_in_words(shown: Sequence[Measured]) -> str:
     own = [m.name for m in shown if any(values["source"] != PUBLISHED for values in m.values)]
     return (
         f"The runs are not alike: {', '.join(own)} saw our own corruptions, the others the published arrays. These do "
-        "not compare; evaluate all runs with the same --corruptions."
+        "not compare; evaluate all runs with the same corruptions."
     )
 
 

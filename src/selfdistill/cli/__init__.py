@@ -1,0 +1,84 @@
+"""The command line, ``selfdistill COMMAND [--option value ...]``: one module per command, and what all of them share.
+
+A command is a typed function; its docstring is its help. It turns words into configs and calls the library. Nothing
+imports torch before a command runs: ``--help`` and mistakes in the words are instant.
+"""
+
+import io
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit.
+
+    The status is 0; 2 after a user's mistake, which one line on standard error names; 128 + the signal's number when
+    interrupted; 1 when the reader of the output has gone. Anything else is an error in this package and shows its
+    traceback, with status 1.
+
+    Args:
+        arguments: the words after ``selfdistill``; those of this process by default.
+    """
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a minus sign must not end a run on a terminal without one
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            _run(words)
+        print(end="", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can be written
+        sys.exit(1)
+    except KeyboardInterrupt as interruption:
+        _say(str(interruption) or "interrupted")
+        sys.exit(getattr(interruption, "exit_status", 130))
+    except (ValueError, RuntimeError, OSError, ModuleNotFoundError) as error:
+        if os.environ.get("SELFDISTILL_TRACEBACK") or _is_bug(error):
+            raise
+        _say(f"error: {_explain(error, words)}")
+        sys.exit(2)
+    sys.exit(0)
+
+
+def _run(words: list[str]) -> None:
+    # Imported here, so that main() can say what is missing where the extra [lab] is not installed.
+    from cyclopts import CycloptsError
+
+    from selfdistill.cli.app import app
+    from selfdistill.cli.errors import explain_words
+
+    try:
+        app(words)
+    except CycloptsError as error:
+        raise ValueError(explain_words(error)) from error
+
+
+def _explain(error: Exception, words: Sequence[str]) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return f'the command line needs {error.name}: pip install "selfdistill[lab]"'
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+
+    from selfdistill.cli.errors import spell_options
+
+    return spell_options(str(error), words) or type(error).__name__
+
+
+def _is_bug(error: Exception) -> bool:
+    """Whether it is a mistake in this package, whatever the user did."""
+    missing = isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == "selfdistill"
+    return missing or isinstance(error, NotImplementedError | RecursionError)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    if not issubclass(category, FutureWarning | DeprecationWarning):  # a library's advice to programmers
+        _say(f"warning: {message}")
+
+
+def _say(text: str) -> None:
+    print("selfdistill: " + " ".join(text.split()), file=sys.stderr)

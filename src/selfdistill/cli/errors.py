@@ -1,0 +1,62 @@
+"""One line for each mistake: cyclopts' errors in plain words, the library's errors with options for arguments."""
+
+import re
+from collections.abc import Sequence
+
+from cyclopts import CycloptsError, MissingArgumentError, UnusedCliTokensError
+from cyclopts.exceptions import ConsumeMultipleError, RepeatArgumentError, UnknownCommandError
+
+
+def explain_words(error: CycloptsError) -> str:
+    """Return what is wrong with the words that were typed.
+
+    Args:
+        error: raised before the command was called.
+    """
+    from selfdistill.cli.app import COMMANDS
+
+    match error:
+        case UnknownCommandError() if (word := (error.unused_tokens or [""])[0]).startswith("-"):
+            return f"the command comes first, then {word}: selfdistill {'|'.join(COMMANDS)} [OPTIONS]"
+        case ConsumeMultipleError() | MissingArgumentError() if error.keyword:
+            return f"{error.keyword} needs a value"
+        case MissingArgumentError(argument=argument) if argument is not None:
+            command = " ".join(error.command_chain or ())
+            return f"{argument.name} is missing: see selfdistill {command} --help"
+        case UnusedCliTokensError():
+            return f"unexpected words: {' '.join(error.unused_tokens or ())}"
+        case RepeatArgumentError():
+            return f"{error.token.keyword} is given twice"
+    text = str(error)
+    return text[:1].lower() + text[1:]
+
+
+def spell_options(message: str, words: Sequence[str]) -> str:
+    """Return a message of the library with the command's options in the place of arguments in backticks.
+
+    Args:
+        message: as in "`batch_size` must be at least 1" or "pass `skip_unreadable=True`".
+        words: what was typed; the first is the command.
+
+    Example:
+        >>> spell_options("`batch_size` must be below `lr`; pass `skip_unreadable=True` to `zip`", ["train"])
+        '--batch-size must be below --lr; pass --skip-unreadable to `zip`'
+    """
+    options = _options(words)
+
+    def spell(found: re.Match[str]) -> str:
+        name, value = found[1], (found[2] or "").strip("'\"")
+        if name not in options:
+            return found[0]
+        return f"{options[name]} {value}" if value not in ("", "True") else options[name]
+
+    return re.sub(r"`(\w+)(?:=([^`]+))?`", spell, message)
+
+
+def _options(words: Sequence[str]) -> dict[str, str]:
+    """Return what each argument of the command is called on the command line: ``{"batch_size": "--batch-size"}``."""
+    from selfdistill.cli.app import COMMANDS, app
+
+    if not words or words[0] not in COMMANDS:
+        return {}
+    return {argument.field_info.name: argument.name for argument in app[words[0]].assemble_argument_collection()}

@@ -1,0 +1,169 @@
+"""What commands share: groups of the help page, types of values, and a recipe as options."""
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import docstring_parser
+from cyclopts import Group, Parameter, Token
+
+from selfdistill.train import recipe_file
+from selfdistill.train.recipe_file import YamlRecipe
+
+KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
+
+ARGUMENTS = Group.create_ordered("Arguments")
+OPTIONS = Group.create_ordered("Options")
+DATA = Group.create_ordered("Data")
+METHOD = Group.create_ordered("Method")
+NETWORK = Group.create_ordered("Network")
+OPTIMISATION = Group.create_ordered("Optimisation")
+EVALUATION = Group.create_ordered("Evaluation")
+MACHINE = Group.create_ordered("Machine")
+
+_FIELDS = {
+    DATA: "data data_root images image_size classes per_class test_per_class measure_on measured_images augment flip "
+    "resize skip_unreadable cache",
+    METHOD: "method",
+    NETWORK: "model width features head_layers weights head stages backbone norm trainable_layers rois",
+    OPTIMISATION: "epochs batch_size accumulate lr momentum nesterov weight_decay schedule milestones drops gamma "
+    "warmup_epochs warmup_steps clip seed",
+    MACHINE: "precision channels_last compile threads workers",
+    OPTIONS: "keep_epochs eval_every",
+}
+_GROUP_OF = {name: group for group, names in _FIELDS.items() for name in names.split()}
+
+Command = Callable[..., None]
+
+
+def takes_recipe(kind: type[YamlRecipe], *, without: Sequence[str] = ()) -> Callable[[Command], Command]:
+    """Give a command with a parameter ``recipe`` an option for each field of the recipe, and ``--recipe FILE``.
+
+    What is typed overrides the file. A field for which the command has a parameter of its own gets no second option;
+    the file's value for it becomes the parameter's.
+
+    Args:
+        kind: the class of the recipe; its docstring explains the options.
+        without: fields that the command does not use.
+    """
+
+    def decorate(command: Command) -> Command:
+        own = {name: one for name, one in inspect.signature(command).parameters.items() if name != "recipe"}
+        ignored = f" (ignored here: {', '.join(without)})" if without else ""
+        file = Parameter(help=f"YAML config; options on the command line override it{ignored}", metavar="FILE")
+        hints = get_type_hints(kind)
+        helps = {one.arg_name: one.description or "" for one in docstring_parser.parse(kind.__doc__ or "").params}
+        options = [
+            _option(field, hints[field.name], helps[field.name])
+            for field in fields(kind)
+            if field.name not in own and field.name not in without
+        ]
+        names = own.keys() | {option.name for option in options}
+
+        @functools.wraps(command)
+        def run(*, recipe: Path | None = None, **typed: Any) -> None:
+            values = (_read(kind, recipe, names) if recipe else {}) | typed
+            for_command = {name: values.pop(name) for name in own if name in values}
+            command(recipe=kind(**values), **for_command)
+
+        from_file = inspect.Parameter("recipe", KEYWORD_ONLY, default=None, annotation=Annotated[File | None, file])
+        run.__signature__ = inspect.Signature([from_file, *own.values(), *options])  # type: ignore[attr-defined]
+        run.__annotations__ = {name: one.annotation for name, one in own.items()}
+        return run
+
+    return decorate
+
+
+def _read(kind: type[YamlRecipe], path: Path, names: Collection[str]) -> dict[str, Any]:
+    """Return what a file says of these names, checked."""
+    whole = kind.from_yaml(path)
+    written = recipe_file.read(path, [field.name for field in fields(kind)])
+    return {name: getattr(whole, name) for name in written if name in names}
+
+
+def _option(field: Field[Any], hint: Any, help: str) -> inspect.Parameter:
+    switch = hint is bool
+    parameter = Parameter(
+        help=re.sub(r"`(\w+)`", lambda found: f"--{found[1].replace('_', '-')}", help),
+        group=_GROUP_OF.get(field.name, OPTIONS),
+        negative=None if switch else "",
+        converter=None if switch else functools.partial(_as_typed, hint),
+        consume_multiple=get_origin(_without_none(hint)) is tuple,
+    )
+    return inspect.Parameter(field.name, KEYWORD_ONLY, default=field.default, annotation=Annotated[hint, parameter])
+
+
+def _as_typed(hint: Any, _: type, tokens: Sequence[Token]) -> Any:
+    """Return a value for the recipe to judge: ``null``, whole numbers and lists are such, all else stays text."""
+    texts = [token.value for token in tokens]
+    if texts == ["null"] and type(None) in get_args(hint):
+        return None
+    kind = _without_none(hint)
+    if get_origin(kind) is tuple:
+        return tuple(_number(text, get_args(kind)[0]) for text in _items(",".join(texts)))
+    return _number(texts[0], kind)
+
+
+def _without_none(hint: Any) -> Any:
+    return next(one for one in get_args(hint) if one is not type(None)) if type(None) in get_args(hint) else hint
+
+
+def _items(text: str) -> list[str]:
+    """Return the items of ``0.5,0.75`` or ``[0.5, 0.75]``."""
+    return [item.strip() for item in text.strip("[]() ").split(",") if item.strip()]
+
+
+def _number(text: str, kind: type) -> Any:
+    return int(text) if kind is int and re.fullmatch(r"[+-]?[0-9]+", text.strip()) else text
+
+
+def _whole(kind: type, tokens: Sequence[Token]) -> Any:
+    """Return a whole number, or a list of them; cyclopts would round 2.5."""
+    numbers = [_number(token.value, int) for token in tokens]
+    for number in numbers:
+        if not isinstance(number, int):
+            raise ValueError(f"{number!r} is not a whole number")
+    return numbers if get_origin(kind) is list else numbers[0]
+
+
+def _whole_or_null(kind: type, tokens: Sequence[Token]) -> Any:
+    return None if tokens[0].value == "null" else _whole(kind, tokens)
+
+
+def _decimals(_: type, tokens: Sequence[Token]) -> tuple[float, ...]:
+    try:
+        return tuple(float(item) for item in _items(tokens[0].value))
+    except ValueError:
+        raise ValueError(f"{tokens[0].value!r} is not a list of numbers such as 0.5,0.25") from None
+
+
+def _path(_: type, tokens: Sequence[Token]) -> Path:
+    if not tokens[0].value.strip():
+        raise ValueError("a path is not empty")
+    return Path(tokens[0].value).expanduser()
+
+
+def default_text(value: Any) -> str:
+    """Return a default value as one types it; nothing for None, a switch that is off and an empty list."""
+    if isinstance(value, list | tuple):
+        between = " " if isinstance(value, list) else ","
+        return between.join(f'"{one}"' if "(" in str(one) else str(one) for one in value)
+    return "" if value is None or value is False else "on" if value is True else str(value)
+
+
+WholeNumber = Annotated[int, Parameter(converter=_whole)]
+OptionalWholeNumber = Annotated[int | None, Parameter(converter=_whole_or_null)]
+WholeNumbers = Annotated[list[int], Parameter(converter=_whole, consume_multiple=1)]
+OptionalDecimals = Annotated[tuple[float, ...] | None, Parameter(converter=_decimals, n_tokens=1, metavar="X,X,X")]
+Texts = Annotated[list[str], Parameter(consume_multiple=1)]
+File = Annotated[Path, Parameter(converter=_path)]
+Files = Annotated[Path, Parameter(converter=_path, required=True)]
+"""Of ``*paths``: one or more."""
+FileOrScreen = Annotated[Path | bool, Parameter(converter=_path)]
+"""An option that writes to the file that is named, or to the screen."""
+Accelerator = Annotated[Literal["auto", "cuda", "cpu"], Parameter(group=MACHINE)]
+MachineNumber = Annotated[int, Parameter(converter=_whole, group=MACHINE)]

@@ -1,0 +1,79 @@
+"""What commands print, and the evaluation they ask for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from selfdistill.records import RunRecord
+    from selfdistill.runs.evaluation import EvaluationConfig
+
+METHODS = ("CrossEntropy()", "LabelSmoothing()", "SDDropout(weight=0.1)", "SDDropout()")
+OOD = ("photographs",)
+
+
+def evaluation_config(
+    ood: Sequence[str],
+    corruptions: Path | None,
+    max_images: int | None,
+    quick: bool,
+    data_root: str,
+    skip_unreadable: bool,
+) -> "EvaluationConfig":
+    """Return which evaluations to run.
+
+    Raises:
+        ArgumentError: ``max_images`` is below 1.
+    """
+    from selfdistill.errors import ArgumentError
+    from selfdistill.evaluate.suite import MEASURES
+    from selfdistill.runs.evaluation import EvaluationConfig
+
+    if max_images is not None and max_images < 1:
+        raise ArgumentError("max_images", f"must be at least 1, not {max_images}")
+    return EvaluationConfig(
+        measures=() if quick else MEASURES,
+        ood=tuple(ood),
+        corruptions=corruptions,
+        max_images=1000 if max_images is None else max_images,
+        data_root=Path(data_root),
+        skip_unreadable=skip_unreadable,
+    )
+
+
+def show_comparison(records: "Sequence[RunRecord]", out: Path, title: str, preface: str | None = None) -> None:
+    """Write the report of some runs and print their table, the verdict and where the report is."""
+    from rich.console import Console
+
+    from selfdistill.records import summarise
+    from selfdistill.report import terminal_table, verdict, write_report
+
+    page = write_report(records, out, title=title, preface=preface)
+    summary = summarise(records)
+    print_table(terminal_table(summary, title=title, width=Console().width))
+    print(verdict(summary).headline)
+    print(f"Report: {page}")
+
+
+def print_skipped(files: Sequence[object]) -> None:
+    """Print how many files were left out."""
+    if files:
+        counted = "1 unreadable file" if len(files) == 1 else f"{len(files)} unreadable files"
+        print(f"{counted} skipped; the first: {files[0]}")
+
+
+def write_or_print(where: Path | bool, text: str) -> None:
+    """Write a text to a file, whole or not at all; print it where no file is named."""
+    from selfdistill.records import write_atomically
+
+    if isinstance(where, Path):
+        write_atomically(where, text.encode())
+    else:
+        print(text, end="")
+
+
+def print_table(table: object) -> None:
+    """Print a rich table."""
+    from rich.console import Console
+
+    Console().print(table)

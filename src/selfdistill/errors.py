@@ -1,0 +1,25 @@
+"""Errors that name the argument at fault, in Python's spelling."""
+
+
+class ArgumentError(ValueError):
+    """An argument has a value that does not fit.
+
+    Messages put the names of arguments in backticks, here and in the remedies of other errors ("choose another
+    `out`"); the command line shows its options in their place.
+
+    Attributes:
+        argument: its name, such as ``"batch_size"``.
+        problem: what is wrong with it and what to do; the message after the name.
+
+    Example:
+        >>> print(ArgumentError("batch_size", "must be at least 1, not 0"))
+        `batch_size` must be at least 1, not 0
+    """
+
+    def __init__(self, argument: str, problem: str) -> None:
+        super().__init__(argument, problem)  # both: an error from another process is rebuilt of these
+        self.argument = argument
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"`{self.argument}` {self.problem}"
