@@ -97,7 +97,7 @@ def recipe_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         raise CalledError(recipe, epochs)
 
     for function in ("single.run_single", "compare.run_comparison", "detecting.run_detector"):
-        monkeypatch.setattr(f"selfdistill.experiments.{function}", record)
+        monkeypatch.setattr(f"selfdistill.runs.{function}", record)
 
     def call(*words: object) -> Any:
         with pytest.raises(CalledError) as called:
