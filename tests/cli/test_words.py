@@ -96,7 +96,7 @@ def recipe_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     def record(recipe: Any, *_: Any, epochs: int | None = None, **__: Any) -> None:
         raise CalledError(recipe, epochs)
 
-    for function in ("single.run_single", "compare.run_comparison", "detecting.run_detector"):
+    for function in ("single.run_single", "compare.run_comparison", "detector.run_detector"):
         monkeypatch.setattr(f"selfdistill.runs.{function}", record)
 
     def call(*words: object) -> Any:
