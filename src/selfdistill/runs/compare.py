@@ -10,12 +10,12 @@ from rich.console import Console
 from selfdistill.data import ImageData
 from selfdistill.data.decode import cpu_count
 from selfdistill.errors import ArgumentError
-from selfdistill.runs.executor import ExecutorConfig, share_cpus
-from selfdistill.runs.grid import PlannedRun, plan_runs, is_finished, run_grid, is_trained
-from selfdistill.runs.evaluation import BASIC_EVALUATION, EvaluationConfig, fit_to_budget, load_ood_sets, count_forwards
-from selfdistill.runs.progress import describe_plan, grid_progress
-from selfdistill.runs.folders import check_writable
 from selfdistill.records import EvaluationRecord, RunRecord
+from selfdistill.runs.evaluation import BASIC_EVALUATION, EvaluationConfig, count_forwards, fit_to_budget, load_ood_sets
+from selfdistill.runs.executor import ExecutorConfig, share_cpus
+from selfdistill.runs.folders import check_writable
+from selfdistill.runs.grid import PlannedRun, is_finished, is_trained, plan_runs, run_grid
+from selfdistill.runs.progress import describe_plan, grid_progress
 from selfdistill.train import Recipe, Timing, epochs_for_budget, estimate, measure_step_seconds, parse_duration
 from selfdistill.train.folder import RunFolder
 from selfdistill.train.run import load
@@ -69,7 +69,8 @@ def run_comparison(
         for run in runs:  # now, not after hours of other runs
             RunFolder(out / run.name).check(run.recipe.resolve(data))
     console = Console(stderr=True)
-    ood_n = sum(len(one.split) for one in load_ood_sets(evaluation, data.image_size))  # now, too, a wrong set is refused
+    # Loaded now, so that a wrong set is refused before any training.
+    ood_n = sum(len(one.split) for one in load_ood_sets(evaluation, data.image_size))
     measured = next((path for run in runs if (path := out / run.name / "evaluation.json").is_file()), None)
     if fit and measured:  # what goes on is measured as what is there
         evaluation = replace(evaluation, max_images=EvaluationRecord.load(measured).asked["max_images"])

@@ -18,12 +18,12 @@ from torch import nn
 
 from selfdistill.data.synthetic import example_methods, make_batch
 from selfdistill.errors import ArgumentError
-from selfdistill.runs.progress import item_progress
-from selfdistill.train.profiler import StepProfiler
 from selfdistill.method import Method
 from selfdistill.methods import CrossEntropy
 from selfdistill.models import available, build
 from selfdistill.models.build import made_for
+from selfdistill.runs.progress import item_progress
+from selfdistill.train.profiler import StepProfiler
 from selfdistill.train.run import machine
 
 _PAIRS = (3, 50)  # at least, at most

@@ -62,14 +62,19 @@ BASIC_EVALUATION = EvaluationConfig(measures=())
 
 
 def measure(
-    loaded: LoadedModel, data: ImageData, config: EvaluationConfig, *, train: bool = True, progress: Progress | None = None
+    loaded: LoadedModel,
+    data: ImageData,
+    config: EvaluationConfig,
+    *,
+    train: bool = True,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Score a network on images that are prepared as it was trained: its size, its mean and its deviation.
 
     Args:
         loaded: the network and how it is fed.
         data: the images, with the network's classes.
-        config: what is measured.
+        config: which evaluations to run.
         train: score the training images too.
         progress: called while it goes.
 
@@ -129,7 +134,7 @@ def count_forwards(config: EvaluationConfig, test_n: int, ood_n: int) -> float:
 
 
 def fit_to_budget(config: EvaluationConfig, test_n: int, ood_n: int, max_forwards: float) -> EvaluationConfig:
-    """Return what is config for on as many images as take at most ``max_forwards`` forward passes, or nothing where 100 are too many.
+    """Return the config with as many images as take at most ``max_forwards`` forward passes; basic if 100 are too many.
 
     Example:
         >>> fit_to_budget(EvaluationConfig(), test_n=2000, ood_n=500, max_forwards=2e5).max_images
@@ -145,14 +150,19 @@ def fit_to_budget(config: EvaluationConfig, test_n: int, ood_n: int, max_forward
 
 
 def evaluate_run(
-    run: Path, data: ImageData, config: EvaluationConfig, *, threads: int | None = None, progress: Progress | None = None
+    run: Path,
+    data: ImageData,
+    config: EvaluationConfig,
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
 ) -> RunRecord:
     """Measure a finished run on its own images, write ``evaluation.json`` beside its record, and return the two as one.
 
     Args:
         run: the run's folder.
         data: the run's images.
-        config: what is measured.
+        config: which evaluations to run.
         threads: of torch; None leaves them.
         progress: called while it goes.
     """

@@ -10,9 +10,9 @@ from torch import nn
 from selfdistill.data import NAMED_SETS, ImageData, load_data
 from selfdistill.data.folders import TEST_FOLDERS
 from selfdistill.errors import ArgumentError
-from selfdistill.runs.images import all_images
 from selfdistill.models import build
 from selfdistill.models.build import made_for
+from selfdistill.runs.images import all_images
 
 
 @dataclass(frozen=True)

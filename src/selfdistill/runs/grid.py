@@ -103,7 +103,10 @@ def run_grid(
         if on_update is not None:
             on_update(by_folder[folder], update)
 
-    tasks = [Task(folder, run.recipe, partial(train_and_evaluate, run.recipe, folder, evaluation)) for folder, run in by_folder.items()]
+    tasks = [
+        Task(folder, run.recipe, partial(train_and_evaluate, run.recipe, folder, evaluation))
+        for folder, run in by_folder.items()
+    ]
     finished = [task for task in tasks if is_finished(by_folder[task.folder], out, evaluation)]
     here = InThisProcess(data)
     for who, which in ((here, finished), (executor or here, [task for task in tasks if task not in finished])):

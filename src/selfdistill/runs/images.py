@@ -44,7 +44,9 @@ def rescore(
         ValueError: no finished run, images that cannot be loaded, or other classes than the network's.
     """
     loaded = load_run(run)
-    images = load_data(data, root=config.data_root, image_size=loaded.image_size, skip_unreadable=config.skip_unreadable)
+    images = load_data(
+        data, root=config.data_root, image_size=loaded.image_size, skip_unreadable=config.skip_unreadable
+    )
     images = _prepared_for(run, loaded, all_images(images))
     return images, measure(loaded, images, config, train=False, progress=progress)
 

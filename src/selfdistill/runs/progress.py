@@ -8,8 +8,8 @@ from rich.progress import TaskID
 
 from selfdistill.data import ImageData
 from selfdistill.evaluate.suite import Progress
-from selfdistill.runs.grid import PlannedRun
 from selfdistill.records import RunRecord
+from selfdistill.runs.grid import PlannedRun
 from selfdistill.train import Recipe, Update
 from selfdistill.train.progress import Bar, Lines, display_on
 

@@ -1,4 +1,4 @@
-"""The executor of a Ray cluster: each task where there is room, and again, on from its checkpoint, where its machine was lost.
+"""The executor of a Ray cluster: a task runs where there is room, and resumes elsewhere if its machine is lost.
 
 What runs reads and writes the folders that are named to it, under the directory of the first process: a file system
 that all machines see.

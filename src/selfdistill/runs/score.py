@@ -9,12 +9,12 @@ from rich.console import Console
 from selfdistill.data import ImageData
 from selfdistill.errors import ArgumentError
 from selfdistill.evaluate.evaluation import Evaluation
+from selfdistill.records import RunRecord
+from selfdistill.runs.evaluation import EvaluationConfig, evaluate_run, measure
 from selfdistill.runs.external import load_external
-from selfdistill.runs.evaluation import EvaluationConfig, measure, evaluate_run
+from selfdistill.runs.folders import name_of
 from selfdistill.runs.images import own_images, rescore
 from selfdistill.runs.progress import evaluation_progress
-from selfdistill.runs.folders import name_of
-from selfdistill.records import RunRecord
 from selfdistill.train import LoadedModel, load_run
 from selfdistill.train.record import provenance
 

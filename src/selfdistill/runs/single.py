@@ -5,10 +5,10 @@ from pathlib import Path
 import torch.distributed
 from rich.console import Console
 
+from selfdistill.records import RunRecord
+from selfdistill.runs.folders import name_of
 from selfdistill.runs.grid import plan_runs
 from selfdistill.runs.progress import describe_plan
-from selfdistill.runs.folders import name_of
-from selfdistill.records import RunRecord
 from selfdistill.train import Recipe, Update, progress_bar, train
 from selfdistill.train.run import load
 
