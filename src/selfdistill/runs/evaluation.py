@@ -191,7 +191,7 @@ def train_and_evaluate(
     cpus: int | None = None,
     progress: Callback,
 ) -> RunRecord:
-    """Train by a recipe into a run folder and measure what is config for; what is done already is not done again.
+    """Train by a recipe into a run folder and evaluate it; what is done already is not done again.
 
     Args:
         recipe: what to do.
@@ -240,7 +240,7 @@ def as_updates(record: RunRecord, progress: Callback) -> Progress:
 
 
 def is_evaluated(run: Path, config: EvaluationConfig) -> bool:
-    """Whether a finished run's folder holds what is config for."""
+    """Whether a finished run's folder holds these evaluations."""
     path = run / "evaluation.json"
     if not config.measures:
         return True
