@@ -195,7 +195,7 @@ class SelfDistiller(nn.Module):
             previous=clean[-1] if before else None,
             peers=peers,
             net=lambda x: tap.outputs(self.model, x)[0],
-            criterion=self.method.criterion or cross_entropy,
+            criterion=cross_entropy if self.method.criterion is None else self.method.criterion,
             progress=self.progress,
             epoch_end=self.epoch_end,
         )
