@@ -11,7 +11,7 @@ from selfdistill.experiments.paper.kept import kept
 from selfdistill.experiments.paper.line import Absent, Place, line_of
 from selfdistill.experiments.paper.regime import regimes_of
 from selfdistill.experiments.paper.result import Result
-from selfdistill.experiments.paper.setting import IN_WORDS, Setting
+from selfdistill.experiments.paper.setting import Setting
 from selfdistill.records import EvaluationRecord, RunRecord
 from selfdistill.runs.grid import PlannedRun, is_trained
 
@@ -46,7 +46,7 @@ def gather(table: PaperTable, setting: Setting, absent: Absent | None = None) ->
         table=table.name,
         title=table.title,
         scale=setting.scale,
-        said=IN_WORDS[setting.scale],
+        said=setting.said,
         protocol=table.protocol + (table.at_full if setting.scale == "full" else ()),
         figure=table.figure,
         lines=tuple(line_of(entry, setting, seeds, found, why) for entry in table.entries),
