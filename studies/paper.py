@@ -1,7 +1,7 @@
 """The paper's tables at the scales "small", "medium" and "full", from the committed records of their runs.
 
 uv run python studies/paper.py table1 table5      trains and measures what is missing (CIFAR-100 in data/cifar100)
-uv run python studies/paper.py --scale full       the paper's protocol, the most telling runs first; on a GPU
+uv run python studies/paper.py --scale full       the paper's protocol; on one GPU see gpu.py
 uv run python docs/make.py                             writes the pages from the records
 
 The archive of a scale holds what `selfdistill reproduce` leaves of each run without the weights, so that a run is not
@@ -69,7 +69,7 @@ def archive_of(scale: Scale) -> Path:
 def committed(scale: Scale) -> Iterator[Setting]:
     """Give the committed records of a scale as folders of runs, until the end of the block."""
     with archive.unpacked(archive_of(scale)) as folder:
-        yield Setting(scale, folder)
+        yield Setting(scale, folder, fast=scale == "full")
 
 
 def results(setting: Setting) -> list[Result]:
@@ -123,7 +123,9 @@ def problems(setting: Setting) -> Iterator[str]:
 def _problems_of_run(record: RunRecord, recipe: Recipe, size: Size) -> Iterator[str]:
     if record.recipe_hash != recipe_hash(record.recipe):
         yield f"the recipe's hash is {recipe_hash(record.recipe)}, not {record.recipe_hash}"
-    if differing := replace(recipe, classes=size.classes).differences(Recipe(**record.recipe)):
+    # Compiled or not, the same is computed: where the compiler fails, gpu.py goes on without it.
+    recipe = replace(recipe, classes=size.classes, compile=record.recipe["compile"])
+    if differing := recipe.differences(Recipe(**record.recipe)):
         yield f"its recipe is not the table's: {', '.join(differing)}"
     if record.commit is None:
         yield "it does not say of which commit it is"
@@ -203,7 +205,7 @@ def missing(found: Sequence[Result]) -> str:
 def train(names: Sequence[str], scale: Scale) -> None:
     """Train and measure what is missing of some tables, and put the records into the archive."""
     tables = [table for name in names for table in tables_named(name)]
-    work = Setting(scale, Path("runs") / f"paper-{scale}")
+    work = Setting(scale, Path("runs") / f"paper-{scale}", fast=scale == "full")
     with committed(scale) as setting:
         for folder in sorted(setting.runs.glob("*")):
             if not (work.runs / folder.name).exists() and _whole(folder.name, tables, setting):

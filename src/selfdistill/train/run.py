@@ -38,6 +38,7 @@ def train(
     accelerator: str = "auto",
     tensorboard: bool = False,
     progress: Callback | None = None,
+    save_seconds: float | None = None,
 ) -> RunRecord:
     """Train by a recipe into a run folder, or go on with what is there; a finished run is returned as it is.
 
@@ -52,6 +53,7 @@ def train(
         accelerator: ``"cuda"``, ``"cpu"``, or ``"auto"`` for a GPU where there is one.
         tensorboard: also write ``out/tensorboard``.
         progress: is called with each :class:`~selfdistill.train.progress.Update`.
+        save_seconds: at the end of an epoch, save unless the last checkpoint is younger (default: `SAVE_SECONDS`).
 
     Returns:
         The record that is in ``out/result.json``.
@@ -84,7 +86,7 @@ def train(
         checkpoints = Checkpoints(folder.checkpoints)
         state = resume(session, checkpoints)
         fabric.barrier()
-        _train(session, state, checkpoints, folder, interruptions, tensorboard, progress)
+        _train(session, state, checkpoints, folder, interruptions, tensorboard, progress, save_seconds or SAVE_SECONDS)
         if fabric.is_global_zero:
             evaluation, seconds = _evaluate(session)
             save_model(session.distiller.model, recipe, data, out)
@@ -116,6 +118,7 @@ def _train(
     interruptions: Interruptions,
     tensorboard: bool,
     progress: Callback | None,
+    save_seconds: float,
 ) -> None:
     """Run the loop with what belongs to the end of an epoch: the log, kept weights, a checkpoint now and then."""
     fabric, recipe = session.fabric, session.recipe
@@ -133,7 +136,7 @@ def _train(
             folder.write_log(state.rows)
             if board is not None:
                 board.write(row)
-        due = state.epoch == recipe.epochs or time.monotonic() - saved_at >= SAVE_SECONDS
+        due = state.epoch == recipe.epochs or time.monotonic() - saved_at >= save_seconds
         if fabric.broadcast(due):  # rank 0's clock decides: every rank takes part
             save_now()
 
