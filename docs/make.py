@@ -102,6 +102,7 @@ def pages(out: Path) -> dict[Path, str]:
             "input": performance.input_tables(),
             "scale": performance.scale_table(),
             "ddp": performance.ddp_table(),
+            "gpu": performance.gpu_tables(),
         },
         DOCS / "corruptions.md": {"small": distances("cifar100"), "large": distances("photographs")},
     }

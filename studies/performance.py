@@ -99,9 +99,22 @@ def step_table(*names: str) -> str:
     return f"{markdown(Table(headings, tuple(rows)))}\n\n{' '.join(dict.fromkeys(captions))}"
 
 
-def throughput_table() -> str:
+def gpu_tables() -> str:
+    """What gpu.py measured on a GPU, as far as it did."""
+    tables = {
+        "gpu_step": step_table,
+        "gpu_step_compiled": step_table,
+        "gpu_throughput": throughput_table,
+        "gpu_input": input_tables,
+        "gpu_scale": scale_table,
+    }
+    found = [table(name) for name, table in tables.items() if (FOLDER / f"{name}.json").is_file()]
+    return "\n\n".join(found) or "Not measured yet: no GPU was at hand."
+
+
+def throughput_table(name: str = "throughput") -> str:
     """Images a second beside a plain script's."""
-    record = load("throughput")
+    record = load(name)
     plain = ("the plain script", "cross-entropy", f"{record['plain_images_per_second']:.0f}", "1")
     rows = [
         (row["recipe"], row["method"], f"{row['images_per_second']:.0f}", _interval(row["over_plain"]))
@@ -140,9 +153,9 @@ def startup_table() -> str:
     return _table(("What", "Seconds", "Over the import of torch"), rows, record, said)
 
 
-def input_tables() -> str:
+def input_tables(name: str = "input") -> str:
     """Images a second of the loaders, and where their time goes."""
-    record = load("input")
+    record = load(name)
     rows = [
         (
             _PARTS[row["part"]],
@@ -155,12 +168,14 @@ def input_tables() -> str:
         for row in record["rows"]
     ]
     said = f"{record['photographs']:,} photographs of {record['kilobytes']:.0f} kB"
+    if not record["photographs"]:
+        said = f"{record['setting']['images']:,} images, batches of {record['setting']['batch_size']}"
     return _table(("Images", "What", "Workers", "Images/s", "Share", "Ratio"), rows, record, said)
 
 
-def scale_table() -> str:
+def scale_table(name: str = "scale") -> str:
     """How the cost of SD-Dropout grows."""
-    record = load("scale")
+    record = load(name)
     rows = [
         (
             row["axis"],
