@@ -199,15 +199,14 @@ class Tap:
                 f"the head {self.head_name!r} gave no features in this pass: the model was compiled and run before it "
                 "was wrapped, or does not call this module; wrap it first and compile the distiller, or pass head="
             )
-        if any(stage is None for stage in stages):
-            raise RuntimeError("a stage gave no output in this pass; check stages=")
-        if dropping is not None and fired != 1:
-            raise RuntimeError(
-                f"at={dropping.place.module!r}: this module ran {fired} times in one pass; choose one that runs once"
-            )
+        _check_stages(stages)
         whole = Outputs(logits, features, self.head, tuple(stage for stage in stages if stage is not None))
         if dropping is None:
             return (whole,)
+        if fired != 1:
+            raise RuntimeError(
+                f"at={dropping.place.module!r}: this module ran {fired} times in one pass; choose one that runs once"
+            )
         rows = rows_of(x)
         if logits.shape[0] != 3 * rows:
             raise RuntimeError(
@@ -227,6 +226,11 @@ class Tap:
         """Take the hooks off the model."""
         for handle in self._handles:
             handle.remove()
+
+
+def _check_stages(stages: Sequence[Tensor | None]) -> None:
+    if any(stage is None for stage in stages):
+        raise RuntimeError("a stage gave no output in this pass; check stages=")
 
 
 def split(outputs: Outputs, sizes: Sequence[int], uncut: int | None = None) -> tuple[Outputs, ...]:

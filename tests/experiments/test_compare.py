@@ -5,7 +5,7 @@ import pytest
 
 from selfdistill.runs import compare as room
 from selfdistill.runs import folders
-from selfdistill.runs.compare import _at_once
+from selfdistill.runs.compare import _parallel_runs
 from selfdistill.train import Recipe, Timing
 from tests.experiments.conftest import Compare
 
@@ -95,8 +95,8 @@ def test_numbers_below_one(compare: Compare, option: str) -> None:
 
 def test_how_many_runs_go_on_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "cpu_count", lambda: 4)
-    assert _at_once(runs=12, jobs=2, on_cpu=True) == 2
-    assert _at_once(runs=3, jobs=2, on_cpu=True) == 1.5, "two rounds"
-    assert _at_once(runs=1, jobs=2, on_cpu=True) == 1
-    assert _at_once(runs=16, jobs=16, on_cpu=True) == 4, "more jobs than processors do not help"
-    assert _at_once(runs=12, jobs=2, on_cpu=False) == 1, "a GPU is shared"
+    assert _parallel_runs(runs=12, jobs=2, on_cpu=True) == 2
+    assert _parallel_runs(runs=3, jobs=2, on_cpu=True) == 1.5, "two rounds"
+    assert _parallel_runs(runs=1, jobs=2, on_cpu=True) == 1
+    assert _parallel_runs(runs=16, jobs=16, on_cpu=True) == 4, "more jobs than processors do not help"
+    assert _parallel_runs(runs=12, jobs=2, on_cpu=False) == 1, "a GPU is shared"

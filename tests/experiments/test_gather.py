@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from selfdistill.runs.finished import collect_finished
+from selfdistill.runs.folders import collect_finished
 from tests.experiments.conftest import Compare
 
 

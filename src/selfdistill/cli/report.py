@@ -18,6 +18,6 @@ def report(*runs: Files, out: File = Path("report"), title: str = "Comparison", 
         title: heading of the report
         baseline: method that the others are compared with (default: the first found)
     """
-    from selfdistill.runs.finished import collect_finished
+    from selfdistill.runs.folders import collect_finished
 
     show_comparison(collect_finished(runs, baseline), out, title)

@@ -57,55 +57,49 @@ def run_comparison(
         if value is not None and value < 1:
             raise ArgumentError(name, f"must be at least 1, not {value}")
     seconds = parse_duration(budget)
-    if epochs is not None:
-        recipe = replace(recipe, epochs=epochs)
     runs = plan_runs(recipe, methods, range(seeds))
     check_writable(out)
-    if epochs is None:
-        epochs = _epochs_of_earlier_runs(runs, out)
+    epochs = epochs or _epochs_of_earlier_runs(runs, out)
     data = load(recipe)
     if epochs is not None:
-        runs = [_with_epochs(run, epochs) for run in runs]
-        for run in runs:  # now, not after hours of other runs
+        runs = _with_epochs(runs, epochs)
+        for run in runs:  # a folder of another recipe is refused now, not after hours of other runs
             RunFolder(out / run.name).check(run.recipe.resolve(data))
     console = Console(stderr=True)
     # Loaded now, so that a wrong set is refused before any training.
     ood_n = sum(len(one.split) for one in load_ood_sets(evaluation, data.image_size))
     measured = next((path for run in runs if (path := out / run.name / "evaluation.json").is_file()), None)
-    if fit and measured:  # what goes on is measured as what is there
+    if fit and measured:  # a resumed comparison is measured as its first runs were
         evaluation = replace(evaluation, max_images=EvaluationRecord.load(measured).asked["max_images"])
-    untrained = [run for run in runs if not is_trained(run, out)]
-    if untrained:
+    if untrained := [run for run in runs if not is_trained(run, out)]:
+        _say(console, describe_plan(recipe, data))
         with console.status("measuring how long a step takes"):
             timings = _measured(untrained, data, jobs)
-        at_once = _at_once(len(untrained), jobs, on_cpu=not torch.cuda.is_available())
-        image = max(timing.evaluation for timing in timings) / len(data.test)
+        parallel = _parallel_runs(len(untrained), jobs, on_cpu=not torch.cuda.is_available())
+        image_seconds = max(timing.evaluation for timing in timings) / len(data.test)
         if fit and not measured:
-            evaluation = fit_to_budget(evaluation, len(data.test), ood_n, seconds * at_once / 4 / len(runs) / image)
-        more = image * count_forwards(evaluation, len(data.test), ood_n)
+            max_forwards = seconds * parallel / 4 / len(runs) / image_seconds
+            evaluation = fit_to_budget(evaluation, len(data.test), ood_n, max_forwards)
+            if not evaluation.measures:
+                _say(console, f"measuring accuracy and calibration alone: more would not fit in the budget of {budget}")
+        more = image_seconds * count_forwards(evaluation, len(data.test), ood_n)
         timings = [replace(timing, final=timing.final + more) for timing in timings]
-        if epochs is None:
-            epochs = min(MOST_EPOCHS, epochs_for_budget(seconds, timings, at_once))
-        _say(console, describe_plan(recipe, data))
-        if fit and not evaluation.measures:
-            _say(console, f"measuring accuracy and calibration alone: more would not fit in the budget of {budget}")
-        _say(console, estimate(timings, epochs, at_once) + (f", {jobs} at a time" if jobs > 1 else ""))
-    done = sum(is_finished(run, out, evaluation) for run in runs)
-    if done:
-        _say(console, f"{done} of {len(runs)} runs are in {out} already")
-    epochs = epochs or recipe.epochs
-    runs = [_with_epochs(run, epochs) for run in runs]
-    with grid_progress(console, len(runs)) as (running, finished):
+        epochs = epochs or min(MOST_EPOCHS, epochs_for_budget(seconds, timings, parallel))
+        _say(console, estimate(timings, epochs, parallel) + (f", {jobs} at a time" if jobs > 1 else ""))
+    if finished := sum(is_finished(run, out, evaluation) for run in runs):
+        _say(console, f"{finished} of {len(runs)} runs are in {out} already")
+    runs = _with_epochs(runs, epochs or recipe.epochs)
+    with grid_progress(console, len(runs)) as (on_update, on_record):
         executor = ExecutorConfig(jobs).make(data)
         records = run_grid(
-            runs, out, data=data, evaluation=evaluation, executor=executor, on_update=running, on_record=finished
+            runs, out, data=data, evaluation=evaluation, executor=executor, on_update=on_update, on_record=on_record
         )
     order = list(dict.fromkeys(run.recipe.method for run in runs))
     return sorted(records, key=lambda record: (order.index(record.method), record.seed))
 
 
-def _with_epochs(run: PlannedRun, epochs: int) -> PlannedRun:
-    return replace(run, recipe=replace(run.recipe, epochs=epochs))
+def _with_epochs(runs: Sequence[PlannedRun], epochs: int) -> list[PlannedRun]:
+    return [replace(run, recipe=replace(run.recipe, epochs=epochs)) for run in runs]
 
 
 def _epochs_of_earlier_runs(runs: Sequence[PlannedRun], out: Path) -> int | None:
@@ -123,11 +117,11 @@ def _measured(runs: Sequence[PlannedRun], data: ImageData, jobs: int) -> list[Ti
     return [of_method[run.recipe.method] for run in runs]
 
 
-def _at_once(runs: int, jobs: int, *, on_cpu: bool) -> float:
-    """How many runs go on at a time, on average: on a CPU each has processors of its own, a GPU is shared.
+def _parallel_runs(runs: int, jobs: int, *, on_cpu: bool) -> float:
+    """How many runs are in progress at a time, on average: on a CPU each has processors of its own, a GPU is shared.
 
     Example:
-        >>> _at_once(runs=3, jobs=1, on_cpu=True), _at_once(runs=3, jobs=2, on_cpu=False)
+        >>> _parallel_runs(runs=3, jobs=1, on_cpu=True), _parallel_runs(runs=3, jobs=2, on_cpu=False)
         (1.0, 1.0)
     """
     jobs = min(jobs, cpu_count()) if on_cpu else 1

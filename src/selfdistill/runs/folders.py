@@ -1,7 +1,13 @@
-"""Folders of runs: what they are called, and whether they can be written before hours of work."""
+"""Folders of runs: what they are called, whether they can be written, and the finished runs in them."""
 
+import difflib
 import os
+from collections.abc import Iterable
 from pathlib import Path
+
+from selfdistill.errors import ArgumentError
+from selfdistill.methods import parse_method
+from selfdistill.records import RunRecord, load_all
 
 
 def name_of(data: str) -> str:
@@ -25,3 +31,26 @@ def check_writable(out: Path) -> None:
         raise OSError(f"{there} is a file, not a folder: choose another `out`")
     if not os.access(there, os.W_OK | os.X_OK):
         raise OSError(f"cannot write in {there}: choose another `out`")
+
+
+def collect_finished(folders: Iterable[Path], baseline: str | None = None) -> list[RunRecord]:
+    """Return every finished run at or below some folders; one that is below two of them counts once.
+
+    Args:
+        folders: of runs, or that hold such.
+        baseline: the method whose runs come first; None leaves the order of the folders.
+
+    Raises:
+        ValueError: a folder without a finished run, a damaged record, or no run of the baseline.
+    """
+    records: list[RunRecord] = []
+    for folder in folders:
+        records += [record for record in load_all(folder) if record not in records]
+    if baseline is None:
+        return records
+    wanted = repr(parse_method(baseline))
+    there = list(dict.fromkeys(record.method for record in records))
+    if wanted not in there:
+        near = difflib.get_close_matches(wanted, there, n=1, cutoff=0.0)
+        raise ArgumentError("baseline", f"has no run: {wanted}; did you mean {near[0]!r}? There are {', '.join(there)}")
+    return sorted(records, key=lambda record: record.method != wanted)

@@ -24,6 +24,9 @@ from selfdistill.train import Interrupted, Update
 from selfdistill.train.run import load
 from selfdistill.train.signals import Interruptions
 
+AtWork = dict[Connection, tuple[SpawnProcess, Path]]
+"""Of each busy process its connection, itself, and the folder of its task."""
+
 
 @dataclass(frozen=True)
 class _Done:
@@ -49,48 +52,56 @@ class Processes:
         """Do all tasks; a task that fails ends the others, which save."""
         if not tasks:
             return
-        waiting = list(reversed(tasks))
         processes: list[SpawnProcess] = []
-        at_work: dict[Connection, tuple[SpawnProcess, Path]] = {}
-        context = get_context("spawn")
+        at_work: AtWork = {}
+        waiting = iter(tasks)
         with Interruptions(resume_hint) as interruptions:
             try:
                 for number in range(min(self.jobs, len(tasks))):
-                    here, there = context.Pipe()
-                    gpu = gpu_of(number, cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES"))
-                    process = context.Process(target=_work, args=(there, gpu, cpus_per_job(self.jobs)))
-                    with _interrupts_ignored():  # until the process takes them itself
-                        process.start()
+                    process, connection = _start(number, cpus_per_job(self.jobs))
                     processes.append(process)
-                    there.close()  # so that the pipe ends with the process
-                    task = waiting.pop()
-                    at_work[here] = process, task.folder
-                    here.send(task)
+                    _give(next(waiting, None), connection, process, at_work)
                 while at_work:
-                    for connection in wait(list(at_work)):
-                        assert isinstance(connection, Connection)
-                        process, folder = at_work[connection]
-                        message = _receive(connection, process, folder)
+                    for ready in wait(list(at_work)):
+                        assert isinstance(ready, Connection)
+                        process, folder = at_work[ready]
+                        message = _receive(ready, process, folder)
                         if isinstance(message, Update):
                             on_update(folder, message)
                         elif isinstance(message, Warning):
                             warnings.warn(message, stacklevel=2)
                         else:
                             on_result(folder, message.returned)
-                            if waiting:
-                                task = waiting.pop()
-                                at_work[connection] = process, task.folder
-                                connection.send(task)
-                            else:
-                                connection.send(None)
-                                del at_work[connection]
-            except BaseException as error:
+                            _give(next(waiting, None), ready, process, at_work)
+            except Interrupted:
                 _stop(at_work)
-                if isinstance(error, Interrupted):
-                    raise interruptions.interrupted("and saved", interruptions.received) from None
+                raise interruptions.interrupted("and saved", interruptions.received) from None
+            except BaseException:
+                _stop(at_work)
                 raise
             for process in processes:
                 process.join()
+
+
+def _start(number: int, cpus: int) -> tuple[SpawnProcess, Connection]:
+    """Start a process, which waits for tasks on the connection."""
+    context = get_context("spawn")
+    here, there = context.Pipe()
+    gpu = gpu_of(number, cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    process = context.Process(target=_work, args=(there, gpu, cpus))
+    with _interrupts_ignored():  # until the process handles them itself
+        process.start()
+    there.close()  # so that the pipe ends with the process
+    return process, here
+
+
+def _give(task: Task | None, connection: Connection, process: SpawnProcess, at_work: AtWork) -> None:
+    """Send a process its next task, or send it home."""
+    if task is None:
+        at_work.pop(connection, None)
+    else:
+        at_work[connection] = process, task.folder
+    connection.send(task)
 
 
 def gpu_of(process: int, gpus: int, visible: str | None) -> str | None:
@@ -146,7 +157,7 @@ def _receive(connection: Connection, process: SpawnProcess, folder: Path) -> Upd
     return message
 
 
-def _stop(at_work: dict[Connection, tuple[SpawnProcess, Path]]) -> None:
+def _stop(at_work: AtWork) -> None:
     """Ask all to save and stop, and wait for them."""
     for process, _ in at_work.values():
         process.terminate()
