@@ -26,9 +26,10 @@ from plain_script import MEAN, STD, Training
 
 from selfdistill.data import ImageData, Split
 from selfdistill.train import Recipe
+from selfdistill.train.classification import assemble
 from selfdistill.train.meters import Meters
 from selfdistill.train.run import machine
-from selfdistill.train.session import assemble, make_fabric
+from selfdistill.train.session import make_fabric
 
 FLOP = 3.34e9  # an image's forward and backward pass
 RECIPES: dict[str, dict[str, Any]] = {
@@ -52,15 +53,14 @@ class Row:
 def ours(recipe: Recipe, data: ImageData) -> Callable[[], float]:
     """Return a function that trains for an epoch as the trainer's loop does, and gives the seconds it took."""
     session = assemble(recipe.resolve(data), data, make_fabric(recipe))
-    session.distiller.train()
+    session.task.network.train()
     epoch = 0
 
     def train() -> None:
         nonlocal epoch
-        meters = Meters(session.device)
-        for step, batches in enumerate(session.loader.epoch(epoch)):
-            (output,) = session.step(batches, epoch * session.loader.steps + step)
-            meters.add(output, batches[0].y, step)
+        meters = Meters(session.device, session.task.counts)
+        for step, batches in enumerate(session.task.loader.epoch(epoch)):
+            session.step(batches, epoch * session.steps + step, meters)
         meters.means()
         epoch += 1
 

@@ -24,7 +24,7 @@ from selfdistill.records import RunRecord
 from selfdistill.report.paper import anchors_table, deviations, facts, title_of, write_reproduced
 from selfdistill.report.paper.cells import regime_words
 from selfdistill.report.tables import DASH, terminal
-from selfdistill.train.meters import Meters
+from selfdistill.train.meters import Loss, Meters
 from tests.nets import CLASSES
 from tests.reference import algorithm_1, byot, cs_kd, ddgsd, sd_dropout
 
@@ -165,7 +165,7 @@ def test_our_log_gives_the_terms_that_the_authors_logged(row: str) -> None:
         pair=net.other if needs.pair else None,
     )
     meters = Meters(torch.device("cpu"))
-    meters.add(output, net.y, step=0)
+    meters.add(Loss(output.loss, output.terms, {}, len(net.y)), step=0)
     log = {name: [float("nan"), value] for name, value in meters.means().terms.items()}
     with torch.no_grad():
         for entry in entries:

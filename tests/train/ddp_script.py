@@ -9,20 +9,21 @@ from pathlib import Path
 import torch
 
 from selfdistill.method import Method, Step, Term
-from selfdistill.train import Interrupted, Recipe, loop, run, session, train
+from selfdistill.train import Interrupted, Recipe, classification, loop, run, train
+from selfdistill.train.meters import Meters
 from selfdistill.train.session import Session
 
 run.SAVE_SECONDS = 0.0
-loop.LOG_STEPS = 1
+loop.MAX_LOG_STEPS = 1
 taken = Session.step
 stop = {"at": -1}
 
 
-def step(self: Session, batches: tuple, position: int) -> list:
+def step(self: Session, batches: tuple, position: int, meters: Meters) -> None:
     """Get a signal at some step in one process alone: the other has to hear of it."""
     if position == stop["at"] and self.fabric.global_rank == 1:
         os.kill(os.getpid(), signal.SIGTERM)
-    return taken(self, batches, position)
+    taken(self, batches, position, meters)
 
 
 class Memory(Method):
@@ -49,7 +50,7 @@ if __name__ == "__main__":
     assert isinstance(recipe, Recipe)
     Session.step = step
     train(recipe, folder / "plain", data=data, devices=2, accelerator="cpu")
-    session.parse_method = lambda _: Memory()
+    classification.parse_method = lambda _: Memory()
     train(recipe, folder / "whole", data=data, devices=2, accelerator="cpu")
     for stop["at"] in (1, 4):
         try:

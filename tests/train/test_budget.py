@@ -2,6 +2,7 @@ import random
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def test_warm_up_steps_do_not_count(recipe: Recipe, data: ImageData, monkeypatch
 
     taken: list[int] = []
 
-    def step(self: Session, batches: object, position: int) -> None:
+    def step(self: Session[Any], batches: object, position: int, meters: object) -> None:
         taken.append(len(taken))
         time.sleep(0.2 if len(taken) <= 3 else 0.01)
 
@@ -62,8 +63,8 @@ def test_warm_up_steps_do_not_count(recipe: Recipe, data: ImageData, monkeypatch
 def test_several_devices_share_a_step(recipe: Recipe, data: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = set()
 
-    def step(self: Session, batches: tuple[object, ...], position: int) -> None:
-        sizes.add(tuple(len(batch.y) for batch in batches))  # type: ignore[attr-defined]
+    def step(self: Session[Any], batches: tuple[Any, ...], position: int, meters: object) -> None:
+        sizes.add(tuple(len(batch.y) for batch in batches))
 
     monkeypatch.setattr(Session, "step", step)
     timing = measure_step_seconds(replace(recipe, batch_size=22, accumulate=4), data, steps=4, devices=2)

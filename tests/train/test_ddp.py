@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from selfdistill.data import ImageData, TrainLoader
 from selfdistill.records import RunRecord
 from selfdistill.train import Recipe, random_state
-from selfdistill.train.session import assemble, make_fabric
+from selfdistill.train.classification import assemble
+from selfdistill.train.session import make_fabric
 
 
 def by_hand(recipe: Recipe, data: ImageData) -> dict[str, torch.Tensor]:
@@ -20,7 +21,7 @@ def by_hand(recipe: Recipe, data: ImageData) -> dict[str, torch.Tensor]:
     recipe = recipe.resolve(data)
     assert recipe.batch_size is not None
     session = assemble(recipe, data, make_fabric(recipe, accelerator="cpu"))
-    distiller, optimizer = session.distiller, session.optimizer
+    distiller, optimizer = session.task.distiller, session.optimizer
     loaders = [
         TrainLoader(
             data,
@@ -41,7 +42,7 @@ def by_hand(recipe: Recipe, data: ImageData) -> dict[str, torch.Tensor]:
     distiller.train()
     for epoch in range(recipe.epochs):
         for step, shares in enumerate(zip(*(loader.epoch(epoch) for loader in loaders), strict=True)):
-            optimizer.param_groups[0]["lr"] = session.rate(epoch * session.loader.steps + step)
+            optimizer.param_groups[0]["lr"] = session.rate(epoch * session.steps + step)
             optimizer.zero_grad()
             for rank, batches in enumerate(shares):
                 torch.set_rng_state(states[rank])

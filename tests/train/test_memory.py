@@ -12,7 +12,7 @@ FEW = LARGE // resource.getpagesize() // 100
 
 STEPS = f"""
 import json, resource, torch
-from selfdistill.train.memory import freed_memory_kept
+from selfdistill.train.memory import keep_malloc_pools
 
 def step():  # returns the pages that the system hands out for it
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -23,7 +23,7 @@ def later_step():  # once the heap has found its size
     return [step() for _ in range(30)][-1]
 
 before = later_step()
-with freed_memory_kept():
+with keep_malloc_pools():
     meanwhile = later_step()
 print(json.dumps([before, meanwhile, step()]))
 """

@@ -13,8 +13,7 @@ STEP = Update(
     steps=3000,
     loss=2.5,
     terms={"ce": 1.6, "sdd": 0.1},
-    accuracy=0.25,
-    test_accuracy=None,
+    metrics={"train": 0.25},
     images_per_second=1234.5,
     seconds_left=3725.0,
 )
@@ -23,9 +22,9 @@ STEP = Update(
 def test_a_line_has_everything() -> None:
     wanted = "epoch 2/30  1:02:05 left  loss 2.500 (ce 1.600  sdd 0.100)  train 25.0%  1,234 images/s"
     assert describe(STEP) == wanted
-    alone = replace(STEP, terms={"ce": 2.5}, test_accuracy=0.5, kind="evaluate")
+    alone = replace(STEP, terms={"ce": 2.5}, metrics={"train": 0.25, "test": 0.5}, kind="evaluate")
     assert describe(alone) == "epoch 2/30  evaluating  loss 2.500  train 25.0%  test 50.0%  1,234 images/s"
-    detector = replace(alone, accuracy=None, test_accuracy=None, images_per_second=0.42)
+    detector = replace(alone, metrics={}, images_per_second=0.42)
     assert describe(detector) == "epoch 2/30  evaluating  loss 2.500  0.4 images/s"
 
 

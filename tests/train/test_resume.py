@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,8 +20,9 @@ from torch import nn
 from selfdistill.data import ImageData
 from selfdistill.method import Method, Outputs, Step, Term
 from selfdistill.train import Interrupted, Recipe, train
+from selfdistill.train import classification as classification_module
 from selfdistill.train import run as run_module
-from selfdistill.train import session as session_module
+from selfdistill.train.meters import Meters
 from selfdistill.train.session import Session
 
 SameRun = Callable[[Path, Path], None]
@@ -32,11 +34,11 @@ def signal_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[set[int], int], None
     taken = Session.step
 
     def install(positions: set[int], number: int = signal.SIGTERM) -> None:
-        def step(self: Session, batches: object, position: int) -> object:
+        def step(self: Session[Any], batches: Any, position: int, meters: Meters) -> None:
             if position in positions:
                 positions.remove(position)
                 os.kill(os.getpid(), number)
-            return taken(self, batches, position)  # type: ignore[arg-type]
+            taken(self, batches, position, meters)
 
         monkeypatch.setattr(Session, "step", step)
 
@@ -99,7 +101,7 @@ def test_what_a_method_adds_is_resumed(
     same_run: SameRun,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(session_module, "parse_method", lambda _: Memory())
+    monkeypatch.setattr(classification_module, "parse_method", lambda _: Memory())
     record = train(recipe, tmp_path / "whole", data=data)
     assert record.extra_parameters == 32
     signal_at({1, 5})
@@ -168,7 +170,7 @@ def test_the_message_says_how_to_go_on(
 def test_a_second_signal_does_not_wait(
     tmp_path: Path, recipe: Recipe, data: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stuck(self: Session, batches: object, position: int) -> object:
+    def stuck(self: Session[Any], batches: Any, position: int, meters: Meters) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("the second one did nothing")
@@ -195,8 +197,8 @@ def test_a_checkpoint_of_another_model(
     signal_at({1})
     with pytest.raises(Interrupted):
         train(recipe, tmp_path, data=data)
-    build = session_module.build
-    monkeypatch.setattr(session_module, "build", lambda *a, **k: build("resnet10_cifar", 3, width=5))
+    build = classification_module.build
+    monkeypatch.setattr(classification_module, "build", lambda *a, **k: build("resnet10_cifar", 3, width=5))
     message = r"checkpoint .*epoch-00000-step-0000002\.pt: .* there and .* here; it belongs to another model"
     with pytest.raises(ValueError, match=message):
         train(recipe, tmp_path, data=data)
@@ -226,14 +228,14 @@ def test_a_signal_that_also_reaches_the_workers(
     taken = Session.step
     others = set(multiprocessing.active_children())  # of that run and of tests before this one
 
-    def step(self: Session, batches: object, position: int) -> object:
+    def step(self: Session[Any], batches: Any, position: int, meters: Meters) -> None:
         if position == 1:
             (worker,) = set(multiprocessing.active_children()) - others
             worker.terminate()
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.1)
             assert worker.is_alive()  # the run may still wait for its batch
-        return taken(self, batches, position)  # type: ignore[arg-type]
+        taken(self, batches, position, meters)
 
     monkeypatch.setattr(Session, "step", step)
     with pytest.raises(Interrupted, match="stopped by SIGTERM in epoch 1 after step 2 of 3, saved; run the same"):

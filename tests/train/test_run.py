@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from selfdistill.data import ImageData
 from selfdistill.records import RunRecord
 from selfdistill.train import NonFiniteLossError, Recipe, Update, train
 from selfdistill.train import run as run_module
+from selfdistill.train.meters import Meters
 from selfdistill.train.session import Session
 
 
@@ -65,8 +67,8 @@ def test_what_a_run_leaves(tmp_path: Path, recipe: Recipe, data: ImageData) -> N
     assert [update.epoch for update in ends] == [1, 2, 3, 4, 5]
     assert [update.step for update in ends] == [3, 6, 9, 12, 15]
     assert ends[-1].seconds_left == 0
-    assert ends[-1].test_accuracy == pytest.approx(record.evaluation["top1"])
-    assert ends[0].test_accuracy is None
+    assert ends[-1].metrics["test"] == pytest.approx(record.evaluation["top1"])
+    assert list(ends[0].metrics) == ["train"]
     assert updates[-1] == replace(ends[-1], kind="evaluate")
 
 
@@ -160,11 +162,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     monkeypatch.setattr(run_module, "SAVE_SECONDS", 0.0)
     taken = Session.step
 
-    def poisoned(self: Session, batches: object, position: int) -> object:
+    def poisoned(self: Session[Any], batches: Any, position: int, meters: Meters) -> None:
         if position == 7:  # epoch 3, step 2
             with torch.no_grad():
-                self.distiller.model.get_parameter("fc.weight").fill_(math.inf)
-        return taken(self, batches, position)  # type: ignore[arg-type]
+                self.task.model.get_parameter("fc.weight").fill_(math.inf)
+        taken(self, batches, position, meters)
 
     monkeypatch.setattr(Session, "step", poisoned)
     message = "the term 'ce' was not finite at epoch 3, step 2; try a lower `lr` (it was 0.05) or `clip=1`"

@@ -37,3 +37,10 @@ def test_warm_up_is_linear_then_the_schedule() -> None:
     rates = [learning_rate(e, epochs=10, lr=1.0, warmup_epochs=2, milestones=[]) for e in (0, 0.5, 1, 1.5, 2, 9)]
     assert rates == pytest.approx([0, 0.25, 0.5, 0.75, 1, 1])
     assert learning_rate(2, epochs=10, lr=1.0, schedule="cosine", warmup_epochs=2) == 1.0
+
+
+def test_a_warm_up_may_start_above_zero_and_take_part_of_an_epoch() -> None:
+    coco = {"epochs": 12, "lr": 0.02, "milestones": (8 / 12, 11 / 12), "warmup_start": 0.001}
+    rates = [learning_rate(k / 7393, warmup_epochs=500 / 7393, **coco) for k in range(502)]  # type: ignore[arg-type]
+    assert rates[:500] == pytest.approx([0.02 * (0.001 + 0.999 * k / 500) for k in range(500)])
+    assert rates[500:] == [0.02, 0.02]

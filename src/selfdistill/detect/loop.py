@@ -123,8 +123,7 @@ class Loop:
                 steps=self.epochs * self.steps,
                 loss=sum(means.values()),
                 terms=means,
-                accuracy=None,
-                test_accuracy=None,
+                metrics={},
                 images_per_second=state.images / max(state.seconds, 1e-9),
                 seconds_left=(self.epochs * self.steps - done) * elapsed / max(done - self._first, 1),
             )

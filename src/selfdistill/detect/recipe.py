@@ -55,7 +55,7 @@ class DetectRecipe(YamlRecipe):
         (7, (5, 6), 0.01, 'frozen', 3)
     """
 
-    PLACE: ClassVar[tuple[str, ...]] = ("threads", "workers")
+    NON_SEMANTIC_FIELDS: ClassVar[tuple[str, ...]] = ("threads", "workers")
 
     data: str = "data/coco"
     images: int | None = None

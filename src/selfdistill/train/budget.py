@@ -13,10 +13,12 @@ from selfdistill.errors import ArgumentError
 from selfdistill.methods import parse_method
 from selfdistill.tap import evaluation_mode
 from selfdistill.train import random_state
+from selfdistill.train.classification import Classification, assemble
+from selfdistill.train.meters import Meters
 from selfdistill.train.progress import clock
 from selfdistill.train.recipe import Recipe
 from selfdistill.train.run import machine
-from selfdistill.train.session import Session, assemble, make_fabric
+from selfdistill.train.session import Session, make_fabric
 
 WARMUP_STEPS = 3
 _EVAL_BATCHES = 2
@@ -141,31 +143,32 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
-def _step_seconds(session: Session, steps: int) -> float:
-    session.distiller.train()
-    batches = (batch for epoch in count() for batch in session.loader.epoch(epoch))
+def _step_seconds(session: Session[Classification], steps: int) -> float:
+    session.task.network.train()
+    batches = (batch for epoch in count() for batch in session.task.loader.epoch(epoch))
+    meters = Meters(session.device, session.task.counts)
     for batch in islice(batches, WARMUP_STEPS):
-        session.step(batch, 0)
+        session.step(batch, 0, meters)
     _wait(session)
     started = time.perf_counter()
     for batch in islice(batches, steps):
-        session.step(batch, 0)
+        session.step(batch, 0, meters)
     _wait(session)
     return (time.perf_counter() - started) / steps
 
 
-def _image_seconds(session: Session) -> float:
+def _image_seconds(session: Session[Classification]) -> float:
     """Return the seconds to score one test image."""
-    model = session.distiller.model
+    model = session.task.model
     images, started = 0, time.perf_counter()
     with evaluation_mode(model), torch.inference_mode(), session.fabric.autocast():
-        for x, y in islice(session.test_batches(), _EVAL_BATCHES):
+        for x, y in islice(session.task.test_batches(), _EVAL_BATCHES):
             model(x)
             images += len(y)
     _wait(session)
     return (time.perf_counter() - started) / images
 
 
-def _wait(session: Session) -> None:
+def _wait(session: Session[Classification]) -> None:
     if session.device.type == "cuda":
         torch.cuda.synchronize(session.device)

@@ -1,4 +1,4 @@
-"""Checkpoints: atomic, checksummed, the last two, and loaded without ever running code."""
+"""Checkpoints: atomic, checksummed, the last two, loaded without ever running code; and what is in them."""
 
 import hashlib
 import io
@@ -10,9 +10,14 @@ from typing import Any
 import torch
 
 from selfdistill.records import write_atomically
+from selfdistill.train import random_state
 from selfdistill.train.files import remove_leftovers
+from selfdistill.train.meters import Meters
+from selfdistill.train.session import Session
+from selfdistill.train.state import State
 
 KEEP = 2
+_PROGRESS = ("epoch", "step", "seconds", "total_seconds", "rows")
 _NAME = re.compile(r"epoch-\d{5}-step-\d{7}\.pt")
 
 
@@ -125,3 +130,75 @@ def load_into(module: torch.nn.Module, state: dict[str, Any], path: Path) -> Non
             shapes = f"{tuple(there.shape)} there and {tuple(here.shape)} here"
             raise ValueError(f"checkpoint {path}: {name!r} is {shapes}; {remedy}")
     module.load_state_dict(state)
+
+
+def save(session: Session[Any], state: State, checkpoints: Checkpoints) -> None:
+    """Write a checkpoint; every process takes part, rank 0 writes.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    mine = {
+        "random": random_state.snapshot(session.device),
+        "meters": state.meters.state_dict(),
+        # A method's own memory (as of the images that this rank saw) is no parameter that DDP keeps equal.
+        "extra": _extra_states(session),
+    }
+    ranks: list[Any] = [mine]
+    if session.fabric.world_size > 1:
+        ranks = [None] * session.fabric.world_size
+        torch.distributed.all_gather_object(ranks, mine)
+    if session.fabric.is_global_zero:
+        payload = {
+            session.task.network_name: session.task.network.state_dict(),
+            "optimizer": _plain(session.optimizer).state_dict(),
+            "ranks": ranks,
+        }
+        checkpoints.save(state.epoch, state.step, payload | {name: getattr(state, name) for name in _PROGRESS})
+    session.fabric.barrier()  # a process that ended now would have the launcher end rank 0 while it writes
+
+
+def resume(session: Session[Any], checkpoints: Checkpoints) -> State:
+    """Return the state of the newest whole checkpoint, loaded into the session; a fresh state where there is none.
+
+    Raises:
+        ValueError: the checkpoint is of another model or of another number of processes.
+    """
+    state = State(Meters(session.device, session.task.counts))
+    found = checkpoints.newest()
+    if found is None:
+        return state
+    path, payload = found
+    task = session.task
+    _check(payload, path, task.network_name, session.fabric.world_size)
+    mine = payload["ranks"][session.fabric.global_rank]
+    load_into(task.network, payload[task.network_name] | mine["extra"], path)
+    _plain(session.optimizer).load_state_dict(payload["optimizer"])
+    state.meters.load_state_dict(mine["meters"])
+    for name in _PROGRESS:
+        setattr(state, name, payload[name])
+    random_state.restore(mine["random"], session.device)
+    return state
+
+
+def _check(payload: dict[str, Any], path: Path, network_name: str, world_size: int) -> None:
+    if payload.keys() != {network_name, "optimizer", "ranks", *_PROGRESS}:
+        raise ValueError(
+            f"checkpoint {path} is not a {network_name}'s, or of another version of selfdistill; choose another `out`"
+        )
+    if len(payload["ranks"]) != world_size:
+        raise ValueError(
+            f"checkpoint {path} is of {len(payload['ranks'])} process(es), not {world_size}; use the same `devices` "
+            "and `nodes`, or choose another `out`"
+        )
+
+
+def _extra_states(session: Session[Any]) -> dict[str, Any]:
+    state = session.task.network.state_dict()
+    return {name: value for name, value in state.items() if name.endswith("_extra_state")}
+
+
+def _plain(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    # Fabric's wrapper keeps the optimiser it wraps in this attribute.
+    inner: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
+    return inner

@@ -3,20 +3,20 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Literal, TypeVar, cast
+from typing import Any, Literal, NoReturn, TypeVar, cast
 
 import torch
 
-from selfdistill.tap import evaluation_mode, logits_of
 from selfdistill.train.meters import Means
 from selfdistill.train.progress import Callback, Update
 from selfdistill.train.session import Session
 from selfdistill.train.signals import Interruptions
 from selfdistill.train.state import Row, State
+from selfdistill.train.task import Progress
 
 T = TypeVar("T")
 
-LOG_STEPS = 50
+MAX_LOG_STEPS = 50
 LOG_SECONDS = 1.0
 
 
@@ -24,17 +24,17 @@ class Loop:
     """Trains from where ``state`` is to the last epoch.
 
     Args:
-        session: what a step needs.
+        session: what is trained.
         state: where the run is; kept up to date.
         interruptions: the signals that came.
         save: writes a checkpoint of the state.
         epoch_done: called with the log's new row after each epoch; it may save.
-        progress: is told how far the run is, or None.
+        progress: called with how far the run is, or None.
     """
 
     def __init__(
         self,
-        session: Session,
+        session: Session[Any],
         state: State,
         interruptions: Interruptions,
         *,
@@ -46,7 +46,7 @@ class Loop:
         self.save, self.epoch_done, self.progress = save, epoch_done, progress
         self._several = session.fabric.world_size > 1
         self._agreed = 0
-        self._told: Update | None = None
+        self._last: Update | None = None
         self._started = time.perf_counter()
         self._first = self._position()
 
@@ -62,32 +62,30 @@ class Loop:
             self._train()
             means = self._whole_epoch()
             started = time.perf_counter()
-            accuracies = self._test_accuracies()
+            metrics = self._evaluate()
             self.state.total_seconds += self.state.seconds + time.perf_counter() - started
-            self._finish(means, accuracies)
-        if self._told is not None and self.progress is not None:
-            self.progress(replace(self._told, kind="evaluate"))
+            self._finish(means, metrics)
+        if self._last is not None and self.progress is not None:
+            self.progress(replace(self._last, kind="evaluate"))
 
     def _train(self) -> None:
         session, state = self.session, self.state
-        if state.step == session.loader.steps:  # it was stopped while it was evaluated
+        if state.step == session.steps:  # the run was interrupted during evaluation
             return
-        session.distiller.train()
+        session.task.network.train()
         started, due = time.perf_counter() - state.seconds, self._pace()
-        for batches in self._until_stopped(session.loader.epoch(state.epoch, start=state.step)):
-            outputs = session.step(batches, self._position())
-            for batch, output in zip(batches, outputs, strict=True):
-                state.meters.add(output, batch.y, state.step)
+        for batches in self._until_stopped(session.task.loader.epoch(state.epoch, start=state.step)):
+            session.step(batches, self._position(), state.meters)
             state.step += 1
             if next(due):
                 self._check_and_agree()
                 state.seconds = time.perf_counter() - started
-                self._tell("step")
+                self._report("step")
             if self._signal():
                 break
         self._check_and_agree()  # waits for the device: the steps are done, not only launched
         state.seconds = time.perf_counter() - started
-        if self._signal() and state.step < session.loader.steps:
+        if self._signal() and state.step < session.steps:
             self._stop()
 
     def _whole_epoch(self) -> Means:
@@ -96,46 +94,52 @@ class Loop:
         images = torch.tensor(meters.images, device=self.session.device)
         return meters.means(self._over_ranks(meters.sums, "sum"), int(self._over_ranks(images, "sum")))
 
-    def _test_accuracies(self) -> dict[str, float | None]:
-        """Return the accuracy on the test images, and a peer's beside it, if it is due after this epoch; on rank 0."""
-        session, state = self.session, self.state
-        recipe, distiller = session.recipe, session.distiller
-        due = (state.epoch + 1) % recipe.eval_every == 0 or state.epoch + 1 == recipe.epochs
-        networks = {"test_top1": distiller.model} | ({} if distiller.peer is None else {"peer_top1": distiller.peer})
-        hits = dict.fromkeys(networks, 0)
-        if due and session.fabric.is_global_zero:
-            for name, network in networks.items():
-                hits[name] = self._hits(network)
-            if not self._several and self._signal():
-                self._stop()
+    def _evaluate(self) -> dict[str, float | None]:
+        """Return the task's metrics if they are due after this epoch; measured on rank 0."""
+        session, recipe, epoch = self.session, self.session.recipe, self.state.epoch + 1
+        metrics: dict[str, float | None] | None = dict.fromkeys(session.task.metrics)
+        if session.fabric.is_global_zero and (epoch % recipe.eval_every == 0 or epoch == recipe.epochs):
+            try:
+                metrics = session.task.evaluate(self._evaluation_progress())
+            except RuntimeError:  # raised by that progress, or because the signal ended a decoding worker too
+                if not self._stopped():
+                    raise
+                metrics = None
+        if metrics is None:
+            self._stop()
         session.fabric.barrier()
-        return {name: count / len(session.data.test) if due else None for name, count in hits.items()}
+        return metrics
 
-    def _hits(self, network: torch.nn.Module) -> int:
-        """Return how many test images a network classifies right; fewer if a signal came meanwhile."""
-        session = self.session
-        hits = torch.zeros((), dtype=torch.int64, device=session.device)
-        with evaluation_mode(network), torch.inference_mode(), session.fabric.autocast():
-            for x, y in self._until_stopped(session.test_batches()):
-                hits += (logits_of(network(x)).argmax(dim=1) == y).sum()
-                if not self._several and self._signal():
-                    break
-        return int(hits)
+    def _evaluation_progress(self) -> Progress:
+        """Return what an evaluation calls as it goes: it passes that on, at most every second, and breaks it off."""
+        reported = time.perf_counter()
 
-    def _finish(self, means: Means, accuracies: dict[str, float | None]) -> None:
+        def report(stage: str, done: int, total: int) -> None:
+            nonlocal reported
+            if self._stopped():
+                raise RuntimeError("interrupted during evaluation")
+            if self.progress is not None and time.perf_counter() - reported >= LOG_SECONDS:
+                reported = time.perf_counter()
+                measuring = f"{stage}, {done:,} of {total:,} images"
+                self.progress(replace(self._update("evaluate"), step=done, steps=total, measuring=measuring))
+
+        return report
+
+    def _finish(self, means: Means, metrics: dict[str, float | None]) -> None:
         state = self.state
+        speed = means.images / state.seconds
         row: Row = {
             "epoch": state.epoch + 1,
             "lr": self.session.rate(self._position() - 1),
             "loss": means.loss,
             **means.terms,
-            "train_accuracy": means.accuracy,
-            **accuracies,
+            **means.shares,
+            **metrics,
             "seconds": round(state.seconds, 3),
-            "images_per_second": round(means.images / state.seconds, 1),
+            "images_per_second": round(speed, 1 if speed >= 10 else 2),
         }
         state.rows.append(row)
-        self._tell("epoch", means)
+        self._report("epoch", means)
         state.epoch, state.step, state.seconds = state.epoch + 1, 0, 0.0
         state.meters.reset()
         self.epoch_done(row)
@@ -143,9 +147,9 @@ class Loop:
         if self._signal() and state.epoch < self.session.recipe.epochs:
             self._stop()
 
-    def _stop(self) -> None:
+    def _stop(self) -> NoReturn:
         """Save and raise."""
-        state, steps = self.state, self.session.loader.steps
+        state, steps = self.state, self.session.steps
         self.save()
         where = f"after epoch {state.epoch}"
         if state.step:
@@ -155,10 +159,10 @@ class Loop:
     def _check_and_agree(self) -> None:
         """Raise if a term was not finite in any process; let every process know of a signal that one received."""
         state, recipe = self.state, self.session.recipe
-        first_bad = -self._over_ranks(-state.meters.first_bad, "max")
+        first = -self._over_ranks(-state.meters.first_nonfinite_step, "max")
         clip = "a smaller `clip`" if recipe.clip else "`clip=1`"
         remedy = f"try a lower `lr` (it was {recipe.lr:g}) or {clip}"
-        state.meters.check(first_bad, state.epoch, remedy)
+        state.meters.check(first, state.epoch, remedy)
         if self._several:
             received = torch.tensor(self.interruptions.received, device=self.session.device)
             self._agreed = int(self._over_ranks(received, "max"))
@@ -166,6 +170,10 @@ class Loop:
     def _signal(self) -> int:
         """Return the signal to stop for, or 0; several processes stop together, at the step they agreed on."""
         return self._agreed if self._several else self.interruptions.received
+
+    def _stopped(self) -> bool:
+        """Whether to break off at once; several processes, of which one evaluates, do not."""
+        return not self._several and self._signal() != 0
 
     def _over_ranks(self, value: torch.Tensor, operation: Literal["sum", "max"]) -> torch.Tensor:
         if not self._several:
@@ -175,36 +183,43 @@ class Loop:
     def _pace(self) -> Iterator[bool]:
         """Yield for each step whether to look at the meters, for which a device is waited for: every second.
 
-        Several processes, whose clocks differ, look at the same steps.
+        Several processes, whose clocks differ, agree after how many steps they look again.
         """
-        last = time.perf_counter()
+        last, steps, wanted = time.perf_counter(), 0, 1
         while True:
-            if self._several:
-                yield self.state.step % LOG_STEPS == 0
-            else:
-                due = time.perf_counter() - last >= LOG_SECONDS
-                last = time.perf_counter() if due else last
-                yield due
+            steps += 1
+            due = steps >= wanted if self._several else time.perf_counter() - last >= LOG_SECONDS
+            yield due
+            if due:
+                now = time.perf_counter()
+                if self._several:
+                    pace = torch.tensor(LOG_SECONDS * steps / (now - last), device=self.session.device)
+                    wanted = max(1, min(MAX_LOG_STEPS, int(self._over_ranks(pace, "max"))))
+                last, steps = now, 0
 
     def _until_stopped(self, batches: Iterator[T]) -> Iterator[T]:
         """Yield the batches; workers that a signal ended together with the run are no error."""
         try:
             yield from batches
         except RuntimeError:
-            if self._several or not self._signal():
+            if not self._stopped():
                 raise
 
     def _position(self) -> int:
-        return self.state.epoch * self.session.loader.steps + self.state.step
+        return self.state.epoch * self.session.steps + self.state.step
 
-    def _tell(self, kind: Literal["step", "epoch"], means: Means | None = None) -> None:
-        if self.progress is None or not self.session.fabric.is_global_zero:
-            return
-        state, recipe, steps = self.state, self.session.recipe, self.session.loader.steps
+    def _report(self, kind: Literal["step", "epoch"], means: Means | None = None) -> None:
+        if self.progress is not None and self.session.fabric.is_global_zero:
+            self._last = self._update(kind, means)
+            self.progress(self._last)
+
+    def _update(self, kind: Literal["step", "epoch", "evaluate"], means: Means | None = None) -> Update:
+        state, recipe, task, steps = self.state, self.session.recipe, self.session.task, self.session.steps
         means = means or state.meters.means()
         done, elapsed = self._position(), time.perf_counter() - self._started
-        measured = [row["test_top1"] for row in state.rows if row["test_top1"] is not None]
-        self._told = Update(
+        latest = {name: row[name] for row in state.rows for name in task.metrics if row[name] is not None}
+        latest |= means.shares
+        return Update(
             kind=kind,
             epoch=state.epoch + 1,
             epochs=recipe.epochs,
@@ -212,9 +227,7 @@ class Loop:
             steps=recipe.epochs * steps,
             loss=means.loss,
             terms=means.terms,
-            accuracy=means.accuracy,
-            test_accuracy=float(measured[-1]) if measured else None,
+            metrics={label: float(latest[name] or 0) for name, label in task.labels.items() if name in latest},
             images_per_second=state.step * (recipe.batch_size or 1) / max(state.seconds, 1e-9),
             seconds_left=(recipe.epochs * steps - done) * elapsed / max(done - self._first, 1),
         )
-        self.progress(self._told)

@@ -16,13 +16,13 @@ _NEVER = 2**31 - 1
 
 
 @contextmanager
-def freed_memory_kept() -> Iterator[None]:
+def keep_malloc_pools() -> Iterator[None]:
     """Keep freed memory in this process meanwhile, and give it back at the end; nothing happens without glibc's malloc.
 
     Environment variables that set the same (``MALLOC_MMAP_MAX_``, ``GLIBC_TUNABLES``) are left to have their way.
 
     Example:
-        >>> with freed_memory_kept():
+        >>> with keep_malloc_pools():
         ...     pass  # train on a CPU
     """
     set_by_user = {"MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"} & os.environ.keys()

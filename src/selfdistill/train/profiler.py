@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from selfdistill.distiller import SelfDistiller
 from selfdistill.method import Batch, Method
-from selfdistill.train.session import compile_passes
+from selfdistill.train.classification import compile_distiller
 
 
 class StepProfiler:
@@ -58,7 +58,7 @@ class StepProfiler:
             before = torch.cuda.memory_allocated(self.device)
         student = copy.deepcopy(model).to(self.device)
         self.distiller = SelfDistiller(student, method, example_input=batch.x).to(self.device)
-        self.module = compile_passes(self.distiller, self.device) if compiled else self.distiller
+        self.module = compile_distiller(self.distiller, self.device) if compiled else self.distiller
         # The rate changes no time, and a small one keeps the weights finite whatever the model.
         self.optimizer = torch.optim.SGD(
             self.distiller.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4, fused=True

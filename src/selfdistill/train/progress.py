@@ -1,4 +1,4 @@
-"""What a run tells while it goes: a bar on a terminal, lines elsewhere."""
+"""Progress reporting: a bar on a terminal, log lines elsewhere."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -22,12 +22,11 @@ class Update:
         steps: optimiser steps in all.
         loss: mean of this epoch so far.
         terms: each L, unweighted, likewise.
-        accuracy: share of the training images of this epoch that were classified right; None where none is.
-        test_accuracy: after the last epoch in which it was measured, or None.
+        metrics: shares by their short names: over the training images of this epoch (``train``), or as they were last
+            measured (``test``, ``mAP``); what was not measured yet is left out.
         images_per_second: of this epoch.
         seconds_left: until the last epoch is done, by the pace so far.
-        measuring: what is measured, where ``kind`` is ``"evaluate"`` and it is more than the accuracy; ``step`` and
-            ``steps`` then count images.
+        measuring: what is measured, where ``kind`` is ``"evaluate"``; ``step`` and ``steps`` then count images.
     """
 
     kind: Literal["step", "epoch", "evaluate"]
@@ -37,8 +36,7 @@ class Update:
     steps: int
     loss: float
     terms: dict[str, float]
-    accuracy: float | None
-    test_accuracy: float | None
+    metrics: dict[str, float]
     images_per_second: float
     seconds_left: float
     measuring: str = ""
@@ -60,7 +58,7 @@ def clock(seconds: float) -> str:
 
 
 def describe(update: Update) -> str:
-    """Return one line: epoch, time left, loss and terms, accuracies, images/s; a narrow terminal cuts its end off."""
+    """Return one line: epoch, time left, loss and terms, metrics, images/s; a narrow terminal cuts its end off."""
     if update.measuring:
         return f"measuring {update.measuring}"
     left = "evaluating" if update.kind == "evaluate" else f"{clock(update.seconds_left)} left"
@@ -68,10 +66,7 @@ def describe(update: Update) -> str:
     parts = [f"epoch {update.epoch}/{update.epochs}", left, f"loss {update.loss:.3f}"]
     if len(update.terms) > 1:
         parts[-1] += f" ({terms})"
-    if update.accuracy is not None:
-        parts.append(f"train {update.accuracy:.1%}")
-    if update.test_accuracy is not None:
-        parts.append(f"test {update.test_accuracy:.1%}")
+    parts += [f"{name} {value:.1%}" for name, value in update.metrics.items()]
     parts.append(f"{update.images_per_second:,.{0 if update.images_per_second >= 10 else 1}f} images/s")
     return "  ".join(parts)
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
-from selfdistill.train.recipe_file import YamlRecipe
+from selfdistill.train.training_recipe import TrainingRecipe
 
 if TYPE_CHECKING:
     from selfdistill.data import ImageData
@@ -15,7 +15,7 @@ Augment = Literal["none", "crop", "crop_flip", "resized_crop_flip"]
 
 
 @dataclass(frozen=True)
-class Recipe(YamlRecipe):
+class Recipe(TrainingRecipe):
     """Everything that decides a training; the defaults are the paper's.
 
     Attributes:
@@ -70,7 +70,7 @@ class Recipe(YamlRecipe):
     """
 
     # ``threads`` changes the order of sums on a CPU, so bit-identical weights need the same value.
-    PLACE: ClassVar[tuple[str, ...]] = ("data_root", "threads", "workers", "cache")
+    NON_SEMANTIC_FIELDS: ClassVar[tuple[str, ...]] = ("data_root", "threads", "workers", "cache")
 
     data: str = "cifar100"
     data_root: str = "data"
@@ -114,27 +114,13 @@ class Recipe(YamlRecipe):
     def __post_init__(self) -> None:
         """Convert numbers and lists to the fields' types and check every range."""
         self.convert_fields()
-        positive = "image_size classes per_class test_per_class width features epochs batch_size accumulate threads"
-        for name in [*positive.split(), "resize", "head_layers", "eval_every"]:
+        self.check_training()
+        positive = "image_size classes per_class test_per_class width features accumulate resize"
+        for name in positive.split():
             self.require(getattr(self, name) is None or getattr(self, name) >= 1, name, "at least 1")
         self.require(self.classes is None or self.classes >= 2, "classes", "at least 2")
         self._require_room_to_crop(self.image_size or 1)
         self.require(self.head_layers in (1, 2), "head_layers", "1 or 2")
-        for name in ("momentum", "gamma"):
-            self.require(0 <= getattr(self, name) <= 1, name, "in [0, 1]")
-        for name in ("weight_decay", "warmup_epochs"):
-            self.require(getattr(self, name) >= 0, name, "at least 0")
-        self.require(0 <= self.seed < 2**63, "seed", "from 0 to 2**63 - 1")
-        self.require(self.workers is None or self.workers >= 0, "workers", "at least 0")
-        for name in ("lr", "clip"):
-            self.require(getattr(self, name) is None or getattr(self, name) > 0, name, "above 0")
-        self.require(not self.nesterov or self.momentum > 0, "nesterov", "off where `momentum` is 0")
-        ordered = list(self.milestones) == sorted(self.milestones)
-        inside = all(0 < milestone < 1 for milestone in self.milestones)
-        self.require(ordered and inside, "milestones", "rising fractions of the epochs in (0, 1)")
-        self.require(self.warmup_epochs < self.epochs, "warmup_epochs", f"below `epochs` ({self.epochs})")
-        kept = all(1 <= epoch <= self.epochs for epoch in self.keep_epochs)
-        self.require(kept, "keep_epochs", f"between 1 and `epochs` ({self.epochs})")
         for name in ("data", "data_root", "method", "weights"):
             self.require(bool(getattr(self, name).strip()), name, "a text that is not empty")
 

@@ -22,10 +22,10 @@ class YamlRecipe:
     """A recipe, a flat frozen dataclass, to YAML and back: its fields are the keys, its docstring the comments.
 
     Attributes:
-        PLACE: fields that say where and how fast a run goes, not what it computes: another value makes no other run.
+        NON_SEMANTIC_FIELDS: fields that say where and how fast a run goes: they do not change what it computes.
     """
 
-    PLACE: ClassVar[tuple[str, ...]] = ()
+    NON_SEMANTIC_FIELDS: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Self:
@@ -48,7 +48,7 @@ class YamlRecipe:
 
     def differences(self, other: Self) -> list[str]:
         """Return ``"name (this there, that here)"`` for each field that makes the two different runs."""
-        names = [field.name for field in fields(self) if field.name not in self.PLACE]
+        names = [field.name for field in fields(self) if field.name not in self.NON_SEMANTIC_FIELDS]
         return [
             f"{name} ({getattr(other, name)!r} there, {getattr(self, name)!r} here)"
             for name in names

@@ -1,10 +1,9 @@
-"""From a trained session to the run's record."""
+"""From a trained classifier to the run's record; and where and how something was measured."""
 
 import math
 import platform
 import statistics
 import subprocess
-from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -12,36 +11,48 @@ from typing import Any
 
 import torch
 
+from selfdistill.data import ImageData
+from selfdistill.distiller import SelfDistiller
 from selfdistill.evaluate.evaluation import Evaluation
 from selfdistill.methods import parse_method
 from selfdistill.records import SCHEMA, RunRecord, recipe_hash
-from selfdistill.train.session import Session
+from selfdistill.train.recipe import Recipe
 from selfdistill.train.state import Row, State
+from selfdistill.train.training_recipe import TrainingRecipe
 
 _PACKAGES = ("selfdistill", "torch", "torchvision", "lightning", "numpy")
 
 
-def make_record(name: str, session: Session, state: State, evaluation: Evaluation, seconds: float) -> RunRecord:
+def make_record(
+    name: str,
+    recipe: Recipe,
+    data: ImageData,
+    distiller: SelfDistiller,
+    state: State,
+    evaluation: Evaluation,
+    seconds: float,
+) -> RunRecord:
     """Return the record of a finished run.
 
     Args:
         name: what the run is called.
-        session: trained.
+        recipe: resolved.
+        data: what it was trained on.
+        distiller: trained.
         state: at its end.
         evaluation: of the last epoch.
         seconds: that the evaluation took.
     """
-    recipe = _plain(asdict(session.recipe))
-    data, device = session.data, session.device
-    of_model = sum(parameter.numel() for parameter in session.distiller.model.parameters())
-    of_all = sum(parameter.numel() for parameter in session.distiller.parameters())
+    values, device = recipe_values(recipe), next(distiller.parameters()).device
+    of_model = sum(parameter.numel() for parameter in distiller.model.parameters())
+    of_all = sum(parameter.numel() for parameter in distiller.parameters())
     return RunRecord(
         schema=SCHEMA,
         name=name,
-        method=session.recipe.method,
-        seed=session.recipe.seed,
-        recipe=recipe,
-        recipe_hash=recipe_hash(recipe),
+        method=recipe.method,
+        seed=recipe.seed,
+        recipe=values,
+        recipe_hash=recipe_hash(values),
         data={
             "name": data.name,
             "classes": len(data.classes),
@@ -60,7 +71,7 @@ def make_record(name: str, session: Session, state: State, evaluation: Evaluatio
         images_per_second=_median(state.rows, "images_per_second"),
         parameters=of_model,
         extra_parameters=of_all - of_model,
-        peak_memory_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+        peak_memory_bytes=peak_memory_bytes(device),
         **provenance(device),
     )
 
@@ -86,6 +97,16 @@ def provenance(device: torch.device) -> dict[str, Any]:
     }
 
 
+def recipe_values(recipe: TrainingRecipe) -> dict[str, Any]:
+    """Return a recipe's fields as they come back from JSON: lists in the place of tuples."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(recipe).items()}
+
+
+def peak_memory_bytes(device: torch.device) -> int | None:
+    """Return the most memory that was allocated on an accelerator; None on a CPU."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
 def _best(rows: list[Row]) -> dict[str, Any]:
     measured = [(row["test_top1"], row["epoch"]) for row in rows if row["test_top1"] is not None]
     top1, epoch = max(measured, key=lambda pair: pair[0] or 0.0)
@@ -94,11 +115,6 @@ def _best(rows: list[Row]) -> dict[str, Any]:
 
 def _median(rows: list[Row], name: str) -> float:
     return statistics.median(float(row[name] or 0.0) for row in rows)
-
-
-def _plain(recipe: dict[str, Any]) -> dict[str, Any]:
-    """As it comes back from JSON: lists in the place of tuples."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in recipe.items()}
 
 
 def _commit() -> str | None:

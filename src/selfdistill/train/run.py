@@ -1,28 +1,34 @@
-"""A run: a folder, a recipe, and at the end a record. ``train`` is the one function that does it all."""
+"""A run: a folder, a recipe, and at the end a record. ``train`` trains a classifier, ``run_task`` anything else."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from selfdistill.data import ImageData, load_data
-from selfdistill.evaluate.evaluation import Evaluation
-from selfdistill.evaluate.suite import evaluate
 from selfdistill.records import RunRecord
 from selfdistill.train import random_state
-from selfdistill.train.checkpoint import Checkpoints
-from selfdistill.train.export import save_model, save_weights
+from selfdistill.train.checkpoint import Checkpoints, resume, save
+from selfdistill.train.classification import assemble, cache_files
+from selfdistill.train.export import save_weights
 from selfdistill.train.folder import RunFolder
 from selfdistill.train.loop import Loop
-from selfdistill.train.memory import freed_memory_kept
+from selfdistill.train.memory import keep_malloc_pools
 from selfdistill.train.progress import Callback
 from selfdistill.train.recipe import Recipe
-from selfdistill.train.record import make_record
-from selfdistill.train.session import Session, assemble, cached, make_fabric
+from selfdistill.train.session import Session, make_fabric
 from selfdistill.train.signals import Interruptions
-from selfdistill.train.state import Row, State, resume, save
+from selfdistill.train.state import Row, State
+from selfdistill.train.task import Record
+from selfdistill.train.training_recipe import TrainingRecipe
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+R = TypeVar("R", bound=Record)
 
 SAVE_SECONDS = 5.0
 """Epochs shorter than this do not all get a checkpoint; the last one does."""
@@ -40,7 +46,7 @@ def train(
     progress: Callback | None = None,
     save_seconds: float | None = None,
 ) -> RunRecord:
-    """Train by a recipe into a run folder, or go on with what is there; a finished run is returned as it is.
+    """Train by a recipe into a run folder, or resume what is there; a finished run is returned as it is.
 
     A run that was killed and is started again ends, on a CPU, with the same bits as one that was not.
 
@@ -62,25 +68,83 @@ def train(
         ValueError: the recipe, the data or the folder do not fit; one line.
         OSError: something cannot be written; the last checkpoint is kept.
         NonFiniteLossError: the loss was not finite; names the term, the epoch and the step.
-        Interrupted: SIGTERM or SIGINT came; the state is saved and the message says how to go on.
+        Interrupted: SIGTERM or SIGINT came; the state is saved and the message says how to resume.
     """
-    out = Path(out)
+    with interruptible(Path(out)) as interruptions:
+        images = load(recipe) if data is None else data
+        recipe = recipe.resolve(images)
+        return run_task(
+            recipe,
+            Path(out),
+            lambda fabric: assemble(recipe, images, fabric),
+            RunRecord,
+            interruptions,
+            devices=devices,
+            nodes=nodes,
+            accelerator=accelerator,
+            tensorboard=tensorboard,
+            progress=progress,
+            save_seconds=save_seconds,
+        )
+
+
+@contextmanager
+def interruptible(out: Path) -> Iterator[Interruptions]:
+    """Note signals meanwhile, and leave the caller's random states as they were."""
+    with random_state.preserved(), Interruptions(f"run the same command again to go on ({out})") as interruptions:
+        yield interruptions
+
+
+def run_task(
+    recipe: TrainingRecipe,
+    out: Path,
+    assemble: Callable[["Fabric"], Session[Any]],
+    record: type[R],
+    interruptions: Interruptions,
+    *,
+    devices: int = 1,
+    nodes: int = 1,
+    accelerator: str = "auto",
+    cudnn_benchmark: bool = True,
+    tensorboard: bool = False,
+    progress: Callback | None = None,
+    save_seconds: float | None = None,
+) -> R:
+    """Train any task into a run folder, or resume what is there; a finished run is returned as it is.
+
+    Args:
+        recipe: resolved.
+        out: the run folder; made if need be.
+        assemble: builds the session, on each process, once the folder is known to be this recipe's.
+        record: what the task leaves.
+        interruptions: from :func:`interruptible`.
+        devices: as for :func:`train`, like the rest.
+        nodes: machines.
+        accelerator: what kind of device.
+        cudnn_benchmark: let cuDNN choose each convolution by measuring: for batches of one shape.
+        tensorboard: also write ``out/tensorboard``.
+        progress: is called with each :class:`~selfdistill.train.progress.Update`.
+        save_seconds: as for :func:`train`.
+
+    Raises:
+        ValueError: the folder is another recipe's, or what ``assemble`` raises.
+        OSError: something cannot be written; the last checkpoint is kept.
+        NonFiniteLossError: the loss was not finite.
+        Interrupted: a signal came; the state is saved.
+    """
     with ExitStack() as cleanup:
-        cleanup.enter_context(random_state.preserved())
-        go_on = f"run the same command again to go on ({out})"
-        interruptions = cleanup.enter_context(Interruptions(go_on))
-        data = load(recipe) if data is None else data
-        recipe = recipe.resolve(data)
         fabric = make_fabric(recipe, devices=devices, nodes=nodes, accelerator=accelerator)
         folder = RunFolder(out)
         if folder.finished():
+            finished = record.load(folder.result)
             folder.check(recipe)
-            return RunRecord.load(folder.result)
+            return finished
         if fabric.is_global_zero:
             cleanup.enter_context(folder.opened(recipe))
         fabric.launch()
-        cleanup.enter_context(machine(recipe.threads))  # the launcher sets threads of its own
-        session = assemble(recipe, data, fabric)
+        # The launcher sets threads of its own.
+        cleanup.enter_context(machine(recipe.threads, cudnn_benchmark=cudnn_benchmark))
+        session = assemble(fabric)
         if session.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(session.device)
         checkpoints = Checkpoints(folder.checkpoints)
@@ -88,12 +152,9 @@ def train(
         fabric.barrier()
         _train(session, state, checkpoints, folder, interruptions, tensorboard, progress, save_seconds or SAVE_SECONDS)
         if fabric.is_global_zero:
-            evaluation, seconds = _evaluate(session)
-            save_model(session.distiller.model, recipe, data, out)
-            record = make_record(out.name, session, state, evaluation, seconds)
-            record.save(folder.result)
+            session.task.finish(out, state).save(folder.result)
         fabric.barrier()
-        return RunRecord.load(folder.result)
+        return record.load(folder.result)
 
 
 def load(recipe: Recipe) -> ImageData:
@@ -107,11 +168,11 @@ def load(recipe: Recipe) -> ImageData:
         test_per_class=recipe.test_per_class,
         skip_unreadable=recipe.skip_unreadable,
     )
-    return cached(recipe, data)
+    return cache_files(recipe, data)
 
 
 def _train(
-    session: Session,
+    session: Session[Any],
     state: State,
     checkpoints: Checkpoints,
     folder: RunFolder,
@@ -132,7 +193,7 @@ def _train(
     def epoch_done(row: Row) -> None:
         if fabric.is_global_zero:
             if state.epoch in recipe.keep_epochs:
-                save_weights(session.distiller.model, folder.path / f"model@{state.epoch}.safetensors")
+                save_weights(session.task.model, folder.path / f"model@{state.epoch}.safetensors")
             folder.write_log(state.rows)
             if board is not None:
                 board.write(row)
@@ -155,28 +216,15 @@ def _train(
             raise interruptions.interrupted("after the last epoch, saved", interruptions.received)
 
 
-def _evaluate(session: Session) -> tuple[Evaluation, float]:
-    started = time.perf_counter()
-    evaluation = evaluate(
-        session.distiller.model,
-        session.data,
-        device=session.device,
-        batch_size=session.eval_batch_size,
-        workers=session.workers,
-        precision=session.recipe.precision,
-    )
-    return evaluation, time.perf_counter() - started
-
-
 @contextmanager
-def machine(threads: int | None) -> Iterator[None]:
+def machine(threads: int | None, *, cudnn_benchmark: bool = True) -> Iterator[None]:
     """Set torch's threads, keep freed memory, and let cuDNN choose by measuring; put all of it back."""
     before = torch.get_num_threads()
     if threads is not None:
         torch.set_num_threads(threads)
-    cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True)
+    cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=cudnn_benchmark, deterministic=False, allow_tf32=True)
     try:
-        with freed_memory_kept(), cudnn:
+        with keep_malloc_pools(), cudnn:
             yield
     finally:
         torch.set_num_threads(before)

@@ -21,9 +21,10 @@ from selfdistill.analysis.proposition1 import proposition1
 from selfdistill.data import ImageData
 from selfdistill.evaluate.images import Images
 from selfdistill.train import Recipe, load_run, random_state
+from selfdistill.train.classification import assemble
 from selfdistill.train.progress import Callback
 from selfdistill.train.run import machine
-from selfdistill.train.session import assemble, make_fabric
+from selfdistill.train.session import make_fabric
 
 if TYPE_CHECKING:
     from selfdistill.experiments.paper.setting import Setting
@@ -88,7 +89,7 @@ def network_at(run: Path, data: ImageData, share: float) -> nn.Module:
     recipe = Recipe.from_yaml(run / "recipe.yaml")
     if share == 0:
         with random_state.preserved(), machine(recipe.threads):
-            return assemble(recipe.resolve(data), data, make_fabric(recipe, accelerator="cpu")).distiller.model
+            return assemble(recipe.resolve(data), data, make_fabric(recipe, accelerator="cpu")).task.model
     model = load_run(run).model
     epoch = max(1, round(share * recipe.epochs))
     if epoch < recipe.epochs:

@@ -33,7 +33,7 @@ class Detector:
 
     def asked(self, setting: Setting) -> dict[str, Any]:
         """What decides the numbers: the recipe, but for where things are, and for the seed, which is the run's."""
-        left_out = {"data", "backbone", "seed", *DetectRecipe.PLACE}
+        left_out = {"data", "backbone", "seed", *DetectRecipe.NON_SEMANTIC_FIELDS}
         return {name: value for name, value in vars(self._recipe).items() if name not in left_out}
 
     def refusal(self, setting: Setting) -> str | None:

@@ -1,0 +1,199 @@
+"""Classification, the task of the paper: a model, a self-distillation method and a set of images."""
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+
+from selfdistill.data import ImageData, TrainLoader, eval_batches
+from selfdistill.data.cache import with_cache
+from selfdistill.data.decode import cpu_count
+from selfdistill.distiller import SelfDistiller
+from selfdistill.evaluate.suite import evaluate
+from selfdistill.method import Batch
+from selfdistill.methods import parse_method
+from selfdistill.models import build
+from selfdistill.records import RunRecord
+from selfdistill.tap import evaluation_mode, logits_of
+from selfdistill.train.export import save_model
+from selfdistill.train.meters import Loss
+from selfdistill.train.recipe import SMALL, Recipe
+from selfdistill.train.record import make_record
+from selfdistill.train.session import Session, prepare
+from selfdistill.train.state import State
+from selfdistill.train.task import Progress, Task
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+
+class Classification(Task[Batch]):
+    """Train a classifier with a method.
+
+    Args:
+        recipe: resolved (``recipe.resolve(data)``).
+        data: what to train on.
+        fabric: launched.
+
+    Attributes:
+        distiller: the network that is trained: the model, and what the method adds to it.
+        workers: processes that decode image files.
+
+    Raises:
+        ValueError: the model, the method or the head cannot be made as the recipe says.
+    """
+
+    network_name = "distiller"
+    counts = ("train_accuracy",)
+    labels: Mapping[str, str] = {"train_accuracy": "train", "test_top1": "test"}
+
+    def __init__(self, recipe: Recipe, data: ImageData, fabric: "Fabric"):
+        assert recipe.model is not None
+        assert recipe.batch_size is not None
+        self.recipe, self.data, self.fabric = recipe, data, fabric
+        model = build(
+            recipe.model,
+            len(data.classes),
+            width=recipe.width,
+            features=recipe.features,
+            head_layers=recipe.head_layers,
+            weights=recipe.weights,
+        )
+        probe = torch.randn(2, 3, data.image_size, data.image_size, generator=torch.Generator().manual_seed(0))
+        self.distiller = SelfDistiller(
+            model, parse_method(recipe.method), head=recipe.head, stages=recipe.stages, example_input=probe
+        )
+        if recipe.channels_last:
+            self.distiller.to(memory_format=torch.channels_last)
+        self.network = self.distiller
+        self.workers = min(8, cpu_count()) if recipe.workers is None else recipe.workers
+        self.loader = TrainLoader(
+            data,
+            self.distiller.method.needs,
+            batch_size=recipe.batch_size,
+            passes=recipe.passes_on(fabric.world_size),
+            seed=recipe.seed,
+            augment=recipe.augment,
+            resize=recipe.resize,
+            device=fabric.device,
+            workers=self.workers,
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
+            channels_last=recipe.channels_last,
+        )
+        self._evaluated = {"test_top1": model}
+        if self.distiller.peer is not None:
+            self._evaluated["peer_top1"] = self.distiller.peer
+        self.metrics = tuple(self._evaluated)
+
+    @property
+    def model(self) -> nn.Module:
+        """The student."""
+        return self.distiller.model
+
+    @property
+    def eval_batch_size(self) -> int:
+        """Images of one forward pass without gradients; on a CPU, 512 take twice as long per image as 128."""
+        if self.data.image_size > SMALL:
+            return 64
+        return 128 if self.fabric.device.type == "cpu" else 1024
+
+    def callable_network(self) -> nn.Module:
+        """Return the distiller, compiled if the recipe says so."""
+        if not self.recipe.compile:
+            return self.distiller
+        return compile_distiller(self.distiller, self.fabric.device, processes=self.fabric.world_size)
+
+    def loss(self, module: nn.Module, batch: Batch, position: int) -> Loss:
+        """Return the loss of a micro-batch, and how many of its images were classified correctly."""
+        if self.distiller.method.needs.progress:
+            epochs, steps = self.recipe.epochs, self.loader.steps
+            self.distiller.set_progress(position / (epochs * steps), (position // steps + 1) / epochs)
+        if self.recipe.compile:
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        output = module(batch.x, batch.y, batch.views, batch.pair, batch.index, batch.previous)
+        hits = (output.logits.detach().argmax(dim=1) == batch.y).sum()
+        return Loss(output.loss, output.terms, {"train_accuracy": hits}, len(batch.y))
+
+    def test_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the test images and their labels, as the network takes them."""
+        return eval_batches(
+            self.data.test,
+            self.data,
+            batch_size=self.eval_batch_size,
+            device=self.fabric.device,
+            workers=self.workers,
+        )
+
+    def evaluate(self, progress: Progress) -> dict[str, float | None]:
+        """Return the accuracy on the test images, and beside it that of the peer, if there is one."""
+        return {name: self._accuracy(network, progress) for name, network in self._evaluated.items()}
+
+    def _accuracy(self, network: nn.Module, progress: Progress) -> float:
+        done, total = 0, len(self.data.test)
+        hits = torch.zeros((), dtype=torch.int64, device=self.fabric.device)
+        with evaluation_mode(network), torch.inference_mode(), self.fabric.autocast():
+            for x, y in self.test_batches():
+                hits += (logits_of(network(x)).argmax(dim=1) == y).sum()
+                done += len(y)
+                progress("test accuracy", done, total)
+        return int(hits) / total
+
+    def finish(self, run: Path, state: State) -> RunRecord:
+        """Evaluate the student, write it as ``model.safetensors`` and ``model.json``, and return the record."""
+        started = time.perf_counter()
+        evaluation = evaluate(
+            self.model,
+            self.data,
+            device=self.fabric.device,
+            batch_size=self.eval_batch_size,
+            workers=self.workers,
+            precision=self.recipe.precision,
+        )
+        seconds = time.perf_counter() - started
+        save_model(self.model, self.recipe, self.data, run)
+        return make_record(run.name, self.recipe, self.data, self.distiller, state, evaluation, seconds)
+
+
+def assemble(recipe: Recipe, data: ImageData, fabric: "Fabric") -> Session[Classification]:
+    """Build model, distiller, loader and optimiser; afterwards the random state is that of the run's first step.
+
+    Args:
+        recipe: resolved (``recipe.resolve(data)``).
+        data: what to train on.
+        fabric: launched.
+
+    Raises:
+        ValueError: the model, the method or the head cannot be made as the recipe says.
+    """
+    data = cache_files(recipe, data)
+    return prepare(recipe, fabric, lambda fabric: Classification(recipe, data, fabric))
+
+
+def cache_files(recipe: Recipe, data: ImageData) -> ImageData:
+    """Return the images with their decoded files, which are made where the recipe wants them and they are not there.
+
+    Raises:
+        ValueError: a file cannot be decoded.
+        OSError: they cannot be written, or there is too little room for them.
+    """
+    resize = recipe.resolve(data).resize if recipe.cache else None
+    return data if resize is None else with_cache(data, resize, Path(recipe.data_root) / "cache")
+
+
+def compile_distiller(distiller: SelfDistiller, device: torch.device, *, processes: int = 1) -> nn.Module:
+    """Return the distiller compiled for each batch shape by itself: of a whole batch, and of an epoch's last.
+
+    On one GPU the steps are recorded as CUDA graphs, for small images leave it waiting for launches; what they give
+    out is written over by the next one. DDP's communication does not go into them.
+
+    Args:
+        distiller: whose head is known.
+        device: where it is.
+        processes: of the training.
+    """
+    mode = "reduce-overhead" if device.type == "cuda" and processes == 1 else None
+    return cast(nn.Module, torch.compile(distiller, dynamic=False, mode=mode))

@@ -1,0 +1,97 @@
+"""What the training engine asks of a task: classification with a method is one, object detection another."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeVar
+
+from torch import nn
+
+from selfdistill.train.meters import Loss
+from selfdistill.train.state import State
+from selfdistill.train.training_recipe import TrainingRecipe
+
+B = TypeVar("B")
+C = TypeVar("C", covariant=True)
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is measured, images done, images in all); it raises where the run is to stop."""
+
+
+def no_progress(stage: str, done: int, total: int) -> None:
+    """Report nothing."""
+
+
+class Loader(Protocol[C]):
+    """The training batches of one process, as a function of (seed, epoch, step) alone.
+
+    Attributes:
+        steps: optimiser steps of an epoch.
+    """
+
+    steps: int
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[C, ...]]:
+        """Yield the micro-batches of each step, of equal size, from step ``start`` on."""
+
+
+class Record(Protocol):
+    """What a finished run leaves as ``result.json``."""
+
+    def save(self, path: Path) -> None:
+        """Write the record atomically."""
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a record, or raise a ValueError."""
+
+
+class Task(Protocol[B]):
+    """Something to train: a network, its batches, loss, evaluation and record.
+
+    It is built for one run and one process. The engine has the rest: optimiser, schedule, steps, processes,
+    checkpoints, log, signals and progress.
+
+    Attributes:
+        recipe: resolved.
+        network: everything that is trained; its state is what a run resumes from.
+        network_name: what a checkpoint calls it.
+        loader: of this process.
+        counts: the log's columns that a :class:`~selfdistill.train.meters.Loss` counts.
+        metrics: the log's columns that an evaluation fills.
+        labels: the columns that progress shows, and what it calls them.
+    """
+
+    recipe: TrainingRecipe
+    network: nn.Module
+    network_name: str
+    loader: Loader[B]
+    counts: tuple[str, ...]
+    metrics: tuple[str, ...]
+    labels: Mapping[str, str]
+
+    @property
+    def model(self) -> nn.Module:
+        """The part of the network that is used after the training: unless a task says otherwise, all of it."""
+        return self.network
+
+    def callable_network(self) -> nn.Module:
+        """Return the network as it is called: itself, or compiled."""
+        return self.network
+
+    def loss(self, module: nn.Module, batch: B, position: int) -> Loss:
+        """Return the loss of a micro-batch.
+
+        Args:
+            module: the network as it is called, wrapped by Fabric.
+            batch: from the loader, on the device.
+            position: optimiser steps of the whole run before this one.
+        """
+
+    def evaluate(self, progress: Progress) -> dict[str, float | None]:
+        """Measure the network after an epoch; in the first process alone."""
+
+    def finish(self, run: Path, state: State) -> Record:
+        """Write the trained model into a run's folder and return the record; in the first process alone."""
+
+
+AnyTask = Task[Any]
