@@ -1,8 +1,8 @@
 """Does the detector learn? Faster R-CNN on ResNet-18 from scratch fits 16 images of COCO, in minutes without a GPU.
 
 uv run python studies/detection.py [COCO]     trains on the first 16 training images (by id) of a folder of COCO's
-                                                   layout, data/coco where not given, measures on the same 16 before and
-                                                   after, writes results/detection/sixteen.json and prints a table
+                                              layout (default: data/coco), evaluates on the same 16 before and after,
+                                              writes results/detection/sixteen.json and prints a table
 
 It says that images, boxes, losses, schedule and metric fit together, and nothing of images that were not seen.
 """
@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from selfdistill.detect import DetectRecipe, detect, load_coco
-from selfdistill.detect.measuring import measure
 from selfdistill.detect.network import load_backbone
-from selfdistill.detect.session import assemble
+from selfdistill.detect.task import assemble
 from selfdistill.report.tables import Table, markdown
-from selfdistill.train import Recipe, progress_bar, random_state
+from selfdistill.train import progress_bar, random_state
 from selfdistill.train.session import make_fabric
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "detection" / "sixteen.json"
@@ -28,7 +27,7 @@ RESULT = Path(__file__).resolve().parents[1] / "results" / "detection" / "sixtee
 RECIPE = DetectRecipe(
     data="data/coco",
     images=16,
-    measure_on="train",
+    eval_split="train",
     image_size=320,
     model="resnet18",
     norm="trained",  # BatchNorm that was never trained cannot be frozen
@@ -36,47 +35,49 @@ RECIPE = DetectRecipe(
     epochs=16,
     batch_size=2,
     lr=0.01,  # four times the usual rate for 2 images: 128 steps are few. Without clipping it diverges
-    warmup_steps=40,
+    warmup_epochs=5,
     clip=2.0,
+    eval_every=16,
     threads=1,
     workers=0,
 )
 
 
 def untrained(recipe: DetectRecipe) -> dict[str, Any]:
-    """Measure the detector that the training starts from."""
+    """Evaluate the detector that the training starts from."""
     with random_state.preserved():
         backbone = load_backbone(recipe)
-        data = load_coco(recipe.data, images=recipe.images, measure_on=recipe.measure_on)
+        data = load_coco(recipe.data, images=recipe.images, eval_split=recipe.eval_split)
         resolved = recipe.resolve(backbone.model, trained=False)
-        return asdict(measure(assemble(resolved, data, backbone, make_fabric(Recipe(), accelerator="cpu"))))
+        session = assemble(resolved, data, backbone, make_fabric(resolved, accelerator="cpu"))
+        return asdict(session.task.average_precision())
 
 
 def run(recipe: DetectRecipe) -> dict[str, Any]:
-    """Measure, train, measure; return the record."""
+    """Evaluate, train, evaluate; return the record."""
     before = untrained(recipe)
     with tempfile.TemporaryDirectory() as folder, progress_bar("detection") as progress:
         record = detect(recipe, Path(folder) / "sixteen", accelerator="cpu", progress=progress)
-    kept = asdict(record)
-    del kept["recipe"]["data"]  # where the images lay on one machine
-    return {"untrained": before} | kept
+    values = asdict(record)
+    del values["recipe"]["data"]  # where the images lay on one machine
+    return {"untrained": before} | values
 
 
 def precision_table(record: dict[str, Any]) -> str:
     """mAP and mAP@0.5 before and after."""
     rows = [
         (name, *(f"{100 * record[when][key]:.1f}" for key in ("map", "map_50")), f"{record[when]['detections']:,}")
-        for name, when in (("Untrained", "untrained"), (f"After {record['epochs']} epochs", "measured"))
+        for name, when in (("Untrained", "untrained"), (f"After {record['epochs']} epochs", "evaluation"))
     ]
     return markdown(Table(("Detector", "mAP (%)", "mAP@0.5 (%)", "Detections"), tuple(rows)))
 
 
 def caption(record: dict[str, Any]) -> str:
-    """Say what was measured, on what, and for how long."""
-    measured, train = record["measured"], record["data"]["train"]
+    """Say what was evaluated, on what, and how long an epoch took."""
+    evaluation, train = record["evaluation"], record["data"]["train"]
     seconds = statistics.median(row["seconds"] for row in record["log"])  # whatever a pause of the machine adds to one
     return (
-        f"The same {measured['n']} images of COCO's {train['name']} ({train['boxes']} boxes) that it was trained on, "
+        f"The same {evaluation['n']} images of COCO's {train['name']} ({train['boxes']} boxes) that it was trained on, "
         f"{record['recipe']['image_size']} px, seed {record['seed']}, {record['policy']}; {seconds:.0f} s an epoch "
         f"with {record['threads']} CPU thread(s)."
     )

@@ -90,7 +90,8 @@ def recipe(coco: Path) -> DetectRecipe:
         epochs=2,
         batch_size=2,
         lr=0.001,
-        warmup_steps=1,
+        warmup_epochs=0.5,
+        eval_every=2,
         threads=1,
         workers=0,
     )

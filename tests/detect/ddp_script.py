@@ -8,23 +8,24 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from selfdistill.detect import detect, network, run
-from selfdistill.detect.batches import Batch
-from selfdistill.detect.session import Session
-from selfdistill.train import Interrupted
+from selfdistill.detect import detect, network
+from selfdistill.train import Interrupted, loop, run
+from selfdistill.train.meters import Meters
+from selfdistill.train.session import Session
 from tests.detect.conftest import small_detector
 
 network.FasterRCNN = small_detector
 run.SAVE_SECONDS = 0.0
+loop.MAX_LOG_STEPS = 1
 taken = Session.step
 stop = {"at": -1}
 
 
-def step(self: Session, batch: Batch, position: int) -> list[float]:
+def step(self: Session, batches: tuple, position: int, meters: Meters) -> None:
     """Get a signal at some step in one process alone: the other has to hear of it."""
     if position == stop["at"] and self.fabric.global_rank == 1:
         os.kill(os.getpid(), signal.SIGTERM)
-    return taken(self, batch, position)
+    taken(self, batches, position, meters)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,12 @@ def test_the_parts(coco: Path) -> None:
     data = load_coco(coco)
     assert (data.name, data.categories, data.classes) == ("tiny", {1: "red", 3: "blue"}, 4)
     assert (data.train.name, len(data.train), data.train.boxes, data.train.empty) == ("train2017", 4, 4, 1)
-    assert (data.measured.name, len(data.measured), data.measured.boxes, data.measured.empty) == ("val2017", 3, 2, 1)
+    assert (data.evaluation.name, len(data.evaluation), data.evaluation.boxes, data.evaluation.empty) == (
+        "val2017",
+        3,
+        2,
+        1,
+    )
     assert data.train.images.ids == [10, 20, 30, 40]
 
 
@@ -43,13 +48,13 @@ def test_crowds_and_degenerate_boxes_are_not_learned_from_and_stay_in_what_is_me
     change(coco, "val", spoil)
     data = load_coco(coco)
     assert (data.train.boxes, data.train.crowds, data.train.degenerate) == (4, 1, 3)
-    assert (data.measured.boxes, data.measured.crowds, data.measured.degenerate) == (5, 1, 0)
-    learned = [target for _, targets in loader(coco).epoch(0) for target in targets]
+    assert (data.evaluation.boxes, data.evaluation.crowds, data.evaluation.degenerate) == (5, 1, 0)
+    learned = [target for ((_, targets),) in loader(coco).epoch(0) for target in targets]
     assert sum(len(target["boxes"]) for target in learned) == 4
     assert all(not target["iscrowd"].any() for target in learned)
     for target in learned:
         assert (target["boxes"][:, 2:] - target["boxes"][:, :2] >= 1).all()
-    *_, (_, (target,)) = in_order(data.measured.images, device=CPU, workers=0)
+    *_, (_, (target,)) = in_order(data.evaluation.images, device=CPU, workers=0)
     assert target["iscrowd"].tolist() == [0, 1, 0, 0, 0]
     assert target["area"].tolist() == [800.0, 5.0, 5.0, 5.0, 5.0]
     assert target["boxes"][4].tolist() == [WIDTH - 0.5, 5, WIDTH + 29.5, 35]
@@ -57,12 +62,12 @@ def test_crowds_and_degenerate_boxes_are_not_learned_from_and_stay_in_what_is_me
 
 def test_what_a_set_may_leave_out(coco: Path) -> None:
     change(coco, "val", lambda known: [(box.pop("area"), box.pop("iscrowd")) for box in known["annotations"]])
-    *_, (_, (target,)) = in_order(load_coco(coco).measured.images, device=CPU, workers=0)
+    *_, (_, (target,)) = in_order(load_coco(coco).evaluation.images, device=CPU, workers=0)
     assert (target["area"].tolist(), target["iscrowd"].tolist()) == ([1600.0], [0])
 
 
 def test_an_image_without_boxes_has_an_empty_target(coco: Path) -> None:
-    (image,), (target,) = next(in_order(load_coco(coco).measured.images, device=CPU, workers=0))
+    (image,), (target,) = next(in_order(load_coco(coco).evaluation.images, device=CPU, workers=0))
     assert (image.shape, image.dtype) == ((3, HEIGHT, WIDTH), torch.float32)
     assert {name: (value.shape, value.dtype) for name, value in target.items()} == {
         "boxes": ((0, 4), torch.float32),
@@ -97,7 +102,7 @@ def test_a_mirrored_box_covers_the_same_object(coco: Path) -> None:
 def as_lists(batches: Any) -> list[Any]:
     return [
         [(image.sum().item(), target["boxes"].tolist()) for image, target in zip(*batch, strict=True)]
-        for batch in batches
+        for (batch,) in batches
     ]
 
 
@@ -117,11 +122,11 @@ def test_an_epoch_is_a_function_of_seed_and_epoch_alone(coco: Path) -> None:
 
 
 def test_some_images_alone(coco: Path) -> None:
-    data = load_coco(coco, images=2, measured_images=1)
-    assert (data.train.images.ids, data.measured.images.ids) == ([10, 20], [10])
-    again = load_coco(coco, images=3, measure_on="train")
-    assert (again.measured.name, again.measured.images.ids) == ("train2017", [10, 20, 30])
-    assert load_coco(coco, images=2, measure_on="train", measured_images=3).measured.images.ids == [10, 20]
+    data = load_coco(coco, images=2, eval_images=1)
+    assert (data.train.images.ids, data.evaluation.images.ids) == ([10, 20], [10])
+    again = load_coco(coco, images=3, eval_split="train")
+    assert (again.evaluation.name, again.evaluation.images.ids) == ("train2017", [10, 20, 30])
+    assert load_coco(coco, images=2, eval_split="train", eval_images=3).evaluation.images.ids == [10, 20]
 
 
 def no_folder(root: Path) -> None:
@@ -195,7 +200,7 @@ def test_the_pixels_are_those_that_the_boxes_are_of(coco: Path) -> None:
     with Image.open(path) as image:
         image.load()
         image.save(path, exif=exif)
-    (image,), _ = next(in_order(load_coco(coco).measured.images, device=CPU, workers=0))
+    (image,), _ = next(in_order(load_coco(coco).evaluation.images, device=CPU, workers=0))
     assert image.shape == (3, HEIGHT, WIDTH)
 
 
@@ -204,5 +209,5 @@ def test_cocos_own_images() -> None:
         pytest.skip(f"no COCO images in {SHARED}")
     data = load_coco(SHARED, images=16)
     assert (data.name, data.classes, len(data.categories)) == ("coco128", 91, 80)
-    assert (len(data.train), data.train.boxes, len(data.measured)) == (16, 72, 128)
+    assert (len(data.train), data.train.boxes, len(data.evaluation)) == (16, 72, 128)
     assert (data.categories[1], data.categories[90]) == ("person", "toothbrush")

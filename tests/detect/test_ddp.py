@@ -13,27 +13,27 @@ from safetensors.torch import load_file
 from selfdistill.detect import DetectRecipe, DetectRecord, load_coco
 from selfdistill.detect.batches import BoxLoader
 from selfdistill.detect.network import load_backbone
-from selfdistill.detect.session import assemble
-from selfdistill.train import Recipe, random_state
+from selfdistill.detect.task import assemble
+from selfdistill.train import random_state
 from selfdistill.train.session import make_fabric
 
 
 def by_hand(recipe: DetectRecipe) -> dict[str, torch.Tensor]:
     """One process that runs each rank's share with that rank's random state and averages the gradients."""
     recipe, data = recipe.resolve("resnet18", trained=False), load_coco(recipe.data)
-    session = assemble(recipe, data, load_backbone(recipe), make_fabric(Recipe(), accelerator="cpu"))
+    session = assemble(recipe, data, load_backbone(recipe), make_fabric(recipe, accelerator="cpu"))
     loaders, states = [], []
     for rank in (0, 1):
         shared = {"batch_size": recipe.batch_size, "seed": recipe.seed, "device": session.device, "workers": 0}
         loaders.append(BoxLoader(data.train.images, flip=recipe.flip, rank=rank, world_size=2, **shared))  # type: ignore[arg-type]
         torch.manual_seed(random_state.rank_seed(recipe.seed, rank))
         states.append(torch.get_rng_state())
-    detector, optimizer = session.detector.train(), session.optimizer
-    for epoch in range(recipe.epochs or 0):
+    detector, optimizer = session.task.detector.train(), session.optimizer
+    for epoch in range(recipe.epochs):
         for step, shares in enumerate(zip(*(loader.epoch(epoch) for loader in loaders), strict=True)):
-            optimizer.param_groups[0]["lr"] = session.rate(epoch * session.loader.steps + step)
+            optimizer.param_groups[0]["lr"] = session.rate(epoch * session.steps + step)
             optimizer.zero_grad()
-            for rank, (images, targets) in enumerate(shares):
+            for rank, ((images, targets),) in enumerate(shares):
                 torch.set_rng_state(states[rank])
                 (sum(detector(images, targets).values()) / 2).backward()
                 states[rank] = torch.get_rng_state()
@@ -56,7 +56,7 @@ def test_two_processes(tmp_path: Path, recipe: DetectRecipe) -> None:
     for name, value in by_hand(recipe).items():
         torch.testing.assert_close(ours[name], value, atol=2e-4, rtol=1e-3, msg=name)
     record = DetectRecord.load(tmp_path / "whole" / "result.json")
-    assert (record.processes, record.measured["n"]) == (2, 3)
+    assert (record.processes, record.evaluation["n"]) == (2, 3)
 
     for rank in (0, 1):
         told = (tmp_path / f"stopped-{rank}.txt").read_text()

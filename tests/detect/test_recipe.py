@@ -9,7 +9,7 @@ from selfdistill.detect import DetectRecipe
 
 
 def test_yaml_and_back(tmp_path: Path) -> None:
-    recipe = DetectRecipe(model="resnet50", weights="default", epochs=5, drops=(2, 4), clip=10, seed=3)
+    recipe = DetectRecipe(model="resnet50", weights="default", epochs=5, milestones=(0.4, 0.8), clip=10, seed=3)
     whole = recipe.resolve("resnet50", trained=True)
     for one in (recipe, whole):
         path = tmp_path / "recipe.yaml"
@@ -26,12 +26,11 @@ def test_yaml_and_back(tmp_path: Path) -> None:
     [
         ({"image_size": 0}, "`image_size` must be at least 1, not 0"),
         ({"trainable_layers": 6}, "`trainable_layers` must be from 0 to 5, not 6"),
-        ({"drops": [8, 12]}, r"`drops` must be rising epochs from 1 to 11, not \(8, 12\)"),
-        ({"drops": [5, 5]}, "`drops` must be rising epochs"),
-        ({"epochs": 3, "drops": [3]}, "`drops` must be rising epochs from 1 to 2"),
-        ({"schedule": "2x"}, "`schedule` must be one of 1x, 0.5x, not '2x'"),
+        ({"milestones": [8, 11]}, "`milestones` must be rising fractions of the epochs in"),
+        ({"schedule": "2x"}, "`schedule` must be one of step, cosine, not '2x'"),
         ({"norm": "batch"}, "`norm` must be one of frozen, trained or null, not 'batch'"),
-        ({"warmup_steps": -1}, "`warmup_steps` must be at least 0, not -1"),
+        ({"epochs": 2, "warmup_epochs": 2}, r"`warmup_epochs` must be below `epochs` \(2\), not 2"),
+        ({"warmup_epochs": -1}, "`warmup_epochs` must be at least 0, not -1"),
         ({"momentum": 1.5}, r"`momentum` must be in \[0, 1\], not 1.5"),
         ({"lr": 0}, "`lr` must be above 0, not 0"),
         ({"clip": 0.0}, "`clip` must be above 0, not 0.0"),
@@ -56,15 +55,40 @@ def test_what_is_left_open_depends_on_the_weights() -> None:
         DetectRecipe(model="resnet50").resolve("resnet18", trained=True)
 
 
+@pytest.mark.parametrize(
+    ("epochs", "rates"), [(12, [0.02] * 8 + [0.002] * 3 + [0.0002]), (7, [0.02] * 5 + [0.002] + [0.0002])]
+)
+def test_the_rate_of_every_epoch_of_the_usual_schedules(epochs: int, rates: list[float]) -> None:
+    recipe = DetectRecipe(model="resnet152", epochs=epochs).resolve("resnet152", trained=True)
+    assert (recipe.batch_size, recipe.lr) == (16, 0.02)
+    for epoch, rate in enumerate(rates):
+        for step in (500, 7392):
+            assert recipe.rate(epoch + step / 7393) == pytest.approx(rate)
+    assert recipe.drop_epochs == tuple(epoch for epoch in range(1, epochs) if rates[epoch] < rates[epoch - 1])
+
+
+def test_the_warm_up_on_coco_is_500_steps() -> None:
+    recipe = DetectRecipe().resolve("resnet50", trained=True)
+    rates = [recipe.rate(k / 7393) for k in range(502)]
+    assert rates[:500] == pytest.approx([0.02 * (0.001 + 0.999 * k / 500) for k in range(500)])
+    assert rates[500:] == [0.02, 0.02]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8, 16, 64])
+def test_the_rate_is_in_proportion_to_the_batch(batch: int) -> None:
+    recipe = DetectRecipe(model="resnet50", batch_size=batch).resolve("resnet50", trained=False)
+    assert recipe.lr == pytest.approx(0.02 * batch / 16)
+
+
 def test_the_name_of_a_schedule() -> None:
     def name(**values: Any) -> str:
-        return DetectRecipe(**values).resolve("resnet18", trained=False).name_of_schedule
+        return DetectRecipe(**values).resolve("resnet18", trained=False).schedule_name
 
     assert name() == "1x (12 epochs)"
-    assert name(schedule="0.5x") == "0.5x (7 epochs)"
+    assert name(epochs=7) == "0.5x (7 epochs)"
     assert name(epochs=1) == "1 epoch"
     assert name(epochs=24) == "24 epochs"
-    assert name(drops=(4, 6)) == "12 epochs"
+    assert name(milestones=(0.5,)) == name(schedule="cosine") == "12 epochs"
 
 
 def test_where_it_runs_makes_no_other_run() -> None:

@@ -6,16 +6,21 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torchvision.models.detection import FasterRCNN
 
 from selfdistill.detect import DetectRecipe, DetectRecord, average_precision, detect, load_coco, load_detector
-from selfdistill.detect import run as run_module
-from selfdistill.detect.batches import Batch, in_order
-from selfdistill.detect.session import TERMS, Session
-from selfdistill.train import Interrupted, Update
+from selfdistill.detect.batches import in_order
+from selfdistill.detect.task import TERMS
+from selfdistill.train import Interrupted, NonFiniteLossError, Update, loop
+from selfdistill.train import run as run_module
+from selfdistill.train.checkpoint import Checkpoints
+from selfdistill.train.meters import Meters
+from selfdistill.train.session import Session
 
 pytestmark = pytest.mark.usefixtures("small_head")
 CPU = torch.device("cpu")
@@ -27,11 +32,11 @@ def signal_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[set[int]], None]:
     taken = Session.step
 
     def install(positions: set[int]) -> None:
-        def step(self: Session, batch: Batch, position: int) -> list[float]:
+        def step(self: Session[Any], batches: Any, position: int, meters: Meters) -> None:
             if position in positions:
                 positions.remove(position)
                 os.kill(os.getpid(), signal.SIGTERM)
-            return taken(self, batch, position)
+            taken(self, batches, position, meters)
 
         monkeypatch.setattr(Session, "step", step)
 
@@ -43,7 +48,7 @@ def same(one: Path, other: Path) -> None:
     assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
     logs = [[line.split(",")[:-2] for line in (run / "log.csv").read_text().splitlines()] for run in (one, other)]
     assert logs[0] == logs[1]
-    assert DetectRecord.load(one / "result.json").measured == DetectRecord.load(other / "result.json").measured
+    assert DetectRecord.load(one / "result.json").evaluation == DetectRecord.load(other / "result.json").evaluation
 
 
 def test_a_run(tmp_path: Path, recipe: DetectRecipe) -> None:
@@ -51,20 +56,22 @@ def test_a_run(tmp_path: Path, recipe: DetectRecipe) -> None:
     told: list[Update] = []
     out = tmp_path / "run"
     before = torch.get_rng_state()
+    recipe = replace(recipe, keep_epochs=(1,))
     record = detect(recipe, out, progress=told.append, announce=said.append)
     assert torch.equal(before, torch.get_rng_state())
     assert said == [
-        "tiny: 4 images of train2017, 4 boxes (0 crowds and 0 degenerate ones left out), measured on 3 of val2017; "
+        "tiny: 4 images of train2017, 4 boxes (0 crowds and 0 degenerate ones left out), evaluated on 3 of val2017; "
         "resnet18, weights: from scratch, trained BatchNorm, 64 px; 2 epochs, batches of 2, lr 0.001"
     ]
     assert [update.epoch for update in told if update.kind == "epoch"] == [1, 2]
     assert tuple(told[-1].terms) == TERMS
+    assert told[-1].metrics == {"mAP": record.evaluation["map"]}
     assert record == DetectRecord.load(out / "result.json")
     assert (record.name, record.epochs, record.schedule, record.policy) == ("run", 2, "2 epochs", "last epoch")
     assert record.data["train"] == {
         "name": "train2017", "n": 4, "boxes": 4, "crowds": 0, "degenerate": 0, "empty": 1,
     }  # fmt: skip
-    assert (record.data["classes"], record.measured["n"], record.measured["boxes"]) == (4, 3, 2)
+    assert (record.data["classes"], record.evaluation["n"], record.evaluation["boxes"]) == (4, 3, 2)
     assert record.recipe == json.loads(json.dumps(record.recipe))
     assert DetectRecipe(**record.recipe) == DetectRecipe.from_yaml(out / "recipe.yaml")
     assert {"torch", "torchvision", "torchmetrics", "faster-coco-eval"} <= record.versions.keys()
@@ -75,10 +82,12 @@ def test_a_run(tmp_path: Path, recipe: DetectRecipe) -> None:
     assert not detector.training
     for name, value in detector.state_dict().items():
         assert torch.equal(value, weights[name])
-    images = load_coco(recipe.data).measured.images
+    images = load_coco(recipe.data).evaluation.images
     with torch.inference_mode():
         again = average_precision((detector(x)[0], y[0]) for x, y in in_order(images, device=CPU, workers=0))
-    assert record.measured == pytest.approx(vars(again))
+    assert record.evaluation == pytest.approx(vars(again))
+    assert [row["map"] for row in record.log] == [None, record.evaluation["map"]]
+    assert load_file(out / "model@1.safetensors").keys() == weights.keys()
 
     # A finished run is returned as it is; another recipe's folder is refused.
     assert detect(recipe, out) == record
@@ -111,7 +120,7 @@ def test_interrupted_runs_end_alike(
 def test_what_fails_at_once_leaves_nothing_behind(tmp_path: Path, recipe: DetectRecipe) -> None:
     out = tmp_path / "run"
     for values, message in (
-        ({"warmup_steps": 4}, "--warmup-steps 4 is no warm-up of a training of 4 step"),
+        ({"model": "vgg16"}, "a detector's backbone is a ResNet"),
         ({"data": str(tmp_path / "nowhere")}, "instances_train2017.json is missing"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -119,6 +128,74 @@ def test_what_fails_at_once_leaves_nothing_behind(tmp_path: Path, recipe: Detect
         assert not out.exists()
     with pytest.raises(ValueError, match=r"run holds no finished detector: there is no result\.json in it"):
         load_detector(out)
+
+
+def test_a_signal_breaks_an_evaluation_off(
+    tmp_path: Path, recipe: DetectRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(recipe, epochs=1)
+    detect(recipe, tmp_path / "whole")
+    forward = FasterRCNN.forward
+
+    def interrupted(self: FasterRCNN, images: Any, targets: Any = None) -> Any:
+        if not self.training:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return forward(self, images, targets)
+
+    monkeypatch.setattr(FasterRCNN, "forward", interrupted)
+    with pytest.raises(Interrupted, match="stopped by SIGTERM in epoch 1 after step 2 of 2, saved"):
+        detect(recipe, tmp_path / "parts")
+    monkeypatch.setattr(FasterRCNN, "forward", forward)
+    detect(recipe, tmp_path / "parts")
+    same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_loss_that_is_not_finite_is_named(
+    tmp_path: Path, recipe: DetectRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = Session.step
+
+    def poisoned(self: Session[Any], batches: Any, position: int, meters: Meters) -> None:
+        if position == 2:  # epoch 2, step 1
+            with torch.no_grad():
+                self.task.network.roi_heads.box_predictor.cls_score.bias.fill_(float("nan"))
+        taken(self, batches, position, meters)
+
+    monkeypatch.setattr(Session, "step", poisoned)
+    message = r"'classifier' was not finite at epoch 2, step 1; try a lower `lr` \(it was 0.001\) or `clip=1`"
+    with pytest.raises(NonFiniteLossError, match=message):
+        detect(recipe, tmp_path / "run")
+
+
+def test_training_does_not_wait_for_the_device_at_every_step(
+    tmp_path: Path, recipe: DetectRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The meters, the only thing that is read back, are added up at an epoch's end."""
+    added: list[int] = []
+    add_up = Meters._add_up
+
+    def count(self: Meters) -> None:
+        added.append(len(self._pending))
+        add_up(self)
+
+    monkeypatch.setattr(Meters, "_add_up", count)
+    monkeypatch.setattr(loop, "LOG_SECONDS", 1000.0)
+    detect(replace(recipe, batch_size=1, epochs=1), tmp_path / "run")
+    assert max(added) == 4
+
+
+def test_a_checkpoint_of_another_task_is_refused(
+    tmp_path: Path, recipe: DetectRecipe, signal_at: Callable[[set[int]], None]
+) -> None:
+    signal_at({0})
+    with pytest.raises(Interrupted):
+        detect(recipe, tmp_path / "run")
+    path = max((tmp_path / "run" / "checkpoints").glob("*.pt"))
+    payload = torch.load(path, weights_only=True)
+    path.unlink()
+    Checkpoints(path.parent).save(0, 1, payload | {"distiller": payload.pop("detector")})
+    with pytest.raises(ValueError, match=rf"checkpoint {path} is not a detector's, or of another version"):
+        detect(recipe, tmp_path / "run")
 
 
 def test_a_damaged_record_is_named(tmp_path: Path, recipe: DetectRecipe) -> None:
@@ -131,7 +208,7 @@ def test_a_damaged_record_is_named(tmp_path: Path, recipe: DetectRecipe) -> None
 
 def test_on_the_backbone_of_a_run(tmp_path: Path, recipe: DetectRecipe, trained: Path) -> None:
     """Measured on its training images; the frozen half of the run's network is in the detector bit by bit."""
-    on_run = replace(recipe, model=None, backbone=str(trained), measure_on="train", images=2, epochs=1, batch_size=1)
+    on_run = replace(recipe, model=None, backbone=str(trained), eval_split="train", images=2, epochs=1, batch_size=1)
     record = detect(on_run, tmp_path / "run")
     assert (record.backbone["model"], record.backbone["method"], record.backbone["run"]) == (
         "resnet18",
@@ -139,7 +216,7 @@ def test_on_the_backbone_of_a_run(tmp_path: Path, recipe: DetectRecipe, trained:
         "sddropout-seed3",
     )
     assert (record.recipe["norm"], record.recipe["trainable_layers"]) == ("frozen", 3)
-    assert (record.data["measured"]["name"], record.measured["n"]) == ("train2017", 2)
+    assert (record.data["evaluation"]["name"], record.evaluation["n"]) == ("train2017", 2)
     assert record.trained_parameters < record.parameters
     before, after = load_file(trained / "model.safetensors"), load_file(tmp_path / "run" / "model.safetensors")
     for name, value in before.items():

@@ -19,8 +19,8 @@ from torchvision.datasets import CIFAR100
 from selfdistill.data import ImageData
 from selfdistill.detect import load_coco
 from selfdistill.detect.network import load_backbone
-from selfdistill.detect.session import TERMS as DETECTION_TERMS
-from selfdistill.detect.session import assemble as assemble_detector
+from selfdistill.detect.task import TERMS as DETECTION_TERMS
+from selfdistill.detect.task import assemble as assemble_detector
 from selfdistill.experiments.paper import TABLES, Setting
 from selfdistill.experiments.paper.detection import Detector
 from selfdistill.experiments.paper.entry import Training
@@ -189,18 +189,20 @@ def test_a_step_of_a_detector(
     recipe = recipe.resolve(backbone.model, trained=backbone.state is not None)
     length = {"1x": (12, (8, 11)), "0.5x": (7, (5, 6))}[detector.schedule]
     assert (recipe.model, recipe.norm, recipe.image_size, recipe.seed) == ("resnet152", "frozen", 800, 41)
-    assert (recipe.epochs, recipe.drops) == length
-    session = assemble_detector(recipe, load_coco(coco), backbone, make_fabric(Recipe(), accelerator="cpu"))
-    predictor = session.detector.roi_heads.box_predictor
+    assert (recipe.epochs, recipe.drop_epochs) == length
+    session = assemble_detector(recipe, load_coco(coco), backbone, make_fabric(recipe, accelerator="cpu"))
+    network, meters = session.task.detector, Meters(session.device)
+    predictor = network.roi_heads.box_predictor
     assert predictor.cls_score.out_features == 91
-    weights = dict(session.detector.named_parameters())
+    weights = dict(network.named_parameters())
     trained = {name for name, weight in weights.items() if weight.requires_grad}
     assert {name.removeprefix("backbone.body.").split(".")[0] for name in set(weights) - trained} == {"conv1", "layer1"}
-    touched = watch(session.detector)
+    touched = watch(network)
     before = predictor.cls_score.weight.detach().clone()
-    session.detector.train()
-    values = session.step(next(session.loader.epoch(0)), 0)
-    assert len(values) == len(DETECTION_TERMS)
-    assert all(0 < value < math.inf for value in values)  # large: its BatchNorm has seen two images
+    network.train()
+    session.step(next(session.task.loader.epoch(0)), 0, meters)
+    losses = meters.means().terms
+    assert tuple(losses) == DETECTION_TERMS
+    assert all(0 < loss < math.inf for loss in losses.values())  # large: its BatchNorm has seen two images
     assert touched == trained
     assert not torch.equal(before, predictor.cls_score.weight)

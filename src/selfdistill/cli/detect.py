@@ -28,7 +28,7 @@ def detect(
         selfdistill detect --data coco --model resnet50 --weights default
 
     Args:
-        out: folder of the run (default: detectors/DATA-BACKBONE-SCHEDULE-seedN)
+        out: folder of the run (default: detectors/DATA-BACKBONE-E-epochs-seedN)
         devices: GPUs (or CPU processes) on each machine
         nodes: number of machines
         accelerator: cuda, cpu, or auto for a GPU where there is one

@@ -26,12 +26,12 @@ EVALUATION = Group.create_ordered("Evaluation")
 MACHINE = Group.create_ordered("Machine")
 
 _FIELDS = {
-    DATA: "data data_root images image_size classes per_class test_per_class measure_on measured_images augment flip "
+    DATA: "data data_root images image_size classes per_class test_per_class eval_split eval_images augment flip "
     "resize skip_unreadable cache",
     METHOD: "method",
     NETWORK: "model width features head_layers weights head stages backbone norm trainable_layers rois",
-    OPTIMISATION: "epochs batch_size accumulate lr momentum nesterov weight_decay schedule milestones drops gamma "
-    "warmup_epochs warmup_steps clip seed",
+    OPTIMISATION: "epochs batch_size accumulate lr momentum nesterov weight_decay schedule milestones gamma "
+    "warmup_epochs clip seed",
     MACHINE: "precision channels_last compile threads workers",
     OPTIONS: "keep_epochs eval_every",
 }
@@ -151,7 +151,9 @@ def default_text(value: Any) -> str:
     """Return a default value as one types it; nothing for None, a switch that is off and an empty list."""
     if isinstance(value, list | tuple):
         between = " " if isinstance(value, list) else ","
-        return between.join(f'"{one}"' if "(" in str(one) else str(one) for one in value)
+        return between.join(f'"{one}"' if "(" in str(one) else default_text(one) for one in value)
+    if isinstance(value, float):
+        return f"{value:g}"
     return "" if value is None or value is False else "on" if value is True else str(value)
 
 

@@ -37,18 +37,18 @@ class Annotations:
         Example:
             >>> sides = [0, 0, 9, 9], [3, 3, 5, 0.2], [-4, 0, 4, 9]
             >>> boxes = [{"image_id": 7, "iscrowd": 0, "bbox": box} for box in sides]
-            >>> said = Annotations(Path(), [{"id": 7, "width": 10, "height": 10}], boxes, {})
-            >>> [box["bbox"] for box in said.learnable()]
+            >>> read = Annotations(Path(), [{"id": 7, "width": 10, "height": 10}], boxes, {})
+            >>> [box["bbox"] for box in read.learnable()]
             [[0, 0, 9, 9]]
         """
         sizes = {one["id"]: (one["width"], one["height"]) for one in self.images}
-        kept = []
+        learnable = []
         for one in self.boxes:
             (left, top, wide, high), (width, height) = one["bbox"], sizes[one["image_id"]]
             inside = min(left + wide, width) - max(left, 0), min(top + high, height) - max(top, 0)
             if not one["iscrowd"] and min(inside) >= SMALLEST:
-                kept.append(one)
-        return kept
+                learnable.append(one)
+        return learnable
 
 
 def read_annotations(root: Path, part: str, limit: int | None = None) -> Annotations:

@@ -55,18 +55,18 @@ class BoxedImages(Dataset[Any]):
     def __getitem__(self, key: Key) -> tuple[Tensor, Target] | str:
         epoch, index = key
         try:
-            image, said = self.images[index]
+            image, known = self.images[index]
         except UnreadableImageError as error:  # a line travels from a worker without a traceback around it
             return str(error)
-        boxes = said.get("boxes", BoundingBoxes(torch.zeros(0, 4), format="XYXY", canvas_size=image.size[::-1]))
+        boxes = known.get("boxes", BoundingBoxes(torch.zeros(0, 4), format="XYXY", canvas_size=image.size[::-1]))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(hash_key(self.seed, epoch, index) >> 1)
             image, boxes = self.transform(image, boxes)
         target = {
             "boxes": boxes.as_subclass(Tensor),
-            "labels": torch.as_tensor(said.get("labels", []), dtype=torch.int64),
-            "area": torch.tensor(said.get("area", []), dtype=torch.float32),
-            "iscrowd": torch.tensor(said.get("iscrowd", []), dtype=torch.int64),
+            "labels": torch.as_tensor(known.get("labels", []), dtype=torch.int64),
+            "area": torch.tensor(known.get("area", []), dtype=torch.float32),
+            "iscrowd": torch.tensor(known.get("iscrowd", []), dtype=torch.int64),
         }
         return image.as_subclass(Tensor), target
 
@@ -107,19 +107,19 @@ class BoxLoader:
         self._shares = Steps(labels, batch_size=batch_size, passes=1, seed=seed, rank=rank, world_size=world_size)
         self.steps = self._shares.count
         self.device = device
-        self._wanted = _Wanted()
+        self._keys = _KeySampler()
         boxed = BoxedImages(images, flip=flip, clamp=True, seed=seed)
-        self._loader = _loader(boxed, self._wanted, workers, device)
+        self._loader = _loader(boxed, self._keys, workers, device)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield this process's batches of an epoch, from a step on.
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Batch]]:
+        """Yield this process's batch of each step of an epoch, from a step on.
 
         Raises:
             RuntimeError: a file cannot be read; one line that names it.
         """
         shares = self._shares.passes(epoch, start)
-        self._wanted.keys = [[(epoch, at) for at in share.index.tolist()] for share in shares]
-        return _on_device(self._loader, self.device)
+        self._keys.of_batches = [[(epoch, at) for at in share.index.tolist()] for share in shares]
+        return ((batch,) for batch in _on_device(self._loader, self.device))
 
 
 def in_order(images: CocoImages, *, device: torch.device, workers: int) -> Iterator[Batch]:
@@ -133,24 +133,24 @@ def in_order(images: CocoImages, *, device: torch.device, workers: int) -> Itera
     Raises:
         RuntimeError: a file cannot be read; one line that names it.
     """
-    wanted = _Wanted([[(0, at)] for at in range(len(images))])
-    return _on_device(_loader(BoxedImages(images), wanted, workers, device), device)
+    keys = _KeySampler([[(0, at)] for at in range(len(images))])
+    return _on_device(_loader(BoxedImages(images), keys, workers, device), device)
 
 
-class _Wanted:
+class _KeySampler:
     """A batch sampler whose lists change with every epoch, so that the workers can stay."""
 
-    def __init__(self, keys: Sequence[list[Key]] = ()):
-        self.keys = keys
+    def __init__(self, of_batches: Sequence[list[Key]] = ()):
+        self.of_batches = of_batches
 
     def __iter__(self) -> Iterator[list[Key]]:
-        return iter(self.keys)
+        return iter(self.of_batches)
 
 
-def _loader(images: BoxedImages, wanted: _Wanted, workers: int, device: torch.device) -> DataLoader[Any]:
+def _loader(images: BoxedImages, keys: _KeySampler, workers: int, device: torch.device) -> DataLoader[Any]:
     return DataLoader(
         images,
-        batch_sampler=wanted,
+        batch_sampler=keys,
         num_workers=workers,
         collate_fn=list,
         persistent_workers=workers > 0,
@@ -166,5 +166,5 @@ def _on_device(batches: DataLoader[Any], device: torch.device) -> Iterator[Batch
             if isinstance(item, str):
                 raise RuntimeError(f"{item} (repair it, or take it out of the annotations, and start again)")
         images = [image.to(device, non_blocking=True).float() / 255 for image, _ in items]
-        targets = [{name: value.to(device, non_blocking=True) for name, value in said.items()} for _, said in items]
+        targets = [{name: value.to(device, non_blocking=True) for name, value in target.items()} for _, target in items]
         yield Batch(images, targets)

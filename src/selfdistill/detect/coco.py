@@ -30,15 +30,15 @@ class CocoImages(CocoDetection):  # type: ignore[misc]  # torchvision has no typ
 
     def _load_image(self, id: int) -> Image.Image:
         # Not data.decode.read_rgb: the boxes are those of the pixels as they are stored, not as EXIF would turn them.
-        said = self.coco.imgs[id]
-        path = Path(self.root) / said["file_name"]
+        known = self.coco.imgs[id]
+        path = Path(self.root) / known["file_name"]
         try:
             image: Image.Image = super()._load_image(id)
         except Exception as error:  # decoders raise almost anything on a damaged file
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise UnreadableImageError(f"{path}: {' '.join(reason.split())}") from None
-        if image.size != (said["width"], said["height"]):
-            has, wanted = (f"{width} x {height}" for width, height in (image.size, (said["width"], said["height"])))
+        if image.size != (known["width"], known["height"]):
+            has, wanted = (f"{width} x {height}" for width, height in (image.size, (known["width"], known["height"])))
             raise UnreadableImageError(f"{path}: {has} pixels, where its annotation says {wanted}")
         return image
 
@@ -70,18 +70,18 @@ class Part:
 
 @dataclass(frozen=True)
 class Coco:
-    """What a detector is trained on, and what it is measured on.
+    """What a detector is trained on, and what it is evaluated on.
 
     Attributes:
         name: of the folder.
         train: without crowds and degenerate boxes.
-        measured: as published.
+        evaluation: as published.
         categories: names by id.
     """
 
     name: str
     train: Part
-    measured: Part
+    evaluation: Part
     categories: dict[int, str]
 
     @property
@@ -91,39 +91,39 @@ class Coco:
 
 
 def load_coco(
-    root: str | Path, *, images: int | None = None, measure_on: str = "val", measured_images: int | None = None
+    root: str | Path, *, images: int | None = None, eval_split: str = "val", eval_images: int | None = None
 ) -> Coco:
-    """Read what a detector is trained and measured on.
+    """Read what a detector is trained and evaluated on.
 
     Args:
         root: holds ``train2017/``, ``val2017/`` and ``annotations/instances_*.json``.
         images: train on only the first so many images, by id.
-        measure_on: ``"val"``, or ``"train"`` for the training images again.
-        measured_images: measure on only the first so many images, by id.
+        eval_split: ``"val"``, or ``"train"`` for the training images again.
+        eval_images: evaluate on only the first so many images, by id.
 
     Raises:
         ValueError: a file or an image is missing, or the annotations are not COCO's; one line.
     """
     root = Path(root).expanduser()
     train = read_annotations(root, "train", images)
-    again = min((limit for limit in (images, measured_images) if limit is not None), default=None)
-    measured = read_annotations(root, measure_on, again if measure_on == "train" else measured_images)
-    for part in (train, measured):
+    again = min((limit for limit in (images, eval_images) if limit is not None), default=None)
+    evaluation = read_annotations(root, eval_split, again if eval_split == "train" else eval_images)
+    for part in (train, evaluation):
         unknown = {box["category_id"] for box in part.boxes} - set(train.categories)
         if unknown:
             raise ValueError(f"{part.folder}: a box has the category {min(unknown)}, which the training set lacks")
-    kept = train.learnable()
-    return Coco(root.resolve().name, _part(train, kept), _part(measured, measured.boxes), train.categories)
+    parts = _part(train, train.learnable()), _part(evaluation, evaluation.boxes)
+    return Coco(root.resolve().name, *parts, train.categories)
 
 
-def _part(said: Annotations, kept: list[dict[str, Any]]) -> Part:
-    crowds = sum(box["iscrowd"] for box in said.boxes)
-    boxes = sum(not box["iscrowd"] for box in kept)
+def _part(annotations: Annotations, used: list[dict[str, Any]]) -> Part:
+    crowds = sum(box["iscrowd"] for box in annotations.boxes)
+    boxes = sum(not box["iscrowd"] for box in used)
     return Part(
-        name=said.folder.name,
-        images=CocoImages(said.folder, said.images, kept),
+        name=annotations.folder.name,
+        images=CocoImages(annotations.folder, annotations.images, used),
         boxes=boxes,
         crowds=crowds,
-        degenerate=len(said.boxes) - crowds - boxes,
-        empty=len(said.images) - len({box["image_id"] for box in kept}),
+        degenerate=len(annotations.boxes) - crowds - boxes,
+        empty=len(annotations.images) - len({box["image_id"] for box in used}),
     )

@@ -77,10 +77,10 @@ def load_backbone(recipe: DetectRecipe) -> Backbone:
     if recipe.backbone is not None:
         if recipe.weights != "none":
             raise ArgumentError("weights", "belongs to `model` alone: with `backbone` the weights are the run's")
-        return _of_run(Path(recipe.backbone).expanduser())
+        return _backbone_of_run(Path(recipe.backbone).expanduser())
     if recipe.model is None:
         raise ArgumentError("backbone", "or `model` must be given, such as `model=resnet50`: the network that detects")
-    _check(recipe.model, f"`model` is {recipe.model}")
+    _check_model(recipe.model, f"`model` is {recipe.model}")
     state = None
     if recipe.weights == "default":
         classes = len(models.get_model_weights(recipe.model).DEFAULT.meta["categories"])
@@ -119,10 +119,10 @@ def build_detector(backbone: Backbone, recipe: DetectRecipe, classes: int) -> Fa
     )
 
 
-def _of_run(run: Path) -> Backbone:
+def _backbone_of_run(run: Path) -> Backbone:
     name = str(description(run)["model"])
     model = name.removeprefix(_PACKAGE)
-    _check(model, f"{run} is a {name}")
+    _check_model(model, f"{run} is a {name}")
     loaded = load_run(run)
     source: dict[str, Any] = {"weights": "of a run", "run": run.resolve().name}
     if (run / "result.json").is_file():
@@ -137,10 +137,10 @@ def _of_run(run: Path) -> Backbone:
     return Backbone(model, _without_head(loaded.model), loaded.mean, loaded.std, source)
 
 
-def _check(model: str, told: str) -> None:
+def _check_model(model: str, where: str) -> None:
     known = models.list_models(module=models, include=("resnet*", "resnext*", "wide_resnet*"))
     if model not in known:
-        raise ValueError(f"{told}: a detector's backbone is a ResNet of torchvision's, {', '.join(known)}")
+        raise ValueError(f"{where}: a detector's backbone is a ResNet of torchvision's, {', '.join(known)}")
 
 
 def _without_head(model: nn.Module) -> dict[str, Tensor]:

@@ -1,27 +1,32 @@
-"""The recipe of a detector: one frozen dataclass that says everything about its training, and its YAML. No torch."""
+"""The recipe of an object detector: one frozen dataclass that says everything about its training. No torch here."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from selfdistill.detect.schedule import drops_of
 from selfdistill.errors import ArgumentError
-from selfdistill.train.recipe_file import YamlRecipe
-
-EPOCHS = {"1x": 12, "0.5x": 7}
+from selfdistill.train.training_recipe import TrainingRecipe
 
 PER_IMAGE = 0.02 / 16
-"""The usual learning rate, 0.02, is for 16 images a step; it is scaled in proportion."""
+"""The usual learning rate, 0.02, is for 16 images per step; it is scaled in proportion."""
+
+MILESTONES = (8 / 12, 11 / 12)
+"""Those of the 1x schedule. For 7 epochs, the paper's 0.5x, they are after 5 and 6; the paper publishes none."""
+
+COCO_STEPS = 7393
+"""Steps of an epoch of COCO's 118,287 training images, 16 per step."""
+
+_NAMES = {12: "1x", 7: "0.5x"}
 
 
 @dataclass(frozen=True)
-class DetectRecipe(YamlRecipe):
-    """Everything that decides the training of a detector; the defaults are the usual 1x recipe on COCO.
+class DetectRecipe(TrainingRecipe):
+    """Everything that decides the training of an object detector; the defaults are the usual 1x recipe on COCO.
 
     Attributes:
         data: folder of COCO's layout: train2017/, val2017/, annotations/instances_*.json
-        images: use only the first so many training images, by id
-        measure_on: images to measure on: val2017, or the training images again
-        measured_images: measure on the first so many images only, by id
+        images: use only the first training images, by id (default: all)
+        eval_split: images to evaluate on: val2017, or the training images again
+        eval_images: evaluate on only the first images, by id (default: all)
         image_size: shorter side of an image in pixels; the longer is at most 1333/800 of it
         flip: mirror half of the training images
         model: resnet18 ... resnet152, resnext... or wide_resnet... (default: that of `backbone`)
@@ -30,37 +35,43 @@ class DetectRecipe(YamlRecipe):
         norm: BatchNorm of the backbone (default: frozen, or trained from scratch)
         trainable_layers: layers of the backbone that are trained, from the last (default: 3, or 5 from scratch)
         rois: proposals of each image that the loss of the box head is taken on
-        epochs: passes over the training set (default: those of `schedule`)
-        schedule: 1x is 12 epochs with drops after 8 and 11, 0.5x is 7 with drops after 5 and 6
-        drops: epochs after which the rate drops (default: in proportion to 8 and 11 of 12)
+        epochs: passes over the training images; 12 is the 1x schedule, 7 is 0.5x
         batch_size: images of one optimiser step over all devices
         lr: learning rate (default: 0.02 per 16 images of `batch_size`)
-        gamma: factor of each drop
-        warmup_steps: steps over which the rate rises linearly from a thousandth
         momentum: momentum of SGD
+        nesterov: use Nesterov's momentum
         weight_decay: weight decay on all trained parameters
+        schedule: "step" multiplies the rate by gamma at the milestones, "cosine" takes it to zero
+        milestones: where the step schedule drops, as fractions of the epochs
+        gamma: factor of each drop of the step schedule
+        warmup_epochs: epochs over which the rate rises linearly from a thousandth (default: 500 steps of COCO)
         clip: largest norm of the gradient (default: no clipping)
         seed: seed of the initial weights, the sampled boxes, the order and the mirroring
         precision: floating-point precision; boxes are float32 in any case
         threads: CPU threads of this process (default: torch's choice)
         workers: image-decoding processes (default: by the number of processors)
+        keep_epochs: also keep the weights after these epochs, as model@E.safetensors
+        eval_every: evaluate every so many epochs (the last one always)
 
     Raises:
         ValueError: a value is of the wrong type or out of range; the message names the argument.
 
     Example:
-        >>> recipe = DetectRecipe(model="resnet50", weights="default", schedule="0.5x", batch_size=8)
-        >>> whole = recipe.resolve("resnet50", trained=True)
-        >>> whole.epochs, whole.drops, whole.lr, whole.norm, whole.trainable_layers
-        (7, (5, 6), 0.01, 'frozen', 3)
+        >>> recipe = DetectRecipe(model="resnet50", weights="default", epochs=7, batch_size=8)
+        >>> resolved = recipe.resolve("resnet50", trained=True)
+        >>> resolved.schedule_name, resolved.lr, resolved.norm, resolved.trainable_layers
+        ('0.5x (7 epochs)', 0.01, 'frozen', 3)
+        >>> [round(resolved.rate(epoch), 6) for epoch in (0, 4, 5, 6)]
+        [1e-05, 0.01, 0.001, 0.0001]
     """
 
     NON_SEMANTIC_FIELDS: ClassVar[tuple[str, ...]] = ("threads", "workers")
+    WARMUP_START: ClassVar[float] = 1 / 1000  # as in MMDetection and Detectron2
 
     data: str = "data/coco"
     images: int | None = None
-    measure_on: Literal["val", "train"] = "val"
-    measured_images: int | None = None
+    eval_split: Literal["val", "train"] = "val"
+    eval_images: int | None = None
     image_size: int = 800
     flip: bool = True
     model: str | None = None
@@ -69,46 +80,51 @@ class DetectRecipe(YamlRecipe):
     norm: Literal["frozen", "trained"] | None = None
     trainable_layers: int | None = None
     rois: int = 512
-    epochs: int | None = None
-    schedule: Literal["1x", "0.5x"] = "1x"
-    drops: tuple[int, ...] | None = None
+    epochs: int = 12
     batch_size: int = 16
     lr: float | None = None
-    gamma: float = 0.1
-    warmup_steps: int = 500
     momentum: float = 0.9
+    nesterov: bool = False
     weight_decay: float = 1e-4
+    schedule: Literal["step", "cosine"] = "step"
+    milestones: tuple[float, ...] = MILESTONES
+    gamma: float = 0.1
+    warmup_epochs: float = 500 / COCO_STEPS
     clip: float | None = None
     seed: int = 0
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     threads: int | None = None
     workers: int | None = None
+    keep_epochs: tuple[int, ...] = ()
+    eval_every: int = 1
 
     def __post_init__(self) -> None:
         """Convert numbers and lists to the fields' types and check every range."""
         self.convert_fields()
-        for name in ("images", "measured_images", "image_size", "rois", "epochs", "batch_size", "threads"):
+        self.check_training()
+        for name in ("images", "eval_images", "image_size", "rois"):
             self.require(getattr(self, name) is None or getattr(self, name) >= 1, name, "at least 1")
-        for name in ("warmup_steps", "weight_decay", "seed", "workers"):
-            self.require(getattr(self, name) is None or getattr(self, name) >= 0, name, "at least 0")
-        for name in ("momentum", "gamma"):
-            self.require(0 <= getattr(self, name) <= 1, name, "in [0, 1]")
-        for name in ("lr", "clip"):
-            self.require(getattr(self, name) is None or getattr(self, name) > 0, name, "above 0")
         self.require(self.trainable_layers in (None, 0, 1, 2, 3, 4, 5), "trainable_layers", "from 0 to 5")
-        epochs = self.epochs or EPOCHS[self.schedule]
-        rising = self.drops is None or list(self.drops) == sorted(set(self.drops))
-        inside = all(1 <= drop < epochs for drop in self.drops or ())
-        self.require(rising and inside, "drops", f"rising epochs from 1 to {epochs - 1}")
         self.require(bool(self.data.strip()), "data", "a text that is not empty")
         self.require(self.backbone is None or bool(self.backbone.strip()), "backbone", "a text that is not empty")
 
     @property
-    def name_of_schedule(self) -> str:
-        """``1x (12 epochs)``, or the epochs alone where they are not the schedule's."""
+    def fabric_precision(self) -> Literal["32-true"]:
+        """The detector casts its backbone itself, and nothing else."""
+        return "32-true"
+
+    @property
+    def schedule_name(self) -> str:
+        """``1x (12 epochs)``, or the epochs alone if the drops are not the usual ones."""
         counted = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
-        standard = self.epochs == EPOCHS[self.schedule] and self.drops == drops_of(EPOCHS[self.schedule])
-        return f"{self.schedule} ({counted})" if standard else counted
+        usual = self.epochs in _NAMES and (self.schedule, self.milestones) == ("step", MILESTONES)
+        return f"{_NAMES[self.epochs]} ({counted})" if usual else counted
+
+    @property
+    def drop_epochs(self) -> tuple[int, ...]:
+        """The epochs after which the step schedule drops."""
+        drops = {round(milestone * self.epochs) for milestone in self.milestones} if self.schedule == "step" else set()
+        return tuple(sorted(drops - {self.epochs}))
 
     def resolve(self, model: str, *, trained: bool) -> "DetectRecipe":
         """Return the recipe with everything filled in that it leaves open.
@@ -127,14 +143,11 @@ class DetectRecipe(YamlRecipe):
                 "frozen needs trained weights, as of `backbone` or `weights='default'`: BatchNorm that was never "
                 "trained normalises nothing",
             )
-        epochs = self.epochs or EPOCHS[self.schedule]
         layers = self.trainable_layers
         return replace(
             self,
             model=model,
             norm=self.norm or ("frozen" if trained else "trained"),
             trainable_layers=(3 if trained else 5) if layers is None else layers,
-            epochs=epochs,
-            drops=drops_of(epochs) if self.drops is None else self.drops,
             lr=self.lr or self.batch_size * PER_IMAGE,
         )

@@ -6,18 +6,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
-import torch
+from torch import nn
 
-from selfdistill.detect.coco import Part
-from selfdistill.detect.metric import AveragePrecision
+from selfdistill.detect.coco import Coco, Part
 from selfdistill.detect.network import Backbone
-from selfdistill.detect.session import Session
-from selfdistill.detect.state import State
+from selfdistill.detect.recipe import DetectRecipe
 from selfdistill.records import recipe_hash, write_atomically
 from selfdistill.records.record import to_json
-from selfdistill.train.record import provenance
+from selfdistill.train.record import peak_memory_bytes, provenance, recipe_values
+from selfdistill.train.state import State
 
-SCHEMA = "detection 1"
+SCHEMA = "detection 2"
+
+METRICS = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "recall", "detections")
+"""What is measured after an epoch, of an `AveragePrecision`."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,11 @@ class DetectRecord:
         seed: of the run.
         recipe: the resolved recipe; recipe_hash: `recipe_hash(recipe)`.
         backbone: what it started from: model, mean, std, weights; of a run also run, method, seed, epochs, data, top1.
-        data: name, classes (logits); train and measured: name, n, boxes, crowds, degenerate, empty.
-        epochs: trained; schedule: what they are called; policy: which epoch is measured.
-        measured: an `AveragePrecision` as a dict, of the last epoch.
-        log: a dict for each epoch: its means over the training images.
-        seconds: of the training; measuring_seconds: of what came after it.
+        data: name, classes (logits); train and evaluation: name, n, boxes, crowds, degenerate, empty.
+        epochs: trained; schedule: what they are called; policy: which epoch is evaluated.
+        evaluation: an `AveragePrecision` as a dict, of the last epoch.
+        log: a dict for each epoch: its means over the training images, and `METRICS` if it was evaluated.
+        seconds: of training and evaluations.
         parameters: of the detector; trained_parameters: of them, those that were trained.
         peak_memory_bytes: of the accelerator; None on a CPU.
         processes: of the training.
@@ -51,10 +53,9 @@ class DetectRecord:
     epochs: int
     schedule: str
     policy: str
-    measured: dict[str, Any]
+    evaluation: dict[str, Any]
     log: list[dict[str, Any]]
     seconds: float
-    measuring_seconds: float
     parameters: int
     trained_parameters: int
     peak_memory_bytes: int | None
@@ -93,63 +94,57 @@ class DetectRecord:
 
 def make_record(
     name: str,
-    session: Session,
-    state: State,
-    measured: AveragePrecision,
-    *,
+    recipe: DetectRecipe,
+    data: Coco,
     backbone: Backbone,
-    seconds: float,
+    detector: nn.Module,
+    state: State,
+    *,
+    processes: int,
 ) -> DetectRecord:
     """Return the record of a finished detector.
 
     Args:
         name: what the run is called.
-        session: trained.
-        state: at its end.
-        measured: of the last epoch.
+        recipe: resolved.
+        data: what it was trained and evaluated on.
         backbone: what it started from.
-        seconds: that the measuring took.
+        detector: trained.
+        state: at its end; the last row of its log is the evaluation.
+        processes: of the training.
     """
-    values = asdict(session.recipe)
-    recipe = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
-    parameters = list(session.detector.parameters())
-    made = provenance(session.device)
+    values, device = recipe_values(recipe), next(detector.parameters()).device
+    parameters = list(detector.parameters())
+    made = provenance(device)
     made["versions"] |= {package: version(package) for package in ("torchmetrics", "faster-coco-eval")}
-    cuda = session.device.type == "cuda"
+    of = data.evaluation
     return DetectRecord(
         schema=SCHEMA,
         name=name,
-        seed=session.recipe.seed,
-        recipe=recipe,
-        recipe_hash=recipe_hash(recipe),
+        seed=recipe.seed,
+        recipe=values,
+        recipe_hash=recipe_hash(values),
         backbone={"model": backbone.model, "mean": list(backbone.mean), "std": list(backbone.std)} | backbone.source,
         data={
-            "name": session.data.name,
-            "classes": session.data.classes,
-            "train": _counted(session.data.train),
-            "measured": _counted(session.data.measured),
+            "name": data.name,
+            "classes": data.classes,
+            "train": _counts(data.train),
+            "evaluation": _counts(of),
         },
         epochs=state.epoch,
-        schedule=session.recipe.name_of_schedule,
+        schedule=recipe.schedule_name,
         policy="last epoch",
-        measured=asdict(measured),
+        evaluation={name: state.rows[-1][name] for name in METRICS} | {"n": len(of), "boxes": of.boxes},
         log=[dict(row) for row in state.rows],
         seconds=state.total_seconds,
-        measuring_seconds=seconds,
         parameters=sum(parameter.numel() for parameter in parameters),
         trained_parameters=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
-        peak_memory_bytes=torch.cuda.max_memory_allocated(session.device) if cuda else None,
-        processes=session.fabric.world_size,
+        peak_memory_bytes=peak_memory_bytes(device),
+        processes=processes,
         **made,
     )
 
 
-def _counted(part: Part) -> dict[str, Any]:
-    return {
-        "name": part.name,
-        "n": len(part),
-        "boxes": part.boxes,
-        "crowds": part.crowds,
-        "degenerate": part.degenerate,
-        "empty": part.empty,
-    }
+def _counts(part: Part) -> dict[str, Any]:
+    names = ("name", "boxes", "crowds", "degenerate", "empty")
+    return {name: getattr(part, name) for name in names} | {"n": len(part)}

@@ -1,33 +1,20 @@
-"""A detector's run: a folder, a recipe, and at the end a record. ``detect`` is the one function that does it all."""
+"""An object detector's run. ``detect`` is the one function that does it all."""
 
-import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from selfdistill.detect.coco import Coco, load_coco
-from selfdistill.detect.loop import Loop
-from selfdistill.detect.measuring import measure_and_tell
 from selfdistill.detect.network import Backbone, load_backbone
 from selfdistill.detect.recipe import DetectRecipe
-from selfdistill.detect.record import DetectRecord, make_record
-from selfdistill.detect.session import Session, assemble
-from selfdistill.detect.state import State, resume, save
-from selfdistill.train import random_state
-from selfdistill.train.checkpoint import Checkpoints
-from selfdistill.train.export import save_weights
-from selfdistill.train.folder import RunFolder
+from selfdistill.detect.record import DetectRecord
+from selfdistill.detect.task import Detection, assemble
 from selfdistill.train.progress import Callback
-from selfdistill.train.recipe import Recipe
-from selfdistill.train.run import machine
-from selfdistill.train.session import make_fabric
-from selfdistill.train.signals import Interruptions
-from selfdistill.train.state import Row
+from selfdistill.train.run import interruptible, load_finished, run_task
+from selfdistill.train.session import Session
 
-SAVE_SECONDS = 5.0
-"""Epochs shorter than this do not all get a checkpoint; the last one does."""
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 
 def detect(
@@ -40,7 +27,7 @@ def detect(
     progress: Callback | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> DetectRecord:
-    """Train a detector by a recipe into a folder, or go on with what is there, and measure it.
+    """Train an object detector by a recipe into a folder, or resume what is there, and evaluate it.
 
     A run that was killed and is started again ends, on a CPU, with the same bits as one that was not.
 
@@ -60,51 +47,34 @@ def detect(
         ValueError: the recipe, the data or the folder do not fit; one line.
         OSError: something cannot be written; the last checkpoint is kept.
         RuntimeError: an image cannot be read; or, as NonFiniteLossError, the loss was not finite.
-        Interrupted: SIGTERM or SIGINT came; the state is saved and the message says how to go on.
+        Interrupted: SIGTERM or SIGINT came; the state is saved and the message says how to resume.
     """
-    out = Path(out)
-    with ExitStack() as cleanup:
-        cleanup.enter_context(random_state.preserved())
-        interruptions = cleanup.enter_context(Interruptions(f"run the same command again to go on ({out})"))
+    with interruptible(Path(out)) as interruptions:
         backbone = load_backbone(recipe)
-        recipe = recipe.resolve(backbone.model, trained=backbone.state is not None)
-        folder = RunFolder(out)
-        if folder.finished():
-            record = DetectRecord.load(folder.result)
-            folder.check(recipe)
-            return record
+        resolved = recipe.resolve(backbone.model, trained=backbone.state is not None)
+        if (finished := load_finished(resolved, Path(out), DetectRecord)) is not None:
+            return finished
         data = load_coco(
-            recipe.data,
-            images=recipe.images,
-            measure_on=recipe.measure_on,
-            measured_images=recipe.measured_images,
+            recipe.data, images=recipe.images, eval_split=recipe.eval_split, eval_images=recipe.eval_images
         )
-        # Of a recipe it reads the precision alone; a detector has its own way to half precision.
-        fabric = make_fabric(Recipe(precision="32-true"), devices=devices, nodes=nodes, accelerator=accelerator)
-        if fabric.is_global_zero:
-            cleanup.enter_context(folder.opened(recipe))
-        fabric.launch()
-        cleanup.enter_context(machine(recipe.threads))  # the launcher sets threads of its own
-        # Images differ in shape: to measure the fastest convolution for each takes longer than it saves.
-        cleanup.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=True))
-        session = assemble(recipe, data, backbone, fabric)
-        if announce is not None and fabric.is_global_zero:
-            announce(plan(recipe, data, backbone))
-        if session.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(session.device)
-        checkpoints = Checkpoints(folder.checkpoints)
-        state = resume(session, checkpoints)
-        fabric.barrier()
-        _train(session, state, checkpoints, folder, interruptions, progress)
-        if fabric.is_global_zero:
-            started = time.perf_counter()
-            measured = measure_and_tell(session, progress)
-            save_weights(session.detector, out / "model.safetensors")
-            seconds = time.perf_counter() - started
-            record = make_record(out.name, session, state, measured, backbone=backbone, seconds=seconds)
-            record.save(folder.result)
-        fabric.barrier()
-        return DetectRecord.load(folder.result)
+
+        def assemble_detection(fabric: "Fabric") -> Session[Detection]:
+            if announce is not None and fabric.is_global_zero:
+                announce(plan(resolved, data, backbone))
+            return assemble(resolved, data, backbone, fabric)
+
+        return run_task(
+            resolved,
+            Path(out),
+            assemble_detection,
+            DetectRecord,
+            interruptions,
+            devices=devices,
+            nodes=nodes,
+            accelerator=accelerator,
+            cudnn_benchmark=False,  # images differ in shape: measuring takes longer than it saves
+            progress=progress,
+        )
 
 
 def plan(recipe: DetectRecipe, data: Coco, backbone: Backbone) -> str:
@@ -112,47 +82,14 @@ def plan(recipe: DetectRecipe, data: Coco, backbone: Backbone) -> str:
 
     Args:
         recipe: resolved.
-        data: what it is trained and measured on.
+        data: what it is trained and evaluated on.
         backbone: what it starts from.
     """
-    train, measured = data.train, data.measured
+    train, evaluation = data.train, data.evaluation
     parts = [
         f"{data.name}: {len(train):,} images of {train.name}, {train.boxes:,} boxes ({train.crowds:,} crowds and "
-        f"{train.degenerate:,} degenerate ones left out), measured on {len(measured):,} of {measured.name}",
+        f"{train.degenerate:,} degenerate ones left out), evaluated on {len(evaluation):,} of {evaluation.name}",
         f"{backbone.model}, weights: {backbone.source['weights']}, {recipe.norm} BatchNorm, {recipe.image_size} px",
-        f"{recipe.name_of_schedule}, batches of {recipe.batch_size}, lr {recipe.lr:g}",
+        f"{recipe.schedule_name}, batches of {recipe.batch_size}, lr {recipe.lr:g}",
     ]
     return "; ".join(parts)
-
-
-def _train(
-    session: Session,
-    state: State,
-    checkpoints: Checkpoints,
-    folder: RunFolder,
-    interruptions: Interruptions,
-    progress: Callback | None,
-) -> None:
-    """Run the loop with what belongs to the end of an epoch: the log, a checkpoint now and then."""
-    fabric = session.fabric
-    saved_at = time.monotonic()
-
-    def save_now() -> None:
-        nonlocal saved_at
-        save(session, state, checkpoints)
-        saved_at = time.monotonic()
-
-    def epoch_done(row: Row) -> None:
-        if fabric.is_global_zero:
-            folder.write_log(state.rows)
-        due = state.epoch == session.recipe.epochs or time.monotonic() - saved_at >= SAVE_SECONDS
-        if fabric.broadcast(due):  # rank 0's clock decides: every rank takes part
-            save_now()
-
-    if fabric.is_global_zero:
-        folder.write_log(state.rows)
-    interruptions.at_once = False
-    Loop(session, state, interruptions, save=save_now, epoch_done=epoch_done, progress=progress).run()
-    interruptions.at_once = True
-    if interruptions.received:
-        raise interruptions.interrupted("after the last epoch, saved", interruptions.received)

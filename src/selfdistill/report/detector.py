@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selfdistill.detect.recipe import PER_IMAGE, DetectRecipe
 from selfdistill.report.pages import write_pages
 from selfdistill.report.tables import DASH, Table
 
@@ -38,7 +39,7 @@ def write_detector_report(record: DetectRecord, out_dir: Path) -> Path:
         OSError: the folder cannot be written.
     """
     context = {
-        "title": f"Detection on {record.data['name']}: Faster R-CNN, {record.backbone['model']}",
+        "title": f"Object detection on {record.data['name']}: Faster R-CNN, {record.backbone['model']}",
         "headline": detector_headline(record),
         "results": precision_table(record),
         "protocol": _protocol(record),
@@ -51,7 +52,7 @@ def write_detector_report(record: DetectRecord, out_dir: Path) -> Path:
 
 def detector_headline(record: DetectRecord) -> str:
     """The two numbers of the paper's Table 4, with the images, the schedule and the seed that they belong to."""
-    of = record.measured
+    of = record.evaluation
     return (
         f"mAP {_percent(of['map'])}, mAP@0.5 {_percent(of['map_50'])} on n = {of['n']:,} images of {_where(record)}; "
         f"{record.schedule}, {record.policy}, seed {record.seed}."
@@ -60,7 +61,7 @@ def detector_headline(record: DetectRecord) -> str:
 
 def precision_table(record: DetectRecord) -> Table:
     """One row a measure, with what it is."""
-    rows = tuple((title, _percent(record.measured[name]), f" {note}") for name, title, note in _MEASURES)
+    rows = tuple((title, _percent(record.evaluation[name]), f" {note}") for name, title, note in _MEASURES)
     return Table(("Measure", "%", " What it is"), rows)
 
 
@@ -69,42 +70,45 @@ def _percent(value: float | None) -> str:
 
 
 def _where(record: DetectRecord) -> str:
-    """The images that were measured on, and whether they are all of a part, or those of the training."""
-    recipe, name = record.recipe, record.data["measured"]["name"]
-    if recipe["measure_on"] == "train":
+    """The images of the evaluation, and whether they are all of a part, or those of the training."""
+    recipe, name = record.recipe, record.data["evaluation"]["name"]
+    if recipe["eval_split"] == "train":
         return f"{name}, on which it was trained"
-    return name if recipe["measured_images"] is None else f"{name}, the first by id"
+    return name if recipe["eval_images"] is None else f"{name}, the first by id"
 
 
 def _protocol(record: DetectRecord) -> list[str]:
     """How the numbers were made."""
-    measured, recipe = record.measured, record.recipe
+    evaluation, recipe = record.evaluation, DetectRecipe(**record.recipe)
     notes = [
-        f"{measured['n']:,} images with {measured['boxes']:,} boxes, {measured['detections']:,} detections; an average "
-        "is over the classes that occur. A dash: no such object.",
+        f"{evaluation['n']:,} images with {evaluation['boxes']:,} boxes, {evaluation['detections']:,} detections; an "
+        "average is over the classes that occur. A dash: no such object.",
         "What is detected in a crowd (iscrowd) counts neither as right nor as wrong; an object's size is its area as "
         "published, in the pixels of the stored image. torchmetrics with faster-coco-eval.",
-        f"Images are resized to {recipe['image_size']} pixels on the shorter side (at most 1333/800 of that on the "
+        f"Images are resized to {recipe.image_size} pixels on the shorter side (at most 1333/800 of that on the "
         "longer) and shown one at a time.",
-        f"Learning rate {recipe['lr']:g} for {recipe['batch_size']} images a step (the usual rate, 0.02 for 16, in "
-        f"proportion, would be {0.02 / 16 * recipe['batch_size']:g}), times {recipe['gamma']:g} after "
-        f"{_epochs(recipe['drops'])}.",
+        f"Learning rate {recipe.lr:g} for {recipe.batch_size} images per step (the usual rate, 0.02 for 16, in "
+        f"proportion, would be {PER_IMAGE * recipe.batch_size:g}), {_decay(recipe)}.",
         "One training of one detector: how far another with another seed would come out, it cannot tell.",
     ]
     if record.schedule.startswith("0.5x"):
         notes.append("Of the 0.5x schedule the paper says its 7 epochs alone: the drops after 5 and 6 are ours.")
-    if recipe["measure_on"] == "train":
-        notes.append("Measured on the training images: it says how well they are fitted, and nothing of new images.")
+    if recipe.eval_split == "train":
+        notes.append("Evaluated on the training images: it says how well they are fitted, and nothing of new images.")
     return notes
 
 
-def _epochs(drops: list[int]) -> str:
-    return f"epochs {' and '.join(map(str, drops))}" if drops else "no epoch"
+def _decay(recipe: DetectRecipe) -> str:
+    if recipe.schedule == "cosine":
+        return "falling to zero along a cosine"
+    drops = " and ".join(map(str, recipe.drop_epochs))
+    return f"times {recipe.gamma:g} after epochs {drops}" if drops else "never lowered"
 
 
 def _facts(record: DetectRecord) -> Table:
     """What was trained, on what, where."""
     train, start, recipe = record.data["train"], record.backbone, record.recipe
+    training = sum(row["seconds"] for row in record.log)
     rows = [
         ("Backbone", start["model"]),
         ("Its weights", start["weights"]),
@@ -116,8 +120,8 @@ def _facts(record: DetectRecord) -> Table:
         ("Training images", f"{train['n']:,} of {train['name']}, {train['empty']:,} of them without a box"),
         ("Boxes", f"{train['boxes']:,}"),
         ("Left out", f"{train['crowds']:,} crowds, {train['degenerate']:,} boxes with less than a pixel of a side"),
-        ("Training", f"{record.seconds:,.0f} s on {record.processes} x {record.device}, {recipe['precision']}"),
-        ("Measuring", f"{record.measuring_seconds:,.0f} s"),
+        ("Training", f"{training:,.0f} s on {record.processes} x {record.device}, {recipe['precision']}"),
+        ("Evaluations", f"{record.seconds - training:,.0f} s"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
         ("Date, commit", f"{record.date}, {record.commit or DASH}"),
     ]
@@ -125,12 +129,14 @@ def _facts(record: DetectRecord) -> Table:
 
 
 def _log(record: DetectRecord) -> Table:
-    """One row an epoch: the rate and the losses."""
-    columns = [name for name in record.log[-1] if name not in ("seconds", "images_per_second")]
-    return Table(
-        tuple(name.replace("_", " ").capitalize() for name in columns),
-        tuple(tuple(_number(row[name]) for name in columns) for row in record.log),
+    """One row per epoch: the rate, the losses and, if it was evaluated, the two numbers of the headline."""
+    left_out = {"seconds", "images_per_second", "detections", *(name for name, _, _ in _MEASURES)}
+    columns = [name for name in record.log[-1] if name not in left_out]
+    headings = (*(name.replace("_", " ").capitalize() for name in columns), "mAP (%)", "mAP@0.5 (%)")
+    rows = (
+        (*(_number(row[name]) for name in columns), *map(_percent, (row["map"], row["map_50"]))) for row in record.log
     )
+    return Table(headings, tuple(rows))
 
 
 def _number(value: Any) -> str:

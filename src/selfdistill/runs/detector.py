@@ -1,4 +1,4 @@
-"""One detector, shown while it goes."""
+"""Train one detector with a progress bar."""
 
 from pathlib import Path
 
@@ -12,13 +12,13 @@ from selfdistill.train import progress_bar
 def run_detector(
     recipe: DetectRecipe, out: Path | None, *, devices: int, nodes: int, accelerator: str
 ) -> tuple[DetectRecord | None, Path]:
-    """Train and measure a detector, say how far, and return the record and the run's folder.
+    """Train and evaluate a detector with a progress bar; return the record and the run's folder.
 
-    Of several processes only the first returns the record: what is shown afterwards is shown once.
+    Of several processes only the first returns the record, so that its results are printed once.
 
     Args:
         recipe: what to do.
-        out: the run's folder; None is ``detectors/<data>-<backbone>-<epochs>-seed<N>``.
+        out: the run's folder; None is ``detectors/<data>-<backbone>-<E>-epochs-seed<N>``.
         devices: as for :func:`selfdistill.detect.detect`, like the rest.
         nodes: machines.
         accelerator: what kind of device.
@@ -27,8 +27,8 @@ def run_detector(
         ValueError: what :func:`selfdistill.detect.detect` raises.
     """
     start = recipe.model if recipe.backbone is None else Path(recipe.backbone).expanduser().resolve().name
-    length = recipe.schedule if recipe.epochs is None else f"{recipe.epochs}-epochs"
-    name = f"{Path(recipe.data).expanduser().resolve().name}-{start}-{length}-seed{recipe.seed}"
+    data = Path(recipe.data).expanduser().resolve().name
+    name = f"{data}-{start}-{recipe.epochs}-epochs-seed{recipe.seed}"
     out = out or Path("detectors") / name
     console = Console(stderr=True)
     with progress_bar(out.name, console) as progress:

@@ -89,7 +89,7 @@ def epochs_for_budget(seconds: float, timings: Sequence[Timing], at_once: float 
 
     Args:
         seconds: for all runs together.
-        timings: one a run.
+        timings: one per run.
         at_once: how many runs go on at a time, on average.
 
     Raises:

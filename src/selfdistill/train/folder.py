@@ -1,4 +1,4 @@
-"""The run folder: whose it is, who works in it, and its plain files."""
+"""The run folder: ownership, locking, file layout."""
 
 import csv
 import fcntl
@@ -81,7 +81,7 @@ class RunFolder:
                 raise
 
     def write_log(self, rows: Sequence[Row]) -> None:
-        """Write ``log.csv`` anew: a header, then a row an epoch; what was not measured is empty."""
+        """Write ``log.csv`` anew: a header, then one row per epoch; what was not measured is empty."""
         text = io.StringIO()
         if rows:
             writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")

@@ -73,6 +73,8 @@ def train(
     with interruptible(Path(out)) as interruptions:
         images = load(recipe) if data is None else data
         recipe = recipe.resolve(images)
+        if (finished := load_finished(recipe, Path(out), RunRecord)) is not None:
+            return finished
         return run_task(
             recipe,
             Path(out),
@@ -95,6 +97,20 @@ def interruptible(out: Path) -> Iterator[Interruptions]:
         yield interruptions
 
 
+def load_finished(recipe: TrainingRecipe, out: Path, record: type[R]) -> R | None:
+    """Return the record of a finished run; None if it is not finished.
+
+    Raises:
+        ValueError: the run is another recipe's, or its record is damaged.
+    """
+    folder = RunFolder(out)
+    if not folder.finished():
+        return None
+    finished = record.load(folder.result)
+    folder.check(recipe)
+    return finished
+
+
 def run_task(
     recipe: TrainingRecipe,
     out: Path,
@@ -110,12 +126,12 @@ def run_task(
     progress: Callback | None = None,
     save_seconds: float | None = None,
 ) -> R:
-    """Train any task into a run folder, or resume what is there; a finished run is returned as it is.
+    """Train any task into the folder of a run that is not finished, or resume what is there; return its record.
 
     Args:
         recipe: resolved.
         out: the run folder; made if need be.
-        assemble: builds the session, on each process, once the folder is known to be this recipe's.
+        assemble: builds the session, in each process, once the folder is known to be this recipe's.
         record: what the task leaves.
         interruptions: from :func:`interruptible`.
         devices: as for :func:`train`, like the rest.
@@ -135,10 +151,6 @@ def run_task(
     with ExitStack() as cleanup:
         fabric = make_fabric(recipe, devices=devices, nodes=nodes, accelerator=accelerator)
         folder = RunFolder(out)
-        if folder.finished():
-            finished = record.load(folder.result)
-            folder.check(recipe)
-            return finished
         if fabric.is_global_zero:
             cleanup.enter_context(folder.opened(recipe))
         fabric.launch()

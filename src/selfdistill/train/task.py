@@ -14,7 +14,7 @@ B = TypeVar("B")
 C = TypeVar("C", covariant=True)
 
 Progress = Callable[[str, int, int], None]
-"""Called with (what is measured, images done, images in all); it raises where the run is to stop."""
+"""Called with (what is measured, images done, images in all); it raises if the run has to stop."""
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
