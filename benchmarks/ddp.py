@@ -103,7 +103,9 @@ def measure(rank: int, count: int, port: int, text: str, given: dict[str, Any]) 
     wrapped = DistributedDataParallel(distiller, find_unused_parameters=False)
     counted = [0]
 
-    def hook(group: dist.ProcessGroup, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    def hook(
+        group: dist.ProcessGroup, bucket: "torch._C._distributed_c10d.GradBucket"
+    ) -> torch.futures.Future[torch.Tensor]:
         counted[0] += bucket.buffer().nbytes
         return allreduce_hook(group, bucket)
 

@@ -116,7 +116,7 @@ def stages(data: ImageData, rounds: int) -> Iterator[Row]:
             begun = time.perf_counter()
             pixels = torch.stack(items)
             spent["collate"] += time.perf_counter() - begun
-            spent["normalise"] += seconds(lambda pixels=pixels: normalise(pixels.to(device)))
+            spent["normalise"] += seconds(partial(lambda batch: normalise(batch.to(device)), pixels))
         return spent
 
     chains = {"as they are": [name for name in each if name != "resize"], "resized": list(each)}
@@ -136,7 +136,7 @@ def whole_epochs(data: ImageData, rounds: int, workers: Sequence[int]) -> Iterat
     with tempfile.TemporaryDirectory() as scratch, machine(1):  # more threads would wait where the workers work
         kept = with_cache(data, side, Path(scratch))
         for some in workers:
-            tasks = {
+            tasks: dict[str, Callable[[], float]] = {
                 "files as they are": epochs(data, workers=some),
                 "resized": epochs(data, resize=side, workers=some),
                 "resized, cached": epochs(kept, resize=side, workers=some),

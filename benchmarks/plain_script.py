@@ -17,10 +17,10 @@ from torchvision.transforms import Compose, Normalize, RandomCrop, RandomHorizon
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 
-class Cifar(Dataset):
+class Cifar(Dataset[tuple[torch.Tensor, int]]):
     """Arrays (N, 32, 32, 3) and labels as torchvision's CIFAR100 holds them: an image is a PIL image."""
 
-    def __init__(self, images: np.ndarray, labels: list[int], transform: Callable):
+    def __init__(self, images: np.ndarray, labels: list[int], transform: Callable[[Image.Image], torch.Tensor]):
         self.images, self.labels, self.transform = images, labels, transform
 
     def __len__(self) -> int:
@@ -32,7 +32,7 @@ class Cifar(Dataset):
 
 def resnet18(classes: int) -> nn.Module:
     """ResNet-18 for 32-pixel images."""
-    model = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=classes)
+    model: nn.Module = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=classes)
     model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     model.maxpool = nn.Identity()
     return model

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from common import Ratio, default_device, in_turns, ratio, save
-from torch import nn
+from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from selfdistill.method import Batch
@@ -75,6 +75,7 @@ def network(case: Case) -> tuple[nn.Module, Batch]:
 def measure(axis: str, value: int, case: Case, pairs: int) -> Row:
     """Time the steps of both methods in turns, and find the peak of each."""
     model, batch = network(case)
+    assert isinstance(batch.x, Tensor)
     batch = Batch(batch.x.to(default_device()), batch.y.to(default_device()))
     trials = {text: StepProfiler(model, parse_method(text), batch) for text in METHODS}
     with machine(None):
@@ -101,7 +102,7 @@ def peak(trial: StepProfiler) -> int:
     events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
     of_step = accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
     weights = sum(parameter.nbytes for parameter in trial.distiller.parameters())
-    return 2 * weights + max(of_step)
+    return int(2 * weights + max(of_step))
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:

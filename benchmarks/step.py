@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     torch.manual_seed(0)
     device = default_device()
     layout = torch.channels_last if given.channels_last else torch.contiguous_format
-    model = build(given.model, given.classes, width=given.width).to(device, memory_format=layout)
+    model = build(given.model, given.classes, width=given.width).to(device).to(memory_format=layout)
 
     def trial(method: Method) -> StepProfiler:
         batch = make_batch(

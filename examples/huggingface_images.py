@@ -5,6 +5,7 @@ python examples/huggingface_images.py
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 from sklearn.datasets import load_digits
@@ -17,8 +18,8 @@ from selfdistill.integrations.huggingface import DistillerTrainer
 
 def small_resnet() -> nn.Module:
     """Return a ResNet with weights drawn at random; your own comes from ``from_pretrained``."""
-    sizes = {"embedding_size": 16, "hidden_sizes": [32, 64], "depths": [1, 1], "layer_type": "basic"}
-    return ResNetForImageClassification(ResNetConfig(num_channels=1, num_labels=10, **sizes))
+    sizes: dict[str, Any] = {"embedding_size": 16, "hidden_sizes": [32, 64], "depths": [1, 1], "layer_type": "basic"}
+    return ResNetForImageClassification(ResNetConfig(num_channels=1, **sizes | {"num_labels": 10}))
 
 
 def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:

@@ -38,10 +38,9 @@ def collate(rows: list[Row]) -> dict[str, torch.Tensor]:
 
 def small_bert() -> nn.Module:
     """Return a BERT with weights drawn at random; its own dropout before the head is off: SD-Dropout drops there."""
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-    return hf.BertForSequenceClassification(
-        hf.BertConfig(vocab_size=len(WORDS), num_labels=len(TOPICS), classifier_dropout=0.0, **sizes)
-    )
+    sizes: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"intermediate_size": 64, "vocab_size": len(WORDS), "num_labels": len(TOPICS)}
+    return hf.BertForSequenceClassification(hf.BertConfig(classifier_dropout=0.0, **sizes))
 
 
 def accuracy(model: nn.Module, rows: list[Row]) -> float:

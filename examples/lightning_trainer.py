@@ -8,6 +8,7 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
@@ -57,6 +58,7 @@ def main() -> None:
     train_accuracy, test_accuracy = accuracy(model, x[:1000], y[:1000]), accuracy(model, x[1000:], y[1000:])
     print(f"train accuracy {train_accuracy:.3f}, test accuracy {test_accuracy:.3f}")
 
+    assert isinstance(trainer.checkpoint_callback, ModelCheckpoint)
     checkpoint = trainer.checkpoint_callback.best_model_path
     fresh = small_net()
     fresh.load_state_dict(student_state_dict(checkpoint))

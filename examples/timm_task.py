@@ -47,7 +47,9 @@ def main() -> None:
 
     torch.manual_seed(0)
     task = make_task(x[:1])
-    optimizer = create_optimizer_v2(task.get_trainable_module(), opt="adamw", lr=3e-3, weight_decay=0.05)
+    trainable = task.get_trainable_module()
+    assert trainable is not None
+    optimizer = create_optimizer_v2(trainable, opt="adamw", lr=3e-3, weight_decay=0.05)
     for epoch in range(args.epochs):
         task.train()
         for step, (input, target) in enumerate(loader):
@@ -60,6 +62,7 @@ def main() -> None:
         terms = ", ".join(f"{name} {value:.4f}" for name, value in result.items() if name != "output")
         print(f"epoch {epoch + 1}: {terms}")
     model = task.get_eval_model()
+    assert model is not None
     train_accuracy, test_accuracy = accuracy(model, x[:1000], y[:1000]), accuracy(model, x[1000:], y[1000:])
     print(f"train accuracy {train_accuracy:.3f}, test accuracy {test_accuracy:.3f}")
 

@@ -5,7 +5,7 @@ uv run python studies/performance.py    trains what is missing of the second
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from archive import RESULTS
@@ -101,7 +101,7 @@ def step_table(*names: str) -> str:
 
 def gpu_tables() -> str:
     """What gpu.py measured on a GPU, as far as it did."""
-    tables = {
+    tables: dict[str, Callable[[str], str]] = {
         "gpu_step": step_table,
         "gpu_step_compiled": step_table,
         "gpu_throughput": throughput_table,

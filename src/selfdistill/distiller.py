@@ -244,7 +244,7 @@ class SelfDistiller(nn.Module):
         if not self._probed:
             if torch.compiler.is_compiling():
                 if self._tap is None:
-                    torch.compiler.disable(_refuse_to_compile)()  # type: ignore[no-untyped-call]
+                    torch.compiler.disable(_refuse_to_compile)()
             else:
                 self._probe(x)
         assert self._tap is not None

@@ -113,7 +113,7 @@ class Classification(Task[Batch]):
             epochs, steps = self.recipe.epochs, self.loader.steps
             self.distiller.set_progress(position / (epochs * steps), (position // steps + 1) / epochs)
         if self.recipe.compile:
-            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+            torch.compiler.cudagraph_mark_step_begin()
         output = module(batch.x, batch.y, batch.views, batch.pair, batch.index, batch.previous)
         hits = (output.logits.detach().argmax(dim=1) == batch.y).sum()
         return Loss(output.loss, output.terms, {"train_accuracy": hits}, len(batch.y))

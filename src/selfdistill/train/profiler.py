@@ -84,7 +84,7 @@ class StepProfiler:
     def _loss(self, batch: Batch) -> Tensor:
         if self.distiller.method.needs.progress:
             self.distiller.set_progress(0.5)
-        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        torch.compiler.cudagraph_mark_step_begin()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
             output = self.module(batch.x, batch.y, batch.views, batch.pair, batch.index, batch.previous)
         loss: Tensor = output.loss
