@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from selfdistill.data import TrainLoader, eval_batches, load_data
+from selfdistill.data import TrainLoader, load_data
 from selfdistill.method import Needs
 
 
@@ -186,34 +186,3 @@ def test_half_a_pair_of_files(tmp_path, write_arrays):
     (tmp_path / "train.npz").rename(tmp_path / "test.npz")
     with pytest.raises(ValueError, match=r"has no train\.npz: add it"):
         load_data(str(tmp_path))
-
-
-def test_real_cifar100(tmp_path):
-    """Two classes of CIFAR-100, cut from the shared lossless mosaics (25 images of 32 x 32 a row)."""
-    shared = Path(__file__).parents[2].parent / "shared/data/cifar100"
-    mosaics = sorted(shared.glob("part*/t*/app*.webp")) + sorted(shared.glob("part*/t*/bee.webp"))
-    if len(mosaics) != 4:
-        pytest.skip(f"no CIFAR-100 mosaics in {shared}")
-    from PIL import Image
-
-    for split, per_class in (("train", 500), ("test", 100)):
-        parts = []
-        for name in ("apple", "bee"):
-            (mosaic,) = (file for file in mosaics if file.stem == name and file.parent.name == split)
-            pixels = np.asarray(Image.open(mosaic).convert("RGB"))
-            parts.append(pixels.reshape(-1, 32, 25, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3))
-        labels = np.repeat([0, 1], per_class)
-        file = tmp_path / f"cifar100/{split}.npz"
-        file.parent.mkdir(exist_ok=True)
-        np.savez(file, images=np.concatenate(parts), labels=labels, classes=np.array(["apple", "bee"]))
-    data = load_data("cifar100", root=tmp_path)
-    assert (data.name, len(data.train), len(data.test), data.augment) == ("cifar100", 1000, 200, "crop_flip")
-    assert (data.mean, data.std) == ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
-    red, _, blue = data.train.images[data.train.labels == 0].double().mean((0, 2, 3))
-    assert red > blue + 20  # apples
-    ((batch,), *_) = TrainLoader(data, Needs(views=2, pair="any"), batch_size=128, seed=0, device="cpu").epoch(0)
-    x, _ = next(eval_batches(data.test, data, batch_size=128, device="cpu"))
-    for images in (batch.x, batch.views[0], batch.pair, x):
-        assert images.shape == (128, 3, 32, 32)
-        assert abs(images.mean()) < 1
-        assert 0.5 < images.std() < 2

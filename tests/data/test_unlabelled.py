@@ -22,8 +22,6 @@ from selfdistill.data import Unlabelled, load_unlabelled
 from selfdistill.data.download import ARCHIVES, Archive, unpacked
 from tests.data.conftest import noise
 
-SHARED = Path(__file__).parents[2].parent / "shared/data/ood"
-
 
 def load(source: str | Path, size: int = 32, root: Path = Path("nowhere"), *, skip: bool = False) -> Unlabelled:
     return load_unlabelled(str(source), image_size=size, root=root, skip_unreadable=skip)
@@ -419,25 +417,6 @@ def test_svhn_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 # Real data
-
-
-def test_real_photographs_of_a_folder() -> None:
-    if not (SHARED / "imagenet_resize").is_dir():
-        pytest.skip(f"no images in {SHARED}")
-    loaded = load(SHARED / "imagenet_resize")
-    assert (loaded.name, len(loaded.split), loaded.prepared) == ("imagenet_resize", 1000, "as they are")
-    assert loaded.split.images is not None
-    first = Image.open(SHARED / "imagenet_resize/n01440764.png").convert("RGB")
-    assert np.array_equal(loaded.split.images[0].permute(1, 2, 0).numpy(), np.asarray(first))
-
-
-def test_real_photographs_of_an_array() -> None:
-    file = SHARED / "cifar10_test_2000.npz"
-    if not file.is_file():
-        pytest.skip(f"no {file}")
-    loaded = load(file)
-    assert (loaded.name, len(loaded.split), loaded.prepared) == ("cifar10_test_2000", 2000, "as they are")
-    assert "images of 32 x 32 px, but the network takes 64 x 64" in fails(file, size=64)
 
 
 @pytest.mark.parametrize("size", [32, 16])

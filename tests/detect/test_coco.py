@@ -12,7 +12,6 @@ from selfdistill.detect.batches import BoxedImages, BoxLoader, in_order
 from tests.detect.conftest import COLOURS, HEIGHT, WIDTH, change
 
 CPU = torch.device("cpu")
-SHARED = Path(__file__).parents[2].parent / "shared/data/coco128"
 
 
 def loader(root: Path, **options: Any) -> BoxLoader:
@@ -202,12 +201,3 @@ def test_the_pixels_are_those_that_the_boxes_are_of(coco: Path) -> None:
         image.save(path, exif=exif)
     (image,), _ = next(in_order(load_coco(coco).evaluation.images, device=CPU, workers=0))
     assert image.shape == (3, HEIGHT, WIDTH)
-
-
-def test_cocos_own_images() -> None:
-    if not SHARED.is_dir():
-        pytest.skip(f"no COCO images in {SHARED}")
-    data = load_coco(SHARED, images=16)
-    assert (data.name, data.classes, len(data.categories)) == ("coco128", 91, 80)
-    assert (len(data.train), data.train.boxes, len(data.evaluation)) == (16, 72, 128)
-    assert (data.categories[1], data.categories[90]) == ("person", "toothbrush")
