@@ -46,7 +46,7 @@ from selfdistill.data.synthetic import make_batch
 from selfdistill.method import Needs
 from selfdistill.methods import CrossEntropy
 from selfdistill.models import build
-from selfdistill.train.profiler import StepProfiler
+from selfdistill.timing.profiler import StepProfiler
 from selfdistill.train.run import machine
 
 PARTS = ("small", "stages", "epochs")

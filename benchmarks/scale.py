@@ -23,7 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 from selfdistill.method import Batch
 from selfdistill.methods import parse_method
 from selfdistill.models import build
-from selfdistill.train.profiler import StepProfiler
+from selfdistill.timing.profiler import StepProfiler
 from selfdistill.train.run import machine
 
 METHODS = ("CrossEntropy()", "SDDropout()")

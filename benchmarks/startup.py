@@ -24,7 +24,7 @@ from common import Ratio, in_turns, ratio, save
 STEP = """
 import sys, time, torch
 from selfdistill.data.synthetic import make_batch
-from selfdistill.train.profiler import StepProfiler
+from selfdistill.timing.profiler import StepProfiler
 from selfdistill.methods import parse_method
 from selfdistill.models import build
 device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -22,7 +22,7 @@ from selfdistill.data.synthetic import make_batch
 from selfdistill.method import Method
 from selfdistill.methods import CrossEntropy, parse_method
 from selfdistill.models import build
-from selfdistill.train.profiler import StepProfiler
+from selfdistill.timing.profiler import StepProfiler
 from selfdistill.train.run import machine
 
 PAPER = ("LabelSmoothing()", "Dropout()", "SDDropout()", "CSKD()", "DDGSD()", "BYOT()", "DML()")

@@ -24,8 +24,8 @@ import torch
 from common import Ratio, default_device, in_turns, ratio, save, seconds
 from plain_script import MEAN, STD, Training
 
+from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData, Split
-from selfdistill.train import Recipe
 from selfdistill.train.classification import assemble
 from selfdistill.train.meters import Meters
 from selfdistill.train.run import machine
@@ -50,7 +50,7 @@ class Row:
     share_of_peak: float | None
 
 
-def ours(recipe: Recipe, data: ImageData) -> Callable[[], float]:
+def ours(recipe: TrainConfig, data: ImageData) -> Callable[[], float]:
     """Return a function that trains for an epoch as the trainer's loop does, and gives the seconds it took."""
     session = assemble(recipe.resolve(data), data, make_fabric(recipe))
     session.task.network.train()
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     tasks = {"plain": plain(images, labels, given.batch_size, given.workers)}
     for name in given.recipes:
         for method in given.methods:
-            recipe = Recipe(method=method, batch_size=given.batch_size, epochs=1_000, **RECIPES[name])
+            recipe = TrainConfig(method=method, batch_size=given.batch_size, epochs=1_000, **RECIPES[name])
             tasks[f"{name}|{method}"] = ours(recipe, data)
     for task in tasks.values():
         task()

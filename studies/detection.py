@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from selfdistill.detect import DetectRecipe, detect, load_coco
+from selfdistill.detect import DetectConfig, detect, load_coco
 from selfdistill.detect.network import load_backbone
 from selfdistill.detect.task import assemble
 from selfdistill.report.tables import Table, markdown
@@ -24,7 +24,7 @@ from selfdistill.train.session import make_fabric
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "detection" / "sixteen.json"
 
-RECIPE = DetectRecipe(
+RECIPE = DetectConfig(
     data="data/coco",
     images=16,
     eval_split="train",
@@ -43,7 +43,7 @@ RECIPE = DetectRecipe(
 )
 
 
-def untrained(recipe: DetectRecipe) -> dict[str, Any]:
+def untrained(recipe: DetectConfig) -> dict[str, Any]:
     """Evaluate the detector that the training starts from."""
     with random_state.preserved():
         backbone = load_backbone(recipe)
@@ -53,7 +53,7 @@ def untrained(recipe: DetectRecipe) -> dict[str, Any]:
         return asdict(session.task.average_precision())
 
 
-def run(recipe: DetectRecipe) -> dict[str, Any]:
+def run(recipe: DetectConfig) -> dict[str, Any]:
     """Evaluate, train, evaluate; return the record."""
     before = untrained(recipe)
     with tempfile.TemporaryDirectory() as folder, progress_bar("detection") as progress:
@@ -85,7 +85,7 @@ def caption(record: dict[str, Any]) -> str:
 
 def main() -> None:
     """Train, write and print."""
-    recipe = RECIPE if len(sys.argv) < 2 else DetectRecipe(**asdict(RECIPE) | {"data": sys.argv[1]})
+    recipe = RECIPE if len(sys.argv) < 2 else DetectConfig(**asdict(RECIPE) | {"data": sys.argv[1]})
     record = run(recipe)
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps(record, indent=1) + "\n")

@@ -6,9 +6,9 @@ uv run python docs/make.py                     writes the page and the figures f
 
 from setting import Setting
 
+from selfdistill.config import TrainConfig
 from selfdistill.records import Difference, RunRecord, Summary, summarise
 from selfdistill.report.tables import Table, markdown
-from selfdistill.train import Recipe
 
 PAIRS = {
     "CrossEntropy()": "SDDropout()",
@@ -23,7 +23,7 @@ PAIRS = {
 SETTING = Setting(
     "CIFAR-100, 20 classes x 50, 100 epochs",
     "every_method",
-    Recipe(
+    TrainConfig(
         data="cifar100",
         classes=20,
         per_class=50,

@@ -22,6 +22,7 @@ import torch
 from linked import linked_table
 from setting import JOBS, PAGES
 
+from selfdistill.config import TrainConfig
 from selfdistill.experiments.paper import (
     TABLES,
     PaperTable,
@@ -42,7 +43,6 @@ from selfdistill.records import EvaluationRecord, RunRecord, recipe_hash
 from selfdistill.report.paper import title_of, write_reproduced
 from selfdistill.report.tables import Table, markdown
 from selfdistill.runs.executor import ExecutorConfig
-from selfdistill.train import Recipe
 
 FOLDER = PAGES / "paper"
 """Where the pages are, a folder for each scale."""
@@ -120,12 +120,12 @@ def problems(setting: Setting) -> Iterator[str]:
                 yield f"{file}: measured on other numbers of images than those before: {sorted(counts[part.name])}"
 
 
-def _problems_of_run(record: RunRecord, recipe: Recipe, size: Size) -> Iterator[str]:
+def _problems_of_run(record: RunRecord, recipe: TrainConfig, size: Size) -> Iterator[str]:
     if record.recipe_hash != recipe_hash(record.recipe):
         yield f"the recipe's hash is {recipe_hash(record.recipe)}, not {record.recipe_hash}"
     # Compiled or not, the same is computed: where the compiler fails, gpu.py goes on without it.
     recipe = replace(recipe, classes=size.classes, compile=record.recipe["compile"])
-    if differing := recipe.differences(Recipe(**record.recipe)):
+    if differing := recipe.differences(TrainConfig(**record.recipe)):
         yield f"its recipe is not the table's: {', '.join(differing)}"
     if record.commit is None:
         yield "it does not say of which commit it is"

@@ -11,13 +11,13 @@ from typing import Any
 from archive import RESULTS
 from setting import Setting
 
+from selfdistill.config import TrainConfig
 from selfdistill.records import RunRecord
 from selfdistill.report.tables import Table, markdown
-from selfdistill.train import Recipe
 
 FOLDER = RESULTS / "performance"
 _METHODS = ("CrossEntropy()", "SDDropout()")
-_RECIPE = Recipe(
+_RECIPE = TrainConfig(
     data="cifar100",
     classes=20,
     per_class=50,
@@ -32,7 +32,7 @@ FLOAT32 = Setting("float32", "performance/float32", _RECIPE, _METHODS)
 COMPILED = Setting(
     "bfloat16, channels_last, compiled",
     "performance/compiled",
-    Recipe(**{**vars(_RECIPE), "precision": "bf16-mixed", "channels_last": True, "compile": True}),
+    TrainConfig(**{**vars(_RECIPE), "precision": "bf16-mixed", "channels_last": True, "compile": True}),
     _METHODS,
 )
 
@@ -122,7 +122,7 @@ def throughput_table(name: str = "throughput") -> str:
     ]
     setting = record["setting"]
     said = f"{setting['images']:,} images an epoch, batches of {setting['batch_size']}"
-    return _table(("Recipe", "Method", "Images/s", "Over the plain script"), [plain, *rows], record, said)
+    return _table(("TrainConfig", "Method", "Images/s", "Over the plain script"), [plain, *rows], record, said)
 
 
 def agreement_table() -> str:

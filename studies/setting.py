@@ -6,10 +6,10 @@ from pathlib import Path
 
 import archive
 
+from selfdistill.config import TrainConfig
 from selfdistill.records import RunRecord, load_run_record
 from selfdistill.runs.compare import run_comparison
 from selfdistill.runs.evaluation import BASIC_EVALUATION, EvaluationConfig
-from selfdistill.train import Recipe
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "results"
 JOBS = 2
@@ -30,7 +30,7 @@ class Setting:
 
     title: str
     records: str
-    recipe: Recipe
+    recipe: TrainConfig
     methods: tuple[str, ...]
     seeds: int = 3
     evaluation: EvaluationConfig = BASIC_EVALUATION

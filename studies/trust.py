@@ -12,15 +12,15 @@ from statistics import fmean
 from archive import RESULTS
 from setting import Setting
 
+from selfdistill.config import TrainConfig
 from selfdistill.records import DIRECTION, Difference, RunRecord, summarise
 from selfdistill.report.tables import Column, Table, interval, markdown
 from selfdistill.runs.evaluation import EvaluationConfig
-from selfdistill.train import Recipe
 
 SETTING = Setting(
     "CIFAR-100, 20 classes x 250, 80 epochs",
     "trust",
-    Recipe(
+    TrainConfig(
         data="cifar100",
         classes=20,
         per_class=250,

@@ -10,9 +10,9 @@ from dataclasses import replace
 import trust
 from setting import Setting
 
-from selfdistill.train import Recipe
+from selfdistill.config import TrainConfig
 
-SMALL = Recipe(
+SMALL = TrainConfig(
     data="cifar100",
     classes=20,
     per_class=100,
@@ -29,7 +29,7 @@ FOUR = ("CrossEntropy()", "LabelSmoothing()", "SDDropout(weight=0.1)", "SDDropou
 WEIGHTS = ("CrossEntropy()", "SDDropout(weight=0.03)", "SDDropout(weight=0.1)", "SDDropout(weight=0.3)", "SDDropout()")
 
 
-def _setting(name: str, title: str, recipe: Recipe, methods: tuple[str, ...] = THREE, seeds: int = 3) -> Setting:
+def _setting(name: str, title: str, recipe: TrainConfig, methods: tuple[str, ...] = THREE, seeds: int = 3) -> Setting:
     return Setting(title, f"when_it_helps/{name}", recipe, methods, seeds)
 
 

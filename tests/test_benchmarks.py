@@ -16,7 +16,7 @@ from selfdistill import SDDropout
 from selfdistill.data.synthetic import make_batch
 from selfdistill.methods import parse_method
 from selfdistill.models import build
-from selfdistill.train.profiler import StepProfiler
+from selfdistill.timing.profiler import StepProfiler
 from tests.counting import rows_of_calls
 
 ROOT = Path(__file__).parents[1]

@@ -13,9 +13,10 @@ import pytest
 
 import selfdistill.methods
 from selfdistill.cli.app import app
+from selfdistill.config import TrainConfig
 from selfdistill.data import load_data
 from selfdistill.experiments.paper import Setting
-from selfdistill.train import Recipe, train
+from selfdistill.train import train
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -40,7 +41,7 @@ def ids(page: Path) -> str:
 def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the run that the README loads."""
     folder = tmp_path_factory.mktemp("docs")
-    recipe = Recipe(data="digits", per_class=2, test_per_class=2, model="resnet10_cifar", width=4, epochs=1)
+    recipe = TrainConfig(data="digits", per_class=2, test_per_class=2, model="resnet10_cifar", width=4, epochs=1)
     train(recipe, folder / "runs" / "demo" / "sddropout-seed0", data=load_data("digits", per_class=2, test_per_class=2))
     return folder
 

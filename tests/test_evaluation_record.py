@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from selfdistill.config import TrainConfig
 from selfdistill.evaluate.evaluation import Evaluation
 from selfdistill.records import EvaluationRecord, RunRecord, load_all, load_run_record
 from selfdistill.runs.evaluation import (
@@ -15,8 +16,8 @@ from selfdistill.runs.evaluation import (
     is_evaluated,
     train_and_evaluate,
 )
-from selfdistill.runs.images import own_images
-from selfdistill.train import Recipe, Update
+from selfdistill.runs.score import own_images
+from selfdistill.train import Update
 from selfdistill.train.run import load
 from tests.pictures import write_digits
 
@@ -27,7 +28,7 @@ FEW = EvaluationConfig(max_images=6, max_ood_images=10)
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("measured")
     data = write_digits(folder / "digits3", train=6, test=4)
-    recipe = Recipe(data=str(data), model="resnet10_cifar", width=4, epochs=1, threads=1)
+    recipe = TrainConfig(data=str(data), model="resnet10_cifar", width=4, epochs=1, threads=1)
     told: list[Update] = []
     out = folder / "runs" / "run"
     record = train_and_evaluate(recipe, out, FEW, data=load(recipe), progress=told.append)
@@ -38,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_that_is_measured_is_not_measured_again(run: Path) -> None:
     before = (run / "evaluation.json").read_bytes()
-    recipe = Recipe.from_yaml(run / "recipe.yaml")
+    recipe = TrainConfig.from_yaml(run / "recipe.yaml")
     again = train_and_evaluate(recipe, run, FEW, data=own_images(run), progress=lambda update: None)
     assert (run / "evaluation.json").read_bytes() == before
     assert again == load_run_record(run)

@@ -14,9 +14,9 @@ from selfdistill.cli import main
 from selfdistill.cli.app import COMMANDS, app
 from selfdistill.cli.errors import spell_options
 from selfdistill.cli.options import OPTIONS
-from selfdistill.detect.recipe import DetectRecipe
+from selfdistill.config.train_config import TrainConfig
+from selfdistill.detect.config import DetectConfig
 from selfdistill.errors import ArgumentError
-from selfdistill.train.recipe import Recipe
 from tests.cli.shared import SCRIPT, Refused, Run
 
 
@@ -47,9 +47,9 @@ def test_help_explains_every_option_in_eighty_columns(run: Run, name: str) -> No
     assert len(set(titles)) == len(titles)
 
 
-@pytest.mark.parametrize("kind", [Recipe, DetectRecipe])
+@pytest.mark.parametrize("kind", [TrainConfig, DetectConfig])
 def test_every_field_of_a_recipe_is_in_a_group_of_its_kind(kind: Any) -> None:
-    command = "train" if kind is Recipe else "detect"
+    command = "train" if kind is TrainConfig else "detect"
     in_options = {
         argument.field_info.name for argument in app[command].assemble_argument_collection().filter_by(group=OPTIONS)
     }
@@ -96,7 +96,7 @@ def recipe_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     def record(recipe: Any, *_: Any, epochs: int | None = None, **__: Any) -> None:
         raise CalledError(recipe, epochs)
 
-    for function in ("single.run_single", "compare.run_comparison", "detector.run_detector"):
+    for function in ("single.run_single", "compare.run_comparison", "single.run_detector"):
         monkeypatch.setattr(f"selfdistill.runs.{function}", record)
 
     def call(*words: object) -> Any:
@@ -115,13 +115,13 @@ def arguments_of(*words: object) -> dict[str, Any]:
 
 def test_values_of_a_recipe_are_converted(recipe_of: Callable[..., Any]) -> None:
     words = ("--lr", "1e-2", "--keep-epochs", "[5, 9]", "--milestones", "0.25,0.5", "--clip", "null")
-    assert recipe_of("train", *words) == Recipe(lr=0.01, keep_epochs=(5, 9), milestones=(0.25, 0.5))
+    assert recipe_of("train", *words) == TrainConfig(lr=0.01, keep_epochs=(5, 9), milestones=(0.25, 0.5))
     assert recipe_of("train", "--milestones", "0.25", "0.5").milestones == (0.25, 0.5)
     assert recipe_of("train", "--keep-epochs", "[]").keep_epochs == ()
     assert recipe_of("train", "--augment", "none").augment == "none"
     assert recipe_of("train", "--skip-unreadable").skip_unreadable
     assert not recipe_of("detect", "--no-flip").flip
-    assert recipe_of("compare", "--epochs", "null") == (Recipe(), None)
+    assert recipe_of("compare", "--epochs", "null") == (TrainConfig(), None)
 
 
 def test_values_of_a_command_are_converted() -> None:
@@ -144,9 +144,9 @@ def test_what_is_typed_overrides_the_recipe(recipe_of: Callable[..., Any], tmp_p
     file = tmp_path / "recipe.yaml"
     file.write_text("lr: 1e-2\nmethod: Dropout()\nseed: 7\nwidth: 8\nnesterov: true\n")
     trained = recipe_of("train", "--recipe", file, "--width", "null", "--no-nesterov")
-    assert trained == Recipe(lr=0.01, method="Dropout()", seed=7, width=None)
+    assert trained == TrainConfig(lr=0.01, method="Dropout()", seed=7, width=None)
     # Neither its method nor its seed, and no epochs that it does not give.
-    assert recipe_of("compare", "--recipe", file) == (Recipe(lr=0.01, width=8, nesterov=True), None)
+    assert recipe_of("compare", "--recipe", file) == (TrainConfig(lr=0.01, width=8, nesterov=True), None)
     file.write_text("epochs: 12\n")
     assert recipe_of("compare", "--recipe", file)[1] == 12
     assert recipe_of("compare", "--recipe", file, "--epochs", 3)[1] == 3

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision import datasets
 
+from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData, Split, TrainLoader, eval_batches, load_data
 from selfdistill.data import cub200 as cub200_module
 from selfdistill.data import dogs as dogs_module
@@ -22,7 +23,7 @@ from selfdistill.data.folders import IMAGENET_MEAN, IMAGENET_STD
 from selfdistill.method import Needs
 from selfdistill.models import build
 from selfdistill.runs.external import load_external
-from selfdistill.train import Recipe, train
+from selfdistill.train import train
 from tests.data.conftest import noise
 from tests.published import (
     BREEDS,
@@ -357,7 +358,7 @@ def test_the_dogs_mistakes(tmp_path: Path, file: str, content: str | None, messa
 
 def test_a_run_on_cut_images(tmp_path: Path) -> None:
     write_dogs(tmp_path)
-    recipe = Recipe(
+    recipe = TrainConfig(
         data="dogs",
         data_root=str(tmp_path),
         image_size=72,

@@ -11,8 +11,9 @@ from PIL import Image
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 
-from selfdistill.detect import DetectRecipe, network
-from selfdistill.train import Recipe, train
+from selfdistill.config import TrainConfig
+from selfdistill.detect import DetectConfig, network
+from selfdistill.train import train
 
 CATEGORIES = [{"id": 1, "name": "red"}, {"id": 3, "name": "blue"}]
 COLOURS = {1: (220, 20, 20), 3: (20, 20, 220)}
@@ -81,8 +82,8 @@ def small_detector(layers: object, classes: int, **options: Any) -> FasterRCNN:
 
 
 @pytest.fixture
-def recipe(coco: Path) -> DetectRecipe:
-    return DetectRecipe(
+def recipe(coco: Path) -> DetectConfig:
+    return DetectConfig(
         data=str(coco),
         model="resnet18",
         image_size=64,
@@ -101,7 +102,7 @@ def recipe(coco: Path) -> DetectRecipe:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of ``torchvision:resnet18``."""
     run = tmp_path_factory.mktemp("trained") / "sddropout-seed3"
-    recipe = Recipe(
+    recipe = TrainConfig(
         data="digits",
         classes=2,
         per_class=2,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from selfdistill.detect import DetectRecipe, DetectRecord, load_coco
+from selfdistill.detect import DetectConfig, DetectRecord, load_coco
 from selfdistill.detect.batches import BoxLoader
 from selfdistill.detect.network import load_backbone
 from selfdistill.detect.task import assemble
@@ -18,7 +18,7 @@ from selfdistill.train import random_state
 from selfdistill.train.session import make_fabric
 
 
-def by_hand(recipe: DetectRecipe) -> dict[str, torch.Tensor]:
+def by_hand(recipe: DetectConfig) -> dict[str, torch.Tensor]:
     """One process that runs each rank's share with that rank's random state and averages the gradients."""
     recipe, data = recipe.resolve("resnet18", trained=False), load_coco(recipe.data)
     session = assemble(recipe, data, load_backbone(recipe), make_fabric(recipe, accelerator="cpu"))
@@ -43,7 +43,7 @@ def by_hand(recipe: DetectRecipe) -> dict[str, torch.Tensor]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_head")
-def test_two_processes(tmp_path: Path, recipe: DetectRecipe) -> None:
+def test_two_processes(tmp_path: Path, recipe: DetectConfig) -> None:
     (tmp_path / "recipe.pickle").write_bytes(pickle.dumps(recipe))
     script = Path(__file__).with_name("ddp_script.py")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

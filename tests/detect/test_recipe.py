@@ -5,20 +5,20 @@ from typing import Any
 
 import pytest
 
-from selfdistill.detect import DetectRecipe
+from selfdistill.detect import DetectConfig
 
 
 def test_yaml_and_back(tmp_path: Path) -> None:
-    recipe = DetectRecipe(model="resnet50", weights="default", epochs=5, milestones=(0.4, 0.8), clip=10, seed=3)
+    recipe = DetectConfig(model="resnet50", weights="default", epochs=5, milestones=(0.4, 0.8), clip=10, seed=3)
     whole = recipe.resolve("resnet50", trained=True)
     for one in (recipe, whole):
         path = tmp_path / "recipe.yaml"
         path.write_text(one.to_yaml())
-        assert DetectRecipe.from_yaml(path) == one
+        assert DetectConfig.from_yaml(path) == one
         assert all("  # " in line for line in one.to_yaml().splitlines())
     path.write_text("bakbone: x\n")
     with pytest.raises(ValueError, match=r"unknown key 'bakbone'; did you mean 'backbone'\?"):
-        DetectRecipe.from_yaml(path)
+        DetectConfig.from_yaml(path)
 
 
 @pytest.mark.parametrize(
@@ -39,27 +39,27 @@ def test_yaml_and_back(tmp_path: Path) -> None:
 )
 def test_a_wrong_value_is_named(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        DetectRecipe(**values)
+        DetectConfig(**values)
 
 
 def test_what_is_left_open_depends_on_the_weights() -> None:
-    open_ = DetectRecipe(model="resnet18")
+    open_ = DetectConfig(model="resnet18")
     scratch, tuned = (open_.resolve("resnet18", trained=trained) for trained in (False, True))
     assert (scratch.norm, scratch.trainable_layers) == ("trained", 5)
     assert (tuned.norm, tuned.trainable_layers) == ("frozen", 3)
-    kept = DetectRecipe(trainable_layers=0, norm="trained").resolve("resnet18", trained=True)
+    kept = DetectConfig(trainable_layers=0, norm="trained").resolve("resnet18", trained=True)
     assert (kept.norm, kept.trainable_layers, kept.model) == ("trained", 0, "resnet18")
     with pytest.raises(ValueError, match=r"^`norm` frozen needs trained weights"):
-        DetectRecipe(model="resnet18", norm="frozen").resolve("resnet18", trained=False)
+        DetectConfig(model="resnet18", norm="frozen").resolve("resnet18", trained=False)
     with pytest.raises(ValueError, match=r"^`model` must be resnet18, .* not 'resnet50'"):
-        DetectRecipe(model="resnet50").resolve("resnet18", trained=True)
+        DetectConfig(model="resnet50").resolve("resnet18", trained=True)
 
 
 @pytest.mark.parametrize(
     ("epochs", "rates"), [(12, [0.02] * 8 + [0.002] * 3 + [0.0002]), (7, [0.02] * 5 + [0.002] + [0.0002])]
 )
 def test_the_rate_of_every_epoch_of_the_usual_schedules(epochs: int, rates: list[float]) -> None:
-    recipe = DetectRecipe(model="resnet152", epochs=epochs).resolve("resnet152", trained=True)
+    recipe = DetectConfig(model="resnet152", epochs=epochs).resolve("resnet152", trained=True)
     assert (recipe.batch_size, recipe.lr) == (16, 0.02)
     for epoch, rate in enumerate(rates):
         for step in (500, 7392):
@@ -68,7 +68,7 @@ def test_the_rate_of_every_epoch_of_the_usual_schedules(epochs: int, rates: list
 
 
 def test_the_warm_up_on_coco_is_500_steps() -> None:
-    recipe = DetectRecipe().resolve("resnet50", trained=True)
+    recipe = DetectConfig().resolve("resnet50", trained=True)
     rates = [recipe.rate(k / 7393) for k in range(502)]
     assert rates[:500] == pytest.approx([0.02 * (0.001 + 0.999 * k / 500) for k in range(500)])
     assert rates[500:] == [0.02, 0.02]
@@ -76,13 +76,13 @@ def test_the_warm_up_on_coco_is_500_steps() -> None:
 
 @pytest.mark.parametrize("batch", [1, 2, 8, 16, 64])
 def test_the_rate_is_in_proportion_to_the_batch(batch: int) -> None:
-    recipe = DetectRecipe(model="resnet50", batch_size=batch).resolve("resnet50", trained=False)
+    recipe = DetectConfig(model="resnet50", batch_size=batch).resolve("resnet50", trained=False)
     assert recipe.lr == pytest.approx(0.02 * batch / 16)
 
 
 def test_the_name_of_a_schedule() -> None:
     def name(**values: Any) -> str:
-        return DetectRecipe(**values).resolve("resnet18", trained=False).schedule_name
+        return DetectConfig(**values).resolve("resnet18", trained=False).schedule_name
 
     assert name() == "1x (12 epochs)"
     assert name(epochs=7) == "0.5x (7 epochs)"
@@ -92,5 +92,5 @@ def test_the_name_of_a_schedule() -> None:
 
 
 def test_where_it_runs_makes_no_other_run() -> None:
-    assert DetectRecipe(workers=2, threads=1).differences(DetectRecipe()) == []
-    assert DetectRecipe(seed=1).differences(DetectRecipe()) == ["seed (0 there, 1 here)"]
+    assert DetectConfig(workers=2, threads=1).differences(DetectConfig()) == []
+    assert DetectConfig(seed=1).differences(DetectConfig()) == ["seed (0 there, 1 here)"]

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torchvision.models.detection import FasterRCNN
 
-from selfdistill.detect import DetectRecipe, DetectRecord, average_precision, detect, load_coco, load_detector
+from selfdistill.detect import DetectConfig, DetectRecord, average_precision, detect, load_coco, load_detector
 from selfdistill.detect.batches import in_order
 from selfdistill.detect.task import TERMS
 from selfdistill.train import Interrupted, NonFiniteLossError, Update, loop
@@ -51,7 +51,7 @@ def same(one: Path, other: Path) -> None:
     assert DetectRecord.load(one / "result.json").evaluation == DetectRecord.load(other / "result.json").evaluation
 
 
-def test_a_run(tmp_path: Path, recipe: DetectRecipe) -> None:
+def test_a_run(tmp_path: Path, recipe: DetectConfig) -> None:
     said: list[str] = []
     told: list[Update] = []
     out = tmp_path / "run"
@@ -73,7 +73,7 @@ def test_a_run(tmp_path: Path, recipe: DetectRecipe) -> None:
     }  # fmt: skip
     assert (record.data["classes"], record.evaluation["n"], record.evaluation["boxes"]) == (4, 3, 2)
     assert record.recipe == json.loads(json.dumps(record.recipe))
-    assert DetectRecipe(**record.recipe) == DetectRecipe.from_yaml(out / "recipe.yaml")
+    assert DetectConfig(**record.recipe) == DetectConfig.from_yaml(out / "recipe.yaml")
     assert {"torch", "torchvision", "torchmetrics", "faster-coco-eval"} <= record.versions.keys()
     assert [row["lr"] for row in record.log] == [0.001, 0.0001]  # epoch 2 comes after a drop
     assert record.log[1]["loss"] == pytest.approx(sum(record.log[1][name] for name in TERMS))
@@ -98,7 +98,7 @@ def test_a_run(tmp_path: Path, recipe: DetectRecipe) -> None:
 
 def test_interrupted_runs_end_alike(
     tmp_path: Path,
-    recipe: DetectRecipe,
+    recipe: DetectConfig,
     signal_at: Callable[[set[int]], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -117,7 +117,7 @@ def test_interrupted_runs_end_alike(
     same(whole, parts)
 
 
-def test_what_fails_at_once_leaves_nothing_behind(tmp_path: Path, recipe: DetectRecipe) -> None:
+def test_what_fails_at_once_leaves_nothing_behind(tmp_path: Path, recipe: DetectConfig) -> None:
     out = tmp_path / "run"
     for values, message in (
         ({"model": "vgg16"}, "a detector's backbone is a ResNet"),
@@ -131,7 +131,7 @@ def test_what_fails_at_once_leaves_nothing_behind(tmp_path: Path, recipe: Detect
 
 
 def test_a_signal_breaks_an_evaluation_off(
-    tmp_path: Path, recipe: DetectRecipe, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, recipe: DetectConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = replace(recipe, epochs=1)
     detect(recipe, tmp_path / "whole")
@@ -151,7 +151,7 @@ def test_a_signal_breaks_an_evaluation_off(
 
 
 def test_a_loss_that_is_not_finite_is_named(
-    tmp_path: Path, recipe: DetectRecipe, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, recipe: DetectConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken = Session.step
 
@@ -168,7 +168,7 @@ def test_a_loss_that_is_not_finite_is_named(
 
 
 def test_training_does_not_wait_for_the_device_at_every_step(
-    tmp_path: Path, recipe: DetectRecipe, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, recipe: DetectConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The meters, the only thing that is read back, are added up at an epoch's end."""
     added: list[int] = []
@@ -185,7 +185,7 @@ def test_training_does_not_wait_for_the_device_at_every_step(
 
 
 def test_a_checkpoint_of_another_task_is_refused(
-    tmp_path: Path, recipe: DetectRecipe, signal_at: Callable[[set[int]], None]
+    tmp_path: Path, recipe: DetectConfig, signal_at: Callable[[set[int]], None]
 ) -> None:
     signal_at({0})
     with pytest.raises(Interrupted):
@@ -198,7 +198,7 @@ def test_a_checkpoint_of_another_task_is_refused(
         detect(recipe, tmp_path / "run")
 
 
-def test_a_damaged_record_is_named(tmp_path: Path, recipe: DetectRecipe) -> None:
+def test_a_damaged_record_is_named(tmp_path: Path, recipe: DetectConfig) -> None:
     path = tmp_path / "result.json"
     for text, message in (("{", "damaged, not JSON"), ("{}", "not the record of a detector of this version")):
         path.write_text(text)
@@ -206,7 +206,7 @@ def test_a_damaged_record_is_named(tmp_path: Path, recipe: DetectRecipe) -> None
             detect(recipe, tmp_path)
 
 
-def test_on_the_backbone_of_a_run(tmp_path: Path, recipe: DetectRecipe, trained: Path) -> None:
+def test_on_the_backbone_of_a_run(tmp_path: Path, recipe: DetectConfig, trained: Path) -> None:
     """Measured on its training images; the frozen half of the run's network is in the detector bit by bit."""
     on_run = replace(recipe, model=None, backbone=str(trained), eval_split="train", images=2, epochs=1, batch_size=1)
     record = detect(on_run, tmp_path / "run")

@@ -5,21 +5,21 @@ from pathlib import Path
 
 import pytest
 
+from selfdistill.config import TrainConfig
 from selfdistill.records import RunRecord
 from selfdistill.runs.compare import run_comparison
-from selfdistill.train import Recipe
 from tests.pictures import write_digits
 
 Compare = Callable[..., list[RunRecord]]
 
 
 @pytest.fixture
-def recipe() -> Recipe:
-    return Recipe(data="digits", per_class=4, test_per_class=4, model="resnet10_cifar", width=4, threads=1)
+def recipe() -> TrainConfig:
+    return TrainConfig(data="digits", per_class=4, test_per_class=4, model="resnet10_cifar", width=4, threads=1)
 
 
 @pytest.fixture
-def compare(recipe: Recipe, tmp_path: Path) -> Compare:
+def compare(recipe: TrainConfig, tmp_path: Path) -> Compare:
     """Compare CrossEntropy() and LabelSmoothing() with one seed; what is given replaces the settings."""
 
     def run(**changed: object) -> list[RunRecord]:

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from selfdistill.runs.images import own_images
+from selfdistill.config import TrainConfig
+from selfdistill.runs.score import own_images
 from selfdistill.runs.single import run_single
-from selfdistill.train import Recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
 
 
 def test_a_run_says_where_its_cache_is_and_measuring_it_makes_none(
-    photos: Path, recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, recipe: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "root"
     recipe = replace(

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from selfdistill.cli import main
+from selfdistill.config import TrainConfig
 from selfdistill.errors import ArgumentError
 from selfdistill.experiments.paper import TABLES, Setting, gather, reproduce
 from selfdistill.experiments.paper.entry import Training
@@ -21,7 +22,7 @@ from selfdistill.experiments.paper.gather import cells_of
 from selfdistill.runs.executor import ExecutorConfig, Task
 from selfdistill.runs.grid import PlannedRun
 from selfdistill.runs.ray_cluster import RayCluster
-from selfdistill.train import Interrupted, Recipe, Update
+from selfdistill.train import Interrupted, Update
 from selfdistill.train.folder import BusyError
 from selfdistill.train.progress import Callback
 
@@ -203,7 +204,7 @@ def status(arguments: list[str]) -> Any:
 
 def task(folder: Path | str, job: Any) -> Task:
     """A task on the fewest images that can be loaded."""
-    return Task(Path(folder), Recipe(data="digits", per_class=1, test_per_class=1), job)
+    return Task(Path(folder), TrainConfig(data="digits", per_class=1, test_per_class=1), job)
 
 
 def on(cluster: Any, works: dict[Path, Any], *, running: Any = None, finished: Any = None) -> None:

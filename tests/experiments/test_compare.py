@@ -3,19 +3,20 @@ from pathlib import Path
 
 import pytest
 
+from selfdistill.config import TrainConfig
 from selfdistill.runs import compare as room
 from selfdistill.runs import folders
 from selfdistill.runs.compare import _parallel_runs
-from selfdistill.train import Recipe, Timing
+from selfdistill.timing.budget import Timing
 from tests.experiments.conftest import Compare
 
 
 @pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
     """The recipes whose steps are measured: each epoch is said to take 1 s, and the end of a run 10 s."""
-    recipes: list[Recipe] = []
+    recipes: list[TrainConfig] = []
 
-    def measure(recipe: Recipe, data: object) -> Timing:
+    def measure(recipe: TrainConfig, data: object) -> Timing:
         recipes.append(recipe)
         return Timing(step=0.1, steps=10, evaluation=0, final=10, eval_every=1)
 
@@ -34,7 +35,7 @@ def test_records_come_method_by_method_in_the_order_given(compare: Compare) -> N
 
 
 def test_the_budget_sets_the_epochs_and_going_on_keeps_them(
-    compare: Compare, measured: list[Recipe], capsys: pytest.CaptureFixture[str]
+    compare: Compare, measured: list[TrainConfig], capsys: pytest.CaptureFixture[str]
 ) -> None:
     records = compare(epochs=None, budget="26s")  # (26 - 2 * 10) s for two runs
     assert [record.epochs for record in records] == [3, 3]
@@ -50,20 +51,20 @@ def test_the_budget_sets_the_epochs_and_going_on_keeps_them(
 
 
 def test_a_long_budget_is_not_used_up(
-    compare: Compare, measured: list[Recipe], monkeypatch: pytest.MonkeyPatch
+    compare: Compare, measured: list[TrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "MOST_EPOCHS", 2)
     assert {record.epochs for record in compare(epochs=None, budget="9h")} == {2}
 
 
-def test_a_budget_that_is_too_short(compare: Compare, measured: list[Recipe], tmp_path: Path) -> None:
+def test_a_budget_that_is_too_short(compare: Compare, measured: list[TrainConfig], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^`budget` 0:21 is too short: one epoch of 2 run\(s\) takes about 0:22;"):
         compare(epochs=None, budget="21s")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_does_not_fit_is_said_before_anything_is_measured(
-    compare: Compare, measured: list[Recipe], recipe: Recipe, tmp_path: Path
+    compare: Compare, measured: list[TrainConfig], recipe: TrainConfig, tmp_path: Path
 ) -> None:
     compare()
     measured.clear()
@@ -73,13 +74,13 @@ def test_what_does_not_fit_is_said_before_anything_is_measured(
     with pytest.raises(OSError, match=r"file is a file, not a folder: choose another `out`$"):
         compare(out=tmp_path / "file" / "runs")
     with pytest.raises(ValueError, match=r"^`warmup_epochs` must be below `epochs` \(5\), not 9"):
-        compare(recipe=Recipe(**{**vars(recipe), "warmup_epochs": 9}), epochs=5)
+        compare(recipe=TrainConfig(**{**vars(recipe), "warmup_epochs": 9}), epochs=5)
     assert measured == []
     assert not (tmp_path / "runs" / "dropout-seed0").exists()
 
 
 def test_a_folder_that_may_not_be_written(
-    compare: Compare, measured: list[Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    compare: Compare, measured: list[TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(folders.os, "access", lambda path, mode: False)  # as root every folder may be written
     with pytest.raises(OSError, match=f"^cannot write in {re.escape(str(tmp_path))}: choose another `out`$"):

@@ -15,7 +15,7 @@ from selfdistill.models import build
 from selfdistill.report.lists import cost_table, method_lines
 from selfdistill.runs import cost
 from selfdistill.runs.cost import Cost, Costs, measure_costs, run_costs
-from selfdistill.train.profiler import StepProfiler
+from selfdistill.timing.profiler import StepProfiler
 
 SMALL = {"batch_size": 8, "classes": 5, "image_size": 16}
 EXAMPLES = example_methods()
@@ -81,6 +81,7 @@ def test_batches_are_those_of_their_seed() -> None:
     assert len({int(label) for label in make_batch(Needs(), batch_size=200, classes=5, image_size=1).y}) == 5
 
 
+@pytest.mark.filterwarnings("ignore:DML draws its peer")
 @pytest.mark.parametrize("method", EXAMPLES.values(), ids=repr)
 def test_every_method_trains_on_such_a_batch(method: Method) -> None:
     batch = make_batch(method.needs, **SMALL)

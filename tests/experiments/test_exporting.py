@@ -12,10 +12,11 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 import selfdistill
+from selfdistill.config import TrainConfig
 from selfdistill.models import build
 from selfdistill.runs import export as exporting
 from selfdistill.runs.export import Format, check_images, compare, export_run, in_words
-from selfdistill.train import LoadedModel, Recipe, load_run
+from selfdistill.train import LoadedModel, load_run
 from selfdistill.train.export import save_model
 from selfdistill.train.run import load
 
@@ -30,7 +31,7 @@ def run(pictures: Path, tmp_path: Path) -> Path:
 def finished(name: str, pictures: Path, folder: Path) -> Path:
     """A folder as a finished run leaves it, with a model whose BatchNorms have statistics."""
     ours = name.endswith("_cifar")
-    recipe = Recipe(data=str(pictures), model=name, width=4 if ours else None, image_size=32 if ours else 160)
+    recipe = TrainConfig(data=str(pictures), model=name, width=4 if ours else None, image_size=32 if ours else 160)
     model = build(name, 3, width=recipe.width)
     for _ in range(3):
         model(torch.randn(4, 3, recipe.image_size or 0, recipe.image_size or 0))

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torchvision.datasets import CIFAR100
 
+from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.detect import load_coco
 from selfdistill.detect.network import load_backbone
@@ -24,7 +25,7 @@ from selfdistill.detect.task import assemble as assemble_detector
 from selfdistill.experiments.paper import TABLES, Setting
 from selfdistill.experiments.paper.detection import Detector
 from selfdistill.experiments.paper.entry import Training
-from selfdistill.train import Recipe, train
+from selfdistill.train import train
 from selfdistill.train.classification import assemble
 from selfdistill.train.meters import Meters
 from selfdistill.train.run import load
@@ -56,7 +57,7 @@ TERMS = {
 
 UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)  # of COCO's categories
 
-Load = Callable[[Recipe], ImageData]
+Load = Callable[[TrainConfig], ImageData]
 
 
 def first_of_their_kind() -> set[Training]:
@@ -112,7 +113,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def load_once() -> Load:
     by_set: dict[str, ImageData] = {}
 
-    def once(recipe: Recipe) -> ImageData:
+    def once(recipe: TrainConfig) -> ImageData:
         if recipe.data not in by_set:
             by_set[recipe.data] = load(recipe)
         return by_set[recipe.data]

@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
+from selfdistill.config import TrainConfig
 from selfdistill.errors import ArgumentError
 from selfdistill.records import NOT_COMPARED
 from selfdistill.runs import executor
 from selfdistill.runs.evaluation import BASIC_EVALUATION
 from selfdistill.runs.executor import ExecutorConfig, share_cpus
 from selfdistill.runs.grid import PlannedRun, is_finished, plan_runs, run_grid, slug
-from selfdistill.train import Recipe
 from selfdistill.train.run import load
 
 
-def test_expand_goes_seed_by_seed_and_spells_methods_in_one_way(recipe: Recipe) -> None:
+def test_expand_goes_seed_by_seed_and_spells_methods_in_one_way(recipe: TrainConfig) -> None:
     cells = plan_runs(recipe, ["SDDropout(weight=0.10)", "LabelSmoothing()+SDDropout()"], [3, 1])
     assert [cell.name for cell in cells] == [
         "sddropout-weight-0.1-seed3",
@@ -28,7 +28,7 @@ def test_expand_goes_seed_by_seed_and_spells_methods_in_one_way(recipe: Recipe) 
     assert {cell.recipe.width for cell in cells} == {4}
 
 
-def test_a_method_is_compared_once(recipe: Recipe) -> None:
+def test_a_method_is_compared_once(recipe: TrainConfig) -> None:
     with pytest.raises(ArgumentError, match=r"^`methods` "):
         plan_runs(recipe, ["SDDropout()", "CrossEntropy()", "SDDropout(p=0.5)"], [0])
     with pytest.raises(ValueError, match=r"^unknown method 'SDDrop'"):
@@ -49,21 +49,21 @@ def test_a_folder_name_has_no_odd_character(method: str, name: str) -> None:
 
 
 def test_jobs_share_the_processors_and_nothing_that_is_compared(
-    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+    recipe: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(executor, "cpu_count", lambda: 8)
-    free = Recipe()
+    free = TrainConfig()
     assert share_cpus(free, 1) == free
     assert (share_cpus(free, 3).threads, share_cpus(free, 3).workers) == (2, 2)
     assert share_cpus(free, 20).threads == 1
-    assert share_cpus(Recipe(threads=5, workers=0), 3) == Recipe(threads=5, workers=0)
+    assert share_cpus(TrainConfig(threads=5, workers=0), 3) == TrainConfig(threads=5, workers=0)
     assert free.differences(share_cpus(free, 3)) == []
     assert {"threads", "workers"} <= NOT_COMPARED
 
 
-def test_only_what_is_missing_is_run(recipe: Recipe, tmp_path: Path) -> None:
+def test_only_what_is_missing_is_run(recipe: TrainConfig, tmp_path: Path) -> None:
     data = load(recipe)
-    one = Recipe(**{**vars(recipe), "epochs": 1})
+    one = TrainConfig(**{**vars(recipe), "epochs": 1})
     cells = plan_runs(one, ["CrossEntropy()"], [0, 1])
     told: list[tuple[str, str]] = []
     first = run_grid(cells[:1], tmp_path, data=data)
@@ -89,10 +89,10 @@ def test_executor_config_refuses_bad_numbers(config: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_or_fails_is_named_and_the_others_save(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_process_that_dies_or_fails_is_named_and_the_others_save(recipe: TrainConfig, tmp_path: Path) -> None:
     """The first run is killed from outside; then one whose data are gone fails."""
     data = load(recipe)
-    cells = plan_runs(Recipe(**{**vars(recipe), "epochs": 400}), ["CrossEntropy()", "Dropout()"], [0])
+    cells = plan_runs(TrainConfig(**{**vars(recipe), "epochs": 400}), ["CrossEntropy()", "Dropout()"], [0])
     killed: list[int] = []
 
     def kill(cell: PlannedRun, update: object) -> None:
@@ -105,6 +105,6 @@ def test_a_process_that_dies_or_fails_is_named_and_the_others_save(recipe: Recip
     with pytest.raises(RuntimeError, match=r"dropout-seed0: its process was killed by signal 9 before it was done"):
         run_grid(cells, tmp_path, data=data, executor=ExecutorConfig(jobs=2).make(data), on_update=kill)
     assert multiprocessing.active_children() == []
-    gone = plan_runs(Recipe(**{**vars(recipe), "data": str(tmp_path / "gone")}), ["CrossEntropy()"], [5])
+    gone = plan_runs(TrainConfig(**{**vars(recipe), "data": str(tmp_path / "gone")}), ["CrossEntropy()"], [5])
     with pytest.raises(RuntimeError, match=r"crossentropy-seed5: no data set '.*gone'"):
         run_grid(gone, tmp_path, data=data, executor=ExecutorConfig(jobs=2).make(data))

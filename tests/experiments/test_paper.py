@@ -16,8 +16,10 @@ from matplotlib.figure import Figure
 from torchvision.datasets import CIFAR100
 
 from selfdistill.cli import main
+from selfdistill.config import TrainConfig
+from selfdistill.config.schedule import learning_rate
 from selfdistill.data import ImageData, load_data
-from selfdistill.detect import DetectRecipe
+from selfdistill.detect import DetectConfig
 from selfdistill.evaluate.shift import published
 from selfdistill.experiments.paper import (
     TABLES,
@@ -45,8 +47,7 @@ from selfdistill.report.paper.cells import regime_table, regime_words
 from selfdistill.report.tables import DASH, MINUS
 from selfdistill.runs.executor import ExecutorConfig
 from selfdistill.runs.grid import is_trained
-from selfdistill.train import Recipe, load_run
-from selfdistill.train.schedule import learning_rate
+from selfdistill.train import load_run
 from tests.published import write_cifar
 from tests.report.conftest import record
 
@@ -176,7 +177,7 @@ def test_caltech101_is_trained_from_scratch_at_64_px(tmp_path: Path) -> None:
 def test_a_full_recipe_is_the_papers(training: Training, tmp_path: Path) -> None:
     recipe = Setting("full", tmp_path).cell(training, 42).recipe
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
-    assert Recipe.from_yaml(tmp_path / "recipe.yaml") == recipe
+    assert TrainConfig.from_yaml(tmp_path / "recipe.yaml") == recipe
     assert (recipe.seed, recipe.momentum, recipe.weight_decay, recipe.gamma) == (42, 0.9, 1e-4, 0.1)
     assert (recipe.nesterov, recipe.warmup_epochs, recipe.weights, recipe.schedule) == (False, 0, "none", "step")
     assert (recipe.precision, recipe.width, recipe.classes, recipe.per_class) == ("32-true", None, None, None)
@@ -690,7 +691,7 @@ def test_the_time_of_a_run_is_in_proportion_to_its_epochs_and_steps(tmp_path: Pa
     setting = Setting("smoke", tmp_path)
     recipe = setting.cell(Training("CrossEntropy()"), 41).recipe
     once = run_seconds(Training("CrossEntropy()"), recipe, setting)
-    longer = Recipe(**{**vars(recipe), "epochs": 200})
+    longer = TrainConfig(**{**vars(recipe), "epochs": 200})
     assert run_seconds(Training("CrossEntropy()"), longer, setting) > 20 * once
 
 
@@ -722,7 +723,7 @@ def test_the_commands_train_the_detectors_too(tmp_path: Path) -> None:
     words = shlex.split(next(line for line in detectors if line.endswith("0.5x")))
     run = setting.runs / setting.cell(Training("CrossEntropy()", "imagenet", "resnet152"), 41).name
     assert words[-1] == str(run / "detectors" / "0.5x")
-    recipe = DetectRecipe.from_yaml(Path(words[3]))
+    recipe = DetectConfig.from_yaml(Path(words[3]))
     assert (recipe.backbone, recipe.epochs, recipe.seed) == (str(run), 7, 41)
     assert recipe == Detector("0.5x").recipe(run, setting, 41)
 

@@ -7,24 +7,29 @@ import pytest
 import torch
 from PIL import Image
 
+from selfdistill.config import TrainConfig
 from selfdistill.data import eval_batches
 from selfdistill.evaluate.passes import predict
 from selfdistill.runs.predict import Prediction, predict_files, refuse_image_name, to_csv
-from selfdistill.train import LoadedModel, Recipe, load_run, train
+from selfdistill.train import LoadedModel, load_run, train
 from selfdistill.train.run import load
 
 
 @pytest.fixture(scope="module", params=["small", "large"])
-def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, LoadedModel]:
+def trained(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[TrainConfig, LoadedModel]:
     folder = request.getfixturevalue("pictures" if request.param == "small" else "photos")
     size = None if request.param == "small" else 72
     out = tmp_path_factory.mktemp("runs") / "run"
-    recipe = Recipe(data=str(folder), model="resnet10_cifar", width=4, epochs=2, threads=1, workers=0, image_size=size)
+    recipe = TrainConfig(
+        data=str(folder), model="resnet10_cifar", width=4, epochs=2, threads=1, workers=0, image_size=size
+    )
     train(replace(recipe, batch_size=12), out)
     return recipe, load_run(out)
 
 
-def test_predictions_are_those_that_the_evaluation_scores(trained: tuple[Recipe, LoadedModel]) -> None:
+def test_predictions_are_those_that_the_evaluation_scores(trained: tuple[TrainConfig, LoadedModel]) -> None:
     recipe, loaded = trained
     data = load(recipe)
     batches = eval_batches(data.test, data, batch_size=64, device="cpu", workers=0)
@@ -37,7 +42,7 @@ def test_predictions_are_those_that_the_evaluation_scores(trained: tuple[Recipe,
     assert [p.confidence for p in predictions] == [max(p.probabilities) for p in predictions]
 
 
-def test_files_folders_and_hidden_ones(trained: tuple[Recipe, LoadedModel], tmp_path: Path) -> None:
+def test_files_folders_and_hidden_ones(trained: tuple[TrainConfig, LoadedModel], tmp_path: Path) -> None:
     _, loaded = trained
     for name in ("b.png", "a.JPG", "deep/er/c.bmp", ".hidden.png", ".folder/d.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +54,7 @@ def test_files_folders_and_hidden_ones(trained: tuple[Recipe, LoadedModel], tmp_
     assert names == ["b", "a.JPG", "deep/er/c.bmp"]
 
 
-def test_what_cannot_be_read(trained: tuple[Recipe, LoadedModel], tmp_path: Path) -> None:
+def test_what_cannot_be_read(trained: tuple[TrainConfig, LoadedModel], tmp_path: Path) -> None:
     _, loaded = trained
     with pytest.raises(ValueError, match=r"nowhere: no such file or folder$"):
         predict_files(loaded, [tmp_path / "nowhere"])

@@ -5,16 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from selfdistill.config import TrainConfig
 from selfdistill.evaluate.evaluation import Evaluation
 from selfdistill.runs.evaluation import BASIC_EVALUATION, measure
-from selfdistill.runs.images import own_images, rescore
-from selfdistill.train import Recipe, load_run, train
+from selfdistill.runs.score import own_images, rescore
+from selfdistill.train import load_run, train
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
-    train(Recipe(data=str(pictures), model="resnet10_cifar", width=4, epochs=2, threads=1), out)
+    train(TrainConfig(data=str(pictures), model="resnet10_cifar", width=4, epochs=2, threads=1), out)
     return out
 
 
@@ -40,7 +41,9 @@ def test_other_images_are_prepared_as_the_run_s_were_and_all_scored(run: Path, p
 
 
 def test_large_files_without_a_test_part(photos: Path, tmp_path: Path) -> None:
-    recipe = Recipe(data=str(photos), model="resnet10_cifar", width=4, epochs=1, batch_size=6, threads=1, workers=0)
+    recipe = TrainConfig(
+        data=str(photos), model="resnet10_cifar", width=4, epochs=1, batch_size=6, threads=1, workers=0
+    )
     train(replace(recipe, image_size=72), tmp_path / "run")
     images, evaluation = rescore(tmp_path / "run", str(photos / "test"), config=BASIC_EVALUATION)
     assert images.test.paths is not None
@@ -81,7 +84,7 @@ def test_the_run_s_own_images_whose_classes_have_changed(run: Path, pictures: Pa
     shutil.copytree(run, copy)
     for part in ("train", "test"):
         (changed / part / "two").rename(changed / part / "deux")
-    recipe = replace(Recipe.from_yaml(run / "recipe.yaml"), data=str(changed))
+    recipe = replace(TrainConfig.from_yaml(run / "recipe.yaml"), data=str(changed))
     (copy / "recipe.yaml").write_text(recipe.to_yaml())
     with pytest.raises(ValueError, match=r"^changed has other classes than .*: class 0 is 'deux' instead of 'one'$"):
         own_images(copy)

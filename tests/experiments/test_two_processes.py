@@ -15,13 +15,13 @@ import pytest
 from safetensors.torch import load_file
 
 from selfdistill.cli import main
+from selfdistill.config import TrainConfig
 from selfdistill.experiments.paper import Setting
 from selfdistill.experiments.paper.entry import Training
 from selfdistill.experiments.paper.setting import check_run
 from selfdistill.experiments.paper.sizes import Size
 from selfdistill.records import RunRecord
 from selfdistill.runs.grid import PlannedRun, is_trained
-from selfdistill.train import Recipe
 from tests.published import write_imagenet
 
 TRAINING = Training("SDDropout(weight=0.1)", "imagenet", "resnet152")
@@ -47,7 +47,9 @@ def test_table_3_by_two_processes(
     (command,) = [line for line in capsys.readouterr().out.splitlines() if cell.name in line]
     program, *words = shlex.split(command)
     file = Path(words[words.index("--recipe") + 1])
-    file.write_text(replace(Recipe.from_yaml(file), model="resnet10_cifar", width=4, epochs=1, workers=0).to_yaml())
+    file.write_text(
+        replace(TrainConfig.from_yaml(file), model="resnet10_cifar", width=4, epochs=1, workers=0).to_yaml()
+    )
 
     answer = subprocess.run(
         [*LAUNCHERS[launcher], str(PROGRAMS / program), *words, "--devices", "2", "--accelerator", "cpu"],
@@ -75,5 +77,5 @@ def test_table_3_by_two_processes(
     weights = load_file(setting.runs / cell.name / "model.safetensors")
     assert {int(value) for name, value in weights.items() if name.endswith("num_batches_tracked")} == {4}
     # The run is the table's: it says nothing of devices, and `reproduce` will not train it again.
-    assert is_trained(PlannedRun(cell.name, Recipe.from_yaml(file)), setting.runs)
-    check_run(setting.runs / cell.name, Recipe.from_yaml(file), Size(train=36, test=6, classes=3))
+    assert is_trained(PlannedRun(cell.name, TrainConfig.from_yaml(file)), setting.runs)
+    check_run(setting.runs / cell.name, TrainConfig.from_yaml(file), Size(train=36, test=6, classes=3))

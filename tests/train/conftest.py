@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData, Split
-from selfdistill.train import Recipe
 
 
 def images(labels: torch.Tensor, seed: int) -> torch.Tensor:
@@ -53,8 +53,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory, data: ImageData) -> ImageDa
 
 
 @pytest.fixture
-def recipe() -> Recipe:
-    return Recipe(
+def recipe() -> TrainConfig:
+    return TrainConfig(
         data="grey", model="resnet10_cifar", width=4, epochs=3, batch_size=16, lr=0.05, method="SDDropout()", threads=1
     )
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
+from selfdistill.config import TrainConfig
 from selfdistill.method import Method, Step, Term
-from selfdistill.train import Interrupted, Recipe, classification, loop, run, train
+from selfdistill.train import Interrupted, classification, loop, run, train
 from selfdistill.train.meters import Meters
 from selfdistill.train.session import Session
 
@@ -47,7 +48,7 @@ class Memory(Method):
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     recipe, data = pickle.loads((folder / "inputs.pickle").read_bytes())
-    assert isinstance(recipe, Recipe)
+    assert isinstance(recipe, TrainConfig)
     Session.step = step
     train(recipe, folder / "plain", data=data, devices=2, accelerator="cpu")
     classification.parse_method = lambda _: Memory()

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
-from selfdistill.train import Recipe, Timing, epochs_for_budget, estimate, measure_step_seconds, parse_duration, train
+from selfdistill.timing.budget import Timing, epochs_for_budget, estimate, measure_step_seconds, parse_duration
+from selfdistill.train import train
 from selfdistill.train.session import Session
 
 
@@ -29,7 +31,7 @@ def test_what_is_no_duration(text: str) -> None:
 
 
 def test_measuring_leaves_no_trace(
-    tmp_path: Path, recipe: Recipe, data: ImageData, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, recipe: TrainConfig, data: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     random.seed(1)
@@ -45,7 +47,7 @@ def test_measuring_leaves_no_trace(
     assert timing.final > timing.evaluation > 0
 
 
-def test_warm_up_steps_do_not_count(recipe: Recipe, data: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warm_up_steps_do_not_count(recipe: TrainConfig, data: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
     import time
 
     taken: list[int] = []
@@ -60,7 +62,7 @@ def test_warm_up_steps_do_not_count(recipe: Recipe, data: ImageData, monkeypatch
     assert 0.01 <= timing.step < 0.05
 
 
-def test_several_devices_share_a_step(recipe: Recipe, data: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_devices_share_a_step(recipe: TrainConfig, data: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = set()
 
     def step(self: Session[Any], batches: tuple[Any, ...], position: int, meters: object) -> None:
@@ -72,7 +74,7 @@ def test_several_devices_share_a_step(recipe: Recipe, data: ImageData, monkeypat
     assert timing.steps == 2
 
 
-def test_a_method_with_groups_takes_as_many_more_steps(recipe: Recipe, data: ImageData) -> None:
+def test_a_method_with_groups_takes_as_many_more_steps(recipe: TrainConfig, data: ImageData) -> None:
     timing = measure_step_seconds(replace(recipe, method="BAKE(partners=3)"), data, steps=1, devices=3)
     assert timing.steps == 11  # 44 anchors, four to a step of 16 images; a third of it is rounded up to two groups
 
@@ -89,7 +91,7 @@ def test_epochs_that_fit() -> None:
         epochs_for_budget(29, [slow, slow])
 
 
-def test_the_estimate_is_about_right(tmp_path: Path, recipe: Recipe, data: ImageData) -> None:
+def test_the_estimate_is_about_right(tmp_path: Path, recipe: TrainConfig, data: ImageData) -> None:
     recipe = replace(recipe, epochs=20)
     timing = measure_step_seconds(recipe, data, steps=20)
     record = train(recipe, tmp_path, data=data)

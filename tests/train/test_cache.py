@@ -7,21 +7,23 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData, files
-from selfdistill.train import Recipe, measure_step_seconds, train
+from selfdistill.timing.budget import measure_step_seconds
+from selfdistill.train import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
 
 
 @pytest.fixture
-def of_files(recipe: Recipe, tmp_path: Path) -> Recipe:
+def of_files(recipe: TrainConfig, tmp_path: Path) -> TrainConfig:
     return replace(
         recipe, epochs=2, augment="resized_crop_flip", method="DDGSD()", data_root=str(tmp_path / "data"), workers=0
     )
 
 
 def test_a_run_with_a_cache_is_the_run_that_resizes(
-    of_files: Recipe, photos: ImageData, tmp_path: Path, same_run: Callable[[Path, Path], None]
+    of_files: TrainConfig, photos: ImageData, tmp_path: Path, same_run: Callable[[Path, Path], None]
 ) -> None:
     train(replace(of_files, resize=18), tmp_path / "decoded", data=photos)
     train(of_files, tmp_path / "as_they_are", data=photos)
@@ -38,14 +40,14 @@ def test_a_run_with_a_cache_is_the_run_that_resizes(
     assert kept.name.startswith("grey-")
 
 
-def test_what_a_step_takes_is_measured_with_the_cache(of_files: Recipe, photos: ImageData) -> None:
+def test_what_a_step_takes_is_measured_with_the_cache(of_files: TrainConfig, photos: ImageData) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "read_rgb", None)
         assert measure_step_seconds(replace(of_files, cache=True), photos, steps=2).step > 0
     assert len(list(Path(of_files.data_root, "cache").glob("*.pixels"))) == 1
 
 
-def test_a_set_in_memory_has_no_cache(of_files: Recipe, data: ImageData, tmp_path: Path) -> None:
+def test_a_set_in_memory_has_no_cache(of_files: TrainConfig, data: ImageData, tmp_path: Path) -> None:
     record = train(replace(of_files, cache=True, augment="crop", epochs=1), tmp_path / "run", data=data)
     assert record.recipe["resize"] is None
     assert not (tmp_path / "data").exists()

@@ -9,14 +9,15 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData, TrainLoader
 from selfdistill.records import RunRecord
-from selfdistill.train import Recipe, random_state
+from selfdistill.train import random_state
 from selfdistill.train.classification import assemble
 from selfdistill.train.session import make_fabric
 
 
-def by_hand(recipe: Recipe, data: ImageData) -> dict[str, torch.Tensor]:
+def by_hand(recipe: TrainConfig, data: ImageData) -> dict[str, torch.Tensor]:
     """One process that runs each rank's share with that rank's random state and averages the gradients."""
     recipe = recipe.resolve(data)
     assert recipe.batch_size is not None
@@ -54,7 +55,9 @@ def by_hand(recipe: Recipe, data: ImageData) -> dict[str, torch.Tensor]:
     return {name: value.detach() for name, value in distiller.model.named_parameters()}
 
 
-def test_two_processes(tmp_path: Path, recipe: Recipe, data: ImageData, same_run: Callable[[Path, Path], None]) -> None:
+def test_two_processes(
+    tmp_path: Path, recipe: TrainConfig, data: ImageData, same_run: Callable[[Path, Path], None]
+) -> None:
     recipe = replace(recipe, epochs=2, batch_size=16, accumulate=4)
     (tmp_path / "inputs.pickle").write_bytes(pickle.dumps((recipe, data)))
     script = Path(__file__).with_name("ddp_script.py")

@@ -8,14 +8,15 @@ import torch
 from safetensors.torch import load_file
 
 import selfdistill
+from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.models import build
-from selfdistill.train import Recipe, load, load_run
+from selfdistill.train import load, load_run
 from selfdistill.train.export import save_model
 
 
 @pytest.fixture
-def run(tmp_path: Path, recipe: Recipe, data: ImageData) -> Path:
+def run(tmp_path: Path, recipe: TrainConfig, data: ImageData) -> Path:
     model = build("resnet10_cifar", 3, width=4, features=6, head_layers=2)
     save_model(model, replace(recipe, features=6, head_layers=2), data, tmp_path)
     return tmp_path

@@ -6,26 +6,26 @@ from pathlib import Path
 
 import pytest
 
+from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
-from selfdistill.train import Recipe
 
 
 def test_yaml_both_ways(tmp_path: Path) -> None:
-    recipe = Recipe(data="a, b: c # d", milestones=(0.25,), keep_epochs=(3, 9), lr=1e-5, clip=1.0, classes=None)
+    recipe = TrainConfig(data="a, b: c # d", milestones=(0.25,), keep_epochs=(3, 9), lr=1e-5, clip=1.0, classes=None)
     path = tmp_path / "recipe.yaml"
     path.write_text(recipe.to_yaml())
-    assert Recipe.from_yaml(path) == recipe
+    assert TrainConfig.from_yaml(path) == recipe
 
 
 def test_every_line_has_its_comment() -> None:
-    lines = Recipe().to_yaml().splitlines()
-    assert len(lines) == len(fields(Recipe))
-    for line, field in zip(lines, fields(Recipe), strict=True):
+    lines = TrainConfig().to_yaml().splitlines()
+    assert len(lines) == len(fields(TrainConfig))
+    for line, field in zip(lines, fields(TrainConfig), strict=True):
         assert re.fullmatch(rf"{field.name}: .*  # \S.*", line), line
 
 
 def test_needs_no_torch() -> None:
-    code = "import sys, selfdistill.train; selfdistill.train.Recipe().to_yaml(); print('torch' in sys.modules)"
+    code = "import sys, selfdistill.config; selfdistill.config.TrainConfig().to_yaml(); print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout == "False\n"
 
@@ -54,7 +54,7 @@ def test_a_wrong_file_is_one_line(tmp_path: Path, text: str, message: str) -> No
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(ValueError, match=re.escape(message)) as error:
-        Recipe.from_yaml(path)
+        TrainConfig.from_yaml(path)
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
 
@@ -62,7 +62,7 @@ def test_a_wrong_file_is_one_line(tmp_path: Path, text: str, message: str) -> No
 def test_a_number_without_a_dot_is_a_number(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("weight_decay: 1e-4\nlr: 1\n")  # YAML 1.1 reads 1e-4 as a text
-    assert Recipe.from_yaml(path) == Recipe(lr=1.0)
+    assert TrainConfig.from_yaml(path) == TrainConfig(lr=1.0)
 
 
 @pytest.mark.parametrize(
@@ -89,44 +89,51 @@ def test_a_number_without_a_dot_is_a_number(tmp_path: Path) -> None:
 )
 def test_ranges_name_the_argument(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        Recipe(**arguments)  # type: ignore[arg-type]
+        TrainConfig(**arguments)  # type: ignore[arg-type]
 
 
 def test_resolve_fills_in_what_depends_on_the_data(data: ImageData) -> None:
-    resolved = Recipe(method="SDDropout( p = 0.5, weight=0.1 )").resolve(data)
+    resolved = TrainConfig(method="SDDropout( p = 0.5, weight=0.1 )").resolve(data)
     assert (resolved.image_size, resolved.classes, resolved.augment) == (16, 3, "crop_flip")
     assert (resolved.model, resolved.batch_size, resolved.lr) == ("resnet18_cifar", 128, 0.1)
     assert resolved.method == "SDDropout(weight=0.1)"
     assert resolved.resolve(data) == resolved
-    large = Recipe().resolve(replace(data, image_size=224))
+    large = TrainConfig().resolve(replace(data, image_size=224))
     assert (large.model, large.batch_size, large.lr) == ("torchvision:resnet18", 32, 0.1)
-    assert Recipe(weights="default").resolve(data).lr == 0.01
-    assert Recipe(weights="default", lr=0.3, batch_size=7).resolve(data).lr == 0.3
+    assert TrainConfig(weights="default").resolve(data).lr == 0.01
+    assert TrainConfig(weights="default", lr=0.3, batch_size=7).resolve(data).lr == 0.3
 
 
 def test_a_cache_keeps_files_at_the_margin_of_the_evaluation(data: ImageData, photos: ImageData) -> None:
     large = replace(photos, image_size=224)
-    assert Recipe().resolve(large).resize is None
-    assert Recipe(cache=True).resolve(large).resize == 256
-    assert Recipe(cache=True, resize=224).resolve(large).resize == Recipe(resize=224).resolve(large).resize == 224
-    assert Recipe(cache=True).resolve(photos).resize == 18  # 16 * 256/224 is 18.3
-    in_memory = Recipe(cache=True).resolve(data)
+    assert TrainConfig().resolve(large).resize is None
+    assert TrainConfig(cache=True).resolve(large).resize == 256
+    assert (
+        TrainConfig(cache=True, resize=224).resolve(large).resize
+        == TrainConfig(resize=224).resolve(large).resize
+        == 224
+    )
+    assert TrainConfig(cache=True).resolve(photos).resize == 18  # 16 * 256/224 is 18.3
+    in_memory = TrainConfig(cache=True).resolve(data)
     assert (in_memory.cache, in_memory.resize) == (True, None)
 
 
 def test_resize_is_for_files_at_least_as_large_as_the_images(data: ImageData, photos: ImageData) -> None:
     with pytest.raises(ValueError, match=r"^`resize` must be left out, for grey is in memory, not 64$"):
-        Recipe(resize=64).resolve(data)
+        TrainConfig(resize=64).resolve(data)
     with pytest.raises(ValueError, match=r"^`resize` must be at least the images' 16 pixels, not 15$"):
-        Recipe(resize=15).resolve(photos)
+        TrainConfig(resize=15).resolve(photos)
 
 
 def test_resolve_refuses_other_data(data: ImageData) -> None:
     with pytest.raises(ValueError, match=r"^`image_size` must be 16, as the data that were passed have, not 32"):
-        Recipe(image_size=32).resolve(data)
+        TrainConfig(image_size=32).resolve(data)
 
 
 def test_differences_leave_out_where_it_runs() -> None:
-    assert Recipe(workers=2, threads=1, data_root="x", cache=True).differences(Recipe()) == []
-    assert Recipe(seed=1).differences(Recipe(epochs=3)) == ["epochs (3 there, 200 here)", "seed (0 there, 1 here)"]
-    assert Recipe(resize=256).differences(Recipe()) == ["resize (None there, 256 here)"]
+    assert TrainConfig(workers=2, threads=1, data_root="x", cache=True).differences(TrainConfig()) == []
+    assert TrainConfig(seed=1).differences(TrainConfig(epochs=3)) == [
+        "epochs (3 there, 200 here)",
+        "seed (0 there, 1 here)",
+    ]
+    assert TrainConfig(resize=256).differences(TrainConfig()) == ["resize (None there, 256 here)"]

@@ -9,8 +9,8 @@ import torch
 import yaml
 from PIL import Image
 
+from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData, Split
-from selfdistill.train import Recipe
 from selfdistill.train.classification import assemble
 from selfdistill.train.meters import Meters
 from selfdistill.train.session import make_fabric
@@ -18,7 +18,7 @@ from selfdistill.train.session import make_fabric
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 
 
-def synthetic(recipe: Recipe, folder: Path, n: int) -> ImageData:
+def synthetic(recipe: TrainConfig, folder: Path, n: int) -> ImageData:
     """Noise at the recipe's size: in memory, or as files where the recipe is for photographs."""
     size, classes = recipe.image_size or 32, 3
     labels = torch.arange(n) % classes
@@ -42,7 +42,7 @@ def test_a_recipe_holds_what_differs_from_the_defaults(path: Path) -> None:
     written = yaml.safe_load(path.read_text())
     assert path.read_text().startswith("# "), "it says what it is for"
     assert {"data", "method"} <= written.keys(), "it says what is trained on, and how"
-    recipe, default = Recipe.from_yaml(path), Recipe()
+    recipe, default = TrainConfig.from_yaml(path), TrainConfig()
     for name in written.keys() - {"data", "method"}:
         assert getattr(recipe, name) != getattr(default, name), name
 
@@ -50,7 +50,7 @@ def test_a_recipe_holds_what_differs_from_the_defaults(path: Path) -> None:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_takes_a_step(path: Path, tmp_path: Path) -> None:
     # Two images in a step, so that it takes a second; pretrained weights are not downloaded here.
-    recipe = replace(Recipe.from_yaml(path), batch_size=2, weights="none", workers=0)
+    recipe = replace(TrainConfig.from_yaml(path), batch_size=2, weights="none", workers=0)
     data = synthetic(recipe, tmp_path, 2)
     resolved = recipe.resolve(data)
     session = assemble(resolved, data, make_fabric(resolved, accelerator="cpu"))
@@ -74,7 +74,7 @@ def test_a_recipe_takes_a_step(path: Path, tmp_path: Path) -> None:
     ],
 )
 def test_the_resolved_recipe_has_the_rest(name: str, resolved: dict[str, object], tmp_path: Path) -> None:
-    recipe = Recipe.from_yaml(Path(__file__).parents[2] / "recipes" / f"{name}.yaml")
+    recipe = TrainConfig.from_yaml(Path(__file__).parents[2] / "recipes" / f"{name}.yaml")
     whole = recipe.resolve(synthetic(recipe, tmp_path, 2))
     assert {field: getattr(whole, field) for field in resolved} == resolved
     assert (whole.momentum, whole.nesterov, whole.weight_decay) == (0.9, False, 1e-4)
@@ -82,6 +82,6 @@ def test_the_resolved_recipe_has_the_rest(name: str, resolved: dict[str, object]
 
 @pytest.mark.parametrize("name", ["cifar100", "cifar100_sd_dropout"])
 def test_the_papers_settings(name: str) -> None:
-    recipe = Recipe.from_yaml(Path(__file__).parents[2] / "recipes" / f"{name}.yaml")
+    recipe = TrainConfig.from_yaml(Path(__file__).parents[2] / "recipes" / f"{name}.yaml")
     assert (recipe.epochs, recipe.schedule, recipe.milestones, recipe.gamma) == (200, "step", (0.5, 0.75), 0.1)
     assert (recipe.width, recipe.warmup_epochs, recipe.clip) == (None, 0, None)

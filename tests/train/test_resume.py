@@ -17,9 +17,10 @@ import pytest
 import torch
 from torch import nn
 
+from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.method import Method, Outputs, Step, Term
-from selfdistill.train import Interrupted, Recipe, train
+from selfdistill.train import Interrupted, train
 from selfdistill.train import classification as classification_module
 from selfdistill.train import run as run_module
 from selfdistill.train.meters import Meters
@@ -45,7 +46,7 @@ def signal_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[set[int], int], None
     return install
 
 
-def until_it_ends(recipe: Recipe, out: Path, data: ImageData) -> int:
+def until_it_ends(recipe: TrainConfig, out: Path, data: ImageData) -> int:
     for stops in range(10):
         try:
             train(recipe, out, data=data)
@@ -58,7 +59,7 @@ def until_it_ends(recipe: Recipe, out: Path, data: ImageData) -> int:
 @pytest.mark.parametrize("kind", ["data", "photos"])
 def test_interrupted_runs_end_alike(
     tmp_path: Path,
-    recipe: Recipe,
+    recipe: TrainConfig,
     kind: str,
     request: pytest.FixtureRequest,
     signal_at: Callable[[set[int]], None],
@@ -95,7 +96,7 @@ class Memory(Method):
 
 def test_what_a_method_adds_is_resumed(
     tmp_path: Path,
-    recipe: Recipe,
+    recipe: TrainConfig,
     data: ImageData,
     signal_at: Callable[[set[int]], None],
     same_run: SameRun,
@@ -115,7 +116,7 @@ def test_what_a_method_adds_is_resumed(
 )
 def test_every_methods_memory_is_resumed(
     tmp_path: Path,
-    recipe: Recipe,
+    recipe: TrainConfig,
     data: ImageData,
     method: str,
     signal_at: Callable[[set[int]], None],
@@ -130,7 +131,7 @@ def test_every_methods_memory_is_resumed(
 
 def test_a_damaged_checkpoint_costs_an_epoch_not_a_bit(
     tmp_path: Path,
-    recipe: Recipe,
+    recipe: TrainConfig,
     data: ImageData,
     signal_at: Callable[[set[int]], None],
     same_run: SameRun,
@@ -151,7 +152,7 @@ def test_a_damaged_checkpoint_costs_an_epoch_not_a_bit(
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_the_message_says_how_to_go_on(
     tmp_path: Path,
-    recipe: Recipe,
+    recipe: TrainConfig,
     data: ImageData,
     signal_at: Callable[[set[int], int], None],
     number: signal.Signals,
@@ -168,7 +169,7 @@ def test_the_message_says_how_to_go_on(
 
 
 def test_a_second_signal_does_not_wait(
-    tmp_path: Path, recipe: Recipe, data: ImageData, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, recipe: TrainConfig, data: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stuck(self: Session[Any], batches: Any, position: int, meters: Meters) -> None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -180,7 +181,7 @@ def test_a_second_signal_does_not_wait(
         train(recipe, tmp_path, data=data)
 
 
-def test_a_thread_trains_without_signals(tmp_path: Path, recipe: Recipe, data: ImageData) -> None:
+def test_a_thread_trains_without_signals(tmp_path: Path, recipe: TrainConfig, data: ImageData) -> None:
     thread = threading.Thread(target=lambda: train(replace(recipe, epochs=1), tmp_path, data=data))
     thread.start()
     thread.join()
@@ -189,7 +190,7 @@ def test_a_thread_trains_without_signals(tmp_path: Path, recipe: Recipe, data: I
 
 def test_a_checkpoint_of_another_model(
     tmp_path: Path,
-    recipe: Recipe,
+    recipe: TrainConfig,
     data: ImageData,
     signal_at: Callable[[set[int]], None],
     monkeypatch: pytest.MonkeyPatch,
@@ -205,7 +206,7 @@ def test_a_checkpoint_of_another_model(
 
 
 def test_another_number_of_processes(
-    tmp_path: Path, recipe: Recipe, data: ImageData, signal_at: Callable[[set[int]], None]
+    tmp_path: Path, recipe: TrainConfig, data: ImageData, signal_at: Callable[[set[int]], None]
 ) -> None:
     signal_at({1})
     with pytest.raises(Interrupted):
@@ -221,7 +222,7 @@ def test_another_number_of_processes(
 
 
 def test_a_signal_that_also_reaches_the_workers(
-    tmp_path: Path, recipe: Recipe, photos: ImageData, monkeypatch: pytest.MonkeyPatch, same_run: SameRun
+    tmp_path: Path, recipe: TrainConfig, photos: ImageData, monkeypatch: pytest.MonkeyPatch, same_run: SameRun
 ) -> None:
     recipe = replace(recipe, workers=1, epochs=2, eval_every=2)
     train(recipe, tmp_path / "whole", data=photos)
@@ -248,15 +249,16 @@ def test_a_signal_that_also_reaches_the_workers(
 TRAIN = """
 import pickle, sys
 from pathlib import Path
-from selfdistill.train import Recipe, train, run
+from selfdistill.config import TrainConfig
+from selfdistill.train import train, run
 run.SAVE_SECONDS = 0.0
-train(Recipe.from_yaml(sys.argv[1]), sys.argv[2], data=pickle.loads(Path(sys.argv[3]).read_bytes()))
+train(TrainConfig.from_yaml(sys.argv[1]), sys.argv[2], data=pickle.loads(Path(sys.argv[3]).read_bytes()))
 """
 
 
 def test_kill_dash_nine(
     tmp_path: Path,
-    recipe: Recipe,
+    recipe: TrainConfig,
     photos: ImageData,
     script: Callable[..., subprocess.Popen[str]],
     same_run: SameRun,

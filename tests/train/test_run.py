@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 import selfdistill
+from selfdistill.config import ResolvedTrainConfig, TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.records import RunRecord
-from selfdistill.train import NonFiniteLossError, Recipe, Update, train
+from selfdistill.train import NonFiniteLossError, Update, train
 from selfdistill.train import run as run_module
 from selfdistill.train.meters import Meters
 from selfdistill.train.session import Session
@@ -24,14 +25,14 @@ def rows(out: Path) -> list[dict[str, str]]:
     return [dict(zip(header, line, strict=True)) for line in lines]
 
 
-def test_what_a_run_leaves(tmp_path: Path, recipe: Recipe, data: ImageData) -> None:
+def test_what_a_run_leaves(tmp_path: Path, recipe: TrainConfig, data: ImageData) -> None:
     out = tmp_path / "runs" / "grey"
     updates: list[Update] = []
     recipe = replace(recipe, keep_epochs=(2,), eval_every=2, epochs=5)
     record = train(recipe, out, data=data, progress=updates.append)
     names = {"recipe.yaml", "log.csv", "checkpoints", "model.safetensors", "model.json", "result.json"}
     assert {path.name for path in out.iterdir()} - {".lock"} == names | {"model@2.safetensors"}
-    assert Recipe.from_yaml(out / "recipe.yaml") == recipe.resolve(data)
+    assert ResolvedTrainConfig.from_yaml(out / "recipe.yaml") == recipe.resolve(data)
 
     log = rows(out)
     columns = "epoch lr loss ce sdd train_accuracy test_top1 seconds images_per_second"
@@ -72,13 +73,13 @@ def test_what_a_run_leaves(tmp_path: Path, recipe: Recipe, data: ImageData) -> N
     assert updates[-1] == replace(ends[-1], kind="evaluate")
 
 
-def test_it_learns(tmp_path: Path, recipe: Recipe, data: ImageData) -> None:
+def test_it_learns(tmp_path: Path, recipe: TrainConfig, data: ImageData) -> None:
     # A small rate: at 0.05 the losses of so few images jump, and rounding decides where they end.
     record = train(replace(recipe, epochs=8, batch_size=8, lr=0.02), tmp_path, data=data)
     assert record.evaluation["top1"] > 0.9
 
 
-def test_the_peers_accuracy_stands_beside_the_students(tmp_path: Path, recipe: Recipe, data: ImageData) -> None:
+def test_the_peers_accuracy_stands_beside_the_students(tmp_path: Path, recipe: TrainConfig, data: ImageData) -> None:
     record = train(replace(recipe, method="DML()", eval_every=2), tmp_path, data=data)
     assert [row["peer_top1"] is None for row in record.log] == [True, False, False]
     assert record.metric("peer_top1") == record.log[-1]["peer_top1"]
@@ -89,7 +90,7 @@ def test_the_peers_accuracy_stands_beside_the_students(tmp_path: Path, recipe: R
 
 
 def test_a_finished_run_is_not_trained_again(
-    tmp_path: Path, recipe: Recipe, data: ImageData, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, recipe: TrainConfig, data: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = train(recipe, tmp_path, data=data)
     monkeypatch.delattr(Session, "step")
@@ -98,7 +99,7 @@ def test_a_finished_run_is_not_trained_again(
         train(replace(recipe, epochs=4), tmp_path, data=data)
 
 
-def test_a_folder_of_another_recipe(tmp_path: Path, recipe: Recipe, data: ImageData) -> None:
+def test_a_folder_of_another_recipe(tmp_path: Path, recipe: TrainConfig, data: ImageData) -> None:
     (tmp_path / "recipe.yaml").write_text(replace(recipe, seed=7, lr=0.2, workers=3).resolve(data).to_yaml())
     message = f"{tmp_path} belongs to another recipe: lr (0.2 there, 0.05 here), seed (7 there, 0 here); "
     with pytest.raises(ValueError, match=re.escape(message + "choose another `out`, or delete it")):
@@ -106,7 +107,7 @@ def test_a_folder_of_another_recipe(tmp_path: Path, recipe: Recipe, data: ImageD
     assert {path.name for path in tmp_path.iterdir()} == {"recipe.yaml"}
 
 
-def test_a_file_where_the_folder_should_be(tmp_path: Path, recipe: Recipe, data: ImageData) -> None:
+def test_a_file_where_the_folder_should_be(tmp_path: Path, recipe: TrainConfig, data: ImageData) -> None:
     path = tmp_path / "run"
     path.write_text("mine")
     with pytest.raises(OSError, match=re.escape(f"{path} is a file, not a folder: choose another `out`")):
@@ -116,7 +117,7 @@ def test_a_file_where_the_folder_should_be(tmp_path: Path, recipe: Recipe, data:
     assert path.read_text() == "mine"
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path, recipe: Recipe, data: ImageData) -> None:
+def test_a_folder_that_cannot_be_written(tmp_path: Path, recipe: TrainConfig, data: ImageData) -> None:
     (tmp_path / ".lock").mkdir()  # root may write anywhere else
     with pytest.raises(OSError, match=re.escape(f"cannot write in {tmp_path}: Is a directory; choose another `out`")):
         train(recipe, tmp_path, data=data)
@@ -132,7 +133,7 @@ with open(sys.argv[1], "w") as lock:
 
 
 def test_two_processes_do_not_share_a_folder(
-    tmp_path: Path, recipe: Recipe, data: ImageData, script: Callable[..., "object"]
+    tmp_path: Path, recipe: TrainConfig, data: ImageData, script: Callable[..., "object"]
 ) -> None:
     other = script(LOCK, tmp_path / ".lock")
     try:
@@ -144,7 +145,7 @@ def test_two_processes_do_not_share_a_folder(
         other.communicate()
 
 
-def test_the_callers_world_is_left_alone(tmp_path: Path, recipe: Recipe, data: ImageData) -> None:
+def test_the_callers_world_is_left_alone(tmp_path: Path, recipe: TrainConfig, data: ImageData) -> None:
     torch.manual_seed(3)
     before, threads = torch.get_rng_state(), torch.get_num_threads()
     torch.set_num_threads(2)
@@ -157,7 +158,7 @@ def test_the_callers_world_is_left_alone(tmp_path: Path, recipe: Recipe, data: I
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(
-    tmp_path: Path, recipe: Recipe, data: ImageData, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, recipe: TrainConfig, data: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_module, "SAVE_SECONDS", 0.0)
     taken = Session.step
@@ -180,7 +181,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     assert [row["epoch"] for row in rows(tmp_path)] == ["1", "2"]
 
 
-def test_tensorboard(tmp_path: Path, recipe: Recipe, data: ImageData) -> None:
+def test_tensorboard(tmp_path: Path, recipe: TrainConfig, data: ImageData) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     train(recipe, tmp_path, data=data, tensorboard=True)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from selfdistill.train.schedule import learning_rate
+from selfdistill.config.schedule import learning_rate
 
 
 def of_torch(make: object, epochs: int, lr: float) -> list[float]:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.method import Batch
-from selfdistill.train import Recipe
 from selfdistill.train import classification as classification_module
 from selfdistill.train.classification import Classification, assemble
 from selfdistill.train.meters import Means, Meters
@@ -25,7 +25,7 @@ def linear(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(classification_module, "build", build)
 
 
-def ready(recipe: Recipe, data: ImageData) -> Session[Classification]:
+def ready(recipe: TrainConfig, data: ImageData) -> Session[Classification]:
     recipe = recipe.resolve(data)
     return assemble(recipe, data, make_fabric(recipe, accelerator="cpu"))
 
@@ -37,7 +37,7 @@ def step(session: Session[Classification], batches: tuple[Batch, ...], position:
     return meters.means()
 
 
-def trained(recipe: Recipe, data: ImageData) -> torch.Tensor:
+def trained(recipe: TrainConfig, data: ImageData) -> torch.Tensor:
     session = ready(recipe, data)
     for position, batches in enumerate(session.task.loader.epoch(0)):
         assert len(batches) == recipe.accumulate
@@ -46,7 +46,7 @@ def trained(recipe: Recipe, data: ImageData) -> torch.Tensor:
 
 
 @pytest.mark.usefixtures("linear")
-def test_accumulated_passes_are_one_batch(recipe: Recipe, data: ImageData) -> None:
+def test_accumulated_passes_are_one_batch(recipe: TrainConfig, data: ImageData) -> None:
     plain = replace(recipe, method="CrossEntropy()", batch_size=22)
     whole, parts = (trained(replace(plain, accumulate=n), data) for n in (1, 2))
     torch.testing.assert_close(whole, parts)
@@ -54,7 +54,7 @@ def test_accumulated_passes_are_one_batch(recipe: Recipe, data: ImageData) -> No
 
 
 @pytest.mark.usefixtures("linear")
-def test_a_step_is_sgd(recipe: Recipe, data: ImageData) -> None:
+def test_a_step_is_sgd(recipe: TrainConfig, data: ImageData) -> None:
     session = ready(replace(recipe, method="CrossEntropy()", weight_decay=0.01, lr=0.5, nesterov=True), data)
     model = session.task.model
     reference = deepcopy(model)
@@ -69,7 +69,7 @@ def test_a_step_is_sgd(recipe: Recipe, data: ImageData) -> None:
 
 
 @pytest.mark.usefixtures("linear")
-def test_clip_bounds_the_gradient(recipe: Recipe, data: ImageData) -> None:
+def test_clip_bounds_the_gradient(recipe: TrainConfig, data: ImageData) -> None:
     session = ready(replace(recipe, clip=1e-3, weight_decay=0.0, lr=0.5), data)
     before = nn.utils.parameters_to_vector(session.task.distiller.parameters()).detach()
     step(session, next(session.task.loader.epoch(0)), 0)
@@ -77,7 +77,7 @@ def test_clip_bounds_the_gradient(recipe: Recipe, data: ImageData) -> None:
     assert moved.norm().item() == pytest.approx(0.5e-3, rel=1e-3)
 
 
-def test_rate_and_progress_follow_the_position(recipe: Recipe, data: ImageData) -> None:
+def test_rate_and_progress_follow_the_position(recipe: TrainConfig, data: ImageData) -> None:
     # 3 steps an epoch, and a method that follows the training; others spare the device the two numbers.
     session = ready(replace(recipe, epochs=4, method="SDDropout(warmup=0.5)"), data)
     batches = next(session.task.loader.epoch(0))
@@ -87,7 +87,7 @@ def test_rate_and_progress_follow_the_position(recipe: Recipe, data: ImageData) 
         assert session.task.distiller.progress.item() == pytest.approx(position / 12)
 
 
-def test_the_seed_decides_the_weights(recipe: Recipe, data: ImageData) -> None:
+def test_the_seed_decides_the_weights(recipe: TrainConfig, data: ImageData) -> None:
     one, same, other = (ready(replace(recipe, seed=seed), data) for seed in (0, 0, 1))
     weights = [nn.utils.parameters_to_vector(s.task.distiller.parameters()) for s in (one, same, other)]
     assert torch.equal(weights[0], weights[1])
@@ -95,7 +95,7 @@ def test_the_seed_decides_the_weights(recipe: Recipe, data: ImageData) -> None:
 
 
 @pytest.mark.parametrize("recipe_change", [{"precision": "bf16-mixed"}, {"channels_last": True}])
-def test_other_arithmetic_trains_too(recipe: Recipe, data: ImageData, recipe_change: dict[str, object]) -> None:
+def test_other_arithmetic_trains_too(recipe: TrainConfig, data: ImageData, recipe_change: dict[str, object]) -> None:
     session = ready(replace(recipe, **recipe_change), data)  # type: ignore[arg-type]
     batches = next(session.task.loader.epoch(0))
     first = step(session, batches, 0)
@@ -109,7 +109,7 @@ def test_other_arithmetic_trains_too(recipe: Recipe, data: ImageData, recipe_cha
     assert batches[0].x.is_contiguous(memory_format=layout)
 
 
-def test_a_compiled_step_is_the_same(recipe: Recipe, data: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_step_is_the_same(recipe: TrainConfig, data: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(classification_module.torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     eager, compiled = ready(recipe, data), ready(replace(recipe, compile=True), data)
     batches = next(eager.task.loader.epoch(0))
@@ -121,12 +121,12 @@ def test_a_compiled_step_is_the_same(recipe: Recipe, data: ImageData, monkeypatc
 
 
 @pytest.mark.parametrize(("argument", "message"), [("devices", "`devices`"), ("nodes", "`nodes`")])
-def test_too_few_devices(recipe: Recipe, argument: str, message: str) -> None:
+def test_too_few_devices(recipe: TrainConfig, argument: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"{message} must be at least 1, not 0"):
         make_fabric(recipe, **{argument: 0})
 
 
 @pytest.mark.skipif(torch.cuda.device_count() > 7, reason="this machine has so many")
-def test_more_gpus_than_there_are(recipe: Recipe) -> None:
+def test_more_gpus_than_there_are(recipe: TrainConfig) -> None:
     with pytest.raises(ValueError, match=r"`devices` is 8, but this machine has \d CUDA device"):
         make_fabric(recipe, devices=8, accelerator="cuda")

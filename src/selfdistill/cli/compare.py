@@ -16,12 +16,12 @@ from selfdistill.cli.options import (
     takes_recipe,
 )
 from selfdistill.cli.show import METHODS, OOD, evaluation_config, show_comparison
-from selfdistill.train.recipe import Recipe
+from selfdistill.config.train_config import TrainConfig
 
 
-@takes_recipe(Recipe, without=("method", "seed"))
+@takes_recipe(TrainConfig, without=("method", "seed"))
 def compare(
-    recipe: Recipe,
+    recipe: TrainConfig,
     *,
     methods: Annotated[Texts, Parameter(group=METHOD)] = list(METHODS),  # noqa: B006 - shown in the help, not changed
     seeds: WholeNumber = 3,

@@ -2,12 +2,12 @@
 
 from selfdistill.cli.options import Accelerator, File, MachineNumber, takes_recipe
 from selfdistill.cli.show import print_table
-from selfdistill.detect.recipe import DetectRecipe
+from selfdistill.detect.config import DetectConfig
 
 
-@takes_recipe(DetectRecipe)
+@takes_recipe(DetectConfig)
 def detect(
-    recipe: DetectRecipe,
+    recipe: DetectConfig,
     *,
     out: File | None = None,
     devices: MachineNumber = 1,
@@ -34,7 +34,7 @@ def detect(
         accelerator: cuda, cpu, or auto for a GPU where there is one
     """
     from selfdistill.report import detector_headline, precision_table, terminal, write_detector_report
-    from selfdistill.runs.detector import run_detector
+    from selfdistill.runs.single import run_detector
 
     record, out = run_detector(recipe, out, devices=devices, nodes=nodes, accelerator=accelerator)
     if record is not None:  # the first of several processes

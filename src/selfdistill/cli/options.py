@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import docstring_parser
 from cyclopts import Group, Parameter, Token
 
-from selfdistill.train import recipe_file
-from selfdistill.train.recipe_file import YamlRecipe
+from selfdistill.config import yaml_config
+from selfdistill.config.yaml_config import YamlConfig
 
 KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 
@@ -40,7 +40,7 @@ _GROUP_OF = {name: group for group, names in _FIELDS.items() for name in names.s
 Command = Callable[..., None]
 
 
-def takes_recipe(kind: type[YamlRecipe], *, without: Sequence[str] = ()) -> Callable[[Command], Command]:
+def takes_recipe(kind: type[YamlConfig], *, without: Sequence[str] = ()) -> Callable[[Command], Command]:
     """Give a command with a parameter ``recipe`` an option for each field of the recipe, and ``--recipe FILE``.
 
     What is typed overrides the file. A field for which the command has a parameter of its own gets no second option;
@@ -78,10 +78,10 @@ def takes_recipe(kind: type[YamlRecipe], *, without: Sequence[str] = ()) -> Call
     return decorate
 
 
-def _read(kind: type[YamlRecipe], path: Path, names: Collection[str]) -> dict[str, Any]:
+def _read(kind: type[YamlConfig], path: Path, names: Collection[str]) -> dict[str, Any]:
     """Return what a file says of these names, checked."""
     whole = kind.from_yaml(path)
-    written = recipe_file.read(path, [field.name for field in fields(kind)])
+    written = yaml_config.read(path, [field.name for field in fields(kind)])
     return {name: getattr(whole, name) for name in written if name in names}
 
 

@@ -2,12 +2,12 @@
 
 from selfdistill.cli.options import Accelerator, File, MachineNumber, takes_recipe
 from selfdistill.cli.show import show_comparison
-from selfdistill.train.recipe import Recipe
+from selfdistill.config.train_config import TrainConfig
 
 
-@takes_recipe(Recipe)
+@takes_recipe(TrainConfig)
 def train(
-    recipe: Recipe,
+    recipe: TrainConfig,
     *,
     out: File | None = None,
     devices: MachineNumber = 1,

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from selfdistill.detect.coco import Coco, load_coco
+    from selfdistill.detect.config import DetectConfig
     from selfdistill.detect.load import load_detector
     from selfdistill.detect.metric import AveragePrecision, average_precision
-    from selfdistill.detect.recipe import DetectRecipe
     from selfdistill.detect.record import DetectRecord
     from selfdistill.detect.run import detect
 
 _WHERE = {
     "AveragePrecision": "metric",
     "Coco": "coco",
-    "DetectRecipe": "recipe",
+    "DetectConfig": "config",
     "DetectRecord": "record",
     "average_precision": "metric",
     "detect": "run",
@@ -28,7 +28,7 @@ _WHERE = {
 __all__ = [
     "AveragePrecision",
     "Coco",
-    "DetectRecipe",
+    "DetectConfig",
     "DetectRecord",
     "average_precision",
     "detect",

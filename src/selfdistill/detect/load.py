@@ -5,8 +5,8 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torchvision.models.detection import FasterRCNN
 
+from selfdistill.detect.config import DetectConfig
 from selfdistill.detect.network import Backbone, build_detector
-from selfdistill.detect.recipe import DetectRecipe
 from selfdistill.detect.record import DetectRecord
 
 
@@ -29,7 +29,7 @@ def load_detector(run: str | Path) -> FasterRCNN:
     record = DetectRecord.load(path)
     known = record.backbone
     backbone = Backbone(known["model"], None, tuple(known["mean"]), tuple(known["std"]), {})
-    detector = build_detector(backbone, DetectRecipe(**record.recipe), record.data["classes"])
+    detector = build_detector(backbone, DetectConfig(**record.recipe), record.data["classes"])
     try:
         detector.load_state_dict(load_file(weights))
     except FileNotFoundError:

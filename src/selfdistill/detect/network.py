@@ -11,7 +11,7 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from selfdistill.detect.recipe import DetectRecipe
+from selfdistill.detect.config import DetectConfig
 from selfdistill.errors import ArgumentError
 from selfdistill.models import build
 from selfdistill.records import RunRecord
@@ -66,7 +66,7 @@ class Pyramid(nn.Module):
         return {name: value.float() for name, value in maps.items()}
 
 
-def load_backbone(recipe: DetectRecipe) -> Backbone:
+def load_backbone(recipe: DetectConfig) -> Backbone:
     """Load the network that a recipe names.
 
     Raises:
@@ -89,7 +89,7 @@ def load_backbone(recipe: DetectRecipe) -> Backbone:
     return Backbone(recipe.model, state, IMAGENET_MEAN, IMAGENET_STD, source)
 
 
-def build_detector(backbone: Backbone, recipe: DetectRecipe, classes: int) -> FasterRCNN:
+def build_detector(backbone: Backbone, recipe: DetectConfig, classes: int) -> FasterRCNN:
     """Build the detector; what has no trained weights is drawn from torch's generator.
 
     Images enter as they are, in [0, 1]; the detector normalises and resizes them, and its boxes are in their pixels.

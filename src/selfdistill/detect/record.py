@@ -9,12 +9,12 @@ from typing import Any, Self
 from torch import nn
 
 from selfdistill.detect.coco import Coco, Part
+from selfdistill.detect.config import DetectConfig
 from selfdistill.detect.network import Backbone
-from selfdistill.detect.recipe import DetectRecipe
 from selfdistill.records import recipe_hash, write_atomically
 from selfdistill.records.record import to_json
 from selfdistill.train.record import peak_memory_bytes, provenance, recipe_values
-from selfdistill.train.state import State
+from selfdistill.train.task import State
 
 SCHEMA = "detection 2"
 
@@ -94,7 +94,7 @@ class DetectRecord:
 
 def make_record(
     name: str,
-    recipe: DetectRecipe,
+    recipe: DetectConfig,
     data: Coco,
     backbone: Backbone,
     detector: nn.Module,

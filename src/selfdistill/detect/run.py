@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selfdistill.detect.coco import Coco, load_coco
+from selfdistill.detect.config import DetectConfig
 from selfdistill.detect.network import Backbone, load_backbone
-from selfdistill.detect.recipe import DetectRecipe
 from selfdistill.detect.record import DetectRecord
 from selfdistill.detect.task import Detection, assemble
 from selfdistill.train.progress import Callback
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def detect(
-    recipe: DetectRecipe,
+    recipe: DetectConfig,
     out: str | Path,
     *,
     devices: int = 1,
@@ -77,7 +77,7 @@ def detect(
         )
 
 
-def plan(recipe: DetectRecipe, data: Coco, backbone: Backbone) -> str:
+def plan(recipe: DetectConfig, data: Coco, backbone: Backbone) -> str:
     """Return a line on the images, the network and the schedule of a detector.
 
     Args:

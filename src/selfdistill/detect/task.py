@@ -11,16 +11,15 @@ from torch import Tensor, nn
 from selfdistill.data.decode import cpu_count
 from selfdistill.detect.batches import Batch, BoxLoader, Target, in_order
 from selfdistill.detect.coco import Coco
+from selfdistill.detect.config import DetectConfig
 from selfdistill.detect.metric import AveragePrecision, average_precision
 from selfdistill.detect.network import Backbone, build_detector
-from selfdistill.detect.recipe import DetectRecipe
 from selfdistill.detect.record import METRICS, DetectRecord, make_record
 from selfdistill.tap import evaluation_mode
 from selfdistill.train.export import save_weights
 from selfdistill.train.meters import Loss
 from selfdistill.train.session import Session, prepare
-from selfdistill.train.state import State
-from selfdistill.train.task import Progress, Task, no_progress
+from selfdistill.train.task import Progress, State, Task, no_progress
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -52,7 +51,7 @@ class Detection(Task[Batch]):
     metrics = METRICS
     labels: Mapping[str, str] = {"map": "mAP"}
 
-    def __init__(self, recipe: DetectRecipe, data: Coco, backbone: Backbone, fabric: "Fabric"):
+    def __init__(self, recipe: DetectConfig, data: Coco, backbone: Backbone, fabric: "Fabric"):
         self.recipe, self.data, self.backbone, self.fabric = recipe, data, backbone, fabric
         self.detector = build_detector(backbone, recipe, data.classes)
         self.network = self.detector
@@ -106,7 +105,7 @@ class Detection(Task[Batch]):
         )
 
 
-def assemble(recipe: DetectRecipe, data: Coco, backbone: Backbone, fabric: "Fabric") -> Session[Detection]:
+def assemble(recipe: DetectConfig, data: Coco, backbone: Backbone, fabric: "Fabric") -> Session[Detection]:
     """Build detector, loader and optimiser; afterwards the random state is that of the run's first step.
 
     Args:

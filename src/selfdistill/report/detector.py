@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfdistill.detect.recipe import PER_IMAGE, DetectRecipe
+from selfdistill.detect.config import PER_IMAGE, DetectConfig
 from selfdistill.report.pages import write_pages
 from selfdistill.report.tables import DASH, Table
 
@@ -79,7 +79,7 @@ def _where(record: DetectRecord) -> str:
 
 def _protocol(record: DetectRecord) -> list[str]:
     """How the numbers were made."""
-    evaluation, recipe = record.evaluation, DetectRecipe(**record.recipe)
+    evaluation, recipe = record.evaluation, DetectConfig(**record.recipe)
     notes = [
         f"{evaluation['n']:,} images with {evaluation['boxes']:,} boxes, {evaluation['detections']:,} detections; an "
         "average is over the classes that occur. A dash: no such object.",
@@ -98,7 +98,7 @@ def _protocol(record: DetectRecord) -> list[str]:
     return notes
 
 
-def _decay(recipe: DetectRecipe) -> str:
+def _decay(recipe: DetectConfig) -> str:
     if recipe.schedule == "cosine":
         return "falling to zero along a cosine"
     drops = " and ".join(map(str, recipe.drop_epochs))

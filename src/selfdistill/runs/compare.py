@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.data.decode import cpu_count
 from selfdistill.errors import ArgumentError
@@ -16,7 +17,7 @@ from selfdistill.runs.executor import ExecutorConfig, share_cpus
 from selfdistill.runs.folders import check_writable
 from selfdistill.runs.grid import PlannedRun, is_finished, is_trained, plan_runs, run_grid
 from selfdistill.runs.progress import describe_plan, grid_progress
-from selfdistill.train import Recipe, Timing, epochs_for_budget, estimate, measure_step_seconds, parse_duration
+from selfdistill.timing.budget import Timing, epochs_for_budget, estimate, measure_step_seconds, parse_duration
 from selfdistill.train.folder import RunFolder
 from selfdistill.train.run import load
 
@@ -25,7 +26,7 @@ MOST_EPOCHS = 200
 
 
 def run_comparison(
-    recipe: Recipe,
+    recipe: TrainConfig,
     methods: Sequence[str],
     *,
     seeds: int,
@@ -105,7 +106,7 @@ def _with_epochs(runs: Sequence[PlannedRun], epochs: int) -> list[PlannedRun]:
 def _epochs_of_earlier_runs(runs: Sequence[PlannedRun], out: Path) -> int | None:
     # A comparison that goes on must not measure the budget anew: its runs belong to recipes with these epochs.
     recipes = [out / run.name / "recipe.yaml" for run in runs]
-    return next((Recipe.from_yaml(recipe).epochs for recipe in recipes if recipe.is_file()), None)
+    return next((TrainConfig.from_yaml(recipe).epochs for recipe in recipes if recipe.is_file()), None)
 
 
 def _measured(runs: Sequence[PlannedRun], data: ImageData, jobs: int) -> list[Timing]:

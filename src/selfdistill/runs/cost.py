@@ -23,7 +23,7 @@ from selfdistill.methods import CrossEntropy
 from selfdistill.models import available, build
 from selfdistill.models.build import made_for
 from selfdistill.runs.progress import item_progress
-from selfdistill.train.profiler import StepProfiler
+from selfdistill.timing.profiler import StepProfiler
 from selfdistill.train.run import machine
 
 _PAIRS = (3, 50)  # at least, at most
@@ -53,7 +53,7 @@ class Costs:
 
     Attributes:
         seconds: of a cross-entropy step, the median.
-        bytes: of a cross-entropy step; see :class:`selfdistill.train.profiler.StepProfiler`.
+        bytes: of a cross-entropy step; see :class:`selfdistill.timing.profiler.StepProfiler`.
         device: what it was measured on.
         methods: by name, those that could be measured.
         refused: by name, why this model cannot be trained with it, in short.
@@ -98,7 +98,9 @@ def measure_costs(
     def trained_with(method: Method) -> StepProfiler:
         batch = make_batch(method.needs, batch_size=batch_size, classes=classes, image_size=image_size, device=device)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="the model drops out its features itself")  # it is not to learn
+            # It is not to learn: neither a second dropout nor a peer's first weights matter.
+            warnings.filterwarnings("ignore", message="the model drops out its features itself")
+            warnings.filterwarnings("ignore", message="DML draws its peer's weights layer by layer")
             return StepProfiler(model, method, batch)
 
     baseline = trained_with(CrossEntropy())

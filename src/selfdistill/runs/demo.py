@@ -1,7 +1,7 @@
 """The demo's setting: real digits, few enough that the network learns all of them by heart."""
 
+from selfdistill.config import TrainConfig
 from selfdistill.runs.evaluation import EvaluationConfig
-from selfdistill.train import Recipe
 
 PREFACE = (
     "The 1,797 handwritten digits that ship with scikit-learn, shown as 32 x 32 pictures. Each network sees 50 of "
@@ -10,7 +10,7 @@ PREFACE = (
     "completely, not by which method wins."
 )
 
-RECIPE = Recipe(
+RECIPE = TrainConfig(
     data="digits",
     per_class=5,
     test_per_class=20,

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from selfdistill.config import TrainConfig
+from selfdistill.config.train_config import SMALL
 from selfdistill.data import ImageData, load_unlabelled
 from selfdistill.data.decode import cpu_count
 from selfdistill.data.unlabelled import Unlabelled
@@ -17,9 +19,8 @@ from selfdistill.evaluate.suite import MEASURES, Progress, evaluate
 from selfdistill.records import EvaluationRecord, RunRecord, load_run_record
 from selfdistill.records.evaluation import SCHEMA
 from selfdistill.runs.executor import with_cpus
-from selfdistill.train import LoadedModel, Recipe, Update, load_run, train
+from selfdistill.train import LoadedModel, Update, load_run, train
 from selfdistill.train.progress import Callback
-from selfdistill.train.recipe import SMALL
 from selfdistill.train.record import provenance
 from selfdistill.train.run import machine
 
@@ -183,7 +184,7 @@ def evaluate_run(
 
 
 def train_and_evaluate(
-    recipe: Recipe,
+    recipe: TrainConfig,
     out: Path,
     config: EvaluationConfig,
     *,

@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.data.decode import cpu_count
 from selfdistill.errors import ArgumentError
-from selfdistill.train import Recipe, Update
+from selfdistill.train import Update
 from selfdistill.train.progress import Callback
 
 
@@ -33,7 +34,7 @@ class Task:
     """
 
     folder: Path
-    recipe: Recipe
+    recipe: TrainConfig
     job: Job
 
 
@@ -113,7 +114,7 @@ class ExecutorConfig:
         return InThisProcess(data)
 
 
-def share_cpus(recipe: Recipe, jobs: int) -> Recipe:
+def share_cpus(recipe: TrainConfig, jobs: int) -> TrainConfig:
     """Return the recipe with its share of the CPUs where ``jobs`` run in parallel; it computes the same."""
     return recipe if jobs == 1 else with_cpus(recipe, cpus_per_job(jobs))
 
@@ -123,7 +124,7 @@ def cpus_per_job(jobs: int) -> int:
     return max(1, cpu_count() // jobs)
 
 
-def with_cpus(recipe: Recipe, cpus: int | None) -> Recipe:
+def with_cpus(recipe: TrainConfig, cpus: int | None) -> TrainConfig:
     """Return the recipe with so many threads and decoding processes where it leaves them open; it computes the same."""
     if cpus is None:
         return recipe

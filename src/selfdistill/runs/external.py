@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from selfdistill.data import NAMED_SETS, ImageData, load_data
+from selfdistill.data import NAMED_SETS, ImageData, Split, load_data
 from selfdistill.data.folders import TEST_FOLDERS
+from selfdistill.data.sets import HELD_OUT
 from selfdistill.errors import ArgumentError
 from selfdistill.models import build
 from selfdistill.models.build import made_for
-from selfdistill.runs.images import all_images
 
 
 @dataclass(frozen=True)
@@ -199,3 +199,20 @@ def _preparation(images: ImageData, trained: _Trained | None, own: bool) -> str:
         return f"{how}; normalised by mean {mean} and deviation {std}{tested and '; ' + tested}"
     source = images.name if trained is None else f"{trained.package}'s weights"
     return f"{how}; normalised by the mean and deviation of {source}{tested and ', which ' + tested}"
+
+
+def all_images(images: ImageData) -> ImageData:
+    """Return a set whose test part is everything where it had none of its own."""
+    if images.test_is != HELD_OUT:
+        return images
+    return replace(images, test=_joined(images.train, images.test), test_is="all images")
+
+
+def _joined(a: Split, b: Split) -> Split:
+    labels = torch.cat((a.labels, b.labels))
+    if a.images is not None and b.images is not None:
+        return Split(labels, images=torch.cat((a.images, b.images)))
+    assert a.paths is not None
+    assert b.paths is not None
+    boxes = None if a.boxes is None or b.boxes is None else torch.cat((a.boxes, b.boxes))
+    return Split(labels, paths=a.paths + b.paths, boxes=boxes)

@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.errors import ArgumentError
 from selfdistill.methods import parse_method
 from selfdistill.records import RunRecord
 from selfdistill.runs.evaluation import BASIC_EVALUATION, EvaluationConfig, is_evaluated, train_and_evaluate
 from selfdistill.runs.executor import Executor, InThisProcess, Task
-from selfdistill.train import Recipe, Update
+from selfdistill.train import Update
 
 
 @dataclass(frozen=True)
@@ -20,17 +21,17 @@ class PlannedRun:
     """A training that is to be made: its folder's name and its recipe."""
 
     name: str
-    recipe: Recipe
+    recipe: TrainConfig
 
 
-def plan_runs(recipe: Recipe, methods: Iterable[str], seeds: Iterable[int]) -> list[PlannedRun]:
+def plan_runs(recipe: TrainConfig, methods: Iterable[str], seeds: Iterable[int]) -> list[PlannedRun]:
     """Return a run for each method and seed, seed by seed, so that an interrupted grid has compared what it ran.
 
     Raises:
         ValueError: an unknown method, or the same method twice.
 
     Example:
-        >>> [run.name for run in plan_runs(Recipe(), ["CrossEntropy()", "SDDropout(weight=0.1)"], range(1))]
+        >>> [run.name for run in plan_runs(TrainConfig(), ["CrossEntropy()", "SDDropout(weight=0.1)"], range(1))]
         ['crossentropy-seed0', 'sddropout-weight-0.1-seed0']
     """
     spelled = [repr(parse_method(method)) for method in methods]

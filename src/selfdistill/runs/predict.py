@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
+from selfdistill.config.train_config import SMALL
 from selfdistill.data import ImageData, Split, eval_batches
 from selfdistill.data.decode import IMAGE_SUFFIXES, cpu_count, scan, to_tensor
 from selfdistill.data.folders import image_files
 from selfdistill.errors import ArgumentError
 from selfdistill.evaluate.passes import predict
 from selfdistill.train.export import LoadedModel, load_run
-from selfdistill.train.recipe import SMALL
 
 FEW = 256
 """So many images are decoded sooner than processes that would help are started."""

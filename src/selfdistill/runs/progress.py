@@ -6,15 +6,16 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import TaskID
 
+from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.evaluate.suite import Progress
 from selfdistill.records import RunRecord
 from selfdistill.runs.grid import PlannedRun
-from selfdistill.train import Recipe, Update
+from selfdistill.train import Update
 from selfdistill.train.progress import Bar, Lines, display_on
 
 
-def describe_plan(recipe: Recipe, data: ImageData) -> str:
+def describe_plan(recipe: TrainConfig, data: ImageData) -> str:
     """Return a line on the images and the network of some runs."""
     resolved = recipe.resolve(data)
     skipped = f", {len(data.skipped):,} unreadable files left out" if data.skipped else ""

@@ -1,22 +1,24 @@
 """Measure one network: a run's on its own images or on others, or anybody's."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
-from selfdistill.data import ImageData
+from selfdistill.config import TrainConfig
+from selfdistill.data import ImageData, load_data
 from selfdistill.errors import ArgumentError
 from selfdistill.evaluate.evaluation import Evaluation
+from selfdistill.evaluate.suite import Progress
 from selfdistill.records import RunRecord
 from selfdistill.runs.evaluation import EvaluationConfig, evaluate_run, measure
-from selfdistill.runs.external import load_external
+from selfdistill.runs.external import all_images, load_external
 from selfdistill.runs.folders import name_of
-from selfdistill.runs.images import own_images, rescore
 from selfdistill.runs.progress import evaluation_progress
 from selfdistill.train import LoadedModel, load_run
 from selfdistill.train.record import provenance
+from selfdistill.train.run import load
 
 
 @dataclass(frozen=True)
@@ -186,3 +188,56 @@ def _facts(network: str, loaded: LoadedModel, images: ImageData) -> tuple[tuple[
         ("commit", where["commit"] or "installed package"),
         ("date", where["date"]),
     )
+
+
+def own_images(run: Path) -> ImageData:
+    """Load the images that a run was trained and scored on; refuse them where their classes are others by now."""
+    recipe = run / "recipe.yaml"
+    if not recipe.is_file():
+        raise ValueError(f"{run} is no run's folder, so its images are not known: say which with `data`")
+    # Measuring decodes most files once: for that no cache is worth making.
+    return _prepared_for(run, load_run(run), load(replace(TrainConfig.from_yaml(recipe), cache=False)))
+
+
+def rescore(
+    run: Path,
+    data: str,
+    *,
+    config: EvaluationConfig,
+    progress: Progress | None = None,
+) -> tuple[ImageData, Evaluation]:
+    """Return other images of a run's classes and the evaluation of its network on them.
+
+    Images are prepared as the network was trained: its size, its mean and its deviation.
+
+    Args:
+        run: the run's folder, or an exported file of weights.
+        data: the images; those without a test part are all scored.
+        config: which evaluations to run.
+        progress: called while it goes.
+
+    Raises:
+        ValueError: no finished run, images that cannot be loaded, or other classes than the network's.
+    """
+    loaded = load_run(run)
+    images = load_data(
+        data, root=config.data_root, image_size=loaded.image_size, skip_unreadable=config.skip_unreadable
+    )
+    images = _prepared_for(run, loaded, all_images(images))
+    return images, measure(loaded, images, config, train=False, progress=progress)
+
+
+def _prepared_for(run: Path, loaded: LoadedModel, images: ImageData) -> ImageData:
+    """The images with the mean and the deviation that a run's network was trained with, if the classes are its own."""
+    if images.classes != loaded.classes:
+        raise ValueError(
+            f"{images.name} has other classes than {run}: {_first_difference(images.classes, loaded.classes)}"
+        )
+    return replace(images, mean=loaded.mean, std=loaded.std)
+
+
+def _first_difference(here: tuple[str, ...], there: tuple[str, ...]) -> str:
+    if len(here) != len(there):
+        return f"{len(here)} instead of {len(there)}"
+    at = next(i for i, (a, b) in enumerate(zip(here, there, strict=True)) if a != b)
+    return f"class {at} is {here[at]!r} instead of {there[at]!r}"

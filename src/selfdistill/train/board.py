@@ -6,7 +6,7 @@ from typing import Self
 
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from selfdistill.train.state import Row
+from selfdistill.train.task import Row
 
 
 class Board:

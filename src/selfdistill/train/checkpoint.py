@@ -11,10 +11,10 @@ import torch
 
 from selfdistill.records import write_atomically
 from selfdistill.train import random_state
-from selfdistill.train.files import remove_leftovers
+from selfdistill.train.folder import remove_leftovers
 from selfdistill.train.meters import Meters
 from selfdistill.train.session import Session
-from selfdistill.train.state import State
+from selfdistill.train.task import State
 
 KEEP = 2
 _PROGRESS = ("epoch", "step", "seconds", "total_seconds", "rows")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
+from selfdistill.config.train_config import SMALL, ResolvedTrainConfig, TrainConfig
 from selfdistill.data import ImageData, TrainLoader, eval_batches
 from selfdistill.data.cache import with_cache
 from selfdistill.data.decode import cpu_count
@@ -20,11 +21,9 @@ from selfdistill.records import RunRecord
 from selfdistill.tap import evaluation_mode, logits_of
 from selfdistill.train.export import save_model
 from selfdistill.train.meters import Loss
-from selfdistill.train.recipe import SMALL, Recipe
 from selfdistill.train.record import make_record
 from selfdistill.train.session import Session, prepare
-from selfdistill.train.state import State
-from selfdistill.train.task import Progress, Task
+from selfdistill.train.task import Progress, State, Task
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -34,7 +33,7 @@ class Classification(Task[Batch]):
     """Train a classifier with a method.
 
     Args:
-        recipe: resolved (``recipe.resolve(data)``).
+        recipe: how to train.
         data: what to train on.
         fabric: launched.
 
@@ -50,9 +49,7 @@ class Classification(Task[Batch]):
     counts = ("train_accuracy",)
     labels: Mapping[str, str] = {"train_accuracy": "train", "test_top1": "test"}
 
-    def __init__(self, recipe: Recipe, data: ImageData, fabric: "Fabric"):
-        assert recipe.model is not None
-        assert recipe.batch_size is not None
+    def __init__(self, recipe: ResolvedTrainConfig, data: ImageData, fabric: "Fabric"):
         self.recipe, self.data, self.fabric = recipe, data, fabric
         model = build(
             recipe.model,
@@ -158,11 +155,11 @@ class Classification(Task[Batch]):
         return make_record(run.name, self.recipe, self.data, self.distiller, state, evaluation, seconds)
 
 
-def assemble(recipe: Recipe, data: ImageData, fabric: "Fabric") -> Session[Classification]:
+def assemble(recipe: ResolvedTrainConfig, data: ImageData, fabric: "Fabric") -> Session[Classification]:
     """Build model, distiller, loader and optimiser; afterwards the random state is that of the run's first step.
 
     Args:
-        recipe: resolved (``recipe.resolve(data)``).
+        recipe: how to train.
         data: what to train on.
         fabric: launched.
 
@@ -173,7 +170,7 @@ def assemble(recipe: Recipe, data: ImageData, fabric: "Fabric") -> Session[Class
     return prepare(recipe, fabric, lambda fabric: Classification(recipe, data, fabric))
 
 
-def cache_files(recipe: Recipe, data: ImageData) -> ImageData:
+def cache_files(recipe: TrainConfig, data: ImageData) -> ImageData:
     """Return the images with their decoded files, which are made where the recipe wants them and they are not there.
 
     Raises:

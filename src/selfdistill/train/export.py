@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from selfdistill import __version__
+from selfdistill.config.train_config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.models import build
 from selfdistill.records import write_atomically
-from selfdistill.train.recipe import Recipe
 
 _KEYS = ("model", "width", "features", "head_layers", "classes", "image_size", "mean", "std")
 
@@ -45,7 +45,7 @@ def save_weights(model: nn.Module, path: Path, metadata: Mapping[str, str] | Non
     write_atomically(path, save(tensors, None if metadata is None else dict(metadata)))
 
 
-def save_model(model: nn.Module, recipe: Recipe, data: ImageData, run: Path) -> None:
+def save_model(model: nn.Module, recipe: TrainConfig, data: ImageData, run: Path) -> None:
     """Write ``model.safetensors`` and ``model.json`` into a run folder."""
     save_weights(model, run / "model.safetensors")
     description = {

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from selfdistill.config.yaml_config import YamlConfig
 from selfdistill.records import write_atomically
-from selfdistill.train.files import remove_leftovers
-from selfdistill.train.recipe_file import YamlRecipe
-from selfdistill.train.state import Row
+from selfdistill.train.task import Row
 
 
 class BusyError(RuntimeError):
@@ -36,7 +35,7 @@ class RunFolder:
         """Return whether the run's record is there: it is written last."""
         return self.result.is_file()
 
-    def check(self, recipe: YamlRecipe) -> None:
+    def check(self, recipe: YamlConfig) -> None:
         """Refuse a folder of another recipe.
 
         Raises:
@@ -48,7 +47,7 @@ class RunFolder:
             )
 
     @contextmanager
-    def opened(self, recipe: YamlRecipe) -> Iterator[None]:
+    def opened(self, recipe: YamlConfig) -> Iterator[None]:
         """Make the folder, check that it is this recipe's, write ``recipe.yaml``, and keep other processes out.
 
         What fails before the first line of the log leaves nothing behind: the next try may have another recipe.
@@ -108,3 +107,9 @@ class RunFolder:
             except OSError:
                 raise BusyError(f"another process is training in {self.path}; wait for it or stop it") from None
             yield
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files of :func:`selfdistill.records.write_atomically` that a killed writer left."""
+    for leftover in folder.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)

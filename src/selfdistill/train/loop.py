@@ -11,8 +11,7 @@ from selfdistill.train.meters import Means
 from selfdistill.train.progress import Callback, Update
 from selfdistill.train.session import Session
 from selfdistill.train.signals import Interruptions
-from selfdistill.train.state import Row, State
-from selfdistill.train.task import Progress
+from selfdistill.train.task import Progress, Row, State
 
 T = TypeVar("T")
 

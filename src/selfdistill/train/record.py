@@ -11,21 +11,21 @@ from typing import Any
 
 import torch
 
+from selfdistill.config.train_config import TrainConfig
+from selfdistill.config.training import TrainingConfig
 from selfdistill.data import ImageData
 from selfdistill.distiller import SelfDistiller
 from selfdistill.evaluate.evaluation import Evaluation
 from selfdistill.methods import parse_method
 from selfdistill.records import SCHEMA, RunRecord, recipe_hash
-from selfdistill.train.recipe import Recipe
-from selfdistill.train.state import Row, State
-from selfdistill.train.training_recipe import TrainingRecipe
+from selfdistill.train.task import Row, State
 
 _PACKAGES = ("selfdistill", "torch", "torchvision", "lightning", "numpy")
 
 
 def make_record(
     name: str,
-    recipe: Recipe,
+    recipe: TrainConfig,
     data: ImageData,
     distiller: SelfDistiller,
     state: State,
@@ -97,7 +97,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
     }
 
 
-def recipe_values(recipe: TrainingRecipe) -> dict[str, Any]:
+def recipe_values(recipe: TrainingConfig) -> dict[str, Any]:
     """Return a recipe's fields as they come back from JSON: lists in the place of tuples."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(recipe).items()}
 

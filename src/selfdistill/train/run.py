@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from selfdistill.config.train_config import TrainConfig
+from selfdistill.config.training import TrainingConfig
 from selfdistill.data import ImageData, load_data
 from selfdistill.records import RunRecord
 from selfdistill.train import random_state
@@ -18,12 +20,9 @@ from selfdistill.train.folder import RunFolder
 from selfdistill.train.loop import Loop
 from selfdistill.train.memory import keep_malloc_pools
 from selfdistill.train.progress import Callback
-from selfdistill.train.recipe import Recipe
 from selfdistill.train.session import Session, make_fabric
 from selfdistill.train.signals import Interruptions
-from selfdistill.train.state import Row, State
-from selfdistill.train.task import Record
-from selfdistill.train.training_recipe import TrainingRecipe
+from selfdistill.train.task import Record, Row, State
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -35,7 +34,7 @@ SAVE_SECONDS = 5.0
 
 
 def train(
-    recipe: Recipe,
+    recipe: TrainConfig,
     out: str | Path,
     *,
     data: ImageData | None = None,
@@ -72,13 +71,13 @@ def train(
     """
     with interruptible(Path(out)) as interruptions:
         images = load(recipe) if data is None else data
-        recipe = recipe.resolve(images)
-        if (finished := load_finished(recipe, Path(out), RunRecord)) is not None:
+        resolved = recipe.resolve(images)
+        if (finished := load_finished(resolved, Path(out), RunRecord)) is not None:
             return finished
         return run_task(
-            recipe,
+            resolved,
             Path(out),
-            lambda fabric: assemble(recipe, images, fabric),
+            lambda fabric: assemble(resolved, images, fabric),
             RunRecord,
             interruptions,
             devices=devices,
@@ -97,7 +96,7 @@ def interruptible(out: Path) -> Iterator[Interruptions]:
         yield interruptions
 
 
-def load_finished(recipe: TrainingRecipe, out: Path, record: type[R]) -> R | None:
+def load_finished(recipe: TrainingConfig, out: Path, record: type[R]) -> R | None:
     """Return the record of a finished run; None if it is not finished.
 
     Raises:
@@ -112,7 +111,7 @@ def load_finished(recipe: TrainingRecipe, out: Path, record: type[R]) -> R | Non
 
 
 def run_task(
-    recipe: TrainingRecipe,
+    recipe: TrainingConfig,
     out: Path,
     assemble: Callable[["Fabric"], Session[Any]],
     record: type[R],
@@ -169,7 +168,7 @@ def run_task(
         return record.load(folder.result)
 
 
-def load(recipe: Recipe) -> ImageData:
+def load(recipe: TrainConfig) -> ImageData:
     """Load the data that a recipe names, with their decoded files where it wants those kept."""
     data = load_data(
         recipe.data,

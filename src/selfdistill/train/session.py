@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 
+from selfdistill.config.training import TrainingConfig
 from selfdistill.errors import ArgumentError
 from selfdistill.train import random_state
 from selfdistill.train.meters import Meters
 from selfdistill.train.task import AnyTask
-from selfdistill.train.training_recipe import TrainingRecipe
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -39,7 +39,7 @@ class Session(Generic[T]):
     optimizer: torch.optim.Optimizer
 
     @property
-    def recipe(self) -> TrainingRecipe:
+    def recipe(self) -> TrainingConfig:
         """What is trained, and how; resolved."""
         return self.task.recipe
 
@@ -83,7 +83,7 @@ class Session(Generic[T]):
         meters.add(output, position % self.steps)
 
 
-def prepare(recipe: TrainingRecipe, fabric: "Fabric", make_task: Callable[["Fabric"], T]) -> Session[T]:
+def prepare(recipe: TrainingConfig, fabric: "Fabric", make_task: Callable[["Fabric"], T]) -> Session[T]:
     """Build a task and its optimiser; afterwards the random state is that of the run's first step.
 
     Args:
@@ -106,7 +106,7 @@ def prepare(recipe: TrainingRecipe, fabric: "Fabric", make_task: Callable[["Fabr
     return Session(fabric, task, module, wrapped)
 
 
-def make_fabric(recipe: TrainingRecipe, *, devices: int = 1, nodes: int = 1, accelerator: str = "auto") -> "Fabric":
+def make_fabric(recipe: TrainingConfig, *, devices: int = 1, nodes: int = 1, accelerator: str = "auto") -> "Fabric":
     """Return Fabric for so many devices; ``"auto"`` is a CUDA device if there is one, otherwise the CPU.
 
     Raises:

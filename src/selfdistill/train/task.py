@@ -1,14 +1,14 @@
 """What the training engine asks of a task: classification with a method is one, object detection another."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
 from torch import nn
 
-from selfdistill.train.meters import Loss
-from selfdistill.train.state import State
-from selfdistill.train.training_recipe import TrainingRecipe
+from selfdistill.config.training import TrainingConfig
+from selfdistill.train.meters import Loss, Meters
 
 B = TypeVar("B")
 C = TypeVar("C", covariant=True)
@@ -19,6 +19,31 @@ Progress = Callable[[str, int, int], None]
 
 def no_progress(stage: str, done: int, total: int) -> None:
     """Report nothing."""
+
+
+Row = dict[str, float | int | None]
+"""One row of ``log.csv``."""
+
+
+@dataclass
+class State:
+    """Where a run is.
+
+    Attributes:
+        meters: what the current epoch has added up, in this process.
+        epoch: epochs done.
+        step: optimiser steps done of the current epoch.
+        seconds: training time of the current epoch.
+        total_seconds: training and evaluation time of the epochs before.
+        rows: the log, one row per finished epoch.
+    """
+
+    meters: Meters
+    epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    total_seconds: float = 0.0
+    rows: list[Row] = field(default_factory=list)
 
 
 class Loader(Protocol[C]):
@@ -61,7 +86,7 @@ class Task(Protocol[B]):
         labels: the columns that progress shows, and what it calls them.
     """
 
-    recipe: TrainingRecipe
+    recipe: TrainingConfig
     network: nn.Module
     network_name: str
     loader: Loader[B]

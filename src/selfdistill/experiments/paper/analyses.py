@@ -18,9 +18,10 @@ from selfdistill.analysis.gradients import measure_gradients
 from selfdistill.analysis.lemma1 import check_lemma1
 from selfdistill.analysis.lemma2 import check_lemma2
 from selfdistill.analysis.proposition1 import proposition1
+from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.evaluate.images import Images
-from selfdistill.train import Recipe, load_run, random_state
+from selfdistill.train import load_run, random_state
 from selfdistill.train.classification import assemble
 from selfdistill.train.progress import Callback
 from selfdistill.train.run import machine
@@ -86,7 +87,7 @@ def network_at(run: Path, data: ImageData, share: float) -> nn.Module:
     Raises:
         ValueError: the weights of that epoch were not kept.
     """
-    recipe = Recipe.from_yaml(run / "recipe.yaml")
+    recipe = TrainConfig.from_yaml(run / "recipe.yaml")
     if share == 0:
         with random_state.preserved(), machine(recipe.threads):
             return assemble(recipe.resolve(data), data, make_fabric(recipe, accelerator="cpu")).task.model

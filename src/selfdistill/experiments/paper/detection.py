@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
-from selfdistill.detect.recipe import DetectRecipe
+from selfdistill.detect.config import DetectConfig
 from selfdistill.experiments.paper.entry import Entry, Measure, PaperTable, Training
-from selfdistill.train import Recipe
 from selfdistill.train.progress import Callback
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Detector:
 
     def asked(self, setting: Setting) -> dict[str, Any]:
         """What decides the numbers: the recipe, but for where things are, and for the seed, which is the run's."""
-        left_out = {"data", "backbone", "seed", *DetectRecipe.NON_SEMANTIC_FIELDS}
+        left_out = {"data", "backbone", "seed", *DetectConfig.NON_SEMANTIC_FIELDS}
         values = ((name, value) for name, value in vars(self._recipe).items() if name not in left_out)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values}
 
@@ -56,7 +56,7 @@ class Detector:
         """Train the detector; return its average precisions by epoch, and the number of images."""
         from selfdistill.detect import detect
 
-        seed = Recipe.from_yaml(run / "recipe.yaml").seed
+        seed = TrainConfig.from_yaml(run / "recipe.yaml").seed
         record = detect(self.recipe(run, setting, seed), self.folder(run), progress=progress)
         measured = {f"epoch {row['epoch']}": row for row in record.log if row["detections"] is not None}
         return measured | {"n": record.evaluation["n"]}
@@ -65,15 +65,15 @@ class Detector:
         """The folder of the detector on a run's network."""
         return run / "detectors" / self.schedule
 
-    def recipe(self, run: Path, setting: Setting, seed: int) -> DetectRecipe:
+    def recipe(self, run: Path, setting: Setting, seed: int) -> DetectConfig:
         """Return the recipe of the detector on a run's network; its paths are whole, so that they are of any folder."""
         data, backbone = (setting.data_root / "coco").absolute(), run.absolute()
         return replace(self._recipe, data=str(data), backbone=str(backbone), seed=seed)
 
     @property
-    def _recipe(self) -> DetectRecipe:
+    def _recipe(self) -> DetectConfig:
         """What the paper says of it; the rest is as usual."""
-        return DetectRecipe(epochs=_EPOCHS[self.schedule], eval_every=7)
+        return DetectConfig(epochs=_EPOCHS[self.schedule], eval_every=7)
 
 
 _ROWS: tuple[tuple[str, Literal["1x", "0.5x"], int, str | None], ...] = (

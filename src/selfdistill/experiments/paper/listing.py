@@ -10,8 +10,10 @@ from statistics import median
 
 import torch
 
+from selfdistill.config import TrainConfig
+from selfdistill.config.yaml_config import YamlConfig
 from selfdistill.data.synthetic import make_batch
-from selfdistill.detect.recipe import DetectRecipe
+from selfdistill.detect.config import DetectConfig
 from selfdistill.experiments.paper.detection import Detector
 from selfdistill.experiments.paper.entry import PaperTable, Training
 from selfdistill.experiments.paper.gather import cells_of, parts_of, run_of
@@ -23,9 +25,7 @@ from selfdistill.methods import parse_method
 from selfdistill.models import build
 from selfdistill.records import write_atomically
 from selfdistill.runs.grid import is_trained
-from selfdistill.train import Recipe
-from selfdistill.train.profiler import StepProfiler
-from selfdistill.train.recipe_file import YamlRecipe
+from selfdistill.timing.profiler import StepProfiler
 from selfdistill.train.run import machine
 
 _STEPS = 3
@@ -83,7 +83,7 @@ def needs_of(table: PaperTable, setting: Setting, *, timed: dict[Training, float
     return needs
 
 
-def run_seconds(training: Training, recipe: Recipe, setting: Setting) -> float:
+def run_seconds(training: Training, recipe: TrainConfig, setting: Setting) -> float:
     """Estimate how long a run takes on this machine, from a few steps on noise; decoding and scoring are left out.
 
     On a CPU a step of a few images is measured and taken in proportion; of narrow networks, of more.
@@ -127,8 +127,8 @@ def commands_of(tables: Sequence[PaperTable], setting: Setting) -> list[str]:
         ValueError: a run's folder of another recipe.
         OSError: a recipe cannot be written.
     """
-    runs: dict[Path, Recipe] = {}
-    detectors: dict[Path, DetectRecipe] = {}
+    runs: dict[Path, TrainConfig] = {}
+    detectors: dict[Path, DetectConfig] = {}
     for table in tables:
         for (training, seed), cell in cells_of(table, setting).items():
             run = run_of(setting, cell)
@@ -155,6 +155,6 @@ def commands_of(tables: Sequence[PaperTable], setting: Setting) -> list[str]:
     ]
 
 
-def _command(name: str, recipe: YamlRecipe, file: Path, out: Path) -> str:
+def _command(name: str, recipe: YamlConfig, file: Path, out: Path) -> str:
     write_atomically(file, recipe.to_yaml().encode())
     return shlex.join(["selfdistill", name, "--recipe", str(file), "--out", str(out)])

@@ -9,12 +9,12 @@ from typing import Any
 
 from rich.console import Console
 
+from selfdistill.config import TrainConfig
 from selfdistill.experiments.paper.entry import Part
 from selfdistill.experiments.paper.kept import measure_part
 from selfdistill.experiments.paper.setting import Setting
 from selfdistill.runs.executor import Executor, Task
 from selfdistill.runs.progress import job_progress
-from selfdistill.train import Recipe
 
 
 def measure_parts(executor: Executor, todo: Sequence[tuple[Path, Part]], setting: Setting) -> None:
@@ -32,7 +32,7 @@ def measure_parts(executor: Executor, todo: Sequence[tuple[Path, Part]], setting
     if not todo:
         return
     tasks = [
-        Task(run / part.name, Recipe.from_yaml(run / "recipe.yaml"), partial(measure_part, run, part, setting))
+        Task(run / part.name, TrainConfig.from_yaml(run / "recipe.yaml"), partial(measure_part, run, part, setting))
         for run, part in todo
     ]
     with job_progress(Console(stderr=True), len(tasks), "measures") as (move, close):

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from selfdistill.config import TrainConfig
 from selfdistill.experiments.paper.entry import SETS, PaperTable, Training
 from selfdistill.experiments.paper.sizes import PER_CLASS, Size, recorded
 from selfdistill.methods import parse_method
 from selfdistill.records import RunRecord
 from selfdistill.runs.grid import PlannedRun, slug
-from selfdistill.train import Recipe
 
 Scale = Literal["smoke", "small", "medium", "full"]
 
@@ -99,7 +99,7 @@ class Setting:
         return self.out / "images" / data
 
 
-def full_recipe(training: Training) -> Recipe:
+def full_recipe(training: Training) -> TrainConfig:
     """Return the paper's recipe of a training (Sections 4.1.1 and 4.1.2), but for its seed.
 
     Of ImageNet the paper's batch of 32 is read as that of each of 8 GPUs, as in the authors' script: 256 images a step
@@ -115,7 +115,7 @@ def full_recipe(training: Training) -> Recipe:
         return _few_photographs(training)
     small_images = training.data == "cifar100"
     models = _CIFAR if small_images else _PHOTOGRAPHS
-    recipe = Recipe(
+    recipe = TrainConfig(
         data=training.data,
         method=training.method,
         image_size=32 if small_images else 224,
@@ -136,9 +136,9 @@ def full_recipe(training: Training) -> Recipe:
     return recipe
 
 
-def _few_photographs(training: Training) -> Recipe:
+def _few_photographs(training: Training) -> TrainConfig:
     """Caltech-101 below ``data_root``, from scratch; the paper has nothing like it but CUB-200-2011."""
-    return Recipe(
+    return TrainConfig(
         data="caltech101",
         method=training.method,
         image_size=64,
@@ -164,7 +164,7 @@ def kept_epochs(epochs: int) -> tuple[int, ...]:
     return tuple(sorted({1, *(max(1, round(share * epochs)) for share in _KEPT)}))
 
 
-def check_run(run: Path, recipe: Recipe, size: Size) -> None:
+def check_run(run: Path, recipe: TrainConfig, size: Size) -> None:
     """Refuse a run's folder that is of another recipe, or of other images than the scale has.
 
     Args:
@@ -177,7 +177,7 @@ def check_run(run: Path, recipe: Recipe, size: Size) -> None:
     """
     remedy = "choose another `out`, or delete it"
     if (run / "recipe.yaml").is_file():
-        there = Recipe.from_yaml(run / "recipe.yaml")
+        there = TrainConfig.from_yaml(run / "recipe.yaml")
         if differing := replace(recipe, classes=size.classes).differences(there):
             raise ValueError(f"{run} belongs to another recipe: {', '.join(differing)}; {remedy}")
     finished = (run / "result.json").is_file()
@@ -185,7 +185,7 @@ def check_run(run: Path, recipe: Recipe, size: Size) -> None:
         raise ValueError(f"{run} was trained on {found}, not on {size}; {remedy}")
 
 
-def _few_images(recipe: Recipe, training: Training, scale: str) -> Recipe:
+def _few_images(recipe: TrainConfig, training: Training, scale: str) -> TrainConfig:
     """Few images of many classes, which the network fits: as the paper's CUB-200-2011, in minutes on a CPU."""
     width = _WIDTHS[scale] // (2 if training.network == "densenet121" else 1)  # its growth rate is 32 at the full scale
     return replace(
@@ -201,7 +201,7 @@ def _few_images(recipe: Recipe, training: Training, scale: str) -> Recipe:
     )
 
 
-def _smoke(recipe: Recipe, training: Training, images: Path) -> Recipe:
+def _smoke(recipe: TrainConfig, training: Training, images: Path) -> TrainConfig:
     model, width = _TINY.get(training.network, ("resnet10_cifar", 4))
     return replace(
         recipe,

@@ -2,11 +2,11 @@
 
 from typing import ClassVar, Literal
 
-from selfdistill.train.recipe_file import YamlRecipe
-from selfdistill.train.schedule import learning_rate
+from selfdistill.config.schedule import learning_rate
+from selfdistill.config.yaml_config import YamlConfig
 
 
-class TrainingRecipe(YamlRecipe):
+class TrainingConfig(YamlConfig):
     """What every recipe says about its training, whatever the task.
 
     It has no fields of its own: each recipe declares these, in its own order and with its own defaults.

@@ -3,7 +3,7 @@
 import difflib
 import re
 import types
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
@@ -18,7 +18,7 @@ NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "
 
 
 @dataclass(frozen=True)
-class YamlRecipe:
+class YamlConfig:
     """A recipe, a flat frozen dataclass, to YAML and back: its fields are the keys, its docstring the comments.
 
     Attributes:
@@ -37,6 +37,8 @@ class YamlRecipe:
         """
         path = Path(path)
         values = read(path, [field.name for field in fields(cls)])
+        if missing := [one.name for one in fields(cls) if one.default is MISSING and one.name not in values]:
+            raise ValueError(f"{path}: {', '.join(missing)} missing: it is not the config of a run")
         try:
             return cls(**values)
         except ValueError as error:
@@ -170,7 +172,8 @@ def read(path: Path, known: list[str]) -> dict[str, Any]:
 
 def dump(recipe: "DataclassInstance") -> str:
     """Return ``name: value  # comment`` for each field, the comments from the class's docstring."""
-    comments = dict(re.findall(r"^ {8}(\w+): (.+)$", type(recipe).__doc__ or "", flags=re.MULTILINE))
+    docs = "\n".join(cls.__doc__ or "" for cls in type(recipe).__mro__)
+    comments = dict(re.findall(r"^ {8}(\w+): (.+)$", docs, flags=re.MULTILINE))
     lines = []
     for field in fields(recipe):
         value = getattr(recipe, field.name)

@@ -8,6 +8,7 @@ from itertools import count, islice
 
 import torch
 
+from selfdistill.config.train_config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.errors import ArgumentError
 from selfdistill.methods import parse_method
@@ -16,7 +17,6 @@ from selfdistill.train import random_state
 from selfdistill.train.classification import Classification, assemble
 from selfdistill.train.meters import Meters
 from selfdistill.train.progress import clock
-from selfdistill.train.recipe import Recipe
 from selfdistill.train.run import machine
 from selfdistill.train.session import Session, make_fabric
 
@@ -54,7 +54,7 @@ class Timing:
 
 
 def measure_step_seconds(
-    recipe: Recipe, data: ImageData, steps: int = 20, *, devices: int = 1, accelerator: str = "auto"
+    recipe: TrainConfig, data: ImageData, steps: int = 20, *, devices: int = 1, accelerator: str = "auto"
 ) -> Timing:
     """Take some steps of a run and throw them away; files and random states are as before.
 
@@ -66,14 +66,14 @@ def measure_step_seconds(
         accelerator: as for ``train``.
     """
     with random_state.preserved(), machine(recipe.threads):
-        recipe = recipe.resolve(data)
-        group = parse_method(recipe.method).needs.group
-        share = -(-(recipe.batch_size or 1) // devices)
-        passes = recipe.passes_on(devices)
+        resolved = recipe.resolve(data)
+        group = parse_method(resolved.method).needs.group
+        share = -(-resolved.batch_size // devices)
+        passes = resolved.passes_on(devices)
         share += -share % (passes * group)
-        fabric = make_fabric(recipe, accelerator=accelerator)
-        session = assemble(replace(recipe, batch_size=share, accumulate=passes), data, fabric)
-        whole = -(-len(data.train) * group // (recipe.batch_size or 1))  # each image leads a group once an epoch
+        fabric = make_fabric(resolved, accelerator=accelerator)
+        session = assemble(replace(resolved, batch_size=share, accumulate=passes), data, fabric)
+        whole = -(-len(data.train) * group // resolved.batch_size)  # each image leads a group once an epoch
         evaluation = _image_seconds(session)
         return Timing(
             step=_step_seconds(session, steps),

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
+from selfdistill.config.training import TrainingConfig
 from selfdistill.errors import ArgumentError
-from selfdistill.train.training_recipe import TrainingRecipe
 
 PER_IMAGE = 0.02 / 16
 """The usual learning rate, 0.02, is for 16 images per step; it is scaled in proportion."""
@@ -19,7 +19,7 @@ _NAMES = {12: "1x", 7: "0.5x"}
 
 
 @dataclass(frozen=True)
-class DetectRecipe(TrainingRecipe):
+class DetectConfig(TrainingConfig):
     """Everything that decides the training of an object detector; the defaults are the usual 1x recipe on COCO.
 
     Attributes:
@@ -57,7 +57,7 @@ class DetectRecipe(TrainingRecipe):
         ValueError: a value is of the wrong type or out of range; the message names the argument.
 
     Example:
-        >>> recipe = DetectRecipe(model="resnet50", weights="default", epochs=7, batch_size=8)
+        >>> recipe = DetectConfig(model="resnet50", weights="default", epochs=7, batch_size=8)
         >>> resolved = recipe.resolve("resnet50", trained=True)
         >>> resolved.schedule_name, resolved.lr, resolved.norm, resolved.trainable_layers
         ('0.5x (7 epochs)', 0.01, 'frozen', 3)
@@ -126,7 +126,7 @@ class DetectRecipe(TrainingRecipe):
         drops = {round(milestone * self.epochs) for milestone in self.milestones} if self.schedule == "step" else set()
         return tuple(sorted(drops - {self.epochs}))
 
-    def resolve(self, model: str, *, trained: bool) -> "DetectRecipe":
+    def resolve(self, model: str, *, trained: bool) -> "DetectConfig":
         """Return the recipe with everything filled in that it leaves open.
 
         Args:

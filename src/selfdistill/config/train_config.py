@@ -1,9 +1,9 @@
-"""The recipe: one frozen dataclass that says everything about a training, and its YAML. No torch here."""
+"""The config of a training, before and after what depends on the images is filled in. No torch here."""
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from selfdistill.train.training_recipe import TrainingRecipe
+from selfdistill.config.training import TrainingConfig
 
 if TYPE_CHECKING:
     from selfdistill.data import ImageData
@@ -15,7 +15,7 @@ Augment = Literal["none", "crop", "crop_flip", "resized_crop_flip"]
 
 
 @dataclass(frozen=True)
-class Recipe(TrainingRecipe):
+class TrainConfig(TrainingConfig):
     """Everything that decides a training; the defaults are the paper's.
 
     Attributes:
@@ -62,7 +62,7 @@ class Recipe(TrainingRecipe):
         ValueError: a value is of the wrong type or out of range; the message names the argument.
 
     Example:
-        >>> recipe = Recipe(method="SDDropout(weight=0.1)", epochs=30)
+        >>> recipe = TrainConfig(method="SDDropout(weight=0.1)", epochs=30)
         >>> recipe.epochs, recipe.weight_decay, recipe.batch_size
         (30, 0.0001, None)
         >>> recipe.to_yaml().splitlines()[17]
@@ -128,12 +128,12 @@ class Recipe(TrainingRecipe):
         """Return how many passes each of so many devices makes for an optimiser step, at least one.
 
         Example:
-            >>> Recipe(accumulate=8).passes_on(1), Recipe(accumulate=8).passes_on(8), Recipe().passes_on(8)
-            (8, 1, 1)
+            >>> TrainConfig(accumulate=8).passes_on(1), TrainConfig(accumulate=8).passes_on(8)
+            (8, 1)
         """
         return -(-self.accumulate // devices)
 
-    def resolve(self, data: "ImageData") -> "Recipe":
+    def resolve(self, data: "ImageData") -> "ResolvedTrainConfig":
         """Return the recipe with everything that depends on the data filled in, and the method in its one spelling.
 
         Raises:
@@ -149,18 +149,32 @@ class Recipe(TrainingRecipe):
         self._require_room_to_crop(data.image_size)
         small = data.image_size <= SMALL
         scratch = self.weights == "none"
-        return replace(
-            self,
-            image_size=data.image_size,
-            classes=len(data.classes),
-            augment=cast(Augment, self.augment or data.augment),
-            resize=self.resize or (margin(data.image_size) if self.cache and files else None),
-            method=repr(parse_method(self.method)),
-            model=self.model or ("resnet18_cifar" if small else "torchvision:resnet18"),
-            batch_size=self.batch_size or (128 if small else 32),
-            lr=self.lr or (0.1 if scratch else 0.01),
+        return ResolvedTrainConfig(
+            **vars(self)
+            | {
+                "image_size": data.image_size,
+                "classes": len(data.classes),
+                "augment": self.augment or data.augment,
+                "resize": self.resize or (margin(data.image_size) if self.cache and files else None),
+                "method": repr(parse_method(self.method)),
+                "model": self.model or ("resnet18_cifar" if small else "torchvision:resnet18"),
+                "batch_size": self.batch_size or (128 if small else 32),
+                "lr": self.lr or (0.1 if scratch else 0.01),
+            }
         )
 
     def _require_room_to_crop(self, size: int) -> None:
         wanted = f"at least the images' {size} pixels"
         self.require(self.resize is None or self.resize >= size, "resize", wanted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedTrainConfig(TrainConfig):
+    """A config that leaves nothing open: what depends on the images is filled in. Its run folder holds it whole."""
+
+    image_size: int
+    classes: int
+    augment: Augment
+    model: str
+    batch_size: int
+    lr: float
