@@ -122,7 +122,7 @@ def throughput_table(name: str = "throughput") -> str:
     ]
     setting = record["setting"]
     said = f"{setting['images']:,} images an epoch, batches of {setting['batch_size']}"
-    return _table(("TrainConfig", "Method", "Images/s", "Over the plain script"), [plain, *rows], record, said)
+    return _table(("Recipe", "Method", "Images/s", "Over the plain script"), [plain, *rows], record, said)
 
 
 def agreement_table() -> str:
