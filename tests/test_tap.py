@@ -189,7 +189,7 @@ def test_unknown_names() -> None:
         "stages": lambda: Tap(ConvNet(), "fc", ("fcc",)),
         "at": lambda: Tap(ConvNet(), "fc", dropout_at=DropoutAt("fcc", 0.5)),
     }.items():
-        message = f"{argument}='fcc' is no module of this ConvNet; its children are: stem, norm, block, after, fc"
+        message = f"{argument}='fcc' is not a module of this ConvNet; its children are: stem, norm, block, after, fc"
         with pytest.raises(ValueError, match=message):
             build()
     with pytest.raises(ValueError, match="its children are: none"):

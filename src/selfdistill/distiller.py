@@ -310,7 +310,7 @@ def _name_of(model: nn.Module, wanted: nn.Module) -> str:
     for name, module in eager(model).named_modules():
         if module is wanted:
             return str(name)
-    raise ValueError(f"head= is a {type(wanted).__name__} that is no module of this {type(eager(model)).__name__}")
+    raise ValueError(f"head= is a {type(wanted).__name__} that is not a module of this {type(eager(model)).__name__}")
 
 
 def _shape_of_one(x: Input) -> tuple[Any, ...]:

@@ -259,7 +259,7 @@ def submodule(model: nn.Module, name: str, argument: str) -> nn.Module:
     except AttributeError:
         children = ", ".join(child for child, _ in model.named_children()) or "none"
         raise ValueError(
-            f"{argument}={name!r} is no module of this {type(model).__name__}; its children are: {children}"
+            f"{argument}={name!r} is not a module of this {type(model).__name__}; its children are: {children}"
         ) from None
 
 

@@ -78,7 +78,7 @@ def test_images_and_weights_that_are_not_there(trained: Trained) -> None:
     with pytest.raises(ValueError, match=r"^head: none of its weights takes a gradient"):
         learned(nn.Linear(2, 2).requires_grad_(False), "head")
     with (
-        pytest.raises(ValueError, match="head='nowhere' is no module"),
+        pytest.raises(ValueError, match="head='nowhere' is not a module"),
         tapped(trained.model, trained.images, "nowhere"),
     ):
         pass

@@ -131,7 +131,7 @@ def test_a_comparison_in_two_processes_is_stopped_and_goes_on_in_one(run: Run) -
         status, out, err = run(*words, "--epochs", "60", "--jobs", "2")
     assert (status, out) == (128 + signal.SIGTERM, "")
     assert re.search(r"^about \d+:\d\d for 2 runs of 60 epochs \(.* an epoch\), 2 at a time$", err, re.MULTILINE)
-    told = "selfdistill: stopped by SIGTERM and saved; give the same command again to go on (runs)"
+    told = "selfdistill: stopped by SIGTERM and saved; run the same command again to resume (runs)"
     assert err.splitlines()[-1] == told
     assert "Traceback" not in err
     assert multiprocessing.active_children() == []

@@ -106,7 +106,7 @@ def test_interrupted_runs_end_alike(
     detect(recipe, whole)
     signal_at({0, 1})  # in the middle of an epoch, and at its end
     monkeypatch.setattr(run_module, "SAVE_SECONDS", 0.0)
-    go_on = rf"saved; run the same command again to go on \({parts}\)"
+    go_on = rf"saved; run the same command again to resume \({parts}\)"
     with pytest.raises(Interrupted, match=rf"stopped by SIGTERM in epoch 1 after step 1 of 2, {go_on}") as stopped:
         detect(recipe, parts)
     assert stopped.value.exit_status == 128 + signal.SIGTERM

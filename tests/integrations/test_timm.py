@@ -68,6 +68,7 @@ def test_what_methods_need_is_handed_on(integration: Any) -> None:
 OWN = {"branch": (Branch, {}), "byot": (BYOT, {"stages": ("block", "after")}), "dml": (DML, {})}
 
 
+@pytest.mark.filterwarnings("ignore:DML draws its peer")
 @pytest.mark.parametrize("name", OWN)
 def test_own_parameters_are_trained_and_lie_in_the_task_state(name: str, integration: Any) -> None:
     kind, options = OWN[name]

@@ -160,7 +160,7 @@ def test_the_message_says_how_to_go_on(
 ) -> None:
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     signal_at({4}, number)
-    wanted = f"stopped by {number.name} in epoch 2 after step 2 of 3, saved; run the same command again to go on"
+    wanted = f"stopped by {number.name} in epoch 2 after step 2 of 3, saved; run the same command again to resume"
     with pytest.raises(Interrupted, match=re.escape(f"{wanted} ({tmp_path})")) as error:
         train(recipe, tmp_path, data=data)
     assert error.value.exit_status == status

@@ -110,5 +110,5 @@ def student_state_dict(checkpoint: str | Path | Mapping[str, Any]) -> dict[str, 
     state = {name.replace("._orig_mod", ""): value for name, value in saved.get("state_dict", {}).items()}
     student = {name.removeprefix(_STUDENT): value for name, value in state.items() if name.startswith(_STUDENT)}
     if not student:
-        raise ValueError("this is no checkpoint of a DistillerModule: it holds no state_dict with a distiller's model")
+        raise ValueError("not a checkpoint of a DistillerModule: it holds no state_dict with a distiller's model")
     return student

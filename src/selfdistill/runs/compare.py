@@ -47,7 +47,7 @@ def run_comparison(
             as many as fit in the budget, at most 200.
         budget: how long everything may take, such as ``"60m"``.
         jobs: processes at a time.
-        out: the folder; a comparison that was stopped goes on where it was.
+        out: the folder; an interrupted comparison is resumed.
         evaluation: what is measured of each network beyond accuracy and calibration.
         fit: measure on fewer images, or not at all, so that it takes at most a quarter of the budget.
 
@@ -73,9 +73,9 @@ def run_comparison(
     if fit and measured:  # a resumed comparison is measured as its first runs were
         evaluation = replace(evaluation, max_images=EvaluationRecord.load(measured).asked["max_images"])
     if untrained := [run for run in runs if not is_trained(run, out)]:
-        _say(console, describe_plan(recipe, data))
         with console.status("measuring how long a step takes"):
             timings = _measured(untrained, data, jobs)
+        _say(console, describe_plan(recipe, data))  # not before: what is wrong with the model shows up in its steps
         parallel = _parallel_runs(len(untrained), jobs, on_cpu=not torch.cuda.is_available())
         image_seconds = max(timing.evaluation for timing in timings) / len(data.test)
         if fit and not measured:

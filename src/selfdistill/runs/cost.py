@@ -126,7 +126,7 @@ def measure_costs(
 
 
 def run_costs(model: str, *, width: int | None, image_size: int | None, batch_size: int) -> tuple[str, Costs]:
-    """Measure every method with a network of that name, showing which is at hand, and return what on and the costs.
+    """Measure every method with a network of that name, showing its progress; return the network and the costs.
 
     Args:
         model: as for :func:`selfdistill.models.build`.

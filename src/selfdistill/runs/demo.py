@@ -1,4 +1,4 @@
-"""The demo's setting: real digits, few enough that the network learns all of them by heart."""
+"""The demo's config: real digits, few enough that the network fits all of them."""
 
 from selfdistill.config import TrainConfig
 from selfdistill.runs.evaluation import EvaluationConfig

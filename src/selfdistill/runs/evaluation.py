@@ -211,7 +211,7 @@ def train_and_evaluate(
 
 
 def as_updates(record: RunRecord, progress: Callback) -> Progress:
-    """Return what tells of the measuring of a finished run by updates, as its training told.
+    """Return a callback that reports the evaluation of a finished run as its training reported its own progress.
 
     Args:
         record: of the run.

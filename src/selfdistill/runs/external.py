@@ -1,4 +1,4 @@
-"""Anybody's network: torchvision's, timm's or our own, with the weights of a file, and images prepared for it."""
+"""External pretrained models (torchvision, timm, a checkpoint), and images prepared for them."""
 
 import warnings
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from selfdistill.models.build import made_for
 
 @dataclass(frozen=True)
 class ExternalModel:
-    """A network that is no run of ours, and the images that it is measured on.
+    """An external model and the images that it is evaluated on.
 
     Attributes:
         model: in evaluation mode, on the CPU; images ``(B, 3, S, S)`` to logits ``(B, C)``.
@@ -93,7 +93,7 @@ def load_external(
         raise ArgumentError("checkpoint", f"is {checkpoint}, but there is no such file with the weights of {model}")
     trained = _trained(model)
     if trained is None:
-        build(model, 2, width=width)  # an unknown name is told before images are read
+        build(model, 2, width=width)  # an unknown name is refused before images are read
         if checkpoint is None:
             raise ValueError(f"{model} has no pretrained weights: name a file of weights with `checkpoint`")
     for name, values in (("mean", mean), ("std", std)):
@@ -115,8 +115,8 @@ def load_external(
 def _check_constants(name: str, values: tuple[float, ...] | None) -> None:
     least = 0 if name == "mean" else 1 / 255  # a smaller deviation is no deviation of 8-bit pixels
     if values is not None and (len(values) != 3 or not all(least <= value <= 1 for value in values)):
-        told = ",".join(f"{value:g}" for value in values)
-        raise ArgumentError(name, f"must be one value per channel in [0, 1], such as 0.485,0.456,0.406, not {told}")
+        given = ",".join(f"{value:g}" for value in values)
+        raise ArgumentError(name, f"must be one value per channel in [0, 1], such as 0.485,0.456,0.406, not {given}")
 
 
 def _load(data: str, root: Path, size: int, skip_unreadable: bool) -> ImageData:
@@ -145,16 +145,16 @@ def _trained(model: str) -> _Trained | None:
         from timm.models import get_pretrained_cfg
 
         try:
-            told = get_pretrained_cfg(name)
+            cfg = get_pretrained_cfg(name)
         except RuntimeError:  # the architecture is known, the tag is not
             return None
-        if told is None:
+        if cfg is None:
             return None
-        side, crop = told.input_size[-1], told.crop_pct
-        if told.test_input_size is not None:
-            side, crop = told.test_input_size[-1], told.test_crop_pct or crop
-        tested = f"{side} px, crop_pct {crop:g}, crop_mode {told.crop_mode}, {told.interpolation}"
-        return _Trained(package, told.num_classes, told.input_size[-1], told.mean, told.std, tested)
+        side, crop = cfg.input_size[-1], cfg.crop_pct
+        if cfg.test_input_size is not None:
+            side, crop = cfg.test_input_size[-1], cfg.test_crop_pct or crop
+        tested = f"{side} px, crop_pct {crop:g}, crop_mode {cfg.crop_mode}, {cfg.interpolation}"
+        return _Trained(package, cfg.num_classes, cfg.input_size[-1], cfg.mean, cfg.std, tested)
     return None
 
 
@@ -183,7 +183,7 @@ def _try(network: nn.Module, model: str, size: int, classes: int) -> None:
             f"{model} does not take images of {size} px ({reason}): give its size with `image_size`"
         ) from error
     if not isinstance(logits, torch.Tensor) or logits.shape != (1, classes):
-        raise ValueError(f"{model} does not give one logit a class, so it is no classifier that can be measured")
+        raise ValueError(f"{model} does not give one logit per class, so it is not a classifier that can be evaluated")
 
 
 def _preparation(images: ImageData, trained: _Trained | None, own: bool) -> str:

@@ -111,6 +111,6 @@ def run_grid(
     finished = [task for task in tasks if is_finished(by_folder[task.folder], out, evaluation)]
     here = InThisProcess(data)
     for who, which in ((here, finished), (executor or here, [task for task in tasks if task not in finished])):
-        hint = f"give the same command again to go on ({out})"
+        hint = f"run the same command again to resume ({out})"
         who.execute(which, on_update=report, on_result=add_record, resume_hint=hint)
     return [records[run.name] for run in runs]

@@ -149,7 +149,7 @@ def _receive(connection: Connection, process: SpawnProcess, folder: Path) -> Upd
         status = process.exitcode or 0
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         raise RuntimeError(
-            f"{folder}: its process {how} before it was done; give the same command again to go on, with fewer "
+            f"{folder}: its process {how} before it was done; run the same command again to resume, with fewer "
             "`jobs` if memory ran out"
         ) from None
     if isinstance(message, _Failure):

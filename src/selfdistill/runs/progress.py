@@ -20,10 +20,10 @@ def describe_plan(recipe: TrainConfig, data: ImageData) -> str:
     resolved = recipe.resolve(data)
     skipped = f", {len(data.skipped):,} unreadable files left out" if data.skipped else ""
     cache = data.train.cache
-    kept = "" if cache is None else f", decoded into {cache.file} (delete it when you like)"
+    cached = "" if cache is None else f", decoded into {cache.file} (delete it when you like)"
     return (
         f"{data.name}: {len(data.train):,} training images, {len(data.test):,} test images ({data.test_is}), "
-        f"{len(data.classes)} classes, {data.image_size} px{skipped}{kept}; {resolved.model}, "
+        f"{len(data.classes)} classes, {data.image_size} px{skipped}{cached}; {resolved.model}, "
         f"weights: {resolved.weights}, batches of {resolved.batch_size}, lr {resolved.lr:g}"
     )
 
@@ -57,7 +57,7 @@ def grid_progress(
 def job_progress(
     console: Console, total: int, things: str
 ) -> Iterator[tuple[Callable[[str, Update], None], Callable[[str, str], None]]]:
-    """Show things that are done side by side: on a terminal a bar for each at hand and one for all, elsewhere lines.
+    """Show jobs that run in parallel: on a terminal a bar for each in progress and one for all, elsewhere lines.
 
     Yields what is called with a name and its update, and what is called with a name and a line when it is done.
 
@@ -129,7 +129,7 @@ def evaluation_progress(console: Console) -> Iterator[Progress]:
 
 @contextmanager
 def item_progress(console: Console, things: int, title: str) -> Iterator[Callable[[str], None]]:
-    """Show which of several things is at hand: on a terminal a bar, elsewhere nothing.
+    """Show which of several items is in progress: on a terminal a bar, elsewhere nothing.
 
     Args:
         console: where to.

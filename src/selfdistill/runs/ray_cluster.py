@@ -41,7 +41,7 @@ _EVERY = 0.5
 class RayCluster:
     """Does tasks on a Ray cluster, each on one GPU where the cluster has GPUs, otherwise on some CPUs.
 
-    A task whose machine was lost is done again elsewhere, on from its checkpoint. Where one fails the others go on, and
+    A task whose machine was lost resumes elsewhere from its checkpoint. Where one fails the others continue, and
     the failures are reported at the end.
 
     Attributes:
@@ -99,7 +99,7 @@ def _stop(ray: Any, at_work: Iterable[Any]) -> None:
 def _connected(address: str) -> Iterator[Any]:
     """Join the cluster, and leave it at the end.
 
-    Ray is told not to start its processes by ``uv run``, which would make the environment anew on each machine, and not
+    Ray must not start its processes by ``uv run``, which would make the environment anew on each machine, and not
     to report that it is used.
     """
     for name in ("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "RAY_USAGE_STATS_ENABLED"):  # read at its import
@@ -182,12 +182,12 @@ def _do(task: Task, cpus: int, directory: str, news: ActorHandle[_News]) -> Any:
             "machines see"
         ) from None
     warnings.showwarning = lambda message, *_, **__: news.warn.remote(str(message))
-    told = -_EVERY
+    last_report = -_EVERY
 
     def tell(update: Update) -> None:
-        nonlocal told
-        if time.monotonic() - told >= _EVERY or update.kind != "step":
-            told = time.monotonic()
+        nonlocal last_report
+        if time.monotonic() - last_report >= _EVERY or update.kind != "step":
+            last_report = time.monotonic()
             news.tell.remote(str(task.folder), update)
 
     until = time.monotonic() + _RELEASED
@@ -204,4 +204,4 @@ def _reason(ray: Any, error: Exception) -> str:
     """What a failed run said; of a lost one how often it was tried."""
     if isinstance(error, ray.exceptions.RayTaskError):
         return str(error.cause)
-    return f"its process was lost {_RETRIES + 1} times; give the same command again to go on"
+    return f"its process was lost {_RETRIES + 1} times; run the same command again to resume"

@@ -1,4 +1,4 @@
-"""Measure one network: a run's on its own images or on others, or anybody's."""
+"""Evaluate one network: that of a run on its own or other images, or an external model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -88,7 +88,7 @@ def score(
 
 
 def score_run(run: Path, data: str | None, config: EvaluationConfig) -> Scored:
-    """Measure a run's network; on its own images with more than accuracy, the numbers are kept beside its record.
+    """Evaluate the network of a run; on its own images with more than accuracy, save the numbers beside its record.
 
     Args:
         run: the run's folder, or an exported file of weights.
@@ -98,7 +98,7 @@ def score_run(run: Path, data: str | None, config: EvaluationConfig) -> Scored:
     Raises:
         ValueError: no finished run, images that cannot be loaded, or other classes than the network's.
     """
-    loaded = load_run(run)  # before its images are decoded: a wrong folder is told at once
+    loaded = load_run(run)  # before its images are decoded: a wrong folder is refused at once
     record = None
     with evaluation_progress(Console(stderr=True)) as progress:
         if data is not None:
@@ -134,7 +134,7 @@ def score_external(
     std: tuple[float, ...] | None,
     width: int | None,
 ) -> Scored:
-    """Measure a network of torchvision, timm or our own that is no run of ours.
+    """Evaluate an external model: torchvision's, timm's or one of our networks with the weights of a file.
 
     Args:
         model: its name.
@@ -194,7 +194,7 @@ def own_images(run: Path) -> ImageData:
     """Load the images that a run was trained and scored on; refuse them where their classes are others by now."""
     recipe = run / "recipe.yaml"
     if not recipe.is_file():
-        raise ValueError(f"{run} is no run's folder, so its images are not known: say which with `data`")
+        raise ValueError(f"{run} is not the folder of a run, so its images are not known: name them with `data`")
     # Measuring decodes most files once: for that no cache is worth making.
     return _prepared_for(run, load_run(run), load(replace(TrainConfig.from_yaml(recipe), cache=False)))
 

@@ -84,13 +84,13 @@ def measure_step_seconds(
         )
 
 
-def epochs_for_budget(seconds: float, timings: Sequence[Timing], at_once: float = 1.0) -> int:
+def epochs_for_budget(seconds: float, timings: Sequence[Timing], parallel: float = 1.0) -> int:
     """Return how many epochs each of several runs may have so that all of them take so long.
 
     Args:
         seconds: for all runs together.
         timings: one per run.
-        at_once: how many runs go on at a time, on average.
+        parallel: how many runs are in progress at a time, on average.
 
     Raises:
         ValueError: not even one epoch each.
@@ -100,25 +100,25 @@ def epochs_for_budget(seconds: float, timings: Sequence[Timing], at_once: float 
         4
     """
     fixed, epoch = sum(timing.final for timing in timings), sum(timing.epoch for timing in timings)
-    epochs = int((seconds * at_once - fixed) / epoch)
+    epochs = int((seconds * parallel - fixed) / epoch)
     if epochs < 1:
         raise ArgumentError(
             "budget",
             f"{clock(seconds)} is too short: one epoch of {len(timings)} run(s) takes about "
-            f"{clock((fixed + epoch) / at_once)}; take fewer images (`per_class`), a narrower model (`width`) or "
+            f"{clock((fixed + epoch) / parallel)}; take fewer images (`per_class`), a narrower model (`width`) or "
             "fewer runs",
         )
     return epochs
 
 
-def estimate(timings: Sequence[Timing], epochs: int, at_once: float = 1.0) -> str:
-    """Return a line that says how long some runs will take, ``at_once`` of them at a time.
+def estimate(timings: Sequence[Timing], epochs: int, parallel: float = 1.0) -> str:
+    """Return a line that says how long some runs will take, ``parallel`` of them at a time.
 
     Example:
         >>> estimate([Timing(step=0.1, steps=90, evaluation=1, final=5, eval_every=1)] * 3, epochs=20)
         'about 10:15 for 3 runs of 20 epochs (0:10 an epoch)'
     """
-    total = sum(timing.run(epochs) for timing in timings) / at_once
+    total = sum(timing.run(epochs) for timing in timings) / parallel
     mean = sum(timing.epoch for timing in timings) / len(timings)
     runs = "1 run" if len(timings) == 1 else f"{len(timings)} runs"
     of = "1 epoch" if epochs == 1 else f"{epochs} epochs"

@@ -107,10 +107,12 @@ def _load(path: Path) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own on odd pickles: the line below says it
             payload = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception:  # whatever a file made by somebody else brings it to
-        raise ValueError("it holds more than numbers and tensors, or is no checkpoint; nothing in it was run") from None
+    except Exception:  # whatever a file from elsewhere raises
+        raise ValueError(
+            "it holds more than numbers and tensors, or is not a checkpoint; nothing in it was run"
+        ) from None
     if not isinstance(payload, dict):
-        raise ValueError("it is no checkpoint of a run")
+        raise ValueError("it is not the checkpoint of a run")
     return payload
 
 

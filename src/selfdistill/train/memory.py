@@ -1,4 +1,4 @@
-"""Memory that a step frees is kept for the next step, instead of given back to the system and fetched anew.
+"""Reuse the memory that a step frees for the next step, instead of returning it to the system.
 
 The maps of a batch of 128 small images are larger than glibc's malloc keeps: it has the system map each one afresh, and
 the first touch of every page then costs more than reading it.

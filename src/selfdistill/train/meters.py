@@ -1,4 +1,4 @@
-"""What an epoch adds up, kept on the device: nothing is read back until somebody asks."""
+"""Sums over an epoch, held on the device: nothing is read back until it is needed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class Meters:
     """Sums of the loss, of each term and of each count, and the first step at which each loss was not finite.
 
     A micro-batch only leaves its numbers behind, in a few operations; they are added up, in the order of the
-    micro-batches, when somebody reads: on a GPU each operation of a step costs its launch.
+    micro-batches, when they are read: on a GPU each operation of a step costs its launch.
 
     Args:
         device: where the losses are.

@@ -92,7 +92,7 @@ def train(
 @contextmanager
 def interruptible(out: Path) -> Iterator[Interruptions]:
     """Note signals meanwhile, and leave the caller's random states as they were."""
-    with random_state.preserved(), Interruptions(f"run the same command again to go on ({out})") as interruptions:
+    with random_state.preserved(), Interruptions(f"run the same command again to resume ({out})") as interruptions:
         yield interruptions
 
 

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: finish the step, save, say how to go on."""
+"""SIGTERM and SIGINT: finish the step, save, say how to resume."""
 
 import signal
 import threading
