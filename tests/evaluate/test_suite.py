@@ -15,12 +15,12 @@ from selfdistill.data.unlabelled import Unlabelled
 from selfdistill.evaluate.accuracy import softmax
 from selfdistill.evaluate.agreement import read_features
 from selfdistill.evaluate.calibration import expected_calibration_error
-from selfdistill.evaluate.detection import measure_detection
+from selfdistill.evaluate.corruptions.measure import measure_shift
 from selfdistill.evaluate.evaluation import Evaluation, score
 from selfdistill.evaluate.images import Images
+from selfdistill.evaluate.ood.measure import measure_detection
 from selfdistill.evaluate.passes import predict
 from selfdistill.evaluate.robustness import measure_robustness
-from selfdistill.evaluate.shift.measure import measure_shift
 from selfdistill.evaluate.suite import MEASURES, evaluate
 from tests.pictures import write_digits
 

@@ -18,7 +18,7 @@ from torchvision.datasets import CIFAR100
 from selfdistill.cli import main
 from selfdistill.data import ImageData, load_data
 from selfdistill.detect import DetectRecipe
-from selfdistill.evaluate.shift import published
+from selfdistill.evaluate.corruptions import published
 from selfdistill.experiments.paper import (
     TABLES,
     Line,

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from selfdistill.evaluate.adversarial import EPSILONS, PAPER_EPS
-from selfdistill.evaluate.detection import Detection, Disagreement, detector_of
+from selfdistill.evaluate.corruptions import CORRUPTIONS, OWN, ShiftAccuracy, summarise
 from selfdistill.evaluate.evaluation import Evaluation, score
-from selfdistill.evaluate.ood import tuning_size
+from selfdistill.evaluate.ood.measure import Detection, Disagreement, detector_of
+from selfdistill.evaluate.ood.scores import tuning_size
 from selfdistill.evaluate.robustness import Robustness
-from selfdistill.evaluate.shift import CORRUPTIONS, OWN, ShiftAccuracy, summarise
 from selfdistill.records import SCHEMA, RunRecord, recipe_hash
 
 MakeRecord = Callable[..., RunRecord]

@@ -20,10 +20,10 @@ from selfdistill.evaluate.calibration import (
     calibration_gap,
     reliability,
 )
-from selfdistill.evaluate.detection import Detection
+from selfdistill.evaluate.corruptions import ShiftAccuracy
+from selfdistill.evaluate.ood.measure import Detection
 from selfdistill.evaluate.robustness import Robustness
 from selfdistill.evaluate.selective import RiskCoverage, risk_coverage
-from selfdistill.evaluate.shift import ShiftAccuracy
 from selfdistill.evaluate.temperature import Scaled, temperature_scaling
 
 if TYPE_CHECKING:

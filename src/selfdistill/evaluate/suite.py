@@ -14,13 +14,13 @@ from selfdistill.data import ImageData
 from selfdistill.data.unlabelled import Unlabelled
 from selfdistill.evaluate.accuracy import top_k_accuracy
 from selfdistill.evaluate.agreement import Reading, read_features
-from selfdistill.evaluate.detection import Detection, detection_passes, measure_detection
+from selfdistill.evaluate.corruptions import CORRUPTIONS, LEAST_SIZE, SEVERITIES, PublishedCorruptions, ShiftAccuracy
+from selfdistill.evaluate.corruptions.measure import measure_shift
 from selfdistill.evaluate.evaluation import Evaluation, score
 from selfdistill.evaluate.images import Images, Tick
+from selfdistill.evaluate.ood.measure import Detection, detection_passes, measure_detection
 from selfdistill.evaluate.passes import predict
 from selfdistill.evaluate.robustness import measure_robustness, robustness_passes
-from selfdistill.evaluate.shift import CORRUPTIONS, LEAST_SIZE, SEVERITIES, PublishedCorruptions, ShiftAccuracy
-from selfdistill.evaluate.shift.measure import measure_shift
 from selfdistill.head import find_head
 
 MEASURES = ("robustness", "shift", "ood")

@@ -10,9 +10,9 @@ import torch
 from selfdistill.data import ImageData, load_unlabelled
 from selfdistill.data.decode import cpu_count
 from selfdistill.data.unlabelled import Unlabelled
+from selfdistill.evaluate.corruptions import open_published
 from selfdistill.evaluate.evaluation import Evaluation
-from selfdistill.evaluate.ood import tuning_size
-from selfdistill.evaluate.shift import open_published
+from selfdistill.evaluate.ood.scores import tuning_size
 from selfdistill.evaluate.suite import MEASURES, Progress, evaluate
 from selfdistill.records import EvaluationRecord, RunRecord, load_run_record
 from selfdistill.records.evaluation import SCHEMA

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from selfdistill.evaluate.shift.table import CORRUPTIONS, SEVERITIES
+from selfdistill.evaluate.corruptions.table import CORRUPTIONS, SEVERITIES
 
 PUBLISHED = "published arrays"
 OWN = "own corruptions"

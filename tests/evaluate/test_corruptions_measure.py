@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from selfdistill.data import ImageData, Split
-from selfdistill.evaluate.images import Images
-from selfdistill.evaluate.shift import (
+from selfdistill.evaluate.corruptions import (
     CORRUPTIONS,
     OWN,
     PUBLISHED,
@@ -20,6 +19,7 @@ from selfdistill.evaluate.shift import (
     measure_shift,
     open_published,
 )
+from selfdistill.evaluate.images import Images
 from tests import nets
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)

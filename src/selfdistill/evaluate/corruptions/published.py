@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfdistill.data.download import Archive, fetched
-from selfdistill.evaluate.shift.table import CORRUPTIONS, SEVERITIES, check
+from selfdistill.evaluate.corruptions.table import CORRUPTIONS, SEVERITIES, check
 
 _CIFAR100C = "https://zenodo.org/records/3555552"
 WHERE = f"https://zenodo.org/records/2535967 (CIFAR-10-C) or {_CIFAR100C} (CIFAR-100-C)"

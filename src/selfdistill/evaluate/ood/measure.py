@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from selfdistill.evaluate.agreement import Reading, posterior_sd, read_features
 from selfdistill.evaluate.arrays import Floats
-from selfdistill.evaluate.detector import Detector, detector_of
 from selfdistill.evaluate.gradient import clean_logits
 from selfdistill.evaluate.images import Images, Tick, silent
-from selfdistill.evaluate.mahalanobis import fit_mahalanobis
-from selfdistill.evaluate.ood import (
+from selfdistill.evaluate.ood.detector import Detector, detector_of
+from selfdistill.evaluate.ood.mahalanobis import fit_mahalanobis
+from selfdistill.evaluate.ood.scores import (
     ODIN_GRID,
     choose_eps,
     energy,

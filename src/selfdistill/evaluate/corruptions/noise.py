@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from selfdistill.evaluate.shift.draws import Draws
-from selfdistill.evaluate.shift.pixels import to_pixels, to_unit
+from selfdistill.evaluate.corruptions.draws import Draws
+from selfdistill.evaluate.corruptions.pixels import to_pixels, to_unit
 
 
 def gaussian_noise(images: Tensor, draws: Draws, sigma: float) -> Tensor:

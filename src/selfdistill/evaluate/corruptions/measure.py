@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from selfdistill.evaluate.corruptions.apply import corrupt
+from selfdistill.evaluate.corruptions.published import PublishedCorruptions
+from selfdistill.evaluate.corruptions.summary import OWN, PUBLISHED, ShiftAccuracy, summarise
+from selfdistill.evaluate.corruptions.table import CORRUPTIONS, SEVERITIES
 from selfdistill.evaluate.gradient import clean_logits
 from selfdistill.evaluate.images import Images, Tick, silent
-from selfdistill.evaluate.shift.apply import corrupt
-from selfdistill.evaluate.shift.published import PublishedCorruptions
-from selfdistill.evaluate.shift.summary import OWN, PUBLISHED, ShiftAccuracy, summarise
-from selfdistill.evaluate.shift.table import CORRUPTIONS, SEVERITIES
 
 _PUBLISHED_SIZE = 32
 

@@ -5,7 +5,8 @@ from pytorch_ood.detector import ODIN, EnergyBased, MaxLogit, MaxSoftmax
 from torch import Tensor, nn
 
 from selfdistill.evaluate.gradient import clean_logits
-from selfdistill.evaluate.ood import (
+from selfdistill.evaluate.ood.metrics import ood_metrics
+from selfdistill.evaluate.ood.scores import (
     ODIN_GRID,
     choose_eps,
     energy,
@@ -13,7 +14,6 @@ from selfdistill.evaluate.ood import (
     max_softmax,
     odin_direction,
     odin_scores,
-    ood_metrics,
     tuning_size,
 )
 from tests import nets

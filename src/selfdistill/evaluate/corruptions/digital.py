@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selfdistill.evaluate.shift import resample
-from selfdistill.evaluate.shift.draws import Draws
-from selfdistill.evaluate.shift.pixels import rounded, to_pixels, to_unit
+from selfdistill.evaluate.corruptions import resample
+from selfdistill.evaluate.corruptions.draws import Draws
+from selfdistill.evaluate.corruptions.pixels import rounded, to_pixels, to_unit
 
 
 def contrast(images: Tensor, draws: Draws, factor: float) -> Tensor:

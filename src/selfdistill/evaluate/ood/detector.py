@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from selfdistill.evaluate.arrays import Floats
-from selfdistill.evaluate.separation import OODMetrics, ood_metrics, roc_curve
+from selfdistill.evaluate.ood.metrics import OODMetrics, ood_metrics, roc_curve
 
 _POINTS, _BINS = 101, 30
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from selfdistill.evaluate.shift import (
+from selfdistill.evaluate.corruptions import (
     CORRUPTIONS,
     OWN,
     PUBLISHED,

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfdistill.evaluate.shift import resample
-from selfdistill.evaluate.shift.draws import Draws
-from selfdistill.evaluate.shift.pixels import rounded, to_pixels, to_unit
+from selfdistill.evaluate.corruptions import resample
+from selfdistill.evaluate.corruptions.draws import Draws
+from selfdistill.evaluate.corruptions.pixels import rounded, to_pixels, to_unit
 
 
 def defocus_blur(images: Tensor, draws: Draws, radius: float, sigma: float) -> Tensor:

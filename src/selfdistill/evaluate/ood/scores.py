@@ -1,8 +1,7 @@
-"""Out-of-distribution detection (Table 7): scores, higher for in-distribution images; ODIN and the choice of its eps.
+"""Out-of-distribution scores, higher for in-distribution images; ODIN and the choice of its eps.
 
 Scores of logits (`max_softmax`, `max_logit`, `energy`) are numpy in float64; `odin_scores` runs the model. Features are
-scored by `selfdistill.evaluate.mahalanobis`; how well scores separate two sets is `selfdistill.evaluate.separation`,
-whose `ood_metrics` is offered here too.
+scored by `selfdistill.evaluate.ood.mahalanobis`; `selfdistill.evaluate.ood.metrics` says how well scores separate sets.
 """
 
 from __future__ import annotations
@@ -20,22 +19,7 @@ from torch import Tensor, nn
 from selfdistill.evaluate.accuracy import softmax
 from selfdistill.evaluate.arrays import Floats, unlabelled_logits
 from selfdistill.evaluate.gradient import clean_logits, input_gradient, per_channel, plain
-from selfdistill.evaluate.separation import OODMetrics, ood_metrics, roc_curve
-
-__all__ = [
-    "ODIN_GRID",
-    "ChosenEps",
-    "OODMetrics",
-    "choose_eps",
-    "energy",
-    "max_logit",
-    "max_softmax",
-    "odin_direction",
-    "odin_scores",
-    "ood_metrics",
-    "roc_curve",
-    "tuning_size",
-]
+from selfdistill.evaluate.ood.metrics import ood_metrics
 
 ODIN_GRID = tuple(k / 5000 for k in range(21))
 """The 21 values among which the release chose eps: 0, 0.0002, ..., 0.004, in pixel units."""

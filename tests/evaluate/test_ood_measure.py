@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from selfdistill.data import ImageData, Split
 from selfdistill.evaluate.agreement import Reading, read_features
-from selfdistill.evaluate.detection import Detection, detection_passes, measure_detection
-from selfdistill.evaluate.detector import detector_of
 from selfdistill.evaluate.images import Images
-from selfdistill.evaluate.ood import ODIN_GRID
-from selfdistill.evaluate.separation import ood_metrics, roc_curve
+from selfdistill.evaluate.ood.detector import detector_of
+from selfdistill.evaluate.ood.measure import Detection, detection_passes, measure_detection
+from selfdistill.evaluate.ood.metrics import ood_metrics, roc_curve
+from selfdistill.evaluate.ood.scores import ODIN_GRID
 from tests import nets
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)

@@ -5,7 +5,7 @@ from pytorch_ood.detector import Mahalanobis as TheirMahalanobis
 from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import EmpiricalCovariance
 
-from selfdistill.evaluate.mahalanobis import fit_mahalanobis
+from selfdistill.evaluate.ood.mahalanobis import fit_mahalanobis
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@
 network on either, and `summarise` gives accuracy by corruption, by severity and mCA.
 """
 
-from selfdistill.evaluate.shift.apply import LEAST_SIZE, corrupt
-from selfdistill.evaluate.shift.measure import measure_shift
-from selfdistill.evaluate.shift.pixels import mean_distance
-from selfdistill.evaluate.shift.published import PublishedCorruptions, fetch_cifar100c, open_published
-from selfdistill.evaluate.shift.summary import OWN, PUBLISHED, ShiftAccuracy, summarise
-from selfdistill.evaluate.shift.table import CORRUPTIONS, SEVERITIES
+from selfdistill.evaluate.corruptions.apply import LEAST_SIZE, corrupt
+from selfdistill.evaluate.corruptions.measure import measure_shift
+from selfdistill.evaluate.corruptions.pixels import mean_distance
+from selfdistill.evaluate.corruptions.published import PublishedCorruptions, fetch_cifar100c, open_published
+from selfdistill.evaluate.corruptions.summary import OWN, PUBLISHED, ShiftAccuracy, summarise
+from selfdistill.evaluate.corruptions.table import CORRUPTIONS, SEVERITIES
 
 __all__ = [
     "CORRUPTIONS",

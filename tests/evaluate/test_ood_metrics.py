@@ -4,7 +4,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
-from selfdistill.evaluate.separation import OODMetrics, ood_metrics, roc_curve
+from selfdistill.evaluate.ood.metrics import OODMetrics, ood_metrics, roc_curve
 from tests.reference import separation as reference
 
 

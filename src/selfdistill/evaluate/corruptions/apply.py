@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from selfdistill.data.randomness import hash_key
-from selfdistill.evaluate.shift.blur import defocus_blur, glass_blur, motion_blur, zoom_blur
-from selfdistill.evaluate.shift.digital import contrast, elastic_transform, jpeg_compression, pixelate
-from selfdistill.evaluate.shift.draws import Draws, fingerprint
-from selfdistill.evaluate.shift.noise import gaussian_noise, impulse_noise, shot_noise
-from selfdistill.evaluate.shift.table import CORRUPTIONS, check, constants_for
-from selfdistill.evaluate.shift.weather import brightness, fog, frost, snow
+from selfdistill.evaluate.corruptions.blur import defocus_blur, glass_blur, motion_blur, zoom_blur
+from selfdistill.evaluate.corruptions.digital import contrast, elastic_transform, jpeg_compression, pixelate
+from selfdistill.evaluate.corruptions.draws import Draws, fingerprint
+from selfdistill.evaluate.corruptions.noise import gaussian_noise, impulse_noise, shot_noise
+from selfdistill.evaluate.corruptions.table import CORRUPTIONS, check, constants_for
+from selfdistill.evaluate.corruptions.weather import brightness, fog, frost, snow
 
 _FUNCTIONS: tuple[Callable[..., Tensor], ...] = (
     *(gaussian_noise, shot_noise, impulse_noise),
@@ -33,7 +33,7 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
     from there on (the nearer of 32 and 224 in ratio; lengths stay in pixels). Frost is the exception: its photographs
     are not shipped, the ice is procedural. So the images are no copies of the published ones, whose random numbers
     nobody has (and ImageNet-C was stored as JPEG besides): where the published arrays exist, read those with
-    :func:`selfdistill.evaluate.shift.open_published`.
+    :func:`selfdistill.evaluate.corruptions.open_published`.
 
     The result for an image is a function of its own pixels, of the name, the severity and the seed: not of the batch
     that it is in or of its place there. Equal images meet equal noise.
@@ -59,7 +59,7 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
         (torch.Size([2, 3, 32, 32]), torch.uint8, True)
 
     Source: Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and Perturbations,
-    ICLR 2019, and its scripts; see :mod:`selfdistill.evaluate.shift.table`.
+    ICLR 2019, and its scripts; see :mod:`selfdistill.evaluate.corruptions.table`.
     """
     check(name, severity)
     _check_images(images)
