@@ -13,10 +13,10 @@ from selfdistill.evaluate.corruptions import (
     OWN,
     PUBLISHED,
     SEVERITIES,
+    CorruptionAccuracy,
     PublishedCorruptions,
-    ShiftAccuracy,
     corrupt,
-    measure_shift,
+    measure_corruptions,
     open_published,
 )
 from selfdistill.evaluate.images import Images
@@ -72,7 +72,7 @@ def images(model: nn.Module) -> Images:
 
 
 def test_own_corruptions_against_each_image_on_its_own(model: nn.Module, images: Images) -> None:
-    found = measure_shift(model, images, seed=3)
+    found = measure_corruptions(model, images, seed=3)
     assert (found.n, found.source) == (10, OWN)
     for name in CORRUPTIONS:
         for severity in SEVERITIES:
@@ -84,8 +84,8 @@ def test_own_corruptions_against_each_image_on_its_own(model: nn.Module, images:
 
 
 def test_another_seed_draws_other_noise(model: nn.Module, images: Images) -> None:
-    assert measure_shift(model, images) == measure_shift(model, images, seed=0)
-    assert measure_shift(model, images) != measure_shift(model, images, seed=1)
+    assert measure_corruptions(model, images) == measure_corruptions(model, images, seed=0)
+    assert measure_corruptions(model, images) != measure_corruptions(model, images, seed=1)
 
 
 def published_folder(folder: Path, size_of_labels: int = 5) -> PublishedCorruptions:
@@ -99,7 +99,7 @@ def published_folder(folder: Path, size_of_labels: int = 5) -> PublishedCorrupti
 def test_published_arrays_against_each_image_on_its_own(model: nn.Module, tmp_path: Path) -> None:
     published = published_folder(tmp_path)
     test = images_of(blotches(3, 32), torch.tensor([4, 4, 4]))  # others, and fewer: only their normalisation counts
-    found = measure_shift(model, test, published=published)
+    found = measure_corruptions(model, test, published=published)
     assert (found.n, found.source) == (N, PUBLISHED)
     for name in CORRUPTIONS:
         whole = np.load(tmp_path / f"{name}.npy")
@@ -118,7 +118,7 @@ def test_the_batch_size_changes_nothing_and_the_bar_ends_at_75_n(model: nn.Modul
     for batch_size in (1, 3, 512):
         ticks: list[int] = []
         images = images_of(pixels, labels, batch_size)
-        results.append(measure_shift(model, images, published=published, tick=ticks.append))
+        results.append(measure_corruptions(model, images, published=published, tick=ticks.append))
         assert sum(ticks) == 75 * results[-1].n
         assert max(ticks) <= batch_size
     assert results[0] == results[1] == results[2]
@@ -137,26 +137,26 @@ class Counted(Images):
 
 def test_an_image_is_decoded_once(model: nn.Module, images: Images) -> None:
     counted = Counted(images.split, images.data, "cpu", batch_size=4)
-    assert measure_shift(model, counted) == measure_shift(model, images)
+    assert measure_corruptions(model, counted) == measure_corruptions(model, images)
     assert Counted.passes == 1
 
 
 def test_an_image_counts_the_same_in_any_company(model: nn.Module, images: Images) -> None:
-    halves = [measure_shift(model, images.part(*part)) for part in ((0, 5), (5, 10))]
-    whole = measure_shift(model, images)
+    halves = [measure_corruptions(model, images.part(*part)) for part in ((0, 5), (5, 10))]
+    whole = measure_corruptions(model, images)
     for name in CORRUPTIONS:
         means = [(a + b) / 2 for a, b in zip(halves[0].accuracy[name], halves[1].accuracy[name], strict=True)]
         assert whole.accuracy[name] == pytest.approx(means)
 
 
 def test_what_the_caller_left_behind_changes_nothing_and_stays(model: nn.Module, images: Images) -> None:
-    expected = measure_shift(model.eval(), images)
+    expected = measure_corruptions(model.eval(), images)
     model.train()
     model[0].norm.eval()
     state = {name: value.clone() for name, value in model.state_dict().items()}
     random = torch.get_rng_state()
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.inference_mode():
-        assert measure_shift(model, images) == expected
+        assert measure_corruptions(model, images) == expected
     assert model.training
     assert not model[0].norm.training
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
@@ -164,22 +164,22 @@ def test_what_the_caller_left_behind_changes_nothing_and_stays(model: nn.Module,
 
 
 def test_to_json_and_back(model: nn.Module, images: Images) -> None:
-    found = measure_shift(model, images)
-    assert ShiftAccuracy.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False))) == found
+    found = measure_corruptions(model, images)
+    assert CorruptionAccuracy.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False))) == found
 
 
 def test_published_images_of_another_size_are_refused(model: nn.Module, images: Images, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"images of 32 x 32 pixels, but the network takes 16 x 16; without") as caught:
-        measure_shift(model, images, published=published_folder(tmp_path))
+        measure_corruptions(model, images, published=published_folder(tmp_path))
     assert str(caught.value).startswith(f"{tmp_path}: ")
     assert "\n" not in str(caught.value)
 
 
 def test_bad_input_is_one_clear_line(model: nn.Module, images: Images) -> None:
     with pytest.raises(ValueError, match=r"^images: 8 x 8 pixels, expected at least 16 x 16: resize them$"):
-        measure_shift(model, images_of(blotches(2, 8), torch.zeros(2, dtype=torch.long)))
+        measure_corruptions(model, images_of(blotches(2, 8), torch.zeros(2, dtype=torch.long)))
     with pytest.raises(ValueError, match=r"^n: 0, expected at least 1 image$"):
-        measure_shift(model, images.part(0, 0))
+        measure_corruptions(model, images.part(0, 0))
     nn.init.constant_(model[0].fc.bias, float("nan"))
     with pytest.raises(ValueError, match=r"^logits: 4 of 4 rows are not finite; the model diverged"):
-        measure_shift(model, images)
+        measure_corruptions(model, images)

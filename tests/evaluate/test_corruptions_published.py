@@ -14,7 +14,7 @@ from selfdistill.evaluate.corruptions import (
     CORRUPTIONS,
     OWN,
     PUBLISHED,
-    ShiftAccuracy,
+    CorruptionAccuracy,
     fetch_cifar100c,
     open_published,
     published,
@@ -209,7 +209,7 @@ def test_means_by_hand() -> None:
 def test_to_json_and_back() -> None:
     result = summarise(rows(SD_DROPOUT), n=10_000, source=PUBLISHED)
     values = json.loads(json.dumps(result.to_dict()))
-    assert ShiftAccuracy.from_dict(values) == result
+    assert CorruptionAccuracy.from_dict(values) == result
     assert (values["mca"], values["source"], values["n"]) == (result.mca, "published arrays", 10_000)
 
 

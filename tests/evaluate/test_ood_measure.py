@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from selfdistill.data import ImageData, Split
 from selfdistill.evaluate.agreement import Reading, read_features
 from selfdistill.evaluate.images import Images
-from selfdistill.evaluate.ood.detector import detector_of
-from selfdistill.evaluate.ood.measure import Detection, detection_passes, measure_detection
+from selfdistill.evaluate.ood.detector import score_detector
+from selfdistill.evaluate.ood.measure import OODResult, measure_ood, ood_passes
 from selfdistill.evaluate.ood.metrics import ood_metrics, roc_curve
 from selfdistill.evaluate.ood.scores import ODIN_GRID
 from tests import nets
@@ -29,7 +29,7 @@ class Bent(nn.Module):
 
 
 class Double(nn.Module):
-    """Float64 inside, so that rounding, which depends on the batch, reorders no score."""
+    """Float64 in_distribution, so that rounding, which depends on the batch, reorders no score."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,11 +67,11 @@ def pixels(n: int, low: int, high: int, seed: int) -> Tensor:
     return torch.randint(low, high, (n, 3, 8, 8), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
 
 
-def inside_images(batch_size: int = 8, n: int = 31) -> Images:
+def id_images(batch_size: int = 8, n: int = 31) -> Images:
     return images_of(pixels(n, 0, 256, 0), batch_size=batch_size)
 
 
-def outside_images(batch_size: int = 8) -> list[tuple[str, str, Images]]:
+def ood_images(batch_size: int = 8) -> list[tuple[str, str, Images]]:
     return [
         ("grey", "as they are", images_of(pixels(24, 60, 200, 1), batch_size=batch_size)),
         ("dark", "shorter side to 8 px, central square", images_of(pixels(17, 0, 140, 2), batch_size=batch_size)),
@@ -84,14 +84,14 @@ def training_images(batch_size: int = 8, n: int = 60) -> Images:
     return images_of(pixels(n, 0, 256, 4), batch_size=batch_size)
 
 
-def measured(model: nn.Module, batch_size: int = 8, **settings: object) -> tuple[Detection, ...]:
+def measured(model: nn.Module, batch_size: int = 8, **settings: object) -> tuple[OODResult, ...]:
     """Everything that can be measured."""
-    inside = inside_images(batch_size)
+    in_distribution = id_images(batch_size)
     readings = {
         "training": read_features(model, training_images(batch_size).batches()),
-        "inside_reading": read_features(model, inside.batches()),
+        "id_reading": read_features(model, in_distribution.batches()),
     }
-    return measure_detection(model, inside, outside_images(batch_size), **(readings | settings))
+    return measure_ood(model, in_distribution, ood_images(batch_size), **(readings | settings))
 
 
 # Each score written down for one image on its own
@@ -158,9 +158,9 @@ def disagreement(model: nn.Module, images: Images) -> float:
 
 
 def test_scores_of_one_pass_against_each_image_on_its_own(model: nn.Module) -> None:
-    inside = inside_images()
-    for detection, (_, _, outside) in zip(measured(model), outside_images(), strict=True):
-        z_in, z_out = ([logits(model, x) for x in alone(images)] for images in (inside, outside))
+    in_distribution = id_images()
+    for detection, (_, _, ood) in zip(measured(model), ood_images(), strict=True):
+        z_in, z_out = ([logits(model, x) for x in alone(images)] for images in (in_distribution, ood))
         for name, score in (
             ("max softmax", lambda z: max(probabilities(z, 1.0))),
             ("max logit", max),
@@ -172,18 +172,18 @@ def test_scores_of_one_pass_against_each_image_on_its_own(model: nn.Module) -> N
 
 
 def test_mahalanobis_against_each_image_on_its_own(model: nn.Module) -> None:
-    scores = mahalanobis(model, inside_images())
-    for detection, (_, _, outside) in zip(measured(model), outside_images(), strict=True):
+    scores = mahalanobis(model, id_images())
+    for detection, (_, _, ood) in zip(measured(model), ood_images(), strict=True):
         assert list(detection.detectors) == [*BASIC, "Mahalanobis"]
-        assert detection.detectors["Mahalanobis"].metrics == ood_metrics(scores, mahalanobis(model, outside))
+        assert detection.detectors["Mahalanobis"].metrics == ood_metrics(scores, mahalanobis(model, ood))
 
 
 @pytest.mark.parametrize(("fixed_eps", "temperature"), [(0.0014, 1000.0), (0.02, 10.0), (0.0, 1.0)])
 def test_odin_fixed_against_each_image_on_its_own(model: nn.Module, fixed_eps: float, temperature: float) -> None:
-    scores = [odin(model, x, fixed_eps, temperature) for x in alone(inside_images())]
+    scores = [odin(model, x, fixed_eps, temperature) for x in alone(id_images())]
     found = measured(model, fixed_eps=fixed_eps, temperature=temperature)
-    for detection, (_, _, outside) in zip(found, outside_images(), strict=True):
-        expected = ood_metrics(scores, [odin(model, x, fixed_eps, temperature) for x in alone(outside)])
+    for detection, (_, _, ood) in zip(found, ood_images(), strict=True):
+        expected = ood_metrics(scores, [odin(model, x, fixed_eps, temperature) for x in alone(ood)])
         assert detection.detectors["ODIN fixed"].metrics == expected
         assert (detection.detectors["ODIN fixed"].eps, detection.temperature) == (fixed_eps, temperature)
         if (fixed_eps, temperature) == (0.0, 1.0):
@@ -192,14 +192,14 @@ def test_odin_fixed_against_each_image_on_its_own(model: nn.Module, fixed_eps: f
 
 @pytest.mark.parametrize("temperature", [1000.0, 2.0])
 def test_odin_released_against_each_image_on_its_own(model: nn.Module, temperature: float) -> None:
-    first_in, rest_in = alone(inside_images())[:15], alone(inside_images())[15:]
+    first_in, rest_in = alone(id_images())[:15], alone(id_images())[15:]
     chosen = []
-    for detection, (_, _, outside) in zip(measured(model, temperature=temperature), outside_images(), strict=True):
-        half = len(outside) // 2
-        first_out, rest_out = alone(outside)[:half], alone(outside)[half:]
+    for detection, (_, _, ood) in zip(measured(model, temperature=temperature), ood_images(), strict=True):
+        half = len(ood) // 2
+        first_out, rest_out = alone(ood)[:half], alone(ood)[half:]
 
-        def metrics(eps: float, inside: list[Tensor], outside: list[Tensor]):
-            return ood_metrics(*([odin(model, x, eps, temperature) for x in part] for part in (inside, outside)))
+        def metrics(eps: float, in_distribution: list[Tensor], ood: list[Tensor]):
+            return ood_metrics(*([odin(model, x, eps, temperature) for x in part] for part in (in_distribution, ood)))
 
         rates = [metrics(eps, first_in, first_out).fpr_at_95_tpr for eps in ODIN_GRID]
         best = ODIN_GRID[rates.index(min(rates))]  # the first among equals
@@ -207,7 +207,7 @@ def test_odin_released_against_each_image_on_its_own(model: nn.Module, temperatu
         assert released.eps == best
         assert released.metrics == metrics(best, rest_in, rest_out)
         assert detection.tuned_on == (15, half)
-        assert (released.metrics.n_in, released.metrics.n_out) == (16, len(outside) - half)
+        assert (released.metrics.n_in, released.metrics.n_out) == (16, len(ood) - half)
         chosen.append(best)
     assert len(set(chosen)) > 2  # each set has its own
 
@@ -215,18 +215,18 @@ def test_odin_released_against_each_image_on_its_own(model: nn.Module, temperatu
 def test_images_that_are_scored_choose_nothing(model: nn.Module) -> None:
     grey = pixels(24, 60, 200, 1)
     other = torch.cat([grey[:12], pixels(12, 0, 90, 9)])
-    inside = inside_images()
+    in_distribution = id_images()
     sets = [("a", "as they are", images_of(grey)), ("b", "as they are", images_of(other))]
-    a, b = (found.detectors["ODIN released"] for found in measure_detection(model, inside, sets))
+    a, b = (found.detectors["ODIN released"] for found in measure_ood(model, in_distribution, sets))
     assert a.eps == b.eps
     assert a.metrics != b.metrics
 
 
 def test_a_set_of_2000_gives_its_first_thousand() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
-    inside = images_of(pixels(2001, 0, 256, 5), batch_size=512, classes=3)
-    outside = images_of(pixels(1999, 0, 128, 6), batch_size=512, classes=3)
-    (found,) = measure_detection(model, inside, [("dark", "as they are", outside)])
+    in_distribution = images_of(pixels(2001, 0, 256, 5), batch_size=512, classes=3)
+    ood = images_of(pixels(1999, 0, 128, 6), batch_size=512, classes=3)
+    (found,) = measure_ood(model, in_distribution, [("dark", "as they are", ood)])
     released = found.detectors["ODIN released"].metrics
     assert (found.tuned_on, released.n_in, released.n_out) == ((1000, 999), 1001, 1000)
     fixed = found.detectors["ODIN fixed"].metrics
@@ -234,25 +234,25 @@ def test_a_set_of_2000_gives_its_first_thousand() -> None:
 
 
 def test_the_spread_over_masks_against_a_literal_loop(model: nn.Module) -> None:
-    inside = disagreement(model, inside_images())
-    for detection, (_, _, outside) in zip(measured(model), outside_images(), strict=True):
+    in_distribution = disagreement(model, id_images())
+    for detection, (_, _, ood) in zip(measured(model), ood_images(), strict=True):
         found = detection.disagreement
         assert (found.masks, found.p, found.temperature, found.seeds) == (20, 0.5, 1.0, 5)
-        assert found.inside == pytest.approx(inside, rel=1e-6)
-        assert found.outside == pytest.approx(disagreement(model, outside), rel=1e-6)
+        assert found.inside == pytest.approx(in_distribution, rel=1e-6)
+        assert found.outside == pytest.approx(disagreement(model, ood), rel=1e-6)
 
 
 # What is computed, and how often
 
 
 def test_each_set_is_measured_as_it_would_be_alone(model: nn.Module) -> None:
-    inside, together = inside_images(), measured(model)
+    in_distribution, together = id_images(), measured(model)
     readings = {
         "training": read_features(model, training_images().batches()),
-        "inside_reading": read_features(model, inside.batches()),
+        "id_reading": read_features(model, in_distribution.batches()),
     }
-    for detection, one in zip(together, outside_images(), strict=True):
-        assert measure_detection(model, inside, [one], **readings) == (detection,)
+    for detection, one in zip(together, ood_images(), strict=True):
+        assert measure_ood(model, in_distribution, [one], **readings) == (detection,)
         assert (detection.name, detection.prepared, detection.n) == (one[0], one[1], len(one[2]))
 
 
@@ -260,8 +260,8 @@ def test_each_set_is_measured_as_it_would_be_alone(model: nn.Module) -> None:
 def test_what_the_sets_share_is_computed_once_and_the_bar_ends_at_its_total(
     model: nn.Module, with_reading: bool
 ) -> None:
-    inside, grey = inside_images(), outside_images()[0]
-    reading = read_features(model, inside.batches()) if with_reading else None
+    in_distribution, grey = id_images(), ood_images()[0]
+    reading = read_features(model, in_distribution.batches()) if with_reading else None
     rows = 0
 
     def count(module: nn.Module, args: tuple[Tensor]) -> None:
@@ -274,8 +274,8 @@ def test_what_the_sets_share_is_computed_once_and_the_bar_ends_at_its_total(
         nonlocal rows
         ticks: list[int] = []
         rows = 0
-        measure_detection(model, inside, [grey] * times, inside_reading=reading, tick=ticks.append)
-        assert sum(ticks) == detection_passes(31, [24] * times)
+        measure_ood(model, in_distribution, [grey] * times, id_reading=reading, tick=ticks.append)
+        assert sum(ticks) == ood_passes(31, [24] * times)
         assert all(tick > 0 for tick in ticks)
         return rows
 
@@ -285,7 +285,7 @@ def test_what_the_sets_share_is_computed_once_and_the_bar_ends_at_its_total(
     own, rest = 24 + 2 * 24 + 22 * 12 + 2 * 12, 2 * 16
     assert cost(1) == shared + own + rest
     assert cost(2) == shared + 2 * own + rest
-    assert detection_passes(31, [24, 24]) == 2 * 31 + 22 * 15 + 2 * (own + rest)
+    assert ood_passes(31, [24, 24]) == 2 * 31 + 22 * 15 + 2 * (own + rest)
     assert cost(0) == 0
 
 
@@ -324,11 +324,11 @@ def test_what_the_caller_left_behind_changes_nothing_and_stays() -> None:
 
 
 def test_the_same_images_cannot_be_told_apart(model: nn.Module) -> None:
-    inside = inside_images()
-    reading = read_features(model, inside.batches())
+    in_distribution = id_images()
+    reading = read_features(model, in_distribution.batches())
     training = read_features(model, training_images().batches())
-    sets = [("the same", "as they are", inside)]
-    (found,) = measure_detection(model, inside, sets, training=training, inside_reading=reading)
+    sets = [("the same", "as they are", in_distribution)]
+    (found,) = measure_ood(model, in_distribution, sets, training=training, id_reading=reading)
     assert [detector.metrics.auroc for detector in found.detectors.values()] == [pytest.approx(0.5, abs=1e-12)] * 6
     assert found.disagreement.inside == found.disagreement.outside
 
@@ -339,7 +339,7 @@ def test_the_same_images_cannot_be_told_apart(model: nn.Module) -> None:
 def test_without_readings_there_is_neither_mahalanobis_nor_spread(model: nn.Module) -> None:
     training = read_features(model, training_images().batches())
     full = measured(model)
-    plain = measure_detection(model, inside_images(), outside_images(), training=training)
+    plain = measure_ood(model, id_images(), ood_images(), training=training)
     for detection, whole in zip(plain, full, strict=True):
         assert list(detection.detectors) == BASIC
         assert detection.disagreement is None
@@ -357,12 +357,12 @@ def test_training_features_that_do_not_vary_within_a_class_give_no_mahalanobis(m
 
 def test_the_outer_sets_are_read_at_the_head_of_the_reading() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 12), nn.Tanh(), nn.Sequential(nn.Linear(12, 8), nn.Linear(8, 5)))
-    inside = inside_images()
-    reading = read_features(model, inside.batches(), head="3")  # the stack of two, not the innermost layer
+    in_distribution = id_images()
+    reading = read_features(model, in_distribution.batches(), head="3")  # the stack of two, not the innermost layer
     training = read_features(model, training_images().batches(), head="3")
     assert reading.features.shape == (31, 12)
-    sets = [("the same", "as they are", inside)]
-    (found,) = measure_detection(model, inside, sets, training=training, inside_reading=reading)
+    sets = [("the same", "as they are", in_distribution)]
+    (found,) = measure_ood(model, in_distribution, sets, training=training, id_reading=reading)
     assert found.detectors["Mahalanobis"].metrics.auroc == pytest.approx(0.5, abs=1e-12)
 
 
@@ -370,10 +370,10 @@ def test_the_outer_sets_are_read_at_the_head_of_the_reading() -> None:
 
 
 def test_to_json_and_back(model: nn.Module) -> None:
-    found = [*measured(model), *measure_detection(model, inside_images(), outside_images()[:1])]
+    found = [*measured(model), *measure_ood(model, id_images(), ood_images()[:1])]
     for detection in found:
         text = json.dumps(detection.to_dict(), allow_nan=False)
-        assert Detection.from_dict(json.loads(text)) == detection
+        assert OODResult.from_dict(json.loads(text)) == detection
         assert list(json.loads(text)["detectors"]) == list(detection.detectors)
 
 
@@ -382,27 +382,27 @@ def test_to_json_and_back(model: nn.Module) -> None:
 
 def test_the_curve_is_thinned_and_nothing_in_it_is_invented() -> None:
     random = np.random.default_rng(0)
-    inside, outside = random.normal(1, 1, 900), random.normal(0, 1, 700)
-    found = detector_of(inside, outside).curve
+    in_distribution, ood = random.normal(1, 1, 900), random.normal(0, 1, 700)
+    found = score_detector(in_distribution, ood).curve
     points = list(zip(found.fpr, found.tpr, strict=True))
-    fpr, tpr = roc_curve(inside, outside)
+    fpr, tpr = roc_curve(in_distribution, ood)
     assert len(points) == 101
     assert points[0] == (0.0, 0.0)
     assert points[-1] == (1.0, 1.0)
     assert set(points) <= set(zip(fpr.tolist(), tpr.tolist(), strict=True))
     assert points == sorted(points)
-    few = detector_of(inside[:20], outside[:30]).curve
-    assert (few.fpr, few.tpr) == tuple(tuple(part.tolist()) for part in roc_curve(inside[:20], outside[:30]))
+    few = score_detector(in_distribution[:20], ood[:30]).curve
+    assert (few.fpr, few.tpr) == tuple(tuple(part.tolist()) for part in roc_curve(in_distribution[:20], ood[:30]))
 
 
 def test_the_histogram_against_a_literal_count() -> None:
     random = np.random.default_rng(0)
-    inside, outside = random.normal(1, 1, 200).tolist(), random.normal(0, 2, 100).tolist()
-    found = detector_of(np.array(inside), np.array(outside)).histogram
-    low, high = min(inside + outside), max(inside + outside)
+    in_distribution, ood = random.normal(1, 1, 200).tolist(), random.normal(0, 2, 100).tolist()
+    found = score_detector(np.array(in_distribution), np.array(ood)).histogram
+    low, high = min(in_distribution + ood), max(in_distribution + ood)
     assert found.edges == pytest.approx([low + (high - low) * k / 30 for k in range(31)])
     assert (found.edges[0], found.edges[-1]) == (low, high)
-    for scores, counts in ((inside, found.inside), (outside, found.outside)):
+    for scores, counts in ((in_distribution, found.inside), (ood, found.outside)):
         assert list(counts) == [
             sum(left <= score < right or (k == 29 and score == right) for score in scores)
             for k, (left, right) in enumerate(zip(found.edges, found.edges[1:], strict=False))
@@ -410,14 +410,14 @@ def test_the_histogram_against_a_literal_count() -> None:
 
 
 @pytest.mark.parametrize(
-    ("inside", "outside"),
+    ("in_distribution", "ood"),
     [([0.1] * 3, [0.1] * 2), ([1.0, 1.0], [1.0 - 2**-53]), ([1e30], [1e30]), ([0.0], [5e-324]), ([-7.0], [-7.0])],
 )
-def test_scores_with_fewer_numbers_than_bins_between_them(inside: list[float], outside: list[float]) -> None:
-    found = detector_of(np.array(inside), np.array(outside)).histogram
+def test_scores_with_fewer_numbers_than_bins_between_them(in_distribution: list[float], ood: list[float]) -> None:
+    found = score_detector(np.array(in_distribution), np.array(ood)).histogram
     assert len(found.edges) == 31
     assert (np.diff(found.edges) > 0).all()
-    assert (sum(found.inside), sum(found.outside)) == (len(inside), len(outside))
+    assert (sum(found.inside), sum(found.outside)) == (len(in_distribution), len(ood))
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e4])
@@ -439,7 +439,7 @@ def test_networks_that_know_nothing_or_are_sure_to_the_last_bit(model: nn.Module
 
 
 def reading_of(model: nn.Module) -> Reading:
-    return read_features(model, inside_images().batches())
+    return read_features(model, id_images().batches())
 
 
 @pytest.mark.parametrize("n", [0, 1])
@@ -447,9 +447,9 @@ def test_a_set_that_is_too_small_is_named(model: nn.Module, n: int) -> None:
     expected = f"images {n}, expected at least 2: one half chooses ODIN's eps, one is scored$"
     tiny = [("holiday", "as they are", images_of(pixels(n, 0, 256, 0)))]
     with pytest.raises(ValueError, match=f"^holiday: {expected}"):
-        measure_detection(model, inside_images(), [outside_images()[0], *tiny])
+        measure_ood(model, id_images(), [ood_images()[0], *tiny])
     with pytest.raises(ValueError, match=f"^the test images: {expected}"):
-        measure_detection(model, inside_images(n=n), outside_images())
+        measure_ood(model, id_images(n=n), ood_images())
 
 
 @pytest.mark.parametrize("with_reading", [True, False])
@@ -457,33 +457,33 @@ def test_logits_that_are_not_finite_are_one_clear_line(model: nn.Module, with_re
     reading = reading_of(model) if with_reading else None
     nn.init.constant_(model.head.bias, float("nan"))
     with pytest.raises(ValueError, match=r"^logits: 8 of 8 rows are not finite; the model diverged") as caught:
-        measure_detection(model, inside_images(), outside_images(), inside_reading=reading)
+        measure_ood(model, id_images(), ood_images(), id_reading=reading)
     assert "\n" not in str(caught.value)
 
 
 def test_a_reading_of_another_model_is_refused(model: nn.Module) -> None:
-    with pytest.raises(ValueError, match=r"^inside_reading: its head is no module of this model; read the test images"):
-        measure_detection(model, inside_images(), outside_images(), inside_reading=reading_of(Double()))
+    with pytest.raises(ValueError, match=r"^id_reading: its head is not a module of this model"):
+        measure_ood(model, id_images(), ood_images(), id_reading=reading_of(Double()))
 
 
 def test_a_reading_of_other_images_is_refused(model: nn.Module) -> None:
-    part = read_features(model, inside_images().part(0, 9).batches())
-    with pytest.raises(ValueError, match=r"^inside_reading: of 9 images, but inside holds 31; read those of inside$"):
-        measure_detection(model, inside_images(), outside_images(), inside_reading=part)
+    part = read_features(model, id_images().part(0, 9).batches())
+    with pytest.raises(ValueError, match=r"^id_reading: of 9 images, but in_distribution holds 31"):
+        measure_ood(model, id_images(), ood_images(), id_reading=part)
 
 
 @pytest.mark.parametrize("fixed_eps", [-0.0014, 1.4, math.inf, math.nan])
 def test_an_eps_out_of_range_is_named(model: nn.Module, fixed_eps: float) -> None:
     expected = rf"^fixed_eps: {fixed_eps}, expected a share of the pixel range in \[0, 1\], as 0.0014$"
     with pytest.raises(ValueError, match=expected):
-        measure_detection(model, inside_images(), outside_images(), fixed_eps=fixed_eps, inside_reading=None)
+        measure_ood(model, id_images(), ood_images(), fixed_eps=fixed_eps, id_reading=None)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.inf, math.nan])
 def test_a_temperature_out_of_range_is_named(model: nn.Module, temperature: float) -> None:
     with pytest.raises(ValueError, match=rf"^temperature: {temperature}, expected a positive number$"):
-        measure_detection(model, inside_images(), outside_images(), temperature=temperature, inside_reading=None)
+        measure_ood(model, id_images(), ood_images(), temperature=temperature, id_reading=None)
 
 
 def test_without_a_set_there_is_nothing_to_refuse(model: nn.Module) -> None:
-    assert measure_detection(model, inside_images(n=1), [], inside_reading=None) == ()
+    assert measure_ood(model, id_images(n=1), [], id_reading=None) == ()

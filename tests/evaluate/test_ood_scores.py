@@ -161,11 +161,11 @@ def test_the_grid_is_the_release_s() -> None:
 def test_choose_eps_takes_the_smallest_rate_and_the_smallest_eps_among_equals() -> None:
     asked: list[float] = []
 
-    def inside(eps: float) -> list[float]:
+    def id_scores(eps: float) -> list[float]:
         asked.append(eps)
         return [1.0, 0.5 + eps]
 
-    chosen = choose_eps(inside, lambda eps: [0.6, 0.0], grid=(0.5, 0.0, 0.25))
+    chosen = choose_eps(id_scores, lambda eps: [0.6, 0.0], grid=(0.5, 0.0, 0.25))
     assert chosen.eps == 0.25
     assert chosen.tried == (0.5, 0.0, 0.25)
     assert chosen.fpr_at_95_tpr == (0.0, 0.5, 0.0)
@@ -173,16 +173,14 @@ def test_choose_eps_takes_the_smallest_rate_and_the_smallest_eps_among_equals() 
 
 
 def test_choose_eps_with_a_model(model: nn.Module, x: Tensor) -> None:
-    outside, grid = torch.rand(40, 3, 8, 8), ODIN_GRID[::10]
+    ood, grid = torch.rand(40, 3, 8, 8), ODIN_GRID[::10]
     chosen = choose_eps(
         lambda eps: odin_scores(model, x, eps=eps, std=STD),
-        lambda eps: odin_scores(model, outside, eps=eps, std=STD),
+        lambda eps: odin_scores(model, ood, eps=eps, std=STD),
         grid,
     )
     rates = [
-        ood_metrics(
-            odin_scores(model, x, eps=eps, std=STD), odin_scores(model, outside, eps=eps, std=STD)
-        ).fpr_at_95_tpr
+        ood_metrics(odin_scores(model, x, eps=eps, std=STD), odin_scores(model, ood, eps=eps, std=STD)).fpr_at_95_tpr
         for eps in grid
     ]
     assert list(chosen.fpr_at_95_tpr) == rates

@@ -95,7 +95,7 @@ def measure(
             data,
             device=device,
             measures=config.measures,
-            outside=load_ood_sets(config, loaded.image_size),
+            ood_sets=load_ood_sets(config, loaded.image_size),
             published=published,
             max_images=config.max_images,
             batch_size=batch_size if loaded.image_size <= SMALL else batch_size // 8,

@@ -9,22 +9,22 @@ from torch import Tensor, nn
 
 from selfdistill.evaluate.corruptions.apply import corrupt
 from selfdistill.evaluate.corruptions.published import PublishedCorruptions
-from selfdistill.evaluate.corruptions.summary import OWN, PUBLISHED, ShiftAccuracy, summarise
+from selfdistill.evaluate.corruptions.summary import OWN, PUBLISHED, CorruptionAccuracy, summarise
 from selfdistill.evaluate.corruptions.table import CORRUPTIONS, SEVERITIES
 from selfdistill.evaluate.gradient import clean_logits
-from selfdistill.evaluate.images import Images, Tick, silent
+from selfdistill.evaluate.images import Images, Tick, no_progress
 
 _PUBLISHED_SIZE = 32
 
 
-def measure_shift(
+def measure_corruptions(
     model: nn.Module,
     images: Images,
     *,
     published: PublishedCorruptions | None = None,
     seed: int = 0,
-    tick: Tick = silent,
-) -> ShiftAccuracy:
+    tick: Tick = no_progress,
+) -> CorruptionAccuracy:
     """Accuracy at each severity of each corruption; see `summarise` for the means.
 
     Own corruptions decode an image once, and corrupt a batch at a time, so that little memory is needed. The published
@@ -44,7 +44,7 @@ def measure_shift(
         >>> from selfdistill.data import load_data
         >>> data = load_data("digits", per_class=2, test_per_class=1)
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
-        >>> measure_shift(model, Images(data.test, data, "cpu")).n
+        >>> measure_corruptions(model, Images(data.test, data, "cpu")).n
         10
 
     Source: Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and Perturbations,

@@ -12,7 +12,7 @@ OWN = "own corruptions"
 
 
 @dataclass(frozen=True)
-class ShiftAccuracy:
+class CorruptionAccuracy:
     """Accuracy under corruption; every rate is a fraction in [0, 1].
 
     Attributes:
@@ -55,12 +55,12 @@ class ShiftAccuracy:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "ShiftAccuracy":
+    def from_dict(cls, values: Mapping[str, Any]) -> "CorruptionAccuracy":
         """The inverse of `to_dict`, exactly."""
         return summarise(values["accuracy"], n=values["n"], source=values["source"])
 
 
-def summarise(accuracy: Mapping[str, Sequence[float]], *, n: int, source: str) -> ShiftAccuracy:
+def summarise(accuracy: Mapping[str, Sequence[float]], *, n: int, source: str) -> CorruptionAccuracy:
     """Gather the accuracies of the fifteen corruptions; what else is given is left out of every mean.
 
     The published sets hold four corruptions more, and scripts that average all nineteen report another number than
@@ -90,4 +90,4 @@ def summarise(accuracy: Mapping[str, Sequence[float]], *, n: int, source: str) -
         values = accuracy[name]
         if len(values) != len(SEVERITIES) or not all(0 <= value <= 1 for value in values):  # NaN is refused as well
             raise ValueError(f"accuracy: {name} has {list(values)}, expected five fractions in [0, 1]")
-    return ShiftAccuracy({name: tuple(map(float, accuracy[name])) for name in CORRUPTIONS}, n, source)
+    return CorruptionAccuracy({name: tuple(map(float, accuracy[name])) for name in CORRUPTIONS}, n, source)

@@ -1,4 +1,4 @@
-"""How well one score separates two sets, as a reader sees it: the metrics, the ROC curve and a histogram."""
+"""One OOD detector: how well its score separates two sets, as metrics, a ROC curve and a histogram."""
 
 from __future__ import annotations
 
@@ -24,7 +24,13 @@ class Curve:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts of in- and out-of-distribution scores in equal bins over their common range."""
+    """Counts of scores in equal bins over their common range.
+
+    Attributes:
+        edges: of the bins, one more than there are bins.
+        inside: in-distribution images; records hold it by this name, as the next.
+        outside: out-of-distribution images.
+    """
 
     edges: tuple[float, ...]
     inside: tuple[int, ...]
@@ -32,8 +38,8 @@ class Histogram:
 
 
 @dataclass(frozen=True)
-class Detector:
-    """How well one score separates a set from the test images; eps is ODIN's, None for the others."""
+class OODDetector:
+    """How well one score separates a set from the test images; eps is ODIN's, None for the other detectors."""
 
     metrics: OODMetrics
     curve: Curve
@@ -41,13 +47,13 @@ class Detector:
     eps: float | None
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Detector:
-        """The inverse of `Detection.to_dict` for one of its detectors, exactly."""
+    def from_dict(cls, values: Mapping[str, Any]) -> OODDetector:
+        """The inverse of `OODResult.to_dict` for one of its detectors, exactly."""
         curve, histogram = ({name: tuple(v) for name, v in values[part].items()} for part in ("curve", "histogram"))
         return cls(OODMetrics.from_dict(values["metrics"]), Curve(**curve), Histogram(**histogram), values["eps"])
 
 
-def detector_of(in_scores: Floats, out_scores: Floats, eps: float | None = None) -> Detector:
+def score_detector(id_scores: Floats, ood_scores: Floats, eps: float | None = None) -> OODDetector:
     """The metrics, the curve and the histogram of two sets of scores, higher for in-distribution.
 
     The curve keeps at most 101 of the thresholds' points, both ends among them; the metrics are those of all points.
@@ -56,19 +62,19 @@ def detector_of(in_scores: Floats, out_scores: Floats, eps: float | None = None)
         ValueError: a set is empty, or a score is not finite.
 
     Example:
-        >>> detector = detector_of(np.array([2.0, 3.0]), np.array([0.0, 1.0]))
+        >>> detector = score_detector(np.array([2.0, 3.0]), np.array([0.0, 1.0]))
         >>> detector.metrics.auroc, detector.curve.fpr
         (1.0, (0.0, 0.0, 0.0, 0.5, 1.0))
     """
-    metrics = ood_metrics(in_scores, out_scores)
-    fpr, tpr = roc_curve(in_scores, out_scores)
-    kept = np.unique(np.linspace(0, len(fpr) - 1, min(_POINTS, len(fpr))).round().astype(int))
-    edges = _edges(np.concatenate([in_scores, out_scores]))
-    inside, outside = (tuple(np.histogram(scores, edges)[0].tolist()) for scores in (in_scores, out_scores))
-    return Detector(
+    metrics = ood_metrics(id_scores, ood_scores)
+    fpr, tpr = roc_curve(id_scores, ood_scores)
+    thinned = np.unique(np.linspace(0, len(fpr) - 1, min(_POINTS, len(fpr))).round().astype(int))
+    edges = _edges(np.concatenate([id_scores, ood_scores]))
+    in_distribution, ood = (tuple(np.histogram(scores, edges)[0].tolist()) for scores in (id_scores, ood_scores))
+    return OODDetector(
         metrics,
-        Curve(tuple(fpr[kept].tolist()), tuple(tpr[kept].tolist())),
-        Histogram(tuple(edges.tolist()), inside, outside),
+        Curve(tuple(fpr[thinned].tolist()), tuple(tpr[thinned].tolist())),
+        Histogram(tuple(edges.tolist()), in_distribution, ood),
         eps,
     )
 

@@ -1,4 +1,4 @@
-"""How well scores separate two sets: ROC curve, FPR at 95 % TPR, detection error, AUROC and AUPR, in numpy alone."""
+"""Metrics of OOD scores: ROC curve, FPR at 95 % TPR, detection error, AUROC and AUPR, in numpy alone."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ class OODMetrics:
         return cls(**values)
 
 
-def ood_metrics(in_scores: Tensor | npt.ArrayLike, out_scores: Tensor | npt.ArrayLike) -> OODMetrics:
+def ood_metrics(id_scores: Tensor | npt.ArrayLike, ood_scores: Tensor | npt.ArrayLike) -> OODMetrics:
     """FPR at 95 % TPR, detection error, AUROC and AUPR of in-distribution against out-of-distribution scores.
 
     With TPR(t) = P(in >= t) and FPR(t) = P(out >= t) at every distinct score t: only the order of the scores counts, so
     any range will do, and equal scores are accepted together. Constant scores give FPR 1, error 1/2 and AUROC 1/2.
 
     Args:
-        in_scores: higher = in-distribution, (N,).
-        out_scores: (M,).
+        id_scores: higher = in-distribution, (N,).
+        ood_scores: (M,).
 
     Raises:
         ValueError: a set is empty or not one-dimensional, or a score is not finite.
@@ -74,11 +74,11 @@ def ood_metrics(in_scores: Tensor | npt.ArrayLike, out_scores: Tensor | npt.Arra
 
     Source: Liang et al., Enhancing the Reliability of Out-of-Distribution Image Detection in Neural Networks, 2018.
     """
-    fpr, tpr = roc_curve(in_scores, out_scores)
+    fpr, tpr = roc_curve(id_scores, ood_scores)
     at_95 = int(np.argmax(tpr >= 0.95))
     error = (1 - tpr + fpr) / 2
     rejected_out, rejected_in = 1 - fpr[::-1], 1 - tpr[::-1]  # out positive: the lowest scores are accepted first
-    n_in, n_out = as_floats(in_scores).size, as_floats(out_scores).size
+    n_in, n_out = as_floats(id_scores).size, as_floats(ood_scores).size
     return OODMetrics(
         fpr_at_95_tpr=float(fpr[at_95]),
         detection_error=float(error.min()),
@@ -93,12 +93,12 @@ def ood_metrics(in_scores: Tensor | npt.ArrayLike, out_scores: Tensor | npt.Arra
     )
 
 
-def roc_curve(in_scores: Tensor | npt.ArrayLike, out_scores: Tensor | npt.ArrayLike) -> tuple[Floats, Floats]:
+def roc_curve(id_scores: Tensor | npt.ArrayLike, ood_scores: Tensor | npt.ArrayLike) -> tuple[Floats, Floats]:
     """FPR(t) = P(out >= t) and TPR(t) = P(in >= t), from t = infinity (0, 0) down through every distinct score.
 
     Args:
-        in_scores: higher = in-distribution, (N,).
-        out_scores: (M,).
+        id_scores: higher = in-distribution, (N,).
+        ood_scores: (M,).
 
     Returns:
         (fpr, tpr), each (K + 1,) for K distinct scores, rising from 0 to 1.
@@ -111,14 +111,14 @@ def roc_curve(in_scores: Tensor | npt.ArrayLike, out_scores: Tensor | npt.ArrayL
         >>> fpr.tolist(), tpr.tolist()
         ([0.0, 0.0, 0.5, 1.0], [0.0, 0.5, 1.0, 1.0])
     """
-    inside, outside = np.sort(_checked(in_scores, "in_scores")), np.sort(_checked(out_scores, "out_scores"))
-    thresholds = np.unique(np.concatenate([inside, outside]))[::-1]
+    in_distribution, ood = np.sort(_checked(id_scores, "id_scores")), np.sort(_checked(ood_scores, "ood_scores"))
+    thresholds = np.unique(np.concatenate([in_distribution, ood]))[::-1]
 
     def accepted(scores: Floats) -> Floats:
         counts = len(scores) - np.searchsorted(scores, thresholds, side="left")
         return np.concatenate([[0.0], counts / len(scores)])
 
-    return accepted(outside), accepted(inside)
+    return accepted(ood), accepted(in_distribution)
 
 
 def average_precision(recall: Floats, fall_out: Floats, positives: float, negatives: float) -> float:

@@ -117,8 +117,8 @@ class ChosenEps:
 
 
 def choose_eps(
-    in_scores: Callable[[float], Tensor | npt.ArrayLike],
-    out_scores: Callable[[float], Tensor | npt.ArrayLike],
+    id_scores: Callable[[float], Tensor | npt.ArrayLike],
+    ood_scores: Callable[[float], Tensor | npt.ArrayLike],
     grid: Sequence[float] = ODIN_GRID,
 ) -> ChosenEps:
     """argmin over eps of the FPR at 95 % TPR: the protocol "released"; the smallest eps among equals.
@@ -127,8 +127,8 @@ def choose_eps(
     then measured on the others. The choice sees out-of-distribution images, so it is kinder than any use in the field.
 
     Args:
-        in_scores: eps to the scores of in-distribution images, higher = in-distribution, (N,).
-        out_scores: eps to the scores of out-of-distribution images, (M,).
+        id_scores: eps to the scores of in-distribution images, higher = in-distribution, (N,).
+        ood_scores: eps to the scores of out-of-distribution images, (M,).
         grid: the values to try.
 
     Raises:
@@ -141,7 +141,7 @@ def choose_eps(
     if not len(grid):
         raise ValueError("grid: no value of eps to try")
     tried = tuple(float(eps) for eps in grid)
-    rates = tuple(ood_metrics(in_scores(eps), out_scores(eps)).fpr_at_95_tpr for eps in tried)
+    rates = tuple(ood_metrics(id_scores(eps), ood_scores(eps)).fpr_at_95_tpr for eps in tried)
     _, chosen = min(zip(rates, tried, strict=True))
     return ChosenEps(chosen, tried, rates)
 
@@ -185,7 +185,7 @@ def max_logit(logits: Tensor | npt.ArrayLike) -> Floats:
         >>> max_logit([[0.0, 2.0], [-1.0, -3.0]])
         array([ 2., -1.])
 
-    Source: Hendrycks et al., Scaling Out-of-Distribution Detection for Real-World Settings, 2022.
+    Source: Hendrycks et al., Scaling Out-of-Distribution OODResult for Real-World Settings, 2022.
     """
     return np.asarray(unlabelled_logits(logits).max(axis=1))
 
