@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         std=(0.25,) * 3,
         image_size=given.size,
         augment="none",
-        test_is="noise",
+        test_split_description="noise",
     )
     # The network's own predictions as labels: PGD attacks what is right, so that is the dearest case.
     logits, _ = predict(model.model, Images(test, data, "cpu").batches())

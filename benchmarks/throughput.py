@@ -107,7 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     split = Split(torch.tensor(labels), images=pixels)
     names = tuple(map(str, range(100)))
-    data = ImageData("cifar100", split, split, names, MEAN, STD, 32, augment="crop_flip", test_is="the same")
+    data = ImageData(
+        "cifar100", split, split, names, MEAN, STD, 32, augment="crop_flip", test_split_description="the same"
+    )
     tasks = {"plain": plain(images, labels, given.batch_size, given.workers)}
     for name in given.recipes:
         for method in given.methods:

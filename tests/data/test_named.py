@@ -14,7 +14,12 @@ from tests.published import md5, write_cifar
 
 def test_digits():
     data = load_data("digits")
-    assert (data.name, data.image_size, data.augment, data.test_is) == ("digits", 32, "crop", "20 % held out, seed 0")
+    assert (data.name, data.image_size, data.augment, data.test_split_description) == (
+        "digits",
+        32,
+        "crop",
+        "20 % held out, seed 0",
+    )
     assert data.classes == tuple("0123456789")
     assert len(data.train) + len(data.test) == 1797
     shares = data.test.labels.bincount() / (data.test.labels.bincount() + data.train.labels.bincount())
@@ -43,7 +48,7 @@ def test_cifar_from_the_published_files(tmp_path, monkeypatch, name, kind):
     assert len(data.train) == (50 if name == "cifar10" else 100)
     assert len(data.classes) == len(data.test) == (10 if name == "cifar10" else 100)
     assert (data.mean, data.std) == ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
-    assert (data.augment, data.image_size, data.test_is) == ("crop_flip", 32, "test set")
+    assert (data.augment, data.image_size, data.test_split_description) == ("crop_flip", 32, "test set")
     assert len(load_data(name, root=tmp_path, classes=2, per_class=1).train) == 2
 
 

@@ -19,7 +19,7 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from selfdistill.data import Unlabelled, load_unlabelled
-from selfdistill.data.download import ARCHIVES, Archive, unpacked
+from selfdistill.data.named.download import ARCHIVES, Archive, unpacked
 from tests.data.conftest import noise
 
 
@@ -414,9 +414,6 @@ def test_svhn_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     message = fails("svhn", RuntimeError, root=tmp_path)
     assert message.startswith(f"svhn is not in {tmp_path} and could not be downloaded (")
     assert f"put test_32x32.mat into {tmp_path}, or its images" in message
-
-
-# Real data
 
 
 @pytest.mark.parametrize("size", [32, 16])

@@ -58,7 +58,7 @@ def images_of(pixels: Tensor, *, batch_size: int = 8, classes: int = 5) -> Image
         std=STD,
         image_size=8,
         augment="none",
-        test_is="test folder",
+        test_split_description="test folder",
     )
     return Images(split, data, device="cpu", batch_size=batch_size)
 

@@ -41,7 +41,7 @@ def small_data(classes: int = 7, train: int = 60, test: int = 35) -> ImageData:
         std=(0.25, 0.25, 0.25),
         image_size=8,
         augment="none",
-        test_is="test folder",
+        test_split_description="test folder",
         skipped=(),
     )
 

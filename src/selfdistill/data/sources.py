@@ -57,7 +57,7 @@ def load_data(
 
     Example:
         >>> data = load_data("digits", per_class=10)
-        >>> len(data.train), len(data.test), tuple(data.train.images.shape[1:]), data.test_is
+        >>> len(data.train), len(data.test), tuple(data.train.images.shape[1:]), data.test_split_description
         (100, 359, (3, 32, 32), '20 % held out, seed 0')
     """
     limits = Limits(classes, per_class, test_per_class)

@@ -14,10 +14,18 @@ from PIL import Image
 from torch import Tensor
 
 from selfdistill.data.arrays import resize
-from selfdistill.data.decode import IMAGE_SUFFIXES, SMALL, UnreadableImageError, cpu_count, read_rgb, to_tensor
-from selfdistill.data.download import ARCHIVES, archived_files, shown, svhn_test_images
+from selfdistill.data.decode import (
+    IMAGE_SUFFIXES,
+    SMALL,
+    UnreadableImageError,
+    cpu_count,
+    progress_bar,
+    read_rgb,
+    to_tensor,
+)
 from selfdistill.data.folders import image_files
 from selfdistill.data.named import load_named
+from selfdistill.data.named.download import ARCHIVES, archived_files, svhn_test_images
 from selfdistill.data.sets import Limits, Split
 
 UNLABELLED_SETS = ("photographs", *ARCHIVES, "svhn", "imagenet_resize", "cifar10")
@@ -160,7 +168,7 @@ def _files(name: str, folder: Path, files: Sequence[Path], size: int, skip_unrea
         return image.size, _square(image, size) if size <= SMALL else None
 
     with ThreadPoolExecutor(min(8, cpu_count())) as pool:
-        found = list(shown(pool.map(look, files), f"reading {name}", len(files)))
+        found = list(progress_bar(pool.map(look, files), f"reading {name}", len(files)))
     reasons = [entry for entry in found if isinstance(entry, str)]
     if reasons and (not skip_unreadable or len(reasons) == len(files)):
         remedy = f"repair or remove {'them' if len(reasons) > 1 else 'it'}"

@@ -84,7 +84,7 @@ def load_external(
         ...     file = Path(folder) / "digits.pt"
         ...     torch.save(weights, file)
         ...     foreign = load_external("resnet10_cifar", file, "digits", data_root=Path("data"), width=4)
-        >>> len(foreign.data.test), foreign.data.test_is
+        >>> len(foreign.data.test), foreign.data.test_split_description
         (1797, 'all images')
         >>> foreign.prepared
         'whole images as squares of 32 px; normalised by the mean and deviation of digits'

@@ -53,9 +53,9 @@ def rescore(
 
 def all_images(images: ImageData) -> ImageData:
     """Return a set whose test part is everything where it had none of its own."""
-    if images.test_is != HELD_OUT:
+    if images.test_split_description != HELD_OUT:
         return images
-    return replace(images, test=_joined(images.train, images.test), test_is="all images")
+    return replace(images, test=_joined(images.train, images.test), test_split_description="all images")
 
 
 def _prepared_for(run: Path, loaded: LoadedModel, images: ImageData) -> ImageData:

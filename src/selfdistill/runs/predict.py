@@ -133,7 +133,7 @@ def _as_data(loaded: LoadedModel, split: Split) -> ImageData:
         std=loaded.std,
         image_size=loaded.image_size,
         augment="none",
-        test_is="files",
+        test_split_description="files",
         skipped=(),
     )
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selfdistill.data.download import Archive, fetched
+from selfdistill.data.named.download import Archive, fetched
 from selfdistill.evaluate.corruptions.table import CORRUPTIONS, SEVERITIES, check
 
 _CIFAR100C = "https://zenodo.org/records/3555552"

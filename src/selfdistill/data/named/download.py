@@ -1,27 +1,23 @@
 """Published archives of images: downloaded, checked and unpacked."""
 
 import hashlib
-import sys
 import tarfile
 import tempfile
 import urllib.request
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from selfdistill.data.arrays import read_npz
-from selfdistill.data.decode import IMAGE_SUFFIXES
+from selfdistill.data.decode import IMAGE_SUFFIXES, progress_bar
 from selfdistill.data.folders import image_files
 
 _CHUNK = 2**20  # bytes
 _PATIENCE = 60  # seconds without a byte
-
-_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -169,24 +165,13 @@ def download(archive: Archive, into: Path) -> Path:
     try:
         with urllib.request.urlopen(archive.address, timeout=_PATIENCE) as response, file.open("wb") as out:
             total = int(response.headers.get("Content-Length") or 0)
-            for chunk in shown(iter(lambda: response.read(_CHUNK), b""), file.name, -(-total // _CHUNK)):
+            for chunk in progress_bar(iter(lambda: response.read(_CHUNK), b""), file.name, -(-total // _CHUNK)):
                 out.write(chunk)
     except HTTPException as error:
         raise OSError(f"the connection broke off: {error!r}") from error
     if (found := _md5(file)) != archive.md5:
         raise OSError(f"{archive.address} sent another file: md5 {found}, not {archive.md5}")
     return file
-
-
-def shown(items: Iterable[_Item], what: str, total: int) -> Iterator[_Item]:
-    """Yield the items; where somebody watches, with a line on how far it is (``total`` 0: not known)."""
-    if not sys.stderr.isatty():
-        yield from items
-        return
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(items, what, total=total or None, console=Console(stderr=True), transient=True)
 
 
 def _md5(file: Path) -> str:

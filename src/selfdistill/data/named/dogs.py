@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from selfdistill.data.download import Archive, fetched
-from selfdistill.data.listed import check_there, listed_set
+from selfdistill.data.named.download import Archive, fetched
+from selfdistill.data.named.listed import check_there, listed_set
 from selfdistill.data.sets import ImageData, Limits, Split
 
 # Where the authors publish it; public loaders that check an md5 check these.

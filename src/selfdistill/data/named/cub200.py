@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from selfdistill.data.download import Archive, fetched
-from selfdistill.data.listed import check_there, listed_set
+from selfdistill.data.named.download import Archive, fetched
+from selfdistill.data.named.listed import check_there, listed_set
 from selfdistill.data.sets import ImageData, Limits, Split
 
 # Where the authors publish it; the md5 is the one that public loaders (avalanche, TDeVries/cub2011_dataset) check.

@@ -52,7 +52,7 @@ def listed_set(
         std=IMAGENET_STD,
         image_size=size,
         augment="resized_crop_flip",
-        test_is="test set",
+        test_split_description="test set",
     )
     if skip_unreadable:
         data = _readable(data)

@@ -12,7 +12,7 @@ import torch
 
 from selfdistill.data.decode import IMAGE_SUFFIXES
 from selfdistill.data.folders import check_same, class_names
-from selfdistill.data.listed import listed_set
+from selfdistill.data.named.listed import listed_set
 from selfdistill.data.sets import ImageData, Limits, Split
 
 _LISTED_AT_ONCE = 8  # folders; a network's file system answers each slowly

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from selfdistill.data.arrays import LAYOUT, load_arrays, resize
-from selfdistill.data.cub200 import load_cub200
-from selfdistill.data.dogs import load_dogs
-from selfdistill.data.imagenet import load_imagenet
+from selfdistill.data.named.cub200 import load_cub200
+from selfdistill.data.named.dogs import load_dogs
+from selfdistill.data.named.imagenet import load_imagenet
 from selfdistill.data.sets import HELD_OUT, ImageData, Limits, Split, hold_out
 
 NAMED_SETS = ("digits", "cifar10", "cifar100", "svhn", "cub200", "dogs", "dogs_full", "imagenet")
@@ -78,7 +78,7 @@ def _digits(image_size: int | None) -> ImageData:
     images = resize(grey[:, None].expand(-1, 3, -1, -1), size)
     classes = tuple(map(str, range(10)))
     train, test = hold_out(Split(torch.from_numpy(bunch.target).long(), images=images), classes, "digits")
-    return ImageData("digits", train, test, classes, (), (), size, augment="crop", test_is=HELD_OUT)
+    return ImageData("digits", train, test, classes, (), (), size, augment="crop", test_split_description=HELD_OUT)
 
 
 def _download(name: str, published: _Published, root: Path, image_size: int | None) -> ImageData:
@@ -99,7 +99,9 @@ def _download(name: str, published: _Published, root: Path, image_size: int | No
     train, test = (_split(part, name, image_size or 32) for part in parts)
     classes = tuple(map(str, range(10))) if name == "svhn" else tuple(parts[0].classes)
     size = image_size or 32
-    return ImageData(name, train, test, classes, (), (), size, augment=published.augment, test_is="test set")
+    return ImageData(
+        name, train, test, classes, (), (), size, augment=published.augment, test_split_description="test set"
+    )
 
 
 def _split(part: Any, name: str, size: int) -> Split:
