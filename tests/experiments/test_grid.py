@@ -10,7 +10,8 @@ from selfdistill.errors import ArgumentError
 from selfdistill.records import NOT_COMPARED
 from selfdistill.runs import executor
 from selfdistill.runs.evaluation import BASIC_EVALUATION
-from selfdistill.runs.executor import ExecutorConfig, share_cpus
+from selfdistill.runs.executor import share_cpus
+from selfdistill.runs.executor_config import ExecutorConfig
 from selfdistill.runs.grid import PlannedRun, is_finished, plan_runs, run_grid, slug
 from selfdistill.train import Recipe
 from selfdistill.train.run import load

@@ -43,7 +43,7 @@ from selfdistill.models import build
 from selfdistill.report.paper import absences, facts, figures_of, reproduced_table, wide_table, write_reproduced
 from selfdistill.report.paper.cells import regime_table, regime_words
 from selfdistill.report.tables import DASH, MINUS
-from selfdistill.runs.executor import ExecutorConfig
+from selfdistill.runs.executor_config import ExecutorConfig
 from selfdistill.runs.grid import is_trained
 from selfdistill.train import Recipe, load_run
 from selfdistill.train.schedule import learning_rate
