@@ -21,10 +21,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Ratio, default_device, in_turns, ratio, save, seconds
+from common import Ratio, in_turns, ratio, save, seconds
 from plain_script import MEAN, STD, Training
 
 from selfdistill.data import ImageData, Split
+from selfdistill.network import default_device
 from selfdistill.train import Recipe
 from selfdistill.train.classification import assemble
 from selfdistill.train.meters import Meters

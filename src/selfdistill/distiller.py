@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from selfdistill.head import check_dropout, check_head, dropout_before, find_head
 from selfdistill.method import Batch, Input, Method, Outputs, Step, Term, cross_entropy
+from selfdistill.network import call, eager, logits_of, rows_of
 from selfdistill.stages import find_stages
-from selfdistill.tap import Tap, call, eager, logits_of, rows_of, split
+from selfdistill.tap import Tap, split
 
 
 class StepOutput(NamedTuple):
@@ -310,7 +311,7 @@ def _name_of(model: nn.Module, wanted: nn.Module) -> str:
     for name, module in eager(model).named_modules():
         if module is wanted:
             return str(name)
-    raise ValueError(f"head= is a {type(wanted).__name__} that is no module of this {type(eager(model)).__name__}")
+    raise ValueError(f"head= is a {type(wanted).__name__} that is not a module of this {type(eager(model)).__name__}")
 
 
 def _shape_of_one(x: Input) -> tuple[Any, ...]:

@@ -260,7 +260,7 @@ def test_batches_on_the_gpu_are_those_of_the_cpu(coded):
     [
         (
             {"augment": "crop_flop"},
-            r"`augment` must not be 'crop_flop' \(did you mean 'crop_flip'\?\): use one of none, crop",
+            r"`augment` must not be 'crop_flop'; did you mean 'crop_flip'\?",
         ),
         (
             {"augment": "resized_crop_flip"},

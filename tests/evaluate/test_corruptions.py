@@ -175,10 +175,10 @@ def test_the_committed_distances_at_32_pixels_are_monotone_where_the_constants_a
 @pytest.mark.parametrize(
     ("name", "severity", "message"),
     [
-        ("gausian_noise", 1, "name: 'gausian_noise' is none of the 15 corruptions; did you mean 'gaussian_noise'"),
+        ("gausian_noise", 1, "name: 'gausian_noise' is not one of the 15 corruptions; did you mean 'gaussian_noise'"),
         ("jpeg", 1, "did you mean|choose from"),
         ("xyz", 1, "choose from gaussian_noise, shot_noise"),
-        ("saturate", 1, "none of the 15 corruptions of Table 6, though it is published"),
+        ("saturate", 1, "not one of the 15 corruptions of Table 6, though it is published"),
         ("fog", 0, "severity: 0, expected 1, 2, 3, 4 or 5"),
         ("fog", 6, "severity: 6"),
         ("fog", 2.0, "severity: 2.0"),

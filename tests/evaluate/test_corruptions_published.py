@@ -79,7 +79,7 @@ def test_batches_are_unnormalised_and_in_order(folder: Path, batch_size: int) ->
 def test_the_four_more_that_are_published_are_not_looked_at(folder: Path) -> None:
     (folder / "speckle_noise.npy").write_bytes(b"damaged")
     published = open_published(folder, per_severity=N)
-    with pytest.raises(ValueError, match="'speckle_noise' is none of the 15 corruptions of Table 6"):
+    with pytest.raises(ValueError, match="'speckle_noise' is not one of the 15 corruptions of Table 6"):
         published.images("speckle_noise", 1)
     with pytest.raises(ValueError, match="did you mean 'frost'"):
         published.images("frosty", 1)

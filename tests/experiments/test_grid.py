@@ -107,5 +107,5 @@ def test_a_process_that_dies_or_fails_is_named_and_the_others_save(recipe: Recip
         run_grid(cells, tmp_path, data=data, executor=ExecutorConfig(jobs=2).make(data), on_update=kill)
     assert multiprocessing.active_children() == []
     gone = plan_runs(Recipe(**{**vars(recipe), "data": str(tmp_path / "gone")}), ["CrossEntropy()"], [5])
-    with pytest.raises(RuntimeError, match=r"crossentropy-seed5: no data set '.*gone'"):
+    with pytest.raises(RuntimeError, match=r"crossentropy-seed5: unknown data set '.*gone'"):
         run_grid(gone, tmp_path, data=data, executor=ExecutorConfig(jobs=2).make(data))

@@ -76,7 +76,7 @@ def test_arrays_say_their_classes(run: Path, tmp_path: Path) -> None:
 def test_no_finished_run(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds no finished run: there is no model.json in it"):
         rescore(tmp_path, "digits", config=BASIC_EVALUATION)
-    with pytest.raises(ValueError, match=r"^no data set 'nowhere'"):
+    with pytest.raises(ValueError, match=r"^unknown data set 'nowhere'"):
         rescore(run, "nowhere", config=BASIC_EVALUATION)
 
 

@@ -23,7 +23,7 @@ from selfdistill.analysis.norms import linear_reach, log_gradient_norms, reach
 from selfdistill.evaluate.agreement import read_features
 from selfdistill.evaluate.gradient import scoring
 from selfdistill.evaluate.images import Images, Tick, no_progress
-from selfdistill.tap import eager
+from selfdistill.network import eager
 
 Weights = Literal["head", "all"]
 """What a gradient is taken with respect to: the head's weights, or all."""

@@ -13,7 +13,7 @@ from selfdistill.analysis.dropped import check_temperature, chosen, learned, pas
 from selfdistill.evaluate.gradient import scoring
 from selfdistill.evaluate.images import Images, Tick, no_progress
 from selfdistill.losses import symmetric_kl
-from selfdistill.tap import eager
+from selfdistill.network import eager
 
 Gradient = tuple[Tensor, ...]
 """One tensor a weight."""

@@ -1,6 +1,5 @@
 """From a set of images to the batches of a run: views, partners, the previous batch anew, and the scored images."""
 
-import difflib
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -13,6 +12,7 @@ from selfdistill.data.sets import ImageData, Split
 from selfdistill.data.steps import Pass, Steps
 from selfdistill.errors import ArgumentError
 from selfdistill.method import Batch, Needs
+from selfdistill.text import suggest
 
 PREVIOUS_VIEW = -2
 """The view number of the previous batch's images, so that they are augmented anew."""
@@ -224,9 +224,7 @@ def _file_images(split: Split, size: int, augment: str, seed: int, resize: int |
 
 def _check(data: ImageData, augment: str, resize: int | None, workers: int | None) -> None:
     if augment not in AUGMENTS:
-        near = difflib.get_close_matches(augment, AUGMENTS, n=1)
-        meant = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ArgumentError("augment", f"must not be {augment!r}{meant}: use one of {', '.join(AUGMENTS)}")
+        raise ArgumentError("augment", f"must not be {augment!r}; {suggest(augment, AUGMENTS)}")
     in_memory = f"which is for image files decoded while training, and {data.name} is in memory"
     if data.train.images is not None and augment == "resized_crop_flip":
         raise ArgumentError("augment", f"is {augment!r}, {in_memory}: use 'none', 'crop' or 'crop_flip'")

@@ -1,6 +1,5 @@
 """Images without labels, to be told apart from a network's own: published sets, photographs in pieces, your own."""
 
-import difflib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from selfdistill.data.folders import image_files
 from selfdistill.data.named import load_named
 from selfdistill.data.named.download import ARCHIVES, archived_files, svhn_test_images
 from selfdistill.data.sets import Limits, Split
+from selfdistill.data.sources import unknown_source
 
 UNLABELLED_SETS = ("photographs", *ARCHIVES, "svhn", "imagenet_resize", "cifar10")
 
@@ -100,13 +100,7 @@ def load_unlabelled(source: str, *, image_size: int, root: Path, skip_unreadable
         return _files(path.resolve().name, path, image_files(path), image_size, skip_unreadable)
     if path.is_file():
         return _array(path, image_size)
-    beside = [str(path.with_name(entry.name)) for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(source, [*UNLABELLED_SETS, *beside], n=1)
-    near = near or difflib.get_close_matches(source.lower().replace("-", "_"), UNLABELLED_SETS, n=1, cutoff=0.5)
-    meant = f" (did you mean {near[0]!r}?)" if near else ""
-    raise ValueError(
-        f"no set of images {source!r}{meant}: pass {', '.join(UNLABELLED_SETS)}, or a folder, .npy or .npz that exists"
-    )
+    raise unknown_source("set of images", source, UNLABELLED_SETS, "a folder, .npy or .npz file that exists")
 
 
 def _photographs(size: int) -> Unlabelled:

@@ -8,7 +8,8 @@ of Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Co
 """
 
 from collections.abc import Mapping
-from difflib import get_close_matches
+
+from selfdistill.text import suggest
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -103,13 +104,11 @@ def check(name: str, severity: int) -> None:
         >>> check("fogg", 1)
         Traceback (most recent call last):
         ...
-        ValueError: name: 'fogg' is none of the 15 corruptions; did you mean 'fog'?
+        ValueError: name: 'fogg' is not one of the 15 corruptions; did you mean 'fog'?
     """
     if name not in CIFAR_C:
-        near = get_close_matches(str(name), CORRUPTIONS, n=1, cutoff=0.5)
-        remedy = f"; did you mean {near[0]!r}?" if near else f": choose from {', '.join(CORRUPTIONS)}"
-        if name in EXTRA:
-            remedy = f" of Table 6, though it is published with them: choose from {', '.join(CORRUPTIONS)}"
-        raise ValueError(f"name: {name!r} is none of the {len(CORRUPTIONS)} corruptions{remedy}")
+        of = " of Table 6, though it is published with them" if name in EXTRA else ""
+        remedy = suggest(str(name), CORRUPTIONS)
+        raise ValueError(f"name: {name!r} is not one of the {len(CORRUPTIONS)} corruptions{of}; {remedy}")
     if isinstance(severity, bool) or not isinstance(severity, int) or severity not in SEVERITIES:
         raise ValueError(f"severity: {severity!r}, expected 1, 2, 3, 4 or 5")

@@ -27,7 +27,8 @@ from selfdistill.evaluate.ood.scores import (
     odin_direction,
     tuning_size,
 )
-from selfdistill.tap import Head, eager
+from selfdistill.network import eager
+from selfdistill.tap import Head
 
 _MASKS, _DROP_PROBABILITY, _SEEDS = 20, 0.5, 5
 
