@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from selfdistill.network import default_device
 from selfdistill.train.record import provenance
 
 
@@ -72,11 +73,6 @@ def wait() -> None:
     """Wait for the GPU, if there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-
-
-def default_device() -> torch.device:
-    """A CUDA device if there is one, otherwise the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def save(path: Path | None, given: Namespace, rows: Sequence[Any], **more: Any) -> None:

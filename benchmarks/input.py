@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import Ratio, default_device, in_turns, ratio, save, seconds
+from common import Ratio, in_turns, ratio, save, seconds
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -46,6 +46,7 @@ from selfdistill.data.synthetic import make_batch
 from selfdistill.method import Needs
 from selfdistill.methods import CrossEntropy
 from selfdistill.models import build
+from selfdistill.network import default_device
 from selfdistill.timing.profiler import StepProfiler
 from selfdistill.train.run import machine
 

@@ -16,13 +16,14 @@ from itertools import accumulate
 from pathlib import Path
 
 import torch
-from common import Ratio, default_device, in_turns, ratio, save
+from common import Ratio, in_turns, ratio, save
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from selfdistill.method import Batch
 from selfdistill.methods import parse_method
 from selfdistill.models import build
+from selfdistill.network import default_device
 from selfdistill.timing.profiler import StepProfiler
 from selfdistill.train.run import machine
 

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from common import Ratio, default_device, in_turns, ratio, save
+from common import Ratio, in_turns, ratio, save
 
 from selfdistill.data.synthetic import make_batch
 from selfdistill.method import Method
 from selfdistill.methods import CrossEntropy, parse_method
 from selfdistill.models import build
+from selfdistill.network import default_device
 from selfdistill.timing.profiler import StepProfiler
 from selfdistill.train.run import machine
 

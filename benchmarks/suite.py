@@ -92,7 +92,7 @@ def bare_seconds(model: nn.Module, x: Tensor) -> dict[str, float]:
 
 
 def measure(
-    name: str, model: Counted, data: ImageData, outside: Sequence[Unlabelled], *, batch_size: int, repeats: int
+    name: str, model: Counted, data: ImageData, ood_sets: Sequence[Unlabelled], *, batch_size: int, repeats: int
 ) -> Row:
     """Time one measure of the suite in turns with its bare passes."""
     x = torch.randn(min(batch_size, len(data.test)), 3, data.image_size, data.image_size)
@@ -102,7 +102,7 @@ def measure(
     for _ in range(repeats):
         model.images.clear()
         started = time.perf_counter()
-        evaluate(model, data, measures=measures, outside=outside, **asked)  # type: ignore[arg-type]
+        evaluate(model, data, measures=measures, ood_sets=ood_sets, **asked)  # type: ignore[arg-type]
         seconds.append(time.perf_counter() - started)
         cost = bare_seconds(model.model, x)
         bare.append(sum(cost[kind] * count for kind, count in model.images.items()))
@@ -132,21 +132,21 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         std=(0.25,) * 3,
         image_size=given.size,
         augment="none",
-        test_is="noise",
+        test_split_description="noise",
     )
     # The network's own predictions as labels: PGD attacks what is right, so that is the dearest case.
     logits, _ = predict(model.model, Images(test, data, "cpu").batches())
     test = Split(logits.argmax(dim=1), images=test.images)
     data = replace(data, train=test, test=test)
-    outside = [Unlabelled("noise", noise(given.images, classes=1, seed=1, size=given.size), "as they are")]
-    evaluate(model, data, device="cpu", measures=MEASURES, outside=outside, max_images=2, batch_size=given.batch_size)
+    ood_sets = [Unlabelled("noise", noise(given.images, classes=1, seed=1, size=given.size), "as they are")]
+    evaluate(model, data, device="cpu", measures=MEASURES, ood_sets=ood_sets, max_images=2, batch_size=given.batch_size)
     rows = []  # what came before warmed up: the first calls are slow
     print(
         f"{given.model}, width {given.width}, {given.images} images of {given.size} px, batches of {given.batch_size}"
     )
     print(f"{'measure':<26}{'suite, s':>10}{'bare, s':>10}{'ratio':>8}{'forward':>10}{'+ graph':>9}{'backward':>10}")
     for name in ("accuracy and calibration", "robustness", "shift", "ood"):
-        row = measure(name, model, data, outside, batch_size=given.batch_size, repeats=given.repeats)
+        row = measure(name, model, data, ood_sets, batch_size=given.batch_size, repeats=given.repeats)
         rows.append(row)
         print(
             f"{name:<26}{row.seconds:>10.2f}{row.bare:>10.2f}{row.ratio:>8.3f}"

@@ -21,11 +21,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Ratio, default_device, in_turns, ratio, save, seconds
+from common import Ratio, in_turns, ratio, save, seconds
 from plain_script import MEAN, STD, Training
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData, Split
+from selfdistill.network import default_device
 from selfdistill.train.classification import assemble
 from selfdistill.train.meters import Meters
 from selfdistill.train.run import machine
@@ -107,7 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     split = Split(torch.tensor(labels), images=pixels)
     names = tuple(map(str, range(100)))
-    data = ImageData("cifar100", split, split, names, MEAN, STD, 32, augment="crop_flip", test_is="the same")
+    data = ImageData(
+        "cifar100", split, split, names, MEAN, STD, 32, augment="crop_flip", test_split_description="the same"
+    )
     tasks = {"plain": plain(images, labels, given.batch_size, given.workers)}
     for name in given.recipes:
         for method in given.methods:

@@ -42,7 +42,7 @@ from selfdistill.experiments.paper.suites import Suite
 from selfdistill.records import EvaluationRecord, RunRecord, recipe_hash
 from selfdistill.report.paper import title_of, write_reproduced
 from selfdistill.report.tables import Table, markdown
-from selfdistill.runs.executor import ExecutorConfig
+from selfdistill.runs.executor_config import ExecutorConfig
 
 FOLDER = PAGES / "paper"
 """Where the pages are, a folder for each scale."""

@@ -478,7 +478,7 @@ def test_head_by_name_by_module_or_found(net: str, given: str) -> None:
 
 def test_a_wrong_head() -> None:
     model, (x, y) = mlp(), batch("mlp")
-    with pytest.raises(ValueError, match="head='7' is not a module of this Sequential; its children are: 0, 1, 2, 3"):
+    with pytest.raises(ValueError, match="head='7' is not a submodule of this Sequential; its children are: 0, 1, 2"):
         SelfDistiller(model, SDDropout(), head="7")
     with pytest.raises(ValueError, match="head= is a Linear that is not a module of this Sequential"):
         SelfDistiller(model, SDDropout(), head=nn.Linear(24, CLASSES))

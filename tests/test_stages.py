@@ -66,7 +66,7 @@ def test_modules_called_stages() -> None:
     [
         (("block",), r"BYOT branches off maps.*but the stages give \(1, 8, 8, 8\); pass stages="),
         (("block", "fc"), r"the stages give \(1, 8, 8, 8\), \(1, 5\)"),
-        (("block", "nowhere"), "stages='nowhere' is not a module of this ConvNet; its children are: stem"),
+        (("block", "nowhere"), "stages='nowhere' is not a submodule of this ConvNet; its children are: stem"),
     ],
 )
 def test_stages_that_are_no_maps(stages: tuple[str, ...], message: str) -> None:

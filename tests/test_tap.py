@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from selfdistill.head import check_dropout, check_head, dropout_before, evaluating, find_head
 from selfdistill.method import DropoutAt
-from selfdistill.tap import Tap, logits_of
+from selfdistill.network import logits_of
+from selfdistill.tap import Tap
 from tests.nets import CLASSES, HEADS, INNER, NETS, ConvNet, HubOutput, batch, mlp
 
 ASKS_FOR_HEAD = r"pass head=, the dotted name \(or the module\) of the classifier layer"
@@ -189,7 +190,7 @@ def test_unknown_names() -> None:
         "stages": lambda: Tap(ConvNet(), "fc", ("fcc",)),
         "at": lambda: Tap(ConvNet(), "fc", dropout_at=DropoutAt("fcc", 0.5)),
     }.items():
-        message = f"{argument}='fcc' is not a module of this ConvNet; its children are: stem, norm, block, after, fc"
+        message = f"{argument}='fcc' is not a submodule of this ConvNet; its children are: stem, norm, block, after, fc"
         with pytest.raises(ValueError, match=message):
             build()
     with pytest.raises(ValueError, match="its children are: none"):

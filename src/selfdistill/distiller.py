@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from selfdistill.head import check_dropout, check_head, dropout_before, find_head
 from selfdistill.method import Batch, Input, Method, Outputs, Step, Term, cross_entropy
+from selfdistill.network import call, eager, logits_of, rows_of
 from selfdistill.stages import find_stages
-from selfdistill.tap import Tap, call, eager, logits_of, rows_of, split
+from selfdistill.tap import Tap, split
 
 
 class StepOutput(NamedTuple):

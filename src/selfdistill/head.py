@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from selfdistill.method import Input, Outputs
-from selfdistill.tap import Tap, call, eager, evaluation_mode, logits_of
+from selfdistill.network import call, eager, evaluation_mode, logits_of
+from selfdistill.tap import Tap
 
 _PASS_HEAD = "pass head=, the dotted name (or the module) of the classifier layer"
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from selfdistill.tap import eager
+from selfdistill.network import eager
 
 _AT_MOST = 4  # the deepest; timm lists the stem's map too
 

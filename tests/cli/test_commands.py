@@ -55,7 +55,7 @@ def test_methods_that_cannot_be_measured_are_listed_all_the_same(run: Run) -> No
     status, out, err = run("methods", "--model", "resnet_10")
     assert status == 2
     assert out == run("methods", "--no-measure").out
-    assert err.startswith("selfdistill: error: unknown model 'resnet_10', did you mean 'resnet10_cifar'?")
+    assert err.startswith("selfdistill: error: unknown model 'resnet_10'; did you mean 'resnet10_cifar'?")
     assert run("methods", "--batch-size", 1).err == "selfdistill: error: --batch-size must be at least 2, not 1\n"
 
 

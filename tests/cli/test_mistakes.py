@@ -56,7 +56,7 @@ def test_folders_that_are_no_set_of_images(refused: Refused, pictures: Path) -> 
         return line
 
     Path("empty").mkdir()
-    assert told("missing").startswith("no data set 'missing'")
+    assert told("missing").startswith("unknown data set 'missing'")
     assert told("empty") == "empty has no class folders: put the images of each class in a folder of its own"
     shutil.copytree(pictures / "train" / "one", Path("single/one"))
     assert told("single") == "single has one class folder, 'one': at least 2 classes are needed"

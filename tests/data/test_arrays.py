@@ -30,12 +30,16 @@ def test_two_files(tmp_path, write_arrays):
     assert torch.equal(data.train.images, torch.from_numpy(stored).permute(0, 3, 1, 2))
     assert data.train.images.is_contiguous()
     assert data.train.labels.dtype == torch.int64
-    assert (data.classes, data.test_is, data.image_size) == (("ant", "bee", "cow", "dog"), "test.npz", 32)
+    assert (data.classes, data.test_split_description, data.image_size) == (
+        ("ant", "bee", "cow", "dog"),
+        "test.npz",
+        32,
+    )
     assert (len(data.test), data.augment, data.name) == (8, "crop_flip", tmp_path.name)
     assert data.mean == pytest.approx((stored / 255).mean((0, 1, 2)).tolist())
     assert data.std == pytest.approx((stored / 255).std((0, 1, 2)).tolist())
     (tmp_path / "test.npz").rename(tmp_path / "val.npz")
-    assert load_data(str(tmp_path)).test_is == "val.npz"
+    assert load_data(str(tmp_path)).test_split_description == "val.npz"
 
 
 def test_one_file_is_split(tmp_path, write_arrays):
@@ -44,7 +48,7 @@ def test_one_file_is_split(tmp_path, write_arrays):
     assert data.train.labels.bincount().tolist() == [8] * 4
     assert data.test.labels.bincount().tolist() == [2] * 4
     assert data.classes == ("0", "1", "2", "3")
-    assert data.test_is == "20 % held out, seed 0"
+    assert data.test_split_description == "20 % held out, seed 0"
 
 
 @pytest.mark.parametrize("shape", [(20, 32, 32), (20, 32, 32, 1)])

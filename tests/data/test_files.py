@@ -105,10 +105,10 @@ def test_groups_and_previous_batches_are_augmented_anew(photos):
     assert torch.equal(resumed.previous[0], run[4].previous[0])
     rows = torch.cat([batch.x for batch in run[:3]])
     index = torch.cat([batch.index for batch in run[:3]])
-    for at in index.unique():  # as an anchor and as a mate: two augmentations
-        anchor, mate = (rows[(index == at) & (torch.arange(18) % 3 == nth)] for nth in (0, 1))
-        if len(anchor) and len(mate):
-            assert not torch.equal(anchor[0], mate[0])
+    for at in index.unique():  # as an anchor and as the next image of a group: two augmentations
+        anchor, follower = (rows[(index == at) & (torch.arange(18) % 3 == nth)] for nth in (0, 1))
+        if len(anchor) and len(follower):
+            assert not torch.equal(anchor[0], follower[0])
 
 
 def test_views_epochs_and_seeds_differ(photos):
@@ -154,7 +154,7 @@ def test_a_file_that_breaks_during_the_run_is_named_in_one_line(photos, workers)
     data = load_data(str(photos), image_size=72)
     broken = data.train.paths[7]
     broken.write_bytes(broken.read_bytes()[:200])
-    line = rf"^{re.escape(str(broken))}: [^\n]*repair or replace it, or pass --skip[^\n]*$"
+    line = rf"^{re.escape(str(broken))}: [^\n]*repair or replace it, or pass `skip_unreadable=True`[^\n]*$"
     with pytest.raises(RuntimeError, match=line):  # kept by a name, the error would keep the loader and its workers
         batches(data, workers=workers)
     broken.unlink()

@@ -26,7 +26,12 @@ def test_small_images_are_kept_in_memory(small):
     assert data.train.labels.tolist() == [0] * 4 + [1] * 4
     assert data.test.labels.tolist() == [0] * 2 + [1] * 2
     assert data.train.paths is None
-    assert (data.image_size, data.augment, data.test_is, data.skipped) == (40, "crop_flip", "test folder", ())
+    assert (data.image_size, data.augment, data.test_split_description, data.skipped) == (
+        40,
+        "crop_flip",
+        "test folder",
+        (),
+    )
     first = np.array(Image.open(small / "train/cat/00.png"))
     assert torch.equal(data.train.images[0], torch.from_numpy(first).permute(2, 0, 1))
     pixels = data.train.images.double() / 255
@@ -37,17 +42,17 @@ def test_small_images_are_kept_in_memory(small):
 def test_test_goes_before_val_and_the_name_is_told(small, write_images):
     for name in ("cat", "dog"):
         write_images(small / "val" / name, 1)
-    assert load_data(str(small)).test_is == "test folder"
+    assert load_data(str(small)).test_split_description == "test folder"
     shutil.rmtree(small / "test")
     data = load_data(str(small))
-    assert (data.test_is, len(data.test)) == ("val folder", 2)
+    assert (data.test_split_description, len(data.test)) == ("val folder", 2)
 
 
 def test_one_folder_of_classes_is_split_alike_each_time(tmp_path, write_images):
     for name, count in (("a", 10), ("b", 5), ("c", 2)):
         write_images(tmp_path / name, count, (70, 70))
     data = load_data(str(tmp_path))
-    assert data.test_is == "20 % held out, seed 0"
+    assert data.test_split_description == "20 % held out, seed 0"
     assert data.train.labels.bincount().tolist() == [8, 4, 1]
     assert data.test.labels.bincount().tolist() == [2, 1, 1]
     assert not set(data.train.paths) & set(data.test.paths)

@@ -6,8 +6,8 @@ import torch
 
 from selfdistill.data import ImageData, Split, TrainLoader, eval_batches
 from selfdistill.data.augment import Crop
-from selfdistill.data.loading import MATE_VIEWS, PREVIOUS_VIEW
-from selfdistill.data.partners import PAIR_VIEW, Mates, Partners
+from selfdistill.data.loading import GROUP_VIEWS, PREVIOUS_VIEW
+from selfdistill.data.same_class import PAIR_VIEW, GroupSampler, PairSampler
 from selfdistill.method import Batch, Needs
 
 ALL = Needs(views=3, pair="other", index=True)
@@ -44,7 +44,7 @@ def test_an_epoch_is_every_image_once_in_ceil_steps(coded):
 
 def test_views_and_partners_are_the_images_under_their_own_draws(coded):
     crop = Crop(pad=2, flip=True, seed=4)
-    partners = Partners(coded.train.labels, "other", seed=4, device="cpu")
+    partners = PairSampler(coded.train.labels, "other", seed=4, device="cpu")
     for batch in flat(loader(coded).epoch(6)):
         partner = partners(6, batch.index)
         for pixels, index, view in (
@@ -152,21 +152,21 @@ def test_eval_batches_are_the_split_in_order(coded):
     assert torch.equal(torch.cat([y for _, y in batches]), coded.test.labels)
 
 
-def test_groups_are_anchors_and_their_mates(coded):
+def test_groups_are_anchors_and_images_of_their_class(coded):
     made = loader(coded, GROUPED)
     batches = flat(made.epoch(6))
     assert made.steps == len(batches) == 13  # of 4 anchors, but for the last one's 2
     assert [len(batch.y) for batch in batches] == [12] * 12 + [6]
     groups = torch.cat([batch.index for batch in batches]).view(50, 3)
     assert groups[:, 0].sort().values.tolist() == list(range(50))
-    assert torch.equal(groups[:, 1:], Mates(coded.train.labels, 2, seed=4, device="cpu")(6, groups[:, 0]))
+    assert torch.equal(groups[:, 1:], GroupSampler(coded.train.labels, 2, seed=4, device="cpu")(6, groups[:, 0]))
     for batch in batches:
         assert torch.equal(batch.y, coded.train.labels[batch.index])
 
 
 def test_an_image_of_a_group_has_views_of_its_own(coded):
     crop = Crop(pad=2, flip=True, seed=4)
-    partners = Partners(coded.train.labels, "other", seed=4, device="cpu")
+    partners = PairSampler(coded.train.labels, "other", seed=4, device="cpu")
     made = loader(coded, GROUPED)
     before = flat(made.epoch(5))[-1]
     for batch in flat(made.epoch(6)):
@@ -182,7 +182,7 @@ def test_an_image_of_a_group_has_views_of_its_own(coded):
         ):
             assert len(pixels) == len(indices)
             for row, index in enumerate(indices):
-                number = view + row % 3 * MATE_VIEWS  # the anchor, its first mate, its second mate
+                number = view + row % 3 * GROUP_VIEWS  # the anchor, the second, the third of its group
                 alone = crop(coded.train.images[index][None], index[None], epoch=epoch, view=number)
                 torch.testing.assert_close(pixels[row], alone[0].float(), rtol=0, atol=1e-3)
         before = batch
@@ -190,7 +190,7 @@ def test_an_image_of_a_group_has_views_of_its_own(coded):
 
 def test_no_two_parts_of_a_batch_have_one_view_number():
     parts = (0, 1, 2, 3, PAIR_VIEW, PREVIOUS_VIEW)
-    assert len({part + nth * MATE_VIEWS for part in parts for nth in range(8)}) == 8 * 6
+    assert len({part + nth * GROUP_VIEWS for part in parts for nth in range(8)}) == 8 * 6
 
 
 def test_the_mates_of_an_image_alone_in_its_class_are_the_image_augmented_anew(coded):
@@ -207,7 +207,7 @@ def test_the_mates_of_an_image_alone_in_its_class_are_the_image_augmented_anew(c
 @pytest.mark.parametrize("needs", [Needs(group=2), Needs(pair="any")])
 def test_groups_and_pairs_of_a_set_without_two_images_of_a_class_are_refused(coded, needs):
     few = replace(coded, train=coded.train.select(torch.arange(4)))
-    with pytest.raises(ValueError, match="no class has two of the 4 training images: use more images a class"):
+    with pytest.raises(ValueError, match="no class has two of the 4 training images: use more images per class"):
         loader(few, needs)
 
 
@@ -260,7 +260,7 @@ def test_batches_on_the_gpu_are_those_of_the_cpu(coded):
     [
         (
             {"augment": "crop_flop"},
-            r"`augment` must not be 'crop_flop' \(did you mean 'crop_flip'\?\): use one of none, crop",
+            r"`augment` must not be 'crop_flop'; did you mean 'crop_flip'\?",
         ),
         (
             {"augment": "resized_crop_flip"},

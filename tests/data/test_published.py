@@ -16,10 +16,10 @@ from torchvision import datasets
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData, Split, TrainLoader, eval_batches, load_data
-from selfdistill.data import cub200 as cub200_module
-from selfdistill.data import dogs as dogs_module
 from selfdistill.data.decode import UnreadableImageError, read_rgb, scan
 from selfdistill.data.folders import IMAGENET_MEAN, IMAGENET_STD
+from selfdistill.data.named import cub200 as cub200_module
+from selfdistill.data.named import dogs as dogs_module
 from selfdistill.method import Needs
 from selfdistill.models import build
 from selfdistill.runs.external import load_external
@@ -69,7 +69,12 @@ def test_a_batch_of_each_at_the_paper_s_size(tmp_path: Path, name: str) -> None:
     WRITE[name](tmp_path)
     data = load_data(name, root=tmp_path)
     assert (data.name, data.image_size, data.augment) == (name, 224, "resized_crop_flip")
-    assert (data.mean, data.std, data.test_is, data.skipped) == (IMAGENET_MEAN, IMAGENET_STD, "test set", ())
+    assert (data.mean, data.std, data.test_split_description, data.skipped) == (
+        IMAGENET_MEAN,
+        IMAGENET_STD,
+        "test set",
+        (),
+    )
     assert data.train.images is None
     loader = TrainLoader(data, Needs(views=2, pair="other"), batch_size=4, seed=0, device="cpu", workers=0)
     (batch,) = next(loader.epoch(0))

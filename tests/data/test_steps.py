@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from selfdistill.data.partners import Mates
 from selfdistill.data.randomness import generator, hash_key
+from selfdistill.data.same_class import GroupSampler
 from selfdistill.data.steps import Steps
 
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 0, 0, 0, 3, 1, 0])  # 14 images, class 3 has one
@@ -24,7 +24,7 @@ def indices(steps: Steps, epoch: int, start: int = 0) -> list[list[int]]:
 def by_hand(epoch, *, group, batch_size, shares) -> list[list[list[int]]]:
     """Return the shares of each step."""
     order = torch.randperm(len(LABELS), generator=generator(hash_key(3, epoch, 1 << 20))).tolist()
-    mates = Mates(LABELS, group - 1, 3, device="cpu") if group > 1 else None
+    sampler = GroupSampler(LABELS, group - 1, 3, device="cpu") if group > 1 else None
     anchors = batch_size // group
     steps = []
     for step in range(math.ceil(len(order) / anchors)):
@@ -39,8 +39,8 @@ def by_hand(epoch, *, group, batch_size, shares) -> list[list[list[int]]]:
             row = []
             for anchor in chosen[share * each : (share + 1) * each]:
                 row.append(anchor)
-                if mates is not None:
-                    row.extend(mates(epoch, torch.tensor([anchor]))[0].tolist())
+                if sampler is not None:
+                    row.extend(sampler(epoch, torch.tensor([anchor]))[0].tolist())
             rows.append(row)
         steps.append(rows)
     return steps
@@ -48,7 +48,7 @@ def by_hand(epoch, *, group, batch_size, shares) -> list[list[list[int]]]:
 
 @pytest.mark.parametrize("group", [1, 2, 3, 4])
 @pytest.mark.parametrize(("world_size", "passes"), [(1, 1), (1, 3), (3, 1)])
-def test_a_step_is_the_permutation_s_next_anchors_each_with_its_mates(group, world_size, passes):
+def test_a_step_is_the_next_anchors_each_with_its_group(group, world_size, passes):
     for epoch in (0, 4):
         whole = by_hand(epoch, group=group, batch_size=6 * group, shares=world_size * passes)
         for rank in range(world_size):

@@ -19,7 +19,7 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from selfdistill.data import Unlabelled, load_unlabelled
-from selfdistill.data.download import ARCHIVES, Archive, unpacked
+from selfdistill.data.named.download import ARCHIVES, Archive, unpacked
 from tests.data.conftest import noise
 
 
@@ -207,16 +207,16 @@ def test_files_that_are_no_arrays(tmp_path: Path) -> None:
     [("photograph", "photographs"), ("SVHN", "svhn"), ("lsun-resize", "lsun_resize"), ("iSUN", "isun"), ("zzzz", None)],
 )
 def test_an_unknown_set_names_the_nearest(source: str, meant: str | None) -> None:
-    suggestion = f" (did you mean {meant!r}?)" if meant else ""
-    assert fails(source) == (
-        f"no set of images {source!r}{suggestion}: pass photographs, lsun_resize, isun, dtd, svhn, "
-        "imagenet_resize, cifar10, or a folder, .npy or .npz that exists"
+    every = (
+        "pass photographs, lsun_resize, isun, dtd, svhn, imagenet_resize or cifar10, or a folder, .npy or .npz file "
     )
+    remedy = f"did you mean {meant!r}?" if meant else f"{every}that exists"
+    assert fails(source) == f"unknown set of images {source!r}; {remedy}"
 
 
 def test_a_mistyped_path_names_the_one_beside_it(tmp_path: Path) -> None:
     (tmp_path / "textures").mkdir()
-    assert f"(did you mean '{tmp_path}/textures'?)" in fails(tmp_path / "texture")
+    assert f"; did you mean '{tmp_path}/textures'?" in fails(tmp_path / "texture")
 
 
 # Published sets
@@ -414,9 +414,6 @@ def test_svhn_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     message = fails("svhn", RuntimeError, root=tmp_path)
     assert message.startswith(f"svhn is not in {tmp_path} and could not be downloaded (")
     assert f"put test_32x32.mat into {tmp_path}, or its images" in message
-
-
-# Real data
 
 
 @pytest.mark.parametrize("size", [32, 16])

@@ -28,7 +28,7 @@ def images_of(pixels: Tensor, labels: Tensor, batch_size: int = 16) -> Images:
         std=STD,
         image_size=8,
         augment="none",
-        test_is="test folder",
+        test_split_description="test folder",
     )
     return Images(split, data, device="cpu", batch_size=batch_size)
 

@@ -15,12 +15,12 @@ from selfdistill.data.unlabelled import Unlabelled
 from selfdistill.evaluate.accuracy import softmax
 from selfdistill.evaluate.agreement import read_features
 from selfdistill.evaluate.calibration import expected_calibration_error
-from selfdistill.evaluate.detection import measure_detection
+from selfdistill.evaluate.corruptions.measure import measure_corruptions
 from selfdistill.evaluate.evaluation import Evaluation, score
 from selfdistill.evaluate.images import Images
+from selfdistill.evaluate.ood.measure import measure_ood
 from selfdistill.evaluate.passes import predict
 from selfdistill.evaluate.robustness import measure_robustness
-from selfdistill.evaluate.shift.measure import measure_shift
 from selfdistill.evaluate.suite import MEASURES, evaluate
 from tests.pictures import write_digits
 
@@ -41,7 +41,7 @@ def small_data(classes: int = 7, train: int = 60, test: int = 35) -> ImageData:
         std=(0.25, 0.25, 0.25),
         image_size=8,
         augment="none",
-        test_is="test folder",
+        test_split_description="test folder",
         skipped=(),
     )
 
@@ -193,20 +193,20 @@ def others(n: int = 20, size: int = 16) -> Unlabelled:
 
 
 def whole(**options: Any) -> Evaluation:
-    settings = {"device": "cpu", "measures": MEASURES, "outside": [others()], "max_images": 12, "batch_size": 7}
+    settings = {"device": "cpu", "measures": MEASURES, "ood_sets": [others()], "max_images": 12, "batch_size": 7}
     return evaluate(convolutional(), larger_data(), **(settings | options))
 
 
 def test_every_measure_is_what_its_own_function_gives() -> None:
     result, model, data = whole(), convolutional(), larger_data()
-    inside, outer = (Images(split, data, "cpu", batch_size=7) for split in (data.test, others().split))
-    assert result.robustness == measure_robustness(model, inside, max_images=12)
-    assert result.shift == measure_shift(model, inside.spaced(12))
+    test, other = (Images(split, data, "cpu", batch_size=7) for split in (data.test, others().split))
+    assert result.robustness == measure_robustness(model, test, max_images=12)
+    assert result.shift == measure_corruptions(model, test.spaced(12))
     training, reading = (
         read_features(model, Images(split, data, "cpu").batches()) for split in (data.train, data.test)
     )
-    assert result.ood == measure_detection(
-        model, inside, [("noise", "as they are", outer)], training=training, inside_reading=reading
+    assert result.ood == measure_ood(
+        model, test, [("noise", "as they are", other)], training=training, id_reading=reading
     )
     assert result.omitted == ()
     assert set(result.ood[0].detectors) >= {"ODIN fixed", "ODIN released", "Mahalanobis", "energy"}
@@ -226,7 +226,7 @@ def test_the_whole_suite_twice_is_the_same_and_survives_json() -> None:
 
 def test_the_suite_leaves_the_model_in_training_mode_and_scores_it_in_evaluation_mode() -> None:
     model = convolutional().train()
-    result = evaluate(model, larger_data(), device="cpu", measures=MEASURES, outside=[others()], max_images=12)
+    result = evaluate(model, larger_data(), device="cpu", measures=MEASURES, ood_sets=[others()], max_images=12)
     assert all(module.training for module in model.modules())
     assert int(model[1].num_batches_tracked) == 0
     assert result.top1 == evaluate(model.eval(), larger_data(), device="cpu").top1
@@ -258,7 +258,7 @@ def test_what_cannot_be_measured_is_said() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return -self.layer(x.flatten(1))  # no module gives the logits
 
-    headless = evaluate(Headless(), larger_data(), device="cpu", measures=["ood"], outside=[others()])
+    headless = evaluate(Headless(), larger_data(), device="cpu", measures=["ood"], ood_sets=[others()])
     assert headless.omitted[0].startswith("Mahalanobis and the spread over dropout masks")
     assert "Mahalanobis" not in headless.ood[0].detectors
     assert headless.ood[0].disagreement is None
@@ -271,10 +271,10 @@ def test_files_are_scored_as_the_same_images_in_memory(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 5, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     model.append(nn.Linear(4, len(data.classes)))
     from_files = evaluate(model, data, device="cpu", measures=["robustness"], max_images=4)
-    held = Images(data.test, data, "cpu").held()
+    cached = Images(data.test, data, "cpu").cached()
     assert data.test.paths is not None
-    assert held.split.images is not None
-    memory = replace(data, test=held.split)
+    assert cached.split.images is not None
+    memory = replace(data, test=cached.split)
     assert evaluate(model, memory, device="cpu", measures=["robustness"], max_images=4) == from_files
 
 
@@ -285,5 +285,5 @@ def test_bad_questions_are_one_clear_line() -> None:
         whole(max_images=0)
     with pytest.raises(ValueError, match=r"^precision: 'bf16-mixed', but small gradients"):
         whole(precision="bf16-mixed")
-    with pytest.raises(ValueError, match=r"^outside: the set 'noise' is given twice$"):
-        whole(outside=[others(), others()])
+    with pytest.raises(ValueError, match=r"^ood_sets: the set 'noise' is given twice$"):
+        whole(ood_sets=[others(), others()])

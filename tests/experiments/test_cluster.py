@@ -19,7 +19,8 @@ from selfdistill.errors import ArgumentError
 from selfdistill.experiments.paper import TABLES, Setting, gather, reproduce
 from selfdistill.experiments.paper.entry import Training
 from selfdistill.experiments.paper.gather import cells_of
-from selfdistill.runs.executor import ExecutorConfig, Task
+from selfdistill.runs.executor import Task
+from selfdistill.runs.executor_config import ExecutorConfig
 from selfdistill.runs.grid import PlannedRun
 from selfdistill.runs.ray_cluster import RayCluster
 from selfdistill.train import Interrupted, Update

@@ -106,9 +106,9 @@ def test_our_own_networks_take_the_set_s_constants(checkpoint: Path, pictures: P
 @pytest.mark.parametrize("checkpoint", [OWN], indirect=True)
 def test_which_images_are_scored(checkpoint: Path, pictures: Path) -> None:
     two = load(OWN, checkpoint, pictures, width=4).data
-    assert (len(two.train), len(two.test), two.test_is) == (24, 18, "test folder")
+    assert (len(two.train), len(two.test), two.test_split_description) == (24, 18, "test folder")
     one = load(OWN, checkpoint, pictures / "test", width=4).data
-    assert (len(one.test), one.test_is) == (18, "all images")
+    assert (len(one.test), one.test_split_description) == (18, "all images")
 
 
 @pytest.mark.parametrize("checkpoint", [OWN], indirect=True)
@@ -116,7 +116,7 @@ def test_which_images_are_scored(checkpoint: Path, pictures: Path) -> None:
 def test_a_folder_of_validation_images_alone(checkpoint: Path, pictures: Path, tmp_path: Path, part: str) -> None:
     shutil.copytree(pictures / "test", tmp_path / "imagenet" / part)
     alone = load(OWN, checkpoint, tmp_path / "imagenet", width=4).data
-    assert (alone.name, len(alone.test), alone.test_is) == ("imagenet", 18, "all images")
+    assert (alone.name, len(alone.test), alone.test_split_description) == ("imagenet", 18, "all images")
     inside = load(OWN, checkpoint, pictures / "test", width=4).data
     assert alone.test.images is not None
     assert inside.test.images is not None
@@ -124,7 +124,7 @@ def test_a_folder_of_validation_images_alone(checkpoint: Path, pictures: Path, t
     assert torch.equal(alone.test.labels, inside.test.labels)
     shutil.copytree(pictures / "train", tmp_path / "imagenet/train")
     both = load(OWN, checkpoint, tmp_path / "imagenet", width=4).data
-    assert (len(both.train), len(both.test), both.test_is) == (24, 18, f"{part} folder")
+    assert (len(both.train), len(both.test), both.test_split_description) == (24, 18, f"{part} folder")
 
 
 @pytest.mark.parametrize("checkpoint", [TORCHVISION], indirect=True)

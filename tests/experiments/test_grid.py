@@ -11,7 +11,8 @@ from selfdistill.errors import ArgumentError
 from selfdistill.records import NOT_COMPARED
 from selfdistill.runs import executor
 from selfdistill.runs.evaluation import BASIC_EVALUATION
-from selfdistill.runs.executor import ExecutorConfig, share_cpus
+from selfdistill.runs.executor import share_cpus
+from selfdistill.runs.executor_config import ExecutorConfig
 from selfdistill.runs.grid import PlannedRun, is_finished, plan_runs, run_grid, slug
 from selfdistill.train.run import load
 
@@ -106,5 +107,5 @@ def test_a_process_that_dies_or_fails_is_named_and_the_others_save(recipe: Train
         run_grid(cells, tmp_path, data=data, executor=ExecutorConfig(jobs=2).make(data), on_update=kill)
     assert multiprocessing.active_children() == []
     gone = plan_runs(TrainConfig(**{**vars(recipe), "data": str(tmp_path / "gone")}), ["CrossEntropy()"], [5])
-    with pytest.raises(RuntimeError, match=r"crossentropy-seed5: no data set '.*gone'"):
+    with pytest.raises(RuntimeError, match=r"crossentropy-seed5: unknown data set '.*gone'"):
         run_grid(gone, tmp_path, data=data, executor=ExecutorConfig(jobs=2).make(data))

@@ -20,7 +20,7 @@ from selfdistill.config import TrainConfig
 from selfdistill.config.schedule import learning_rate
 from selfdistill.data import ImageData, load_data
 from selfdistill.detect import DetectConfig
-from selfdistill.evaluate.shift import published
+from selfdistill.evaluate.corruptions import published
 from selfdistill.experiments.paper import (
     TABLES,
     Line,
@@ -45,7 +45,7 @@ from selfdistill.models import build
 from selfdistill.report.paper import absences, facts, figures_of, reproduced_table, wide_table, write_reproduced
 from selfdistill.report.paper.cells import regime_table, regime_words
 from selfdistill.report.tables import DASH, MINUS
-from selfdistill.runs.executor import ExecutorConfig
+from selfdistill.runs.executor_config import ExecutorConfig
 from selfdistill.runs.grid import is_trained
 from selfdistill.train import load_run
 from tests.published import write_cifar

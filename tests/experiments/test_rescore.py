@@ -25,14 +25,19 @@ def own(run: Path) -> Evaluation:
 
 def test_the_run_s_own_images(run: Path, pictures: Path) -> None:
     images, evaluation = own_images(run), own(run)
-    assert (images.name, images.test_is, evaluation.n, evaluation.train_n) == ("digits3", "test folder", 18, 24)
+    assert (images.name, images.test_split_description, evaluation.n, evaluation.train_n) == (
+        "digits3",
+        "test folder",
+        18,
+        24,
+    )
 
 
 def test_other_images_are_prepared_as_the_run_s_were_and_all_scored(run: Path, pictures: Path, tmp_path: Path) -> None:
     evaluation = own(run)
     images, other = rescore(run, str(pictures / "test"), config=BASIC_EVALUATION)
     trained = load_run(run)
-    assert (images.mean, images.std, images.test_is) == (trained.mean, trained.std, "all images")
+    assert (images.mean, images.std, images.test_split_description) == (trained.mean, trained.std, "all images")
     assert other.n == 18
     assert other.nll == pytest.approx(evaluation.nll, rel=1e-5)
     assert other.train_top1 is None
@@ -74,7 +79,7 @@ def test_arrays_say_their_classes(run: Path, tmp_path: Path) -> None:
 def test_no_finished_run(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds no finished run: there is no model.json in it"):
         rescore(tmp_path, "digits", config=BASIC_EVALUATION)
-    with pytest.raises(ValueError, match=r"^no data set 'nowhere'"):
+    with pytest.raises(ValueError, match=r"^unknown data set 'nowhere'"):
         rescore(run, "nowhere", config=BASIC_EVALUATION)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from selfdistill import CrossEntropy, Method, SelfDistiller, methods
 from selfdistill.methods import parse_method
-from selfdistill.tap import call, logits_of
+from selfdistill.network import call, logits_of
 from tests.methods.settings import ALONE, every_method, model_for, needed, wrap
 from tests.nets import CLASSES, INNER, NETS, batch, mlp
 

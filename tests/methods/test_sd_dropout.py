@@ -205,7 +205,7 @@ def test_standard_dropout_and_dropout_inside_together() -> None:
 @pytest.mark.parametrize(
     ("at", "message"),
     [
-        ("layer9", "at='layer9' is not a module of this ConvNet; its children are: stem, norm, block, after, fc"),
+        ("layer9", "at='layer9' is not a submodule of this ConvNet; its children are: stem, norm, block, after, fc"),
         ("block.conv1", None),
         ("block.conv2", "at='block.conv2': the layers after it cannot run on clean and dropped copies together"),
         ("block.norm2", "at='block.norm2': the layers after it cannot run on clean and dropped copies together"),

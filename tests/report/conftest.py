@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from selfdistill.evaluate.adversarial import EPSILONS, PAPER_EPS
-from selfdistill.evaluate.detection import Detection, Disagreement, detector_of
+from selfdistill.evaluate.corruptions import CORRUPTIONS, OWN, CorruptionAccuracy, summarise
 from selfdistill.evaluate.evaluation import Evaluation, score
-from selfdistill.evaluate.ood import tuning_size
+from selfdistill.evaluate.ood.measure import OODDisagreement, OODResult, score_detector
+from selfdistill.evaluate.ood.scores import tuning_size
 from selfdistill.evaluate.robustness import Robustness
-from selfdistill.evaluate.shift import CORRUPTIONS, OWN, ShiftAccuracy, summarise
 from selfdistill.records import SCHEMA, RunRecord, recipe_hash
 
 MakeRecord = Callable[..., RunRecord]
@@ -124,7 +124,9 @@ def robustness(random: np.random.Generator, evaluation: Evaluation, toughness: f
     )  # fmt: skip
 
 
-def shift(random: np.random.Generator, evaluation: Evaluation, toughness: float, source: str = OWN) -> ShiftAccuracy:
+def shift(
+    random: np.random.Generator, evaluation: Evaluation, toughness: float, source: str = OWN
+) -> CorruptionAccuracy:
     """Accuracies that fall with the severity."""
     n = min(evaluation.n, 1000)
     falls = {name: random.uniform(0.03, 0.16) / toughness for name in CORRUPTIONS}
@@ -132,7 +134,7 @@ def shift(random: np.random.Generator, evaluation: Evaluation, toughness: float,
     return summarise({name: [round(n * v) / n for v in values] for name, values in rates.items()}, n=n, source=source)
 
 
-def detection(random: np.random.Generator, evaluation: Evaluation, toughness: float, name: str) -> Detection:
+def detection(random: np.random.Generator, evaluation: Evaluation, toughness: float, name: str) -> OODResult:
     """Normal scores, the outer ones lower."""
     n_in, n_out = evaluation.n, 562 if name == "photographs" else 2000
     tuned = (tuning_size(n_in), tuning_size(n_out))
@@ -146,12 +148,12 @@ def detection(random: np.random.Generator, evaluation: Evaluation, toughness: fl
         if detector == "ODIN fixed":
             inside, outside = (0.1 + 1e-5 * scores for scores in (inside, outside))
         eps = {"ODIN fixed": 0.0014, "ODIN released": random.integers(0, 21) / 5000}.get(detector)
-        detectors[detector] = detector_of(inside, outside, eps)
+        detectors[detector] = score_detector(inside, outside, eps)
     spread = 0.02 / toughness * (1 + 0.05 * float(random.random()))
-    return Detection(
+    return OODResult(
         name=name, n=n_out, prepared="shorter side to 32 px, central square", detectors=detectors, tuned_on=tuned,
         temperature=1000.0,
-        disagreement=Disagreement(masks=20, p=0.5, temperature=1.0, seeds=5, inside=spread, outside=1.4 * spread),
+        disagreement=OODDisagreement(masks=20, p=0.5, temperature=1.0, seeds=5, inside=spread, outside=1.4 * spread),
     )  # fmt: skip
 
 

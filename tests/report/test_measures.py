@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from selfdistill.evaluate import shift
+from selfdistill.evaluate import corruptions
 from selfdistill.records import RunRecord
 from selfdistill.report.measured import Measured, every, measured, parts, table
 from selfdistill.report.measures import sections
@@ -217,7 +217,7 @@ def test_clean_beside_mca_is_of_the_same_runs(make_record: Make) -> None:
 
 
 def test_whose_corruptions_they_are_is_said(make_record: Make) -> None:
-    assert PUBLISHED == shift.PUBLISHED
+    assert PUBLISHED == corruptions.PUBLISHED
     runs = [make_record(suite=True), make_record("SDDropout()", suite=True)]
 
     def explained() -> str:
@@ -227,9 +227,9 @@ def test_whose_corruptions_they_are_is_said(make_record: Make) -> None:
 
     assert "our own corruptions of the test images, a substitute" in explained()
     assert "not with Table 6" in explained()
-    runs[0].evaluation["shift"]["source"] = shift.PUBLISHED
+    runs[0].evaluation["shift"]["source"] = corruptions.PUBLISHED
     assert "not alike: SDDropout() saw our own corruptions" in explained()
-    runs[1].evaluation["shift"]["source"] = shift.PUBLISHED
+    runs[1].evaluation["shift"]["source"] = corruptions.PUBLISHED
     assert "the published arrays" in explained()
     assert "substitute" not in explained()
 

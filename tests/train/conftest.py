@@ -33,7 +33,7 @@ def data() -> ImageData:
         std=(0.2, 0.2, 0.2),
         image_size=16,
         augment="crop_flip",
-        test_is="test folder",
+        test_split_description="test folder",
     )
 
 

@@ -22,8 +22,8 @@ from selfdistill.analysis.dropped import (
 from selfdistill.analysis.norms import linear_reach, log_gradient_norms, reach
 from selfdistill.evaluate.agreement import read_features
 from selfdistill.evaluate.gradient import scoring
-from selfdistill.evaluate.images import Images, Tick, silent
-from selfdistill.tap import eager
+from selfdistill.evaluate.images import Images, Tick, no_progress
+from selfdistill.network import eager
 
 Weights = Literal["head", "all"]
 """What a gradient is taken with respect to: the head's weights, or all."""
@@ -64,7 +64,7 @@ def measure_components(
     p: float = 0.5,
     temperature: float = 3.0,
     seed: int = 0,
-    tick: Tick = silent,
+    tick: Tick = no_progress,
 ) -> Components:
     """Both posteriors of each image and the norms of their gradients, in evaluation mode.
 

@@ -12,7 +12,8 @@ from selfdistill.data.randomness import draw, hash_key
 from selfdistill.evaluate.gradient import checked, plain
 from selfdistill.evaluate.images import Images
 from selfdistill.head import find_head
-from selfdistill.tap import Tap, eager
+from selfdistill.network import eager
+from selfdistill.tap import Tap
 
 _LEVELS = 2**31
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from selfdistill.analysis.dropped import check_temperature, chosen, learned, pass_twice_dropped, tapped
 from selfdistill.evaluate.gradient import scoring
-from selfdistill.evaluate.images import Images, Tick, silent
+from selfdistill.evaluate.images import Images, Tick, no_progress
 from selfdistill.losses import symmetric_kl
-from selfdistill.tap import eager
+from selfdistill.network import eager
 
 Gradient = tuple[Tensor, ...]
 """One tensor a weight."""
@@ -132,7 +132,7 @@ def measure_gradients(
     p: float = 0.5,
     temperature: float = 3.0,
     seed: int = 0,
-    tick: Tick = silent,
+    tick: Tick = no_progress,
 ) -> Gradients:
     """The two gradients on batch after batch: one pass forward and two backward, in evaluation mode and float32.
 

@@ -12,7 +12,7 @@ from selfdistill.cli.show import print_table
 
 if TYPE_CHECKING:
     from selfdistill.experiments.paper import PaperTable, Setting
-    from selfdistill.runs.executor import ExecutorConfig
+    from selfdistill.runs.executor_config import ExecutorConfig
 
 
 def reproduce(
@@ -60,7 +60,7 @@ def reproduce(
     """
     from selfdistill.errors import ArgumentError
     from selfdistill.experiments.paper import Setting, tables_named
-    from selfdistill.runs.executor import ExecutorConfig
+    from selfdistill.runs.executor_config import ExecutorConfig
     from selfdistill.runs.folders import check_writable
 
     if any(not 0 <= seed < 2**63 for seed in seeds) or len(set(seeds)) < len(seeds):

@@ -32,13 +32,13 @@ def load_arrays(source: Path, *, image_size: int | None, limits: Limits) -> Imag
         everything, names = read_npz(source, image_size)
         classes = _class_names(everything.labels, names, source)
         train, test = hold_out(everything, classes, source)
-        test_is, test_file = HELD_OUT, source
+        description, test_file = HELD_OUT, source
     else:
         tests = [source / name for name in ("test.npz", "val.npz") if (source / name).is_file()]
         if not (source / "train.npz").is_file() or not tests:
             missing = "test.npz (or val.npz)" if (source / "train.npz").is_file() else "train.npz"
             raise ValueError(f"{source} has no {missing}: add it, or pass one .npz file to hold out 20 % of it")
-        test_file, test_is = tests[0], tests[0].name
+        test_file, description = tests[0], tests[0].name
         train, names = read_npz(source / "train.npz", image_size)
         classes = _class_names(train.labels, names, source / "train.npz")
         assert train.images is not None
@@ -56,7 +56,7 @@ def load_arrays(source: Path, *, image_size: int | None, limits: Limits) -> Imag
         std=(),
         image_size=train.images.shape[-1],
         augment="crop_flip",
-        test_is=test_is,
+        test_split_description=description,
     )
     return limits.apply(data)
 

@@ -1,4 +1,4 @@
-"""Image files decoded and resized once, and kept in one memory-mapped file."""
+"""Make and find caches: image files decoded and resized once, in one memory-mapped file."""
 
 import hashlib
 import os
@@ -10,7 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -18,10 +17,16 @@ import PIL
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
-from selfdistill.data.decode import UnreadableImageError, cpu_count, read_rgb, sides_for, to_shorter_side
-from selfdistill.data.download import shown
+from selfdistill.data.cached_images import CachedImages, Index
+from selfdistill.data.decode import (
+    UnreadableImageError,
+    cpu_count,
+    progress_bar,
+    read_rgb,
+    sides_for,
+    to_shorter_side,
+)
 from selfdistill.data.files import margin
 from selfdistill.data.sets import ImageData, Split
 
@@ -29,39 +34,6 @@ _FORMAT = 1  # of the file, and of how its pixels are made
 _AHEAD = 128  # images that are decoded before they are written, at most
 
 Box = list[int] | None
-_Index = NDArray[np.int64]
-
-
-class CachedImages:
-    """The images of a cache by position, as :func:`~selfdistill.data.decode.to_shorter_side` made them.
-
-    The file is the index, int64 ``(N, 3)`` little-endian: offset in bytes, height and width in pixels; then the pixels
-    of one image after the other, uint8 ``(H, W, 3)``.
-
-    Args:
-        file: where they are; it is mapped, not read.
-        side: the images' shorter side in pixels.
-        index: that of these images; another's rows are images of the same file.
-        pixels: the mapped file, where it is mapped already.
-    """
-
-    def __init__(self, file: Path, side: int, index: _Index, pixels: NDArray[np.uint8] | None = None):
-        self.file, self.side, self.index = file, side, index
-        self._pixels = np.asarray(np.memmap(file, np.uint8, "r")) if pixels is None else pixels
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def __getitem__(self, at: int) -> Image.Image:
-        offset, height, width = self.index[at].tolist()
-        return Image.fromarray(self._pixels[offset : offset + 3 * height * width].reshape(height, width, 3))
-
-    def __reduce__(self) -> tuple[Any, ...]:  # or the pixels would travel to each worker
-        return CachedImages, (self.file, self.side, self.index)
-
-    def select(self, index: Tensor) -> "CachedImages":
-        """Return the images at the positions ``index`` ``(n,)``, in that order."""
-        return CachedImages(self.file, self.side, self.index[index.numpy()], self._pixels)
 
 
 def with_cache(data: ImageData, side: int, folder: Path) -> ImageData:
@@ -146,7 +118,7 @@ def _key(paths: Sequence[Path], boxes: Sequence[Box], side: int) -> str:
     return digest.hexdigest()[:16]
 
 
-def _read_index(file: Path, count: int) -> _Index | None:
+def _read_index(file: Path, count: int) -> Index | None:
     """Return the index of a whole cache, or None: it is not there, or somebody cut it short."""
     try:
         with file.open("rb") as head:
@@ -160,7 +132,7 @@ def _read_index(file: Path, count: int) -> _Index | None:
     return index if size == index.nbytes + 3 * int((index[:, 1] * index[:, 2]).sum()) else None
 
 
-def _write(file: Path, images: Iterable[NDArray[np.uint8]], count: int) -> _Index:
+def _write(file: Path, images: Iterable[NDArray[np.uint8]], count: int) -> Index:
     """Write a cache under another name, and give it its own when it is whole and on the disk."""
     index = np.zeros((count, 3), "<i8")
     temporary = file.with_name(f".{file.name}.{uuid4().hex}.tmp")
@@ -190,7 +162,7 @@ def _decoded(paths: Sequence[Path], boxes: Sequence[Box], side: int) -> Generato
     pool = ThreadPoolExecutor(min(8, cpu_count()))
     waiting: deque[Future[NDArray[np.uint8]]] = deque()
     try:
-        for path, box in shown(zip(paths, boxes, strict=True), "decoding images once", len(paths)):
+        for path, box in progress_bar(zip(paths, boxes, strict=True), "decoding images once", len(paths)):
             waiting.append(pool.submit(decode, path, box))
             if len(waiting) > _AHEAD:
                 yield waiting.popleft().result()
@@ -203,7 +175,8 @@ def _decoded(paths: Sequence[Path], boxes: Sequence[Box], side: int) -> Generato
 
 
 def _check_room(folder: Path, paths: Sequence[Path], boxes: Sequence[Box], side: int) -> None:
-    needed = sum(_bytes(*one, side) for one in shown(zip(paths, boxes, strict=True), "measuring images", len(paths)))
+    parts = progress_bar(zip(paths, boxes, strict=True), "measuring images", len(paths))
+    needed = sum(_bytes(path, box, side) for path, box in parts)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise OSError(f"{len(paths):,} images take {needed:,} bytes, and {free:,} are free there")
@@ -239,7 +212,7 @@ def _locked(lock: int, folder: Path) -> bool:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         # Only to tell of it: the one item is there once the lock is.
-        for _ in shown([None], f"another process writes in {folder}", 0):
+        for _ in progress_bar([None], f"another process writes in {folder}", 0):
             fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError:
         return False

@@ -2,11 +2,12 @@
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -38,6 +39,7 @@ SMALL = 64
 _SHOW_PROGRESS = 2000  # files
 
 
+_Item = TypeVar("_Item")
 _Look = tuple[int | None, Image.Image | None, str]
 
 
@@ -113,7 +115,8 @@ def scan(paths: Sequence[Path], image_size: int | None, boxes: Tensor | None = N
 
     with ThreadPoolExecutor(min(8, cpu_count())) as pool:
         parts = repeat(None) if boxes is None else boxes.tolist()
-        found = list(_progress(pool.map(look, paths, parts), len(paths)))
+        looks = pool.map(look, paths, parts)
+        found = list(progress_bar(looks, "reading images", len(paths)) if len(paths) > _SHOW_PROGRESS else looks)
     reasons = {at: reason for at, (_, _, reason) in enumerate(found) if reason}
     return Scan(tuple(f[0] for f in found), tuple(f[1] for f in found), reasons)
 
@@ -146,6 +149,17 @@ def to_tensor(images: Iterable[Image.Image]) -> Tensor:
     return torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images])
 
 
+def progress_bar(items: Iterable[_Item], title: str, total: int) -> Iterator[_Item]:
+    """Yield the items, on a terminal under a progress bar; a ``total`` of 0 is not known."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(items, title, total=total or None, console=Console(stderr=True), transient=True)
+
+
 def cpu_count() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -170,12 +184,3 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         seen = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(seen, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
-
-
-def _progress(items: Iterable[_Look], total: int) -> Iterable[_Look]:
-    if total <= _SHOW_PROGRESS or not sys.stderr.isatty():
-        return items
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(items, "reading images", total=total, console=Console(stderr=True), transient=True)

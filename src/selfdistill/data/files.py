@@ -1,10 +1,9 @@
-"""Image files decoded while a run goes on, by worker processes, with transforms v2."""
+"""Image files decoded during a run, by worker processes, with transforms v2."""
 
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
@@ -12,17 +11,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from selfdistill.data.augment import Request
+from selfdistill.data.cached_images import CachedImages
 from selfdistill.data.decode import UnreadableImageError, cpu_count, read_rgb, to_shorter_side
 from selfdistill.data.randomness import hash_key
-
-if TYPE_CHECKING:
-    from selfdistill.data.cache import CachedImages
 
 Key = tuple[int, int, int]
 """(epoch, index, view): with the run's seed, all that an augmentation depends on."""
 
 _GRACE = 5
-"""Seconds that a worker goes on after SIGTERM."""
+"""Seconds that a worker keeps working after SIGTERM."""
 
 
 def margin(size: int) -> int:
@@ -61,7 +58,7 @@ class FileImages(Dataset[Tensor | str]):
         seed: int,
         boxes: Tensor | None = None,
         resize: int | None = None,
-        cache: "CachedImages | None" = None,
+        cache: CachedImages | None = None,
     ):
         self.paths, self.seed, self.boxes, self.resize = paths, seed, boxes, resize
         self.transform = _transform(size, augment)
@@ -117,7 +114,7 @@ class FileLoader:
             collate_fn=_collate,
             persistent_workers=count > 0,
             pin_memory=device.type == "cuda",
-            worker_init_fn=outlive_the_run,
+            worker_init_fn=ignore_termination_signals,
             generator=torch.Generator(),  # or each epoch would draw a number from the global one
         )
 
@@ -141,10 +138,10 @@ class FileLoader:
             self.wanted.requests = iter(())
 
 
-def outlive_the_run(worker: int) -> None:
-    """Let a worker process go on for a while after a signal that ends the run."""
-    # Ctrl-C and a scheduler's SIGTERM reach every process at once, and the run still needs the batch that it waits for
-    # before it can save. Never to end on SIGTERM would in turn hold up a process that ends its workers by it.
+def ignore_termination_signals(worker: int) -> None:
+    """Let a worker process survive SIGINT, and SIGTERM for some seconds, so that the run can still save."""
+    # Ctrl-C and a scheduler's SIGTERM reach every process at once, and the run still needs the next batch before it can
+    # save. Ignoring SIGTERM for good would hold up a process that ends its workers by it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_GRACE))
     signal.signal(signal.SIGALRM, lambda number, frame: os._exit(0))

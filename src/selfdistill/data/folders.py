@@ -77,7 +77,7 @@ def load_folder(folder: Path, *, image_size: int | None, limits: Limits, skip_un
         std=() if in_memory else IMAGENET_STD,
         image_size=size,
         augment="crop_flip" if in_memory else "resized_crop_flip",
-        test_is=f"{tests[0].name} folder" if two else HELD_OUT,
+        test_split_description=f"{tests[0].name} folder" if two else HELD_OUT,
         skipped=tuple(files[at][0] for at in found.reasons),
     )
     return limits.apply(data)

@@ -1,6 +1,5 @@
 """From a set of images to the batches of a run: views, partners, the previous batch anew, and the scored images."""
 
-import difflib
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -8,16 +7,17 @@ from torch import Tensor
 
 from selfdistill.data.augment import AUGMENTS, Crop, MemoryLoader, Normalize, Request
 from selfdistill.data.files import FileImages, FileLoader
-from selfdistill.data.partners import PAIR_VIEW, Partners
+from selfdistill.data.same_class import PAIR_VIEW, PairSampler
 from selfdistill.data.sets import ImageData, Split
 from selfdistill.data.steps import Pass, Steps
 from selfdistill.errors import ArgumentError
 from selfdistill.method import Batch, Needs
+from selfdistill.text import suggest
 
 PREVIOUS_VIEW = -2
 """The view number of the previous batch's images, so that they are augmented anew."""
 
-MATE_VIEWS = 1 << 10
+GROUP_VIEWS = 1 << 10
 """Added to a view's number for a group's second image, twice for its third: the same image may stand there again."""
 
 
@@ -103,7 +103,7 @@ class TrainLoader:
             world_size=world_size,
         )
         self.steps = self._steps.count
-        self._partners = Partners(data.train.labels, needs.pair, seed, device=home) if needs.pair else None
+        self._pair_sampler = PairSampler(data.train.labels, needs.pair, seed, device=home) if needs.pair else None
         self._normalize = Normalize(data.mean, data.std, device=self.device, channels_last=channels_last)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Batch, ...]]:
@@ -129,32 +129,32 @@ class TrainLoader:
 
     def _request(self, now: Pass, before: Pass | None) -> Request:
         request = [part for view in range(self.needs.views) for part in self._parts(now.epoch, now.index, view)]
-        if self._partners is not None:
-            request += self._parts(now.epoch, self._partners(now.epoch, now.index), PAIR_VIEW)
+        if self._pair_sampler is not None:
+            request += self._parts(now.epoch, self._pair_sampler(now.epoch, now.index), PAIR_VIEW)
         if before is not None:
             request += self._parts(before.epoch, before.index, PREVIOUS_VIEW)
         return request
 
     def _parts(self, epoch: int, index: Tensor, view: int) -> Request:
-        """Ask for one view of some images: the anchors, then everyone's first mate, and so on."""
+        """Ask for one view of some images: the anchors, then the second image of every group, and so on."""
         group = self.needs.group
-        return [(epoch, index[nth::group], view + nth * MATE_VIEWS) for nth in range(group)]
+        return [(epoch, index[nth::group], view + nth * GROUP_VIEWS) for nth in range(group)]
 
     def _batch(self, now: Pass, before: Pass | None, pixels: Tensor) -> Batch:
-        alike = self.needs.views + (self._partners is not None)  # as many images of each
+        alike = self.needs.views + (self._pair_sampler is not None)  # as many images of each
         sizes = [len(now.index)] * alike + ([] if before is None else [len(before.index)])
         parts = [self._finish(part) for part in torch.split(pixels.to(self.device, non_blocking=True), sizes)]
         return Batch(
             x=parts[0],
             y=self._y(now),
             views=tuple(parts[1 : self.needs.views]),
-            pair=parts[self.needs.views] if self._partners is not None else None,
+            pair=parts[self.needs.views] if self._pair_sampler is not None else None,
             index=now.index.to(self.device, non_blocking=True) if self.needs.index else None,
             previous=None if before is None else (parts[-1], self._y(before)),
         )
 
     def _finish(self, pixels: Tensor) -> Tensor:
-        """Put each anchor's mates behind it again (see :meth:`_parts`), and normalise."""
+        """Put each anchor's group behind it again (see :meth:`_parts`), and normalise."""
         group = self.needs.group
         apart = pixels.view(group, -1, *pixels.shape[1:])
         return self._normalize(apart.transpose(0, 1).flatten(0, 1))
@@ -224,9 +224,7 @@ def _file_images(split: Split, size: int, augment: str, seed: int, resize: int |
 
 def _check(data: ImageData, augment: str, resize: int | None, workers: int | None) -> None:
     if augment not in AUGMENTS:
-        near = difflib.get_close_matches(augment, AUGMENTS, n=1)
-        meant = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ArgumentError("augment", f"must not be {augment!r}{meant}: use one of {', '.join(AUGMENTS)}")
+        raise ArgumentError("augment", f"must not be {augment!r}; {suggest(augment, AUGMENTS)}")
     in_memory = f"which is for image files decoded while training, and {data.name} is in memory"
     if data.train.images is not None and augment == "resized_crop_flip":
         raise ArgumentError("augment", f"is {augment!r}, {in_memory}: use 'none', 'crop' or 'crop_flip'")

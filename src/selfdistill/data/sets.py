@@ -3,16 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from selfdistill.data.cached_images import CachedImages
 from selfdistill.data.randomness import generator, hash_key
 from selfdistill.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from selfdistill.data.cache import CachedImages
 
 HELD_OUT = "20 % held out, seed 0"
 _TEST_SHARE = 0.2
@@ -46,7 +43,7 @@ class Split:
     images: Tensor | None = None
     paths: tuple[Path, ...] | None = None
     boxes: Tensor | None = None
-    cache: "CachedImages | None" = None
+    cache: CachedImages | None = None
 
     def __post_init__(self) -> None:
         given = [part for part in (self.images, self.paths) if part is not None]
@@ -95,7 +92,7 @@ class ImageData:
         std: a channel's standard deviation.
         image_size: the side S of the square images that a model sees, in pixels.
         augment: this set's default, one of ``augment.AUGMENTS``.
-        test_is: what the test images are, such as ``"test folder"`` or ``"20 % held out, seed 0"``.
+        test_split_description: what the test images are, such as ``"test folder"`` or ``"20 % held out, seed 0"``.
         skipped: unreadable files that were left out.
     """
 
@@ -107,7 +104,7 @@ class ImageData:
     std: tuple[float, ...]
     image_size: int
     augment: str
-    test_is: str
+    test_split_description: str
     skipped: tuple[Path, ...] = ()
 
 

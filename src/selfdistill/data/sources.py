@@ -1,6 +1,6 @@
 """``load_data``: one function from what a user names to images."""
 
-import difflib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from selfdistill.data.folders import load_folder
 from selfdistill.data.named import NAMED_SETS, load_named
 from selfdistill.data.sets import ImageData, Limits, pixel_statistics
 from selfdistill.errors import ArgumentError
+from selfdistill.text import join_names, nearest
 
 _SMALLEST = 8  # pixels
 
@@ -57,7 +58,7 @@ def load_data(
 
     Example:
         >>> data = load_data("digits", per_class=10)
-        >>> len(data.train), len(data.test), tuple(data.train.images.shape[1:]), data.test_is
+        >>> len(data.train), len(data.test), tuple(data.train.images.shape[1:]), data.test_split_description
         (100, 359, (3, 32, 32), '20 % held out, seed 0')
     """
     limits = Limits(classes, per_class, test_per_class)
@@ -73,7 +74,7 @@ def load_data(
     elif path.is_file():
         raise ValueError(f"{path} is a file, but not an .npz file: pass a folder of images or an .npz file")
     else:
-        raise ValueError(_unknown(str(source)))
+        raise unknown_source("data set", str(source), NAMED_SETS, "a folder or .npz file that exists")
     if data.train.images is not None and not data.mean:
         mean, std = pixel_statistics(data.train.images)
         data = replace(data, mean=mean, std=std)
@@ -88,10 +89,23 @@ def _from_folder(path: Path, image_size: int | None, limits: Limits, skip_unread
     return load_folder(path, image_size=image_size, limits=limits, skip_unreadable=skip_unreadable)
 
 
-def _unknown(source: str) -> str:
+def unknown_source(what: str, source: str, known: Sequence[str], files: str) -> ValueError:
+    """Make the error for a source that is neither a known set nor on the disk; it names the nearest that is.
+
+    Args:
+        what: what was asked for, such as "data set".
+        source: as the user wrote it.
+        known: the named sets.
+        files: which files would do.
+
+    Example:
+        >>> print(unknown_source("data set", "digit", ["digits", "svhn"], "a folder that exists"))
+        unknown data set 'digit'; did you mean 'digits'?
+    """
     path = Path(source).expanduser()
-    beside = [str(path.with_name(entry.name)) for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(source, [*NAMED_SETS, *beside], n=1, cutoff=0.6)
-    near = near or difflib.get_close_matches(source.lower().replace("-", ""), NAMED_SETS, n=1, cutoff=0.6)
-    meant = f" (did you mean {near[0]!r}?)" if near else ""
-    return f"no data set {source!r}{meant}: pass one of {', '.join(NAMED_SETS)}, or a folder or .npz file that exists"
+    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = nearest(source, known)
+    if near is None and (file := nearest(path.name, beside)) is not None:
+        near = str(path.with_name(file))
+    remedy = f"pass {join_names(known, 'or')}, or {files}" if near is None else f"did you mean {near!r}?"
+    return ValueError(f"unknown {what} {source!r}; {remedy}")

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from selfdistill.data.partners import Mates
 from selfdistill.data.randomness import generator, hash_key
+from selfdistill.data.same_class import GroupSampler
 from selfdistill.errors import ArgumentError
 
-_PERMUTATION = 1 << 20  # a stream of (seed, epoch) that is no partner's and no mate's
+_PERMUTATION = 1 << 20  # a stream of (seed, epoch) that no sampler of same_class uses
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Pass:
 class Steps:
     """The passes of one process of a run, as a function of (seed, epoch, step) alone.
 
-    A step of ``batch_size`` images has A = ``batch_size / group`` anchors, each followed by its ``group - 1`` mates.
-    Step s has the anchors ``order[s * A : (s + 1) * A]`` of a permutation that depends on (seed, epoch), so each image
-    is an anchor once an epoch, which has ceil(N / A) steps. The step's groups are cut into ``world_size * passes``
-    contiguous shares, of which rank r takes ``passes`` in a row. The last step is shorter; where there are several
-    shares it is filled up to equal ones with groups from the epoch's beginning.
+    A step of ``batch_size`` images has A = ``batch_size / group`` anchors, each followed by ``group - 1`` images of its
+    class. Step s has the anchors ``order[s * A : (s + 1) * A]`` of a permutation that depends on (seed, epoch), so each
+    image is an anchor once per epoch, which has ceil(N / A) steps. The step's groups are cut into
+    ``world_size * passes`` contiguous shares, of which rank r takes ``passes`` in a row. The last step is shorter; if
+    there are several shares, it is filled up to equal ones with groups from the epoch's beginning.
 
     Args:
         labels: int64 ``(N,)``, where the positions are wanted.
@@ -45,8 +45,8 @@ class Steps:
         ValueError: an argument out of range, or groups of a set without two images of a class.
 
     Source:
-        BAKE (arXiv 2104.13298) as published, yxgeee/BAKE: its 128 images a step are 32 anchors and their 3 mates, and
-        an epoch of 50,000 images has 1,563 such steps, four times those of cross-entropy.
+        BAKE (arXiv 2104.13298) as published, yxgeee/BAKE: its 128 images per step are 32 anchors, each with 3 images
+        of its class, and an epoch of 50,000 images has 1,563 such steps, four times those of cross-entropy.
 
     Example:
         >>> labels = torch.tensor([0, 1, 0, 1, 0, 1])
@@ -71,7 +71,7 @@ class Steps:
         self.anchors, self.shares = batch_size // group, world_size * passes
         self.count = -(-self.images // self.anchors)
         self._mine = slice(rank * passes, (rank + 1) * passes)
-        self._mates = Mates(labels.cpu(), group - 1, seed, device=self.device) if group > 1 else None
+        self._sampler = GroupSampler(labels.cpu(), group - 1, seed, device=self.device) if group > 1 else None
 
     def passes(self, epoch: int, start: int = 0) -> list[Pass]:
         """Return this rank's passes of all steps of an epoch, one after another, from step ``start`` on."""
@@ -88,9 +88,9 @@ class Steps:
         """Return the epoch's groups ``(N, group)``, each led by its anchor."""
         key = hash_key(self.seed, epoch, _PERMUTATION)
         order = torch.randperm(self.images, generator=generator(key)).to(self.device)
-        if self._mates is None:
+        if self._sampler is None:
             return order[:, None]
-        return torch.cat((order[:, None], self._mates(epoch, order)), dim=1)
+        return torch.cat((order[:, None], self._sampler(epoch, order)), dim=1)
 
     def _share(self, epoch: int, groups: Tensor, step: int) -> list[Pass]:
         """Return this rank's passes of a step."""

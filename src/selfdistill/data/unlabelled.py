@@ -1,6 +1,5 @@
 """Images without labels, to be told apart from a network's own: published sets, photographs in pieces, your own."""
 
-import difflib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,11 +13,20 @@ from PIL import Image
 from torch import Tensor
 
 from selfdistill.data.arrays import resize
-from selfdistill.data.decode import IMAGE_SUFFIXES, SMALL, UnreadableImageError, cpu_count, read_rgb, to_tensor
-from selfdistill.data.download import ARCHIVES, archived_files, shown, svhn_test_images
+from selfdistill.data.decode import (
+    IMAGE_SUFFIXES,
+    SMALL,
+    UnreadableImageError,
+    cpu_count,
+    progress_bar,
+    read_rgb,
+    to_tensor,
+)
 from selfdistill.data.folders import image_files
 from selfdistill.data.named import load_named
+from selfdistill.data.named.download import ARCHIVES, archived_files, svhn_test_images
 from selfdistill.data.sets import Limits, Split
+from selfdistill.data.sources import unknown_source
 
 UNLABELLED_SETS = ("photographs", *ARCHIVES, "svhn", "imagenet_resize", "cifar10")
 
@@ -92,13 +100,7 @@ def load_unlabelled(source: str, *, image_size: int, root: Path, skip_unreadable
         return _files(path.resolve().name, path, image_files(path), image_size, skip_unreadable)
     if path.is_file():
         return _array(path, image_size)
-    beside = [str(path.with_name(entry.name)) for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(source, [*UNLABELLED_SETS, *beside], n=1)
-    near = near or difflib.get_close_matches(source.lower().replace("-", "_"), UNLABELLED_SETS, n=1, cutoff=0.5)
-    meant = f" (did you mean {near[0]!r}?)" if near else ""
-    raise ValueError(
-        f"no set of images {source!r}{meant}: pass {', '.join(UNLABELLED_SETS)}, or a folder, .npy or .npz that exists"
-    )
+    raise unknown_source("set of images", source, UNLABELLED_SETS, "a folder, .npy or .npz file that exists")
 
 
 def _photographs(size: int) -> Unlabelled:
@@ -160,7 +162,7 @@ def _files(name: str, folder: Path, files: Sequence[Path], size: int, skip_unrea
         return image.size, _square(image, size) if size <= SMALL else None
 
     with ThreadPoolExecutor(min(8, cpu_count())) as pool:
-        found = list(shown(pool.map(look, files), f"reading {name}", len(files)))
+        found = list(progress_bar(pool.map(look, files), f"reading {name}", len(files)))
     reasons = [entry for entry in found if isinstance(entry, str)]
     if reasons and (not skip_unreadable or len(reasons) == len(files)):
         remedy = f"repair or remove {'them' if len(reasons) > 1 else 'it'}"

@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 from torchvision.tv_tensors import BoundingBoxes
 
 from selfdistill.data.decode import UnreadableImageError
-from selfdistill.data.files import outlive_the_run
+from selfdistill.data.files import ignore_termination_signals
 from selfdistill.data.randomness import hash_key
 from selfdistill.data.steps import Steps
 from selfdistill.detect.coco import CocoImages
@@ -155,7 +155,7 @@ def _loader(images: BoxedImages, keys: _KeySampler, workers: int, device: torch.
         collate_fn=list,
         persistent_workers=workers > 0,
         pin_memory=device.type == "cuda",
-        worker_init_fn=outlive_the_run,
+        worker_init_fn=ignore_termination_signals,
         generator=torch.Generator(),  # or each epoch would draw a number from the global one
     )
 

@@ -15,7 +15,7 @@ from selfdistill.detect.config import DetectConfig
 from selfdistill.detect.metric import AveragePrecision, average_precision
 from selfdistill.detect.network import Backbone, build_detector
 from selfdistill.detect.record import METRICS, DetectRecord, make_record
-from selfdistill.tap import evaluation_mode
+from selfdistill.network import evaluation_mode
 from selfdistill.train.export import save_weights
 from selfdistill.train.meters import Loss
 from selfdistill.train.session import Session, prepare

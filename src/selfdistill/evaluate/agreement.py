@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from selfdistill.evaluate.arrays import Floats
 from selfdistill.evaluate.gradient import checked, plain
 from selfdistill.head import find_head
-from selfdistill.tap import Head, Tap, eager, evaluation_mode
+from selfdistill.network import eager, evaluation_mode
+from selfdistill.tap import Head, Tap
 
 
 def posterior_sd(

@@ -20,10 +20,10 @@ from selfdistill.evaluate.calibration import (
     calibration_gap,
     reliability,
 )
-from selfdistill.evaluate.detection import Detection
+from selfdistill.evaluate.corruptions import CorruptionAccuracy
+from selfdistill.evaluate.ood.measure import OODResult
 from selfdistill.evaluate.robustness import Robustness
 from selfdistill.evaluate.selective import RiskCoverage, risk_coverage
-from selfdistill.evaluate.shift import ShiftAccuracy
 from selfdistill.evaluate.temperature import Scaled, temperature_scaling
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ class Evaluation:
     scaled: Scaled | None = None
     selective: RiskCoverage | None = None
     robustness: Robustness | None = None
-    shift: ShiftAccuracy | None = None
-    ood: tuple[Detection, ...] = ()
+    shift: CorruptionAccuracy | None = None
+    ood: tuple[OODResult, ...] = ()
     omitted: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -98,7 +98,7 @@ class Evaluation:
         }
         lists = {
             "per_class": tuple(values["per_class"]),
-            "ood": tuple(Detection.from_dict(detection) for detection in values.get("ood", ())),
+            "ood": tuple(OODResult.from_dict(detection) for detection in values.get("ood", ())),
             "omitted": tuple(values.get("omitted", ())),
         }
         return cls(**(dict(values) | parts | lists))
@@ -109,7 +109,7 @@ _PARTS: dict[str, Any] = {
     "scaled": Scaled,
     "selective": RiskCoverage,
     "robustness": Robustness,
-    "shift": ShiftAccuracy,
+    "shift": CorruptionAccuracy,
 }
 
 

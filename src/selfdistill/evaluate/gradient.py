@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from selfdistill.losses import at_least_float32
-from selfdistill.tap import call, evaluation_mode, logits_of
+from selfdistill.network import call, evaluation_mode, logits_of
 
 
 def input_gradient(model: nn.Module, x: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The images of one measurement: a split, how a network is fed with it, and as many passes over it as are wanted."""
+"""The images of one measurement: a split, how a network is fed with it, and any number of passes over it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from selfdistill.data.augment import Normalize
 from selfdistill.data.loading import pixel_batches
 
 Tick = Callable[[int], None]
-"""Told how many images more are done, an image counted once for each pass that a measurement announces."""
+"""Called with the number of images just done; an image counts once for each forward pass."""
 
-_HELD = 2 * 2**30  # bytes; images decoded once are kept up to here
+_CACHE_LIMIT = 2 * 2**30  # bytes
 
 
-def silent(images: int) -> None:
-    """Tell nobody."""
+def no_progress(*_: object) -> None:
+    """Report nothing."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Images:
 
     Attributes:
         split: the images.
-        data: the set whose mean, deviation and size the network was trained with.
+        data: the set whose mean, standard deviation and size the network was trained with.
         device: where batches go.
-        batch_size: images a pass, >= 1.
+        batch_size: images per batch, >= 1.
         workers: processes that decode files.
 
     Example:
@@ -55,7 +55,7 @@ class Images:
         return eval_batches(self.split, self.data, batch_size=self.batch_size, device=self.device, workers=self.workers)
 
     def pixels(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the same before it is normalised: uint8 ``(B, 3, S, S)``, and y ``(B,)``."""
+        """Yield the same before normalisation: uint8 ``(B, 3, S, S)``, and y ``(B,)``."""
         return pixel_batches(
             self.split, self.data, batch_size=self.batch_size, device=self.device, workers=self.workers
         )
@@ -72,10 +72,10 @@ class Images:
         """At most ``most`` images, evenly spaced."""
         return replace(self, split=self.split.spaced(most))
 
-    def held(self) -> Images:
-        """The same with files decoded once and kept in memory, where that takes at most 2 GiB."""
+    def cached(self) -> Images:
+        """The same with the files decoded once and cached in memory, if that takes at most 2 GiB."""
         size = self.data.image_size
-        if self.split.images is not None or len(self) * 3 * size * size > _HELD:
+        if self.split.images is not None or len(self) * 3 * size * size > _CACHE_LIMIT:
             return self
         pixels = torch.cat([part.cpu() for part, _ in self.pixels()])
         return replace(self, split=Split(self.split.labels, images=pixels))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from selfdistill.tap import call, evaluation_mode, logits_of
+from selfdistill.network import call, evaluation_mode, logits_of
 
 PRECISIONS = ("32-true", "bf16-mixed")
 

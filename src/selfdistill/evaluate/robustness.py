@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from selfdistill.evaluate.adversarial import EPSILONS, PAPER_EPS, attacked_loss, paper_step, pgd, standard_step
 from selfdistill.evaluate.gradient import clean_logits, input_gradients
-from selfdistill.evaluate.images import Images, Tick, silent
+from selfdistill.evaluate.images import Images, Tick, no_progress
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def measure_robustness(
     max_images: int = 1000,
     steps: int = 20,
     eps: Sequence[float] = EPSILONS,
-    tick: Tick = silent,
+    tick: Tick = no_progress,
 ) -> Robustness:
     """Accuracy under FGSM ("standard" at each eps, and "paper") on all images and under PGD on some of them.
 

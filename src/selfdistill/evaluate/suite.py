@@ -1,4 +1,4 @@
-"""The suite: a network and a data set in, one frozen `Evaluation` out, with as few passes as serve."""
+"""The suite: evaluate a network on a data set, in as few forward passes as possible; returns one `Evaluation`."""
 
 from __future__ import annotations
 
@@ -14,20 +14,26 @@ from selfdistill.data import ImageData
 from selfdistill.data.unlabelled import Unlabelled
 from selfdistill.evaluate.accuracy import top_k_accuracy
 from selfdistill.evaluate.agreement import Reading, read_features
-from selfdistill.evaluate.detection import Detection, detection_passes, measure_detection
+from selfdistill.evaluate.corruptions import (
+    CORRUPTIONS,
+    LEAST_SIZE,
+    SEVERITIES,
+    CorruptionAccuracy,
+    PublishedCorruptions,
+)
+from selfdistill.evaluate.corruptions.measure import measure_corruptions
 from selfdistill.evaluate.evaluation import Evaluation, score
-from selfdistill.evaluate.images import Images, Tick
+from selfdistill.evaluate.images import Images, Tick, no_progress
+from selfdistill.evaluate.ood.measure import OODResult, measure_ood, ood_passes
 from selfdistill.evaluate.passes import predict
-from selfdistill.evaluate.robustness import measure_robustness, robustness_passes
-from selfdistill.evaluate.shift import CORRUPTIONS, LEAST_SIZE, SEVERITIES, PublishedCorruptions, ShiftAccuracy
-from selfdistill.evaluate.shift.measure import measure_shift
+from selfdistill.evaluate.robustness import Robustness, measure_robustness, robustness_passes
 from selfdistill.head import find_head
 
 MEASURES = ("robustness", "shift", "ood")
-"""What can be measured beyond accuracy and calibration."""
+"""What can be measured beyond accuracy and calibration; "shift" is accuracy under corruption, as records name it."""
 
 Progress = Callable[[str, int, int], None]
-"""Told what is measured, how many images of it are done, and how many there are, an image once for each pass."""
+"""Called with (stage, images done, images in all); an image counts once for each forward pass."""
 
 
 def evaluate(
@@ -36,7 +42,7 @@ def evaluate(
     *,
     device: torch.device | str,
     measures: Collection[str] = (),
-    outside: Sequence[Unlabelled] = (),
+    ood_sets: Sequence[Unlabelled] = (),
     published: PublishedCorruptions | None = None,
     max_images: int = 1000,
     batch_size: int = 512,
@@ -59,17 +65,16 @@ def evaluate(
         data: a data set; see `selfdistill.data.load_data`.
         device: where the batches go.
         measures: some of `MEASURES`.
-        outside: out-of-distribution sets at the network's size, for "ood"; see `selfdistill.data.load_unlabelled`.
-        published: CIFAR-10-C or CIFAR-100-C for "shift"; without them the test images are corrupted here.
+        ood_sets: out-of-distribution sets at the network's size, for "ood"; see `selfdistill.data.load_unlabelled`.
+        published: CIFAR-10-C or CIFAR-100-C for "shift"; None: the test images are corrupted here.
         max_images: PGD and own corruptions see at most so many test images, evenly spaced; >= 1.
-        batch_size: images a pass, >= 1; the result does not depend on it beyond rounding.
+        batch_size: images per batch, >= 1; the result does not depend on it beyond rounding.
         workers: decoding processes for a set that lives in files.
         train: score training images too; with "ood", Mahalanobis is fitted to them.
         max_train: at most this many of them, evenly spaced over the set; `train_n` says how many.
         bins: bins of the calibration errors, >= 1.
-        precision: "32-true", or "bf16-mixed" for the forward passes where nothing but accuracy and calibration is
-            measured; every metric is float64.
-        progress: called while it goes.
+        precision: "32-true", or "bf16-mixed" for the forward passes, if `measures` is empty; every metric is float64.
+        progress: called after each batch.
 
     Raises:
         ValueError: an argument is out of range, or the model's output does not fit the data set.
@@ -83,62 +88,59 @@ def evaluate(
         >>> result.n, result.train_n, result.robustness.pgd_n
         (50, 40, 50)
     """
-    _check(measures, outside, precision, max_images=max_images, max_train=max_train)
+    _check(measures, ood_sets, precision, max_images=max_images, max_train=max_train)
     omitted: list[str] = []
-    tell = progress or _nobody
+    report = progress or no_progress
     images = partial(Images, data=data, device=device, batch_size=batch_size, workers=workers)
-    inside = images(data.test).held() if measures else images(data.test)
+    test = images(data.test).cached() if measures else images(data.test)
     training = images(data.train).spaced(max_train) if train else None
-    head = _head(model, inside, omitted) if "ood" in measures and outside else None
+    head = _head_name(model, test, omitted) if "ood" in measures and ood_sets else None
 
-    tick = _ticker(tell, "accuracy and calibration", len(inside) + (len(training) if training else 0))
-    test = _Pass.over(model, inside, head, precision, tick)
-    fitted = _Pass.over(model, training, head, precision, tick) if training else None
-    robustness, shift = None, None
-    ood: tuple[Detection, ...] = ()
-    if "robustness" in measures:
-        tick = _ticker(tell, "attacks", robustness_passes(len(inside), max_images))
-        robustness = measure_robustness(model, inside, max_images=max_images, tick=tick)
+    tick = _ticker(report, "accuracy and calibration", len(test) + (len(training) if training else 0))
+    clean = _CleanPass.over(model, test, head, precision, tick)
+    fitted = _CleanPass.over(model, training, head, precision, tick) if training else None
+    robustness = _robustness(model, test, max_images, report) if "robustness" in measures else None
+    corruptions = None
     if "shift" in measures:
-        shift = _shift(model, inside.spaced(max_images), published, tell, omitted)
+        corruptions = _corruptions(model, test.spaced(max_images), published, report, omitted)
+    ood: tuple[OODResult, ...] = ()
     if "ood" in measures:
-        sets = [(one.name, one.prepared, images(one.split).held()) for one in outside]
-        tick = _ticker(tell, "out-of-distribution", detection_passes(len(inside), [len(one) for _, _, one in sets]))
-        ood = measure_detection(
+        sets = [(one.name, one.prepared, images(one.split).cached()) for one in ood_sets]
+        ood = measure_ood(
             model,
-            inside,
+            test,
             sets,
             training=fitted.reading if fitted else None,
-            inside_reading=test.reading,
-            tick=tick,
+            id_reading=clean.reading,
+            tick=_ticker(report, "out-of-distribution", ood_passes(len(test), [len(one) for _, _, one in sets])),
         )
-        if not outside:
+        if not ood_sets:
             omitted.append("out-of-distribution detection: no set of images was given")
     return replace(
         score(
-            test.logits,
-            test.labels,
+            clean.logits,
+            clean.labels,
             bins=bins,
             train_n=len(fitted.labels) if fitted else None,
             train_top1=top_k_accuracy(fitted.logits, fitted.labels) if fitted else None,
         ),
         robustness=robustness,
-        shift=shift,
+        shift=corruptions,
         ood=ood,
         omitted=tuple(omitted),
     )
 
 
-class _Pass(NamedTuple):
-    """What the clean pass over some images gave; `reading` where the head is known."""
+class _CleanPass(NamedTuple):
+    """The outputs of the clean pass over some images; `reading` is None if the head is not known."""
 
     logits: Tensor
     labels: Tensor
     reading: Reading | None = None
 
     @classmethod
-    def over(cls, model: nn.Module, images: Images, head: str | None, precision: str, tick: Tick) -> _Pass:
-        batches = _told(images.batches(), tick)
+    def over(cls, model: nn.Module, images: Images, head: str | None, precision: str, tick: Tick) -> _CleanPass:
+        batches = _with_ticks(images.batches(), tick)
         if head is None:
             logits, labels = predict(model, batches, precision=precision)
             reading = None
@@ -151,20 +153,25 @@ class _Pass(NamedTuple):
         return cls(logits, labels, reading)
 
 
-def _shift(
-    model: nn.Module, images: Images, published: PublishedCorruptions | None, tell: Progress, omitted: list[str]
-) -> ShiftAccuracy | None:
+def _robustness(model: nn.Module, images: Images, max_images: int, report: Progress) -> Robustness:
+    tick = _ticker(report, "attacks", robustness_passes(len(images), max_images))
+    return measure_robustness(model, images, max_images=max_images, tick=tick)
+
+
+def _corruptions(
+    model: nn.Module, images: Images, published: PublishedCorruptions | None, report: Progress, omitted: list[str]
+) -> CorruptionAccuracy | None:
     size = images.data.image_size
     if published is None and size < LEAST_SIZE:
         least = f"{LEAST_SIZE} x {LEAST_SIZE}"
         omitted.append(f"corruptions: images of {size} x {size} pixels, at least {least} are needed")
         return None
     n = len(images) if published is None else published.n
-    tick = _ticker(tell, "corruptions", len(CORRUPTIONS) * len(SEVERITIES) * n)
-    return measure_shift(model, images, published=published, tick=tick)
+    tick = _ticker(report, "corruptions", len(CORRUPTIONS) * len(SEVERITIES) * n)
+    return measure_corruptions(model, images, published=published, tick=tick)
 
 
-def _head(model: nn.Module, images: Images, omitted: list[str]) -> str | None:
+def _head_name(model: nn.Module, images: Images, omitted: list[str]) -> str | None:
     x, _ = next(images.batches())
     try:
         return find_head(model, x)
@@ -173,30 +180,26 @@ def _head(model: nn.Module, images: Images, omitted: list[str]) -> str | None:
         return None
 
 
-def _told(batches: Iterable[tuple[Tensor, Tensor]], tick: Tick) -> Iterator[tuple[Tensor, Tensor]]:
+def _with_ticks(batches: Iterable[tuple[Tensor, Tensor]], tick: Tick) -> Iterator[tuple[Tensor, Tensor]]:
     for x, y in batches:
         yield x, y
         tick(len(y))
 
 
-def _ticker(tell: Progress, measure: str, total: int) -> Tick:
+def _ticker(report: Progress, stage: str, total: int) -> Tick:
     done = 0
 
     def tick(images: int) -> None:
         nonlocal done
         done += images
-        tell(measure, done, total)
+        report(stage, done, total)
 
-    tell(measure, 0, total)
+    report(stage, 0, total)
     return tick
 
 
-def _nobody(measure: str, done: int, total: int) -> None:
-    """Tell nobody."""
-
-
 def _check(
-    measures: Collection[str], outside: Sequence[Unlabelled], precision: str, *, max_images: int, max_train: int
+    measures: Collection[str], ood_sets: Sequence[Unlabelled], precision: str, *, max_images: int, max_train: int
 ) -> None:
     unknown = [measure for measure in measures if measure not in MEASURES]
     if unknown:
@@ -207,7 +210,7 @@ def _check(
         raise ValueError(f"max_train: {max_train}, expected at least 1 (or train=False)")
     if max_images < 1:
         raise ValueError(f"max_images: {max_images}, expected at least 1")
-    names = [one.name for one in outside]
+    names = [one.name for one in ood_sets]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise ValueError(f"outside: the set {twice[0]!r} is given twice")
+        raise ValueError(f"ood_sets: the set {twice[0]!r} is given twice")

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from selfdistill.distiller import SelfDistiller
 from selfdistill.integrations.batches import EXTRAS, as_batch
 from selfdistill.method import cross_entropy
-from selfdistill.tap import call, logits_of
+from selfdistill.network import call, logits_of
 
 
 class DistillerTrainer(Trainer):

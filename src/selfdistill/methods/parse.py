@@ -1,11 +1,11 @@
 """From the text of a method, as it stands in recipes, records and on the command line, to the method."""
 
 import ast
-import difflib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from selfdistill.method import Method
+from selfdistill.text import suggest
 
 
 def parse(text: str, kinds: Mapping[str, type[Method]]) -> Method:
@@ -16,19 +16,19 @@ def parse(text: str, kinds: Mapping[str, type[Method]]) -> Method:
     try:
         return _method(ast.parse(text.strip(), mode="eval").body, text, kinds)
     except (SyntaxError, RecursionError, MemoryError) as error:  # the last two: nested too deeply for the parser
-        raise ValueError(f"{text!r} is no method; write for example 'SDDropout(weight=0.1)'") from error
+        raise ValueError(f"{text!r} is not a valid method; write for example 'SDDropout(weight=0.1)'") from error
 
 
 def _method(node: ast.expr, text: str, kinds: Mapping[str, type[Method]]) -> Method:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return _method(node.left, text, kinds) + _method(node.right, text, kinds)
     if isinstance(node, ast.Name):
-        raise ValueError(f"{text!r} is no method; did you mean '{node.id}()'?")
+        raise ValueError(f"{text!r} is not a valid method; did you mean '{node.id}()'?")
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
-        raise ValueError(f"{text!r} is no method; write for example 'SDDropout(weight=0.1)'")
+        raise ValueError(f"{text!r} is not a valid method; write for example 'SDDropout(weight=0.1)'")
     name = node.func.id
     if name not in kinds:
-        raise ValueError(f"unknown method {name!r}{_nearest(name, kinds)}; there are {', '.join(kinds)}")
+        raise ValueError(f"unknown method {name!r}; {suggest(name, kinds)}")
     return _call(kinds[name], node, text)
 
 
@@ -36,7 +36,9 @@ def _call(kind: type[Method], node: ast.Call, text: str) -> Method:
     accepted = inspect.signature(kind).parameters
     for keyword in node.keywords:
         if keyword.arg not in accepted:
-            raise ValueError(f"{kind.__name__} has no argument {keyword.arg!r}{_nearest(str(keyword.arg), accepted)}")
+            name = keyword.arg or "**"
+            otherwise = None if accepted else "it takes none"
+            raise ValueError(f"{kind.__name__} has no argument {name!r}; {suggest(name, accepted, otherwise)}")
     if len({keyword.arg for keyword in node.keywords}) < len(node.keywords):
         raise ValueError(f"{text!r}: an argument is given twice")
     try:
@@ -48,9 +50,3 @@ def _call(kind: type[Method], node: ast.Call, text: str) -> Method:
         return kind(*positional, **named)
     except TypeError as error:
         raise ValueError(f"{text!r}: {error}") from error
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    by_lower = {word.lower(): word for word in known}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
-    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""

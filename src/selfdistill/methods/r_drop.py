@@ -10,7 +10,7 @@ from selfdistill.head import eager_call, evaluating, samples
 from selfdistill.losses import symmetric_kl
 from selfdistill.method import Input, Labelled, Method, Needs, Step, Term
 from selfdistill.methods.ranges import check_weight
-from selfdistill.tap import logits_of
+from selfdistill.network import logits_of
 
 
 class RDrop(Method):

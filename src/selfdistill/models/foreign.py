@@ -1,12 +1,12 @@
 """Classifiers of torchvision and timm, which are imported on use."""
 
-import difflib
 import warnings
 from collections.abc import Iterable
 
 from torch import nn
 
 from selfdistill.errors import ArgumentError
+from selfdistill.text import nearest
 
 
 def from_torchvision(name: str, classes: int, default: bool) -> nn.Module:
@@ -65,10 +65,10 @@ def unknown_model(name: str, known: Iterable[str], listing: str, prefix: str = "
 
     Example:
         >>> print(unknown_model("resnet_18", ["resnet18", "vgg11"], "list_models()"))
-        unknown model 'resnet_18', did you mean 'resnet18'? All names: list_models()
+        unknown model 'resnet_18'; did you mean 'resnet18'? All names: list_models()
     """
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
-    suggestion = f", did you mean {prefix + near[0]!r}?" if near else "."
+    near = nearest(name, known)
+    suggestion = "." if near is None else f"; did you mean {prefix + near!r}?"
     return ValueError(f"unknown model {prefix + name!r}{suggestion} All names: {listing}")
 
 

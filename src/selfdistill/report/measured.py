@@ -9,6 +9,7 @@ from typing import Any
 
 from selfdistill.records import RunRecord, Statistic, paired, statistic_of
 from selfdistill.report.tables import DASH, Column, Table
+from selfdistill.text import join_names
 
 Values = Mapping[str, Any]
 """An `Evaluation` as its JSON, or a part of it."""
@@ -118,7 +119,7 @@ def names(methods: Sequence[str], most: int = 4) -> str:
     """
     if len(methods) > most:
         return f"{len(methods)} methods"
-    return methods[0] if len(methods) == 1 else ", ".join(methods[:-1]) + " and " + methods[-1]
+    return join_names(methods)
 
 
 def _narrowed(methods: Iterable[Measured], part: Callable[[Values], Values | None]) -> list[Measured]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -10,6 +10,7 @@ import yaml
 from selfdistill.records import NOT_COMPARED, RunRecord, Summary
 from selfdistill.report.measures.reliability import FEW
 from selfdistill.report.tables import COMPARED, COST, DASH, QUALITY, Table
+from selfdistill.text import format_duration
 
 _RUN_COLUMNS = (*QUALITY, *(c for c in COST if c.metric in ("train_top1", "best_top1", "seconds_per_epoch")))
 
@@ -25,8 +26,8 @@ def what_was_run(records: Sequence[RunRecord]) -> str:
         f"{run.recipe.get('model') or 'The network'} with {run.parameters:,} parameters, "
         f"trained for {run.epochs} epoch{'s' * (run.epochs != 1)} {_start(run.recipe)}.",
         f"{len(methods)} method{'s' * (len(methods) != 1)}, {_seeds(seeds)}: {len(records)} "
-        f"run{'s' * (len(records) != 1)}, {_duration(sum(record.seconds for record in records))} in all on "
-        f"{_joined(dict.fromkeys(record.device for record in records))}.",
+        f"run{'s' * (len(records) != 1)}, {format_duration(sum(record.seconds for record in records))} in all on "
+        f"{', '.join(dict.fromkeys(record.device for record in records))}.",
     ]
     skipped = max(record.data.get("skipped") or 0 for record in records)
     if skipped:
@@ -98,8 +99,8 @@ def _measuring(records: Sequence[RunRecord]) -> list[str]:
     places = [place for record in records if (place := record.evaluation.get("measured")) is not None]
     if not places:
         return omitted(records)
-    devices = _joined(dict.fromkeys(place["device"] for place in places))
-    seconds = _duration(sum(place["seconds"] for place in places) / len(places))
+    devices = ", ".join(dict.fromkeys(place["device"] for place in places))
+    seconds = format_duration(sum(place["seconds"] for place in places) / len(places))
     return [f"The measures beyond accuracy and ECE were taken on {devices}, {seconds} a run.", *omitted(records)]
 
 
@@ -119,7 +120,7 @@ def versions(records: Sequence[RunRecord]) -> Table:
     """Where and with what: one value, or several where the runs differ."""
 
     def every(values: Sequence[Any]) -> str:
-        return _joined(dict.fromkeys(DASH if v is None else str(v) for v in values))
+        return ", ".join(dict.fromkeys(DASH if v is None else str(v) for v in values))
 
     rows = [(name, every([r.versions.get(name) for r in records])) for name in records[0].versions]
     rows += [
@@ -132,12 +133,15 @@ def versions(records: Sequence[RunRecord]) -> Table:
     places = [place for r in records if (place := r.evaluation.get("measured")) is not None]
     if places:
         rows += [
-            ("measured: what", every([_listed(place["asked"]["measures"]) for place in places])),
+            ("measured: what", every([", ".join(place["asked"]["measures"]) or DASH for place in places])),
             (
                 "measured: PGD and own corruptions",
                 every([f"at most {p['asked']['max_images']:,} images" for p in places]),
             ),
-            ("measured: with", every([_listed(f"{k} {v}" for k, v in place["versions"].items()) for place in places])),
+            (
+                "measured: with",
+                every([", ".join(f"{k} {v}" for k, v in place["versions"].items()) or DASH for place in places]),
+            ),
             ("measured: device", every([place["device"] for place in places])),
             ("measured: CPU threads", every([place["threads"] for place in places])),
             ("measured: commit", every([place["commit"] for place in places])),
@@ -170,17 +174,3 @@ def _seeds(seeds: Sequence[int]) -> str:
     if len(seeds) == 1:
         return f"one seed ({seeds[0]})"
     return f"{len(seeds)} seeds ({', '.join(map(str, seeds))})"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _listed(values: Iterable[str]) -> str:
-    return ", ".join(values) or DASH
-
-
-def _joined(values: dict[str, None]) -> str:
-    return ", ".join(values)

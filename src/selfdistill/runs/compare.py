@@ -13,7 +13,8 @@ from selfdistill.data.decode import cpu_count
 from selfdistill.errors import ArgumentError
 from selfdistill.records import EvaluationRecord, RunRecord
 from selfdistill.runs.evaluation import BASIC_EVALUATION, EvaluationConfig, count_forwards, fit_to_budget, load_ood_sets
-from selfdistill.runs.executor import ExecutorConfig, share_cpus
+from selfdistill.runs.executor import share_cpus
+from selfdistill.runs.executor_config import ExecutorConfig
 from selfdistill.runs.folders import check_writable
 from selfdistill.runs.grid import PlannedRun, is_finished, is_trained, plan_runs, run_grid
 from selfdistill.runs.progress import describe_plan, grid_progress

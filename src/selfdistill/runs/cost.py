@@ -22,6 +22,7 @@ from selfdistill.method import Method
 from selfdistill.methods import CrossEntropy
 from selfdistill.models import available, build
 from selfdistill.models.build import made_for
+from selfdistill.network import default_device
 from selfdistill.runs.progress import item_progress
 from selfdistill.timing.profiler import StepProfiler
 from selfdistill.train.run import machine
@@ -146,7 +147,7 @@ def run_costs(model: str, *, width: int | None, image_size: int | None, batch_si
     if image_size is None:
         image_size = made_for(model)
     network, methods = build(model, _CLASSES, width=width), example_methods()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     with machine(None), item_progress(Console(stderr=True), len(methods), "measuring") as tell:
         costs = measure_costs(
             network,

@@ -12,10 +12,11 @@ from selfdistill.config.train_config import SMALL
 from selfdistill.data import ImageData, load_unlabelled
 from selfdistill.data.decode import cpu_count
 from selfdistill.data.unlabelled import Unlabelled
+from selfdistill.evaluate.corruptions import open_published
 from selfdistill.evaluate.evaluation import Evaluation
-from selfdistill.evaluate.ood import tuning_size
-from selfdistill.evaluate.shift import open_published
+from selfdistill.evaluate.ood.scores import tuning_size
 from selfdistill.evaluate.suite import MEASURES, Progress, evaluate
+from selfdistill.network import default_device
 from selfdistill.records import EvaluationRecord, RunRecord, load_run_record
 from selfdistill.records.evaluation import SCHEMA
 from selfdistill.runs.executor import with_cpus
@@ -83,12 +84,12 @@ def measure(
         ValueError: a set of images cannot be loaded or does not fit the network.
         RuntimeError: a named set cannot be downloaded.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = default_device()
     published = None
     if config.corruptions is not None and "shift" in config.measures:
         published = open_published(config.corruptions, classes=len(data.classes))
     # Measured on a CPU: 512 images take twice as long an image as 128, and channels_last halves a backward pass.
-    batch_size = 512 if device == "cuda" else 128
+    batch_size = 512 if device.type == "cuda" else 128
     # On a GPU too, a gradient's sign and a score at T = 1000 need all of float32, and a second run the same bits.
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         return evaluate(
@@ -96,7 +97,7 @@ def measure(
             data,
             device=device,
             measures=config.measures,
-            outside=load_ood_sets(config, loaded.image_size),
+            ood_sets=load_ood_sets(config, loaded.image_size),
             published=published,
             max_images=config.max_images,
             batch_size=batch_size if loaded.image_size <= SMALL else batch_size // 8,

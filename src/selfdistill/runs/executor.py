@@ -1,4 +1,4 @@
-"""Executors: this process, several processes or a Ray cluster do a list of tasks, behind one interface."""
+"""The interface of executors, which do a list of tasks, and the one that works in this process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any, Protocol
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.data.decode import cpu_count
-from selfdistill.errors import ArgumentError
 from selfdistill.train import Update
 from selfdistill.train.progress import Callback
 
@@ -74,44 +73,6 @@ class InThisProcess:
         """Do all tasks; what a job raises ends them."""
         for task in tasks:
             on_result(task.folder, task.job(data=self.data, cpus=None, progress=partial(on_update, task.folder)))
-
-
-@dataclass(frozen=True)
-class ExecutorConfig:
-    """Which executor does the work.
-
-    Attributes:
-        jobs: parallel processes on this machine; 1 works in this process.
-        ray: address of a Ray cluster that does it instead, as for `RayCluster`.
-        cpus: CPUs of each task on a cluster without GPUs.
-
-    Raises:
-        ArgumentError: a number below 1, or ``jobs`` beside ``ray``.
-    """
-
-    jobs: int = 1
-    ray: str | None = None
-    cpus: int = 1
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        for name in ("jobs", "cpus"):
-            if getattr(self, name) < 1:
-                raise ArgumentError(name, f"must be at least 1, not {getattr(self, name)}")
-        if self.jobs > 1 and self.ray is not None:
-            raise ArgumentError("jobs", "and `ray` exclude each other: the cluster says how many run at a time")
-
-    def make(self, data: ImageData) -> Executor:
-        """Return the executor; ``data`` are the images of all tasks."""
-        if self.ray is not None:
-            from selfdistill.runs.ray_cluster import RayCluster
-
-            return RayCluster(self.ray, self.cpus)
-        if self.jobs > 1:
-            from selfdistill.runs.processes import Processes
-
-            return Processes(self.jobs)
-        return InThisProcess(data)
 
 
 def share_cpus(recipe: TrainConfig, jobs: int) -> TrainConfig:

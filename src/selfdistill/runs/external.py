@@ -84,7 +84,7 @@ def load_external(
         ...     file = Path(folder) / "digits.pt"
         ...     torch.save(weights, file)
         ...     foreign = load_external("resnet10_cifar", file, "digits", data_root=Path("data"), width=4)
-        >>> len(foreign.data.test), foreign.data.test_is
+        >>> len(foreign.data.test), foreign.data.test_split_description
         (1797, 'all images')
         >>> foreign.prepared
         'whole images as squares of 32 px; normalised by the mean and deviation of digits'
@@ -203,9 +203,9 @@ def _preparation(images: ImageData, trained: _Trained | None, own: bool) -> str:
 
 def all_images(images: ImageData) -> ImageData:
     """Return a set whose test part is everything where it had none of its own."""
-    if images.test_is != HELD_OUT:
+    if images.test_split_description != HELD_OUT:
         return images
-    return replace(images, test=_joined(images.train, images.test), test_is="all images")
+    return replace(images, test=_joined(images.train, images.test), test_split_description="all images")
 
 
 def _joined(a: Split, b: Split) -> Split:

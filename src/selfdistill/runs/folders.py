@@ -1,6 +1,5 @@
 """Folders of runs: what they are called, whether they can be written, and the finished runs in them."""
 
-import difflib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from selfdistill.errors import ArgumentError
 from selfdistill.methods import parse_method
 from selfdistill.records import RunRecord, load_all
+from selfdistill.text import suggest
 
 
 def name_of(data: str) -> str:
@@ -51,6 +51,5 @@ def collect_finished(folders: Iterable[Path], baseline: str | None = None) -> li
     wanted = repr(parse_method(baseline))
     there = list(dict.fromkeys(record.method for record in records))
     if wanted not in there:
-        near = difflib.get_close_matches(wanted, there, n=1, cutoff=0.0)
-        raise ArgumentError("baseline", f"has no run: {wanted}; did you mean {near[0]!r}? There are {', '.join(there)}")
+        raise ArgumentError("baseline", f"has no run: {wanted}; {suggest(wanted, there)}")
     return sorted(records, key=lambda record: record.method != wanted)

@@ -14,6 +14,7 @@ from selfdistill.data.decode import IMAGE_SUFFIXES, cpu_count, scan, to_tensor
 from selfdistill.data.folders import image_files
 from selfdistill.errors import ArgumentError
 from selfdistill.evaluate.passes import predict
+from selfdistill.network import default_device
 from selfdistill.train.export import LoadedModel, load_run
 
 FEW = 256
@@ -109,7 +110,7 @@ def predict_run(
     if csv is not None:
         refuse_image_name(csv)
     loaded = load_run(run)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = default_device()
     return *predict_files(loaded, paths, skip_unreadable=skip_unreadable, device=device), loaded.classes
 
 
@@ -133,7 +134,7 @@ def _as_data(loaded: LoadedModel, split: Split) -> ImageData:
         std=loaded.std,
         image_size=loaded.image_size,
         augment="none",
-        test_is="files",
+        test_split_description="files",
         skipped=(),
     )
 

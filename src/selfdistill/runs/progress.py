@@ -22,9 +22,9 @@ def describe_plan(recipe: TrainConfig, data: ImageData) -> str:
     cache = data.train.cache
     cached = "" if cache is None else f", decoded into {cache.file} (delete it when you like)"
     return (
-        f"{data.name}: {len(data.train):,} training images, {len(data.test):,} test images ({data.test_is}), "
-        f"{len(data.classes)} classes, {data.image_size} px{skipped}{cached}; {resolved.model}, "
-        f"weights: {resolved.weights}, batches of {resolved.batch_size}, lr {resolved.lr:g}"
+        f"{data.name}: {len(data.train):,} training images, {len(data.test):,} test images "
+        f"({data.test_split_description}), {len(data.classes)} classes, {data.image_size} px{skipped}{cached}; "
+        f"{resolved.model}, weights: {resolved.weights}, batches of {resolved.batch_size}, lr {resolved.lr:g}"
     )
 
 

@@ -113,7 +113,7 @@ def score_run(run: Path, data: str | None, config: EvaluationConfig) -> Scored:
             else:
                 evaluation = measure(loaded, images, config, progress=progress)
     return Scored(
-        f"{run} on {images.name} ({images.test_is})",
+        f"{run} on {images.name} ({images.test_split_description})",
         str(run),
         run if data is None else run / f"on-{name_of(data)}",
         evaluation,
@@ -164,11 +164,13 @@ def score_external(
     images = foreign.data
     loaded = LoadedModel(foreign.model, images.classes, images.image_size, images.mean, images.std)
     with evaluation_progress(Console(stderr=True)) as progress:
-        evaluation = measure(loaded, images, config, train=images.test_is != "all images", progress=progress)
+        evaluation = measure(
+            loaded, images, config, train=images.test_split_description != "all images", progress=progress
+        )
     weights = "the package's pretrained weights" if checkpoint is None else checkpoint.name
     facts = _facts(f"{model}, {weights}", loaded, images)
     return Scored(
-        f"{model} on {images.name} ({images.test_is})",
+        f"{model} on {images.name} ({images.test_split_description})",
         model,
         Path("runs") / f"{model.replace(':', '-')}-on-{name_of(data)}",
         evaluation,
@@ -182,7 +184,10 @@ def _facts(network: str, loaded: LoadedModel, images: ImageData) -> tuple[tuple[
     parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
     return (
         ("network", f"{network}; {parameters:,} parameters"),
-        ("images", f"{images.name} ({images.test_is}), {len(images.classes)} classes, {images.image_size} px"),
+        (
+            "images",
+            f"{images.name} ({images.test_split_description}), {len(images.classes)} classes, {images.image_size} px",
+        ),
         ("device", f"{where['device']}, {where['threads']} threads"),
         *((package, number) for package, number in where["versions"].items()),
         ("commit", where["commit"] or "installed package"),

@@ -12,7 +12,7 @@ from selfdistill.config.train_config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.errors import ArgumentError
 from selfdistill.methods import parse_method
-from selfdistill.tap import evaluation_mode
+from selfdistill.network import evaluation_mode
 from selfdistill.train import random_state
 from selfdistill.train.classification import Classification, assemble
 from selfdistill.train.meters import Meters

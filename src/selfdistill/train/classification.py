@@ -17,8 +17,8 @@ from selfdistill.evaluate.suite import evaluate
 from selfdistill.method import Batch
 from selfdistill.methods import parse_method
 from selfdistill.models import build
+from selfdistill.network import evaluation_mode, logits_of
 from selfdistill.records import RunRecord
-from selfdistill.tap import evaluation_mode, logits_of
 from selfdistill.train.export import save_model
 from selfdistill.train.meters import Loss
 from selfdistill.train.record import make_record

@@ -58,7 +58,7 @@ def make_record(
             "classes": len(data.classes),
             "train_n": len(data.train),
             "test_n": len(data.test),
-            "test_is": data.test_is,
+            "test_is": data.test_split_description,
             "skipped": len(data.skipped),
         },
         epochs=state.epoch,

@@ -17,7 +17,7 @@ from selfdistill.experiments.paper.result import Result
 from selfdistill.experiments.paper.setting import Setting, check_run
 from selfdistill.experiments.paper.sizes import Size, size_of
 from selfdistill.experiments.paper.synthetic import write_images
-from selfdistill.runs.executor import ExecutorConfig
+from selfdistill.runs.executor_config import ExecutorConfig
 from selfdistill.runs.grid import PlannedRun, is_trained, run_grid
 from selfdistill.runs.progress import grid_progress
 from selfdistill.train.run import load

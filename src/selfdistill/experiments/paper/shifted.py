@@ -1,7 +1,7 @@
 """Tables 5, 6 and 7 and Fig. 3: attacks, corruptions, unknown images."""
 
 from selfdistill.evaluate.adversarial import EPSILONS
-from selfdistill.evaluate.shift import CORRUPTIONS
+from selfdistill.evaluate.corruptions import CORRUPTIONS
 from selfdistill.experiments.paper.entry import SETS, Entry, Measure, PaperTable, Training
 from selfdistill.experiments.paper.names import BASE, METHODS, SD_DROPOUT, SUMS, WITH
 from selfdistill.experiments.paper.suites import PUBLISHED, SUBSTITUTES, Suite

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfdistill.data import ImageData
-from selfdistill.evaluate.shift import fetch_cifar100c, open_published
+from selfdistill.evaluate.corruptions import fetch_cifar100c, open_published
 from selfdistill.records import RunRecord
 from selfdistill.runs.evaluation import EvaluationConfig, as_updates, load_ood_sets, measure
 from selfdistill.train import load_run

@@ -1,0 +1,113 @@
+"""Published sets of photographs: files that are listed, and decoded while training and not before."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from selfdistill.data.decode import SMALL, scan, to_tensor
+from selfdistill.data.folders import IMAGENET_MEAN, IMAGENET_STD
+from selfdistill.data.sets import ImageData, Limits, Split
+
+SIZE = 224
+"""Pixels a side, as the paper has them."""
+
+
+def listed_set(
+    name: str,
+    classes: Sequence[str],
+    train: Split,
+    test: Split,
+    *,
+    image_size: int | None,
+    limits: Limits,
+    skip_unreadable: bool,
+) -> ImageData:
+    """Make a set of listed files, at 224 pixels, normalised by ImageNet's constants.
+
+    No file is opened: a damaged one ends a run with a line that names it. ``skip_unreadable`` decodes every file once
+    instead, and leaves those out. At 64 pixels and below the images in use are decoded at once, and kept in memory as
+    squares, as those of a folder are.
+
+    Args:
+        name: of the set.
+        classes: their names.
+        train: the training images, paths and boxes.
+        test: the test images.
+        image_size: the side of the square images in pixels; None: 224.
+        limits: the part that is wanted.
+        skip_unreadable: as above.
+
+    Raises:
+        ValueError: a class without an image, a part that the set does not have, or a file that cannot be read.
+    """
+    size = image_size or SIZE
+    data = ImageData(
+        name=name,
+        train=train,
+        test=test,
+        classes=tuple(classes),
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        image_size=size,
+        augment="resized_crop_flip",
+        test_split_description="test set",
+    )
+    if skip_unreadable:
+        data = _readable(data)
+    _check_populated(data)
+    data = limits.apply(data)
+    return data if size > SMALL else _in_memory(data)
+
+
+def check_there(paths: Sequence[Path], names: Path) -> None:
+    """Refuse a list, ``names``, of files that are not there; each folder is read once.
+
+    Raises:
+        ValueError: one line that counts them and names the first.
+    """
+    folders = {path.parent for path in paths}
+    inside = {folder: {file.name for file in folder.iterdir()} if folder.is_dir() else set() for folder in folders}
+    absent = [path for path in paths if path.name not in inside[path.parent]]
+    if absent:
+        raise ValueError(
+            f"{names} lists {len(paths):,} files, of which {len(absent):,} are missing, such as {absent[0]}: unpack "
+            "the archive again"
+        )
+
+
+def _readable(data: ImageData) -> ImageData:
+    """The set without the files that cannot be decoded."""
+    skipped: list[Path] = []
+
+    def kept(split: Split) -> Split:
+        assert split.paths is not None
+        reasons = scan(split.paths, SIZE, split.boxes).reasons
+        skipped.extend(split.paths[at] for at in reasons)
+        return split.select(torch.tensor([at for at in range(len(split)) if at not in reasons], dtype=torch.int64))
+
+    return replace(data, train=kept(data.train), test=kept(data.test), skipped=tuple(skipped))
+
+
+def _in_memory(data: ImageData) -> ImageData:
+    def decoded(split: Split) -> Split:
+        assert split.paths is not None
+        found = scan(split.paths, data.image_size, split.boxes)
+        if found.reasons:
+            first, count = next(iter(found.reasons.values())), len(found.reasons)
+            raise ValueError(
+                f"{first} ({count} unreadable of {len(split)} images of {data.name}: repair or replace "
+                f"{'them' if count > 1 else 'it'}, or pass `skip_unreadable=True`)"
+            )
+        return Split(split.labels, images=to_tensor(image for image in found.small if image is not None))
+
+    return replace(data, train=decoded(data.train), test=decoded(data.test), augment="crop_flip")
+
+
+def _check_populated(data: ImageData) -> None:
+    for what, split in (("training", data.train), ("test", data.test)):
+        counts = torch.bincount(split.labels, minlength=len(data.classes)).tolist()
+        for name, count in zip(data.classes, counts, strict=True):
+            if not count:
+                raise ValueError(f"class {name!r} of {data.name} has no {what} image")
