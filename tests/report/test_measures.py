@@ -9,6 +9,7 @@ import pytest
 
 from selfdistill.evaluate import shift
 from selfdistill.records import RunRecord
+from selfdistill.records.metrics import PUBLISHED
 from selfdistill.report.measured import Measured, every, measured, parts, table
 from selfdistill.report.measures import sections
 from selfdistill.report.measures.attacks import disagreements, flattery, hidden_gradients
@@ -18,7 +19,7 @@ from selfdistill.report.measures.masks import masks_section
 from selfdistill.report.measures.robustness import robustness_section
 from selfdistill.report.measures.scores import mean_curve
 from selfdistill.report.measures.selective import selective_section
-from selfdistill.report.measures.shift import PUBLISHED, shift_section
+from selfdistill.report.measures.shift import shift_section
 from selfdistill.report.section import Section, Sheet
 from selfdistill.report.tables import Column, Table
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from selfdistill.records.metric import metric_of
+from selfdistill.records.metrics import METRICS
 
 SCHEMA = 1
 # What may differ between runs that are compared: what the comparison is about, and what changes no result.
@@ -74,16 +74,13 @@ class RunRecord:
         return recipe_hash(self.compared())
 
     def metric(self, name: str) -> float | None:
-        """A number of DIRECTION by its name; None where this run has none."""
-        if name in ("seconds_per_epoch", "images_per_second", "extra_parameters", "peak_memory_bytes"):
-            value = getattr(self, name)
-        elif name == "best_top1":
-            value = None if self.best is None else self.best["top1"]
-        elif name == "peer_top1":
-            value = self.log[-1].get("peer_top1") if self.log else None
-        else:
-            value = metric_of(self.evaluation, name)
+        """A number of METRICS by its name; None where this run has none."""
+        value = METRICS[name].read(vars(self))
         return None if value is None else float(value)
+
+    def protocol(self, name: str) -> object:
+        """What must be equal in two runs for their difference in a metric to mean anything."""
+        return METRICS[name].protocol(vars(self))
 
     @property
     def terms(self) -> tuple[str, ...]:

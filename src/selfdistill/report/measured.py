@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from selfdistill.records import RunRecord, Statistic, paired, statistic_of
+from selfdistill.records.metrics import Values
 from selfdistill.report.tables import DASH, Column, Table
-
-Values = Mapping[str, Any]
-"""An `Evaluation` as its JSON, or a part of it."""
 
 Pick = Callable[[Values], float | None]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from selfdistill.records.metrics import Values
 from selfdistill.report.digest import digest
-from selfdistill.report.measured import Measured, Values
+from selfdistill.report.measured import Measured
 from selfdistill.report.measures import FIGURES, sections
 from selfdistill.report.measures.calibration import calibration_notes, calibration_sheet, said_of_scaling
 from selfdistill.report.measures.reliability import FEW, reliability_panels

@@ -9,9 +9,7 @@ import yaml
 
 from selfdistill.records import NOT_COMPARED, RunRecord, Summary
 from selfdistill.report.measures.reliability import FEW
-from selfdistill.report.tables import COMPARED, COST, DASH, QUALITY, Table
-
-_RUN_COLUMNS = (*QUALITY, *(c for c in COST if c.metric in ("train_top1", "best_top1", "seconds_per_epoch")))
+from selfdistill.report.tables import DASH, Table, columns_in
 
 
 def what_was_run(records: Sequence[RunRecord]) -> str:
@@ -69,7 +67,7 @@ def unlike(summary: Summary) -> list[str]:
     first = summary.methods[0]
     found = [
         column.title
-        for column in COMPARED
+        for column in columns_in("differences")
         if (first, column.metric) in summary.statistics
         and any((m, column.metric) in summary.statistics for m in summary.methods[1:])
         and not any((m, column.metric) in summary.differences for m in summary.methods[1:])
@@ -148,7 +146,7 @@ def versions(records: Sequence[RunRecord]) -> Table:
 
 def run_table(records: Sequence[RunRecord]) -> Table:
     """One row a run, for a reader who trusts no mean."""
-    shown = [c for c in _RUN_COLUMNS if any(r.metric(c.metric) is not None for r in records)]
+    shown = [c for c in columns_in("quality", "runs") if any(r.metric(c.metric) is not None for r in records)]
     rows = tuple(
         (
             r.method,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from selfdistill.records.metric import accuracy_at
+from selfdistill.records.metrics import accuracy_at
 from selfdistill.report.measured import Measured, Pick, every
 from selfdistill.report.tables import Column
 

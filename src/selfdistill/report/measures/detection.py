@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from selfdistill.records.metric import DETECTOR
-from selfdistill.report.measured import Measured, Pick, Values, every, names, out_of_distribution, table
+from selfdistill.records.metrics import DETECTOR, Values
+from selfdistill.report.measured import Measured, Pick, every, names, out_of_distribution, table
 from selfdistill.report.measures.scores import histogram_panels, roc_panels
 from selfdistill.report.section import Figure, Section, Sheet
 from selfdistill.report.tables import Column, Table

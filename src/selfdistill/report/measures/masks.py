@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from selfdistill.report.measured import Measured, Pick, Values, every, names, out_of_distribution, table
+from selfdistill.records.metrics import Values
+from selfdistill.report.measured import Measured, Pick, every, names, out_of_distribution, table
 from selfdistill.report.section import Section, Sheet
 from selfdistill.report.tables import Column
 

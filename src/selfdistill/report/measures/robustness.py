@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 
-from selfdistill.records.metric import accuracy_at
+from selfdistill.records.metrics import accuracy_at
 from selfdistill.report.measured import Measured, Pick, every, over_seeds, parts, table
 from selfdistill.report.measures.attacks import at_eps, disagreements, flattery, hidden_gradients
 from selfdistill.report.section import Figure, Section, Sheet
