@@ -1,11 +1,10 @@
-import dataclasses
 import statistics
 import sys
 from pathlib import Path
 
 import pytest
 
-from selfdistill.records import METRICS, RunRecord, summarise
+from selfdistill.records import METRICS, Data, RunRecord, summarise
 from selfdistill.records.metrics import accuracy_at, metric_of
 
 NEW = (
@@ -43,10 +42,10 @@ def evaluation() -> dict[str, object]:
 
 
 def record(method: str, seed: int, **changes: object) -> RunRecord:
-    values: dict[str, object] = {field.name: None for field in dataclasses.fields(RunRecord)}
+    values: dict[str, object] = dict.fromkeys(RunRecord.__struct_fields__)
     values |= {
         "recipe": {"epochs": 1},
-        "data": {"name": "d"},
+        "data": Data(name="d", classes=2, train_n=2, test_n=2, test_split_description="test folder", skipped=0),
         "log": [],
         "name": method,
         "method": method,

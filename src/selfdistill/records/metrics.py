@@ -11,10 +11,16 @@ import math
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from selfdistill.records.record import RunRecord
 
 Values = Mapping[str, Any]
-"""A run's record, an evaluation or a part of one, by the names of its fields."""
+"""An evaluation or a part of one, by the names of its fields."""
+
+Source: TypeAlias = "RunRecord | Mapping[str, Values]"
+"""What a metric is read in: a run's record, or `{"evaluation": ...}` of a network without a run."""
 
 Place = Literal["quality", "training", "narrow", "runs", "calibration", "differences", "figure", "digest"]
 """Where a metric is shown: the tables of quality and of training; the table on a narrow terminal; the table of every
@@ -37,8 +43,7 @@ class Metric:
     Attributes:
         name: key in METRICS and `RunRecord.metric`.
         title: heading of its column.
-        read: its value in a record (`{"evaluation": ...}` is enough for one of the evaluation); None where it was not
-            measured.
+        read: its value in a record; None where it was not measured.
         better: "higher" or "lower"; None where neither is.
         unit: "%" of a fraction, "MiB" of bytes, or none.
         digits: after the decimal point, in that unit.
@@ -53,7 +58,7 @@ class Metric:
 
     name: str
     title: str
-    read: Callable[[Values], float | None]
+    read: Callable[[Source], float | None]
     better: Literal["higher", "lower"] | None = None
     unit: Literal["", "%", "MiB"] = ""
     digits: int = 3
@@ -61,7 +66,7 @@ class Metric:
     spread: bool = True
     note: str = ""
     how: Callable[[Values], str] | None = None
-    protocol: Callable[[Values], object] = lambda record: None
+    protocol: Callable[[Source], object] = lambda record: None
     places: tuple[Place, ...] = ()
     verdict: str = ""
 
@@ -71,24 +76,26 @@ class Metric:
         return _SCALES[self.unit]
 
 
-def read_at(*path: str) -> Callable[[Values], Any]:
+def read_at(*path: str) -> Callable[[Source], Any]:
     """A reader of one field of a record; it returns None where the field or a part above it is missing.
 
     Example:
-        >>> read_at("best", "top1")({"best": {"top1": 0.5}}), read_at("best", "top1")({"best": None})
+        >>> of_ece = read_at("evaluation", "scaled", "ece")
+        >>> of_ece({"evaluation": {"scaled": {"ece": 0.5}}}), of_ece({"evaluation": {"scaled": None}})
         (0.5, None)
     """
 
-    def read(record: Values) -> Any:
+    def read(record: Source) -> Any:
         value: Any = record
-        for key in path:
-            value = None if value is None else value.get(key)
+        for name in path:
+            if value is not None:
+                value = value.get(name) if isinstance(value, Mapping) else getattr(value, name)
         return value
 
     return read
 
 
-def same(part: str, *names: str) -> Callable[[Values], tuple[object, ...]]:
+def same(part: str, *names: str) -> Callable[[Source], tuple[object, ...]]:
     """A reader of several fields of a part of the evaluation.
 
     Example:
@@ -126,22 +133,22 @@ def metric_of(evaluation: Values, name: str) -> float | None:
     return METRICS[name].read({"evaluation": evaluation})
 
 
-def _absolute_gap(record: Values) -> float | None:
+def _absolute_gap(record: Source) -> float | None:
     gap = read_at("evaluation", "gap")(record)
     return None if gap is None else abs(gap)
 
 
-def _under(attack: str) -> Callable[[Values], float | None]:
-    return lambda record: accuracy_at(record["evaluation"].get("robustness"), attack, _EPS)
+def _under(attack: str) -> Callable[[Source], float | None]:
+    return lambda record: accuracy_at(read_at("evaluation", "robustness")(record), attack, _EPS)
 
 
-def _over_ood_sets(metric: str) -> Callable[[Values], float | None]:
+def _over_ood_sets(metric: str) -> Callable[[Source], float | None]:
     """Mean over the OOD sets, each weighing the same."""
 
-    def read(record: Values) -> float | None:
+    def read(record: Source) -> float | None:
         values = [
             one["detectors"][DETECTOR]["metrics"][metric]
-            for one in record["evaluation"].get("ood") or ()
+            for one in read_at("evaluation", "ood")(record) or ()
             if DETECTOR in one["detectors"]
         ]
         return statistics.fmean(values) if values else None
@@ -149,17 +156,17 @@ def _over_ood_sets(metric: str) -> Callable[[Values], float | None]:
     return read
 
 
-def _ood_protocol(record: Values) -> object:
+def _ood_protocol(record: Source) -> object:
     names = ("name", "n", "prepared", "temperature")
     return tuple(
         (*(one.get(name) for name in names), one["detectors"].get(DETECTOR, {}).get("eps"))
-        for one in record["evaluation"].get("ood") or ()
+        for one in read_at("evaluation", "ood")(record) or ()
     )
 
 
-def _peer_top1(record: Values) -> float | None:
-    log = record.get("log")
-    return cast("float | None", log[-1].get("peer_top1")) if log else None
+def _peer_top1(record: Source) -> float | None:
+    log = read_at("log")(record)
+    return read_at("peer_top1")(log[-1]) if log else None
 
 
 def _how_scaled(evaluation: Values) -> str:

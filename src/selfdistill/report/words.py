@@ -18,15 +18,15 @@ def what_was_run(records: Sequence[RunRecord]) -> str:
     methods = dict.fromkeys(record.method for record in records)
     seeds = sorted({record.seed for record in records})
     sentences = [
-        f"{data['name']}: {data['train_n']:,} training images and {data['test_n']:,} test images "
-        f"({data['test_is']}) of {data['classes']} classes.",
+        f"{data.name}: {data.train_n:,} training images and {data.test_n:,} test images "
+        f"({data.test_split_description}) of {data.classes} classes.",
         f"{run.recipe.get('model') or 'The network'} with {run.parameters:,} parameters, "
         f"trained for {run.epochs} epoch{'s' * (run.epochs != 1)} {_start(run.recipe)}.",
         f"{len(methods)} method{'s' * (len(methods) != 1)}, {_seeds(seeds)}: {len(records)} "
         f"run{'s' * (len(records) != 1)}, {_duration(sum(record.seconds for record in records))} in all on "
         f"{_joined(dict.fromkeys(record.device for record in records))}.",
     ]
-    skipped = max(record.data.get("skipped") or 0 for record in records)
+    skipped = max(record.data.skipped for record in records)
     if skipped:
         sentences.insert(1, f"{skipped:,} unreadable file{'s' * (skipped != 1)} left out.")
     return " ".join(sentences)
@@ -40,8 +40,8 @@ def protocol(records: Sequence[RunRecord], *, compared: bool) -> list[str]:
     notes = [
         f"Headline numbers are of the {run.policy} ({run.epochs}), never of the best one. The best-epoch column is "
         "chosen on the test images and therefore optimistic.",
-        f"The test images are: {run.data['test_is']}. Every run is scored on the same {n:,}; with that many, one "
-        f"accuracy is known to about ±{error:.1f} points (one standard error), whatever the seeds say.",
+        f"The test images are: {run.data.test_split_description}. Every run is scored on the same {n:,}; with that "
+        f"many, one accuracy is known to about ±{error:.1f} points (one standard error), whatever the seeds say.",
         f"ECE: Eq. 12 of the paper with {run.evaluation['bins']} equal-width bins on the largest softmax probability "
         "at temperature 1, a fraction. It has no sign, so the gap (mean confidence minus accuracy) stands beside it. "
         f"In the diagrams a bin of fewer than {FEW} images is pale.",
