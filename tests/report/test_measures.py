@@ -14,12 +14,12 @@ from selfdistill.report.measured import Measured, every, measured, parts, table
 from selfdistill.report.measures import sections
 from selfdistill.report.measures.attacks import disagreements, flattery, hidden_gradients
 from selfdistill.report.measures.calibration import calibration_notes, calibration_sheet, said_of_scaling
-from selfdistill.report.measures.detection import detection_section
+from selfdistill.report.measures.corruption import shift_section
 from selfdistill.report.measures.masks import masks_section
+from selfdistill.report.measures.ood import detection_section
 from selfdistill.report.measures.robustness import robustness_section
 from selfdistill.report.measures.scores import mean_curve
 from selfdistill.report.measures.selective import selective_section
-from selfdistill.report.measures.shift import shift_section
 from selfdistill.report.section import Section, Sheet
 from selfdistill.report.tables import Column, Table
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from selfdistill.report.measured import Measured
-from selfdistill.report.measures.detection import detection_section
+from selfdistill.report.measures.corruption import shift_section
 from selfdistill.report.measures.masks import masks_section
+from selfdistill.report.measures.ood import detection_section
 from selfdistill.report.measures.robustness import robustness_section
 from selfdistill.report.measures.selective import selective_section
-from selfdistill.report.measures.shift import shift_section
 from selfdistill.report.section import Section
 
 FIGURES = ("risk-coverage", "attacks", "corruptions", "corruption-each", "ood-roc-*", "ood-scores-*")
