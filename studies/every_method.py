@@ -76,16 +76,16 @@ def findings(records: list[RunRecord]) -> str:
         metric: [_pair(records, pair).differences[pair[1], metric] for pair in pairs_of(records)]
         for metric in ("top1", "ece")
     }
-    said = []
+    sentences = []
     for what, metric in (("Accuracy", "top1"), ("ECE", "ece")):
         effects = [difference.effect for difference in differences[metric]]
         several = "s" if len(effects) > 1 else ""
-        said.append(
+        sentences.append(
             f"- {what}, {len(effects)} pair{several}: better in {effects.count('better')}, "
             f"worse in {effects.count('worse')}, undecided (the 95 % interval holds zero) in "
             f"{effects.count('unclear')}."
         )
-    return "\n".join(said)
+    return "\n".join(sentences)
 
 
 def pairs_of(records: list[RunRecord]) -> list[tuple[str, str]]:

@@ -72,12 +72,12 @@ def findings(study: Study) -> str:
             metric: [summary.differences[method, metric].effect for summary in map(summarise, study.values())]
             for metric in ("top1", "ece")
         }
-        said = [
+        sentences = [
             f"{what} better in {effects.count('better')}, worse in {effects.count('worse')}, "
             f"undecided in {effects.count('unclear')}"
             for what, effects in (("accuracy", by_metric["top1"]), ("ECE", by_metric["ece"]))
         ]
-        lines.append(f"- `{method}`, {len(study)} settings: {'; '.join(said)}.")
+        lines.append(f"- `{method}`, {len(study)} settings: {'; '.join(sentences)}.")
     return "\n".join(lines)
 
 

@@ -102,7 +102,7 @@ def spread_table(records: list[RunRecord]) -> str:
 def findings(records: list[RunRecord]) -> str:
     """Say for each method which measures are better, worse and undecided by the 95 % intervals."""
     summary = summarise(records)
-    said = []
+    sentences = []
     for method in summary.methods[1:]:
         effects: dict[str, list[str]] = {"better": [], "worse": [], "unclear": []}
         for column in COLUMNS:
@@ -111,8 +111,8 @@ def findings(records: list[RunRecord]) -> str:
         parts = [f"{word} in {', '.join(names)}" for word, names in effects.items() if names and word != "unclear"]
         if effects["unclear"]:
             parts.append(f"undecided in {', '.join(effects['unclear'])}")
-        said.append(f"- `{method}` against {summary.methods[0]}: {'; '.join(parts)}.")
-    return "\n".join(said)
+        sentences.append(f"- `{method}` against {summary.methods[0]}: {'; '.join(parts)}.")
+    return "\n".join(sentences)
 
 
 def measured_how(records: list[RunRecord]) -> str:

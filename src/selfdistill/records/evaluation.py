@@ -18,7 +18,7 @@ class EvaluationRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     Attributes:
         schema: version of this format.
         of: recipe_hash and date of the run that it belongs to.
-        asked: what of the suite was asked for.
+        config: which evaluations were run.
         evaluation: an `Evaluation` as a dict.
         seconds: that it took.
         device, threads, versions, date (UTC, ISO 8601), commit: where, how and when.
@@ -26,7 +26,7 @@ class EvaluationRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     schema: int
     of: dict[str, str]
-    asked: dict[str, Any]
+    config: dict[str, Any] = msgspec.field(name="asked")
     evaluation: dict[str, Any]
     seconds: float
     device: str
@@ -79,7 +79,7 @@ def load_run_record(run: Path) -> RunRecord:
         return record
     own = {key: value for key, value in record.evaluation.items() if value not in (None, [])}
     measured = {name: getattr(suite, name) for name in ("seconds", "device", "threads", "versions", "date", "commit")}
-    evaluation = suite.evaluation | own | {"measured": measured | {"asked": suite.asked}}
+    evaluation = suite.evaluation | own | {"measured": measured | {"asked": suite.config}}
     return msgspec.structs.replace(record, evaluation=evaluation)
 
 

@@ -11,7 +11,7 @@ from selfdistill.report import words
 from selfdistill.report.figures import Group, curve_panels, difference_panels, grouped, seed_panels
 from selfdistill.report.measured import Measured, measured
 from selfdistill.report.measures import FIGURES, sections
-from selfdistill.report.measures.calibration import calibration_notes, calibration_sheet, said_of_scaling
+from selfdistill.report.measures.calibration import calibration_notes, calibration_sheet, scaling_findings
 from selfdistill.report.measures.reliability import reliability_panels
 from selfdistill.report.pages import write_pages
 from selfdistill.report.section import Figure
@@ -75,14 +75,14 @@ def _context(records: Sequence[RunRecord], summary: Summary, methods: Sequence[M
         "cost": metric_table(summary, columns_in("training")),
         "differences": difference_table(summary) if compared else None,
         "calibration": calibration_sheet(methods),
-        "calibration_said": said_of_scaling(methods),
+        "calibration_findings": scaling_findings(methods),
         "calibration_notes": calibration_notes(methods),
         "sections": sections(methods),
         "runs": words.run_table(records),
         "recipe": words.recipe_yaml(records),
         "versions": words.versions(records),
         "spread": words.spread(summary),
-        "protocol": [*words.protocol(records, compared=compared), *words.unlike(summary)],
+        "protocol": [*words.protocol(records, compared=compared), *words.incomparable_metrics(summary)],
         "position": {method: i % len(PALETTE) for i, method in enumerate(summary.methods)},
         "baseline": summary.methods[0],
     }

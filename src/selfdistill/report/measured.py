@@ -60,7 +60,7 @@ def parts(methods: Iterable[Measured], name: str) -> list[Measured]:
     return _narrowed(methods, lambda evaluation: evaluation.get(name))
 
 
-def out_of_distribution(methods: Sequence[Measured]) -> dict[str, list[Measured]]:
+def by_ood_set(methods: Sequence[Measured]) -> dict[str, list[Measured]]:
     """What was measured on each out-of-distribution set, by its name."""
     found = dict.fromkeys(one["name"] for m in methods for values in m.values for one in values.get("ood") or ())
     return {name: _narrowed(methods, partial(_set, name=name)) for name in found}

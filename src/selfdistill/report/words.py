@@ -62,7 +62,7 @@ def protocol(records: Sequence[RunRecord], *, compared: bool) -> list[str]:
     return notes
 
 
-def unlike(summary: Summary) -> list[str]:
+def incomparable_metrics(summary: Summary) -> list[str]:
     """The metrics of which no difference is given, since the runs were not measured in the same way."""
     first = summary.methods[0]
     found = [
@@ -80,7 +80,7 @@ def unlike(summary: Summary) -> list[str]:
     ]
 
 
-def omitted(records: Sequence[RunRecord]) -> list[str]:
+def missing_measures(records: Sequence[RunRecord]) -> list[str]:
     """What was asked for and could not be measured, and of which methods where it is not all."""
     lines = dict.fromkeys(line for record in records for line in record.evaluation.get("omitted") or ())
     methods = dict.fromkeys(record.method for record in records)
@@ -95,10 +95,13 @@ def _measuring(records: Sequence[RunRecord]) -> list[str]:
     """On what the measures beyond accuracy were taken, where records say so; and what could not be."""
     places = [place for record in records if (place := record.evaluation.get("measured")) is not None]
     if not places:
-        return omitted(records)
+        return missing_measures(records)
     devices = _joined(dict.fromkeys(place["device"] for place in places))
     seconds = _duration(sum(place["seconds"] for place in places) / len(places))
-    return [f"The measures beyond accuracy and ECE were taken on {devices}, {seconds} a run.", *omitted(records)]
+    return [
+        f"The measures beyond accuracy and ECE were taken on {devices}, {seconds} a run.",
+        *missing_measures(records),
+    ]
 
 
 def spread(summary: Summary) -> str:

@@ -37,7 +37,7 @@ def calibration_notes(methods: Sequence[Measured]) -> tuple[str, ...]:
     )
 
 
-def said_of_scaling(methods: Sequence[Measured]) -> tuple[str, ...]:
+def scaling_findings(methods: Sequence[Measured]) -> tuple[str, ...]:
     """Whether a method is better calibrated than cross-entropy with one number fitted afterwards."""
     column = column_of("ece")
     ece = {m.name: s.mean for m in methods if (s := m.statistic(partial(metric_of, name="ece"))) is not None}

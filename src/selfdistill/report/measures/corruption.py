@@ -17,7 +17,7 @@ from selfdistill.report.tables import Column, Table, column_of
 _ACCURACY = Column("accuracy", "Accuracy", "%", 100, 1)
 
 
-def shift_section(methods: Sequence[Measured]) -> Section | None:
+def corruption_section(methods: Sequence[Measured]) -> Section | None:
     """mCA, by severity and by corruption; None where it was not measured."""
     shown = parts(methods, "shift")
     if not shown:
@@ -50,7 +50,7 @@ def shift_section(methods: Sequence[Measured]) -> Section | None:
         title="Robustness to corruption",
         explain=f"Accuracy (%) on images that were blurred, noised, fogged over and so on: fifteen corruptions, five "
         f"severities each, {n} images in each of the 75. mCA is the mean of the fifteen. {source_in_words(shown)}",
-        said=(),
+        findings=(),
         parts=(
             Sheet(by_severity),
             Figure("corruptions", "Accuracy by severity", [severity], 1, "full", legend=True),

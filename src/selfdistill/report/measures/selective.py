@@ -33,7 +33,7 @@ def selective_section(methods: Sequence[Measured]) -> Section | None:
         title="Selective prediction",
         explain="How often is a network wrong if it may stay silent where it is least sure? The lower the curve the "
         f"better; at the right end every image is answered.{over_seeds(shown)}",
-        said=(),
+        findings=(),
         parts=(
             Sheet(table(shown, columns)),
             Figure("risk-coverage", "Risk-coverage curves", [panel], 1, "full", legend=True),
