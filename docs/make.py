@@ -11,9 +11,8 @@ from pathlib import Path
 from selfdistill.data.synthetic import example_methods
 from selfdistill.methods import parse_method
 from selfdistill.records import RunRecord, summarise
-from selfdistill.report import markdown, metric_table, write_report
+from selfdistill.report import column_of, markdown, metric_table, write_report
 from selfdistill.report.diagram import write_diagram
-from selfdistill.report.tables import QUALITY
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent / "studies"))
@@ -128,7 +127,7 @@ def shown(diagram: Path) -> str:
 def headline(records: list[RunRecord]) -> str:
     """Return the README's table and what it was measured on."""
     summary = summarise(records)
-    shown = [column for column in QUALITY if column.metric in ("top1", "nll", "ece", "gap")]
+    shown = [column_of(name) for name in ("top1", "nll", "ece", "gap")]
     return (
         f"{markdown(metric_table(summary, shown))}\n\n"
         f"Mean ± sd of {evaluation_progress(records)}. Gap is mean "
@@ -141,8 +140,8 @@ def evaluation_progress(records: list[RunRecord]) -> str:
     """Return the seeds, the images and the network of a comparison."""
     first, seeds = records[0], len({record.seed for record in records})
     return (
-        f"{seeds} seed{'s' if seeds > 1 else ''}, last epoch: {first.data['name']}, "
-        f"{first.data['classes']} classes, {first.data['train_n']:,} training and {first.evaluation['n']:,} test "
+        f"{seeds} seed{'s' if seeds > 1 else ''}, last epoch: {first.data.name}, "
+        f"{first.data.classes} classes, {first.data.train_n:,} training and {first.evaluation['n']:,} test "
         f"images; {first.recipe['model']} of {first.parameters:,} parameters, {first.epochs} epochs"
     )
 

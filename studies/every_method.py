@@ -8,7 +8,7 @@ from setting import Setting
 
 from selfdistill.config import TrainConfig
 from selfdistill.records import Difference, RunRecord, Summary, summarise
-from selfdistill.report.tables import Table, markdown
+from selfdistill.report.tables import Column, Table, column_of, markdown
 
 PAIRS = {
     "CrossEntropy()": "SDDropout()",
@@ -44,9 +44,9 @@ def pairs_table(records: list[RunRecord]) -> str:
     for alone, together in pairs_of(records):
         summary = summarise([record for record in records if record.method in (alone, together)])
         row = [alone, together.removeprefix(f"{alone} + ")]
-        for metric, scale, digits in (("top1", 100, 1), ("ece", 1, 3)):
-            means = [f"{scale * summary.statistics[m, metric].mean:.{digits}f}" for m in (alone, together)]
-            row += [*means, _interval(summary.differences[together, metric], scale, digits)]
+        for column in (column_of("top1", digits=1), column_of("ece")):
+            means = [column.number(summary.statistics[m, column.metric].mean) for m in (alone, together)]
+            row += [*means, _interval(summary.differences[together, column.metric], column)]
         rows.append((*row, *(f"{summary.statistics[m, 'gap'].mean:+.3f}" for m in (alone, together))))
     headings = (
         *("Method", "and", "Top-1 (%)", "Top-1 with", "Δ, points"),
@@ -76,16 +76,16 @@ def findings(records: list[RunRecord]) -> str:
         metric: [_pair(records, pair).differences[pair[1], metric] for pair in pairs_of(records)]
         for metric in ("top1", "ece")
     }
-    said = []
+    sentences = []
     for what, metric in (("Accuracy", "top1"), ("ECE", "ece")):
         effects = [difference.effect for difference in differences[metric]]
         several = "s" if len(effects) > 1 else ""
-        said.append(
+        sentences.append(
             f"- {what}, {len(effects)} pair{several}: better in {effects.count('better')}, "
             f"worse in {effects.count('worse')}, undecided (the 95 % interval holds zero) in "
             f"{effects.count('unclear')}."
         )
-    return "\n".join(said)
+    return "\n".join(sentences)
 
 
 def pairs_of(records: list[RunRecord]) -> list[tuple[str, str]]:
@@ -98,12 +98,14 @@ def _pair(records: list[RunRecord], pair: tuple[str, str]) -> Summary:
     return summarise([record for record in records if record.method in pair])
 
 
-def _interval(difference: Difference, scale: float, digits: int) -> str:
+def _interval(difference: Difference, column: Column) -> str:
     if difference.mean is None:
         return ""
     if difference.low is None or difference.high is None:
-        return f"{scale * difference.mean:+.{digits}f}"
-    mean, low, high = (f"{scale * value:+.{digits}f}" for value in (difference.mean, difference.low, difference.high))
+        return f"{column.scale * difference.mean:+.{column.digits}f}"
+    mean, low, high = (
+        f"{column.scale * value:+.{column.digits}f}" for value in (difference.mean, difference.low, difference.high)
+    )
     return f"{mean} ({low} to {high})"
 
 

@@ -137,7 +137,7 @@ def agreement_table() -> str:
     first = FLOAT32.load()[0]
     return (
         f"{markdown(Table(headings, tuple(rows)))}\n\n{first.recipe['model']}, width {first.recipe['width']}, "
-        f"{first.data['train_n']:,} training and {first.evaluation['n']:,} test images of {first.data['name']}, "
+        f"{first.data.train_n:,} training and {first.evaluation['n']:,} test images of {first.data.name}, "
         f"{first.epochs} epochs, last epoch."
     )
 

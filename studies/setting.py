@@ -1,10 +1,10 @@
 """One comparison of a study: what is trained, where its committed records are, and the training of what is missing."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
 import archive
+import msgspec
 
 from selfdistill.config import TrainConfig
 from selfdistill.records import RunRecord, load_run_record
@@ -64,7 +64,7 @@ class Setting:
             evaluation=self.evaluation,
         )
         found = {
-            f"{self.records}/{run.parent.name}.json": dataclasses.asdict(load_run_record(run.parent))
+            f"{self.records}/{run.parent.name}.json": msgspec.to_builtins(load_run_record(run.parent))
             for run in sorted(out.glob("*/result.json"))
         }
         archive.write(self.archive, archive.read(self.archive) | found)

@@ -9,15 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 from when_it_helps import SETTINGS
 
-from selfdistill.records import Difference, RunRecord, Summary, summarise, write_atomically
+from selfdistill.records import METRICS, Difference, RunRecord, Summary, summarise, write_atomically
 from selfdistill.report.style import GRID, INK, MUTED, Panel, colour, grid_svg, marker, panel_svg, plain
+from selfdistill.report.tables import column_of
 from selfdistill.train.record import optimiser_steps
 
 Study = dict[str, list[RunRecord]]
 BASELINE = "CrossEntropy()"
 SHOWN = ("SDDropout(weight=0.1)", "SDDropout()")
-SCALE = {"top1": 100, "ece": 1}
-LABEL = {"top1": "Top-1, points", "ece": "ECE"}
+COLUMN = {"top1": column_of("top1", unit="points", digits=1), "ece": column_of("ece")}
 
 
 def settings_table(study: Study) -> str:
@@ -72,12 +72,12 @@ def findings(study: Study) -> str:
             metric: [summary.differences[method, metric].effect for summary in map(summarise, study.values())]
             for metric in ("top1", "ece")
         }
-        said = [
+        sentences = [
             f"{what} better in {effects.count('better')}, worse in {effects.count('worse')}, "
             f"undecided in {effects.count('unclear')}"
             for what, effects in (("accuracy", by_metric["top1"]), ("ECE", by_metric["ece"]))
         ]
-        lines.append(f"- `{method}`, {len(study)} settings: {'; '.join(said)}.")
+        lines.append(f"- `{method}`, {len(study)} settings: {'; '.join(sentences)}.")
     return "\n".join(lines)
 
 
@@ -99,6 +99,7 @@ def write_figure(study: Study, path: Path) -> None:
 
 def _draw(study: Study, metric: str, figure: FigureBase) -> None:
     axes: Axes = figure.subplots()
+    column = COLUMN[metric]
     plain(axes)
     for at, method in enumerate(SHOWN, start=1):
         for name, records in study.items():
@@ -109,14 +110,14 @@ def _draw(study: Study, metric: str, figure: FigureBase) -> None:
             assert difference.high is not None
             axes.plot(
                 [gap, gap],
-                [SCALE[metric] * difference.low, SCALE[metric] * difference.high],
+                [column.scale * difference.low, column.scale * difference.high],
                 color=colour(at),
                 linewidth=1,
                 alpha=0.6,
             )
             axes.plot(
                 gap,
-                SCALE[metric] * difference.mean,
+                column.scale * difference.mean,
                 marker(at),
                 color=colour(at),
                 markersize=6,
@@ -126,8 +127,9 @@ def _draw(study: Study, metric: str, figure: FigureBase) -> None:
     axes.axhline(0, color=INK, linewidth=1, linestyle="--")
     axes.axvline(0, color=GRID, linewidth=1)
     axes.set_xlabel("cross-entropy's own gap (+ over-confident)", color=MUTED)
-    better = "below 0 is better" if metric == "ece" else "above 0 is better"
-    axes.set_title(f"Difference in {LABEL[metric]}: {better}", loc="left", color=INK)
+    better = "below 0 is better" if METRICS[metric].better == "lower" else "above 0 is better"
+    label = f"{column.title}, {column.unit}" if column.unit else column.title
+    axes.set_title(f"Difference in {label}: {better}", loc="left", color=INK)
     axes.legend(frameon=False, labelcolor=INK)
 
 
@@ -136,9 +138,9 @@ def _mean(summary: Summary, method: str, metric: str) -> float:
 
 
 def _interval(difference: Difference, metric: str) -> str:
-    digits = 1 if metric == "top1" else 3
+    column = COLUMN[metric]
     mean, low, high = (
-        f"{SCALE[metric] * value:+.{digits}f}"
+        f"{column.scale * value:+.{column.digits}f}"
         for value in (difference.mean, difference.low, difference.high)
         if value is not None
     )

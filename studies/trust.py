@@ -13,8 +13,8 @@ from archive import RESULTS
 from setting import Setting
 
 from selfdistill.config import TrainConfig
-from selfdistill.records import DIRECTION, Difference, RunRecord, summarise
-from selfdistill.report.tables import Column, Table, interval, markdown
+from selfdistill.records import METRICS, Difference, RunRecord, summarise
+from selfdistill.report.tables import Column, Table, column_of, interval, markdown
 from selfdistill.runs.evaluation import EvaluationConfig
 
 SETTING = Setting(
@@ -36,18 +36,18 @@ SETTING = Setting(
 )
 
 COLUMNS = (
-    Column("top1", "Top-1", "%", 100, 1),
-    Column("nll", "NLL"),
-    Column("ece", "ECE"),
-    Column("adaptive_ece", "Adaptive ECE"),
-    Column("scaled_ece", "ECE after temperature scaling"),
-    Column("scaled_nll", "NLL after temperature scaling"),
-    Column("gap", "Gap", signed=True),
-    Column("aurc", "AURC", "%", 100, 1),
-    Column("fgsm_2", "FGSM at 2/255", "%", 100, 1),
-    Column("pgd_2", "PGD-20 at 2/255", "%", 100, 1),
-    Column("fgsm_paper", "FGSM, the paper's protocol", "%", 100, 1),
-    Column("mca", "Own corruptions, mCA", "%", 100, 1),
+    column_of("top1", digits=1),
+    column_of("nll"),
+    column_of("ece"),
+    column_of("adaptive_ece"),
+    column_of("scaled_ece", title="ECE after temperature scaling"),
+    column_of("scaled_nll", title="NLL after temperature scaling"),
+    column_of("gap"),
+    column_of("aurc", unit="%", scale=100, digits=1),
+    column_of("fgsm_2"),
+    column_of("pgd_2"),
+    column_of("fgsm_paper"),
+    column_of("mca", title="Own corruptions, mCA", digits=1),
 )
 """What is compared, beside the out-of-distribution detectors."""
 
@@ -102,17 +102,17 @@ def spread_table(records: list[RunRecord]) -> str:
 def findings(records: list[RunRecord]) -> str:
     """Say for each method which measures are better, worse and undecided by the 95 % intervals."""
     summary = summarise(records)
-    said = []
+    sentences = []
     for method in summary.methods[1:]:
         effects: dict[str, list[str]] = {"better": [], "worse": [], "unclear": []}
         for column in COLUMNS:
-            if DIRECTION[column.metric]:
+            if METRICS[column.metric].better:
                 effects[summary.differences[method, column.metric].effect].append(column.title)
         parts = [f"{word} in {', '.join(names)}" for word, names in effects.items() if names and word != "unclear"]
         if effects["unclear"]:
             parts.append(f"undecided in {', '.join(effects['unclear'])}")
-        said.append(f"- `{method}` against {summary.methods[0]}: {'; '.join(parts)}.")
-    return "\n".join(said)
+        sentences.append(f"- `{method}` against {summary.methods[0]}: {'; '.join(parts)}.")
+    return "\n".join(sentences)
 
 
 def measured_how(records: list[RunRecord]) -> str:

@@ -1,12 +1,11 @@
-import dataclasses
 import statistics
 import sys
 from pathlib import Path
 
 import pytest
 
-from selfdistill.records import DIRECTION, RunRecord, summarise
-from selfdistill.records.metric import accuracy_at, metric_of
+from selfdistill.records import METRICS, Data, RunRecord, summarise
+from selfdistill.records.metrics import accuracy_at, metric_of
 
 NEW = (
     "adaptive_ece",
@@ -43,10 +42,10 @@ def evaluation() -> dict[str, object]:
 
 
 def record(method: str, seed: int, **changes: object) -> RunRecord:
-    values: dict[str, object] = {field.name: None for field in dataclasses.fields(RunRecord)}
+    values: dict[str, object] = dict.fromkeys(RunRecord.__struct_fields__)
     values |= {
         "recipe": {"epochs": 1},
-        "data": {"name": "d"},
+        "data": Data(name="d", classes=2, train_n=2, test_n=2, test_split_description="test folder", skipped=0),
         "log": [],
         "name": method,
         "method": method,
@@ -71,7 +70,8 @@ def test_records_without_them_have_none(name: str) -> None:
     older = {key: evaluation()[key] for key in ("top1", "gap")}
     assert metric_of(older, name) is None
     assert metric_of(older | dict.fromkeys(("scaled", "selective", "robustness", "shift")), name) is None
-    assert DIRECTION[name] == (-1 if name in ("adaptive_ece", "scaled_ece", "scaled_nll", "aurc", "ood_fpr") else 1)
+    lower = ("adaptive_ece", "scaled_ece", "scaled_nll", "aurc", "ood_fpr")
+    assert METRICS[name].better == ("lower" if name in lower else "higher")
 
 
 def test_a_name_that_is_no_metric() -> None:
@@ -109,7 +109,7 @@ def test_differences_in_what_was_measured_deep_inside() -> None:
 def test_what_was_measured_in_another_way_has_no_difference(change: dict[str, object], metrics: list[str]) -> None:
     runs = [record("A()", 0), record("A()", 1), record("B()", 0), record("B()", 1, **change)]
     summary = summarise(runs)
-    for metric in DIRECTION:
+    for metric in METRICS:
         if summary.statistics.get(("B()", metric)):
             assert (("B()", metric) not in summary.differences) == (metric in metrics)
 
@@ -122,5 +122,5 @@ def test_a_run_without_the_measure_does_not_forbid_the_others_difference() -> No
 def test_the_record_needs_no_torch() -> None:
     import subprocess
 
-    code = "import sys, selfdistill.records.metric; sys.exit('torch' in sys.modules)"
+    code = "import sys, selfdistill.records.metrics; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path.cwd()).returncode == 0

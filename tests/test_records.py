@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import math
 import os
@@ -6,10 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from scipy import stats
 
-from selfdistill.records import RunRecord, load_all, recipe_hash, summarise, write_atomically
+from selfdistill.records import BestEpoch, Data, RunRecord, load_all, recipe_hash, summarise, write_atomically
+
+PHOTOS = Data(name="photos", classes=3, train_n=90, test_n=30, test_split_description="test folder", skipped=0)
 
 
 def record(method: str = "CrossEntropy()", seed: int = 0, **changes: object) -> RunRecord:
@@ -24,11 +26,11 @@ def record(method: str = "CrossEntropy()", seed: int = 0, **changes: object) -> 
         "seed": seed,
         "recipe": recipe,
         "recipe_hash": recipe_hash(recipe),
-        "data": {"name": "photos", "classes": 3, "train_n": 90, "test_n": 30, "test_is": "test folder", "skipped": 0},
+        "data": PHOTOS,
         "epochs": 30,
         "policy": "last epoch",
         "evaluation": metrics,
-        "best": {"epoch": 20, "top1": 0.75, "policy": "best epoch on the test images: optimistic"},
+        "best": BestEpoch(epoch=20, top1=0.75, policy="best epoch on the test images: optimistic"),
         "log": [{"epoch": 1, "lr": 0.1, "loss": 1.0, "ce": 0.9, "sd_dropout": 0.1, "train_accuracy": 0.5}],
         "seconds": 60.0,
         "seconds_per_epoch": 2.0,
@@ -53,14 +55,14 @@ def test_json_round_trip_is_exact(tmp_path: Path) -> None:
 
 
 def test_numbers_that_are_not_finite_become_null_at_any_depth(tmp_path: Path) -> None:
-    one = record(log=[{"epoch": 1, "ce": math.nan}], seconds=math.inf)
+    one = record(log=[{"epoch": 1, "ce": math.nan}], nll=math.inf)
     one.save(tmp_path / "result.json")
     text = (tmp_path / "result.json").read_text()
     assert "NaN" not in text
     assert "Infinity" not in text
     back = RunRecord.load(tmp_path / "result.json")
     assert back.log == [{"epoch": 1, "ce": None}]
-    assert back.seconds is None
+    assert back.evaluation["nll"] is None
 
 
 def test_terms_are_the_columns_that_every_log_has_not() -> None:
@@ -70,7 +72,7 @@ def test_terms_are_the_columns_that_every_log_has_not() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", r"result\.json: damaged, not JSON \(Expecting value.*\); delete it and run again$"),
+        (b"", r"result\.json: damaged, not JSON \(Input data was truncated\); delete it and run again$"),
         (b'{"schema": 1, "method"', r"result\.json: damaged, not JSON"),
         (b"\xff\xfe\x00", r"result\.json: damaged, not JSON"),
         (b"[1, 2]", r"result\.json: not the record of a selfdistill run$"),
@@ -78,7 +80,7 @@ def test_terms_are_the_columns_that_every_log_has_not() -> None:
         (b'{"schema": 9, "method": "", "evaluation": {}}', r"result\.json: record schema 9, this version reads 1"),
         (
             b'{"schema": 1, "method": "", "evaluation": {}}',
-            r"result\.json: not a whole record \(missing or unknown: best",
+            r"result\.json: not a whole record \(Object missing required field `name`\); delete it and run again$",
         ),
     ],
 )
@@ -91,11 +93,31 @@ def test_a_damaged_or_foreign_file_is_one_line_that_names_it(tmp_path: Path, con
     assert str(path) in str(caught.value)
 
 
-def test_a_record_without_its_evaluation_is_refused(tmp_path: Path) -> None:
-    values = dataclasses.asdict(record()) | {"evaluation": {}}
-    (tmp_path / "result.json").write_text(json.dumps(values))
-    with pytest.raises(ValueError, match=r"not a whole record \(missing or unknown: evaluation\)"):
-        RunRecord.load(tmp_path / "result.json")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"evaluation": {}}, "evaluation without `top1`"),
+        ({"seed": "0"}, r"Expected `int`, got `str` - at `\$\.seed`"),
+        ({"seconds": None}, r"Expected `float`, got `null` - at `\$\.seconds`"),
+        ({"colour": 1}, "Object contains unknown field `colour`"),
+        ({"data": {"name": "photos"}}, r"Object missing required field `classes` - at `\$\.data`"),
+    ],
+)
+def test_a_field_of_another_type_is_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(msgspec.to_builtins(record()) | change))
+    with pytest.raises(ValueError, match=rf"result\.json: not a whole record \({message}\); delete it and run again$"):
+        RunRecord.load(path)
+
+
+def test_the_json_layout_is_that_of_schema_1(tmp_path: Path) -> None:
+    record().save(tmp_path / "result.json")
+    text = (tmp_path / "result.json").read_text()
+    values = json.loads(text)
+    assert text == json.dumps(values, indent=1) + "\n"
+    assert list(values)[:7] == ["schema", "name", "method", "seed", "recipe", "recipe_hash", "data"]
+    assert list(values["data"]) == ["name", "classes", "train_n", "test_n", "test_is", "skipped"]
+    assert list(values["best"]) == ["epoch", "top1", "policy"]
 
 
 def test_load_all_finds_every_finished_run(tmp_path: Path) -> None:
@@ -138,7 +160,7 @@ def test_method_seed_and_speed_do_not_matter_to_comparing_but_the_rest_does() ->
     key = record().comparable_key
     assert record("SDDropout()", 5, recipe={"threads": 8}).comparable_key == key
     assert record(recipe={"epochs": 60}).comparable_key != key
-    assert record(data={**record().data, "test_n": 31}).comparable_key != key
+    assert record(data=msgspec.structs.replace(PHOTOS, test_n=31)).comparable_key != key
 
 
 def test_mean_and_sd_over_seeds() -> None:
@@ -218,7 +240,7 @@ def test_runs_of_other_recipes_are_refused_by_the_fields_that_differ() -> None:
     message = r"cannot be compared \(recipe\.epochs: 30 and 60; recipe\.lr: 0\.1 and 0\.01\)$"
     with pytest.raises(ValueError, match=message):
         summarise([record(), other])
-    fewer = record("SDDropout()", data={**record().data, "test_n": 29})
+    fewer = record("SDDropout()", data=msgspec.structs.replace(PHOTOS, test_n=29))
     with pytest.raises(ValueError, match=r"\(data\.test_n: 30 and 29\)$"):
         summarise([record(), fewer])
 

@@ -20,7 +20,7 @@ from selfdistill.experiments.paper.sizes import PUBLISHED
 from selfdistill.experiments.paper.targets import Logged
 from selfdistill.methods import parse_method
 from selfdistill.models import build
-from selfdistill.records import RunRecord
+from selfdistill.records import Data, RunRecord
 from selfdistill.report.paper import anchors_table, deviations, facts, title_of, write_reproduced
 from selfdistill.report.paper.cells import regime_words
 from selfdistill.report.tables import DASH, terminal
@@ -267,7 +267,11 @@ def write_records(setting: Setting, *, eval_every: int = 1) -> None:
             record = RunRecord(
                 schema=1, name=planned.name, method=training.method, seed=seed, recipe_hash="0" * 16,
                 recipe={"batch_size": 128},
-                data={"train_n": size.train, "test_n": size.test, "classes": size.classes}, epochs=EPOCHS,
+                data=Data(
+                    name="cifar100", classes=size.classes, train_n=size.train, test_n=size.test,
+                    test_split_description="test", skipped=0,
+                ),
+                epochs=EPOCHS,
                 policy="last epoch", best=None, log=log,
                 evaluation=FIT | {"top1": values["top1"] + (at - 1) * 1e-3, "n": size.test},
                 seconds=1.0, seconds_per_epoch=1.0, images_per_second=1.0, parameters=1, extra_parameters=0,

@@ -66,8 +66,8 @@ def test_table_3_by_two_processes(
     assert answer.stdout.count("Report: ") == 1  # of the first process alone
 
     record = RunRecord.load(setting.runs / cell.name / "result.json")
-    assert record.data["name"] == "imagenet"
-    assert (record.data["classes"], record.data["train_n"], record.data["test_n"]) == (3, 36, 6)
+    assert record.data.name == "imagenet"
+    assert (record.data.classes, record.data.train_n, record.data.test_n) == (3, 36, 6)
     assert (record.evaluation["n"], record.epochs, record.policy) == (6, 1, "last epoch")
     assert math.isfinite(record.log[0]["loss"])
     kept = {"batch_size": 256, "lr": 0.1, "image_size": 224, "augment": "resized_crop_flip", "seed": 41}

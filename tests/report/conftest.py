@@ -13,7 +13,7 @@ from selfdistill.evaluate.evaluation import Evaluation, score
 from selfdistill.evaluate.ood.measure import OODDisagreement, OODResult, score_detector
 from selfdistill.evaluate.ood.scores import tuning_size
 from selfdistill.evaluate.robustness import Robustness
-from selfdistill.records import SCHEMA, RunRecord, recipe_hash
+from selfdistill.records import SCHEMA, BestEpoch, Data, RunRecord, recipe_hash
 
 MakeRecord = Callable[..., RunRecord]
 DETECTORS = ("max softmax", "max logit", "energy", "ODIN fixed", "ODIN released", "Mahalanobis")
@@ -78,18 +78,18 @@ def record(
         seed=seed,
         recipe=resolved,
         recipe_hash=recipe_hash(resolved),
-        data={
-            "name": data_name,
-            "classes": classes,
-            "train_n": 5000,
-            "test_n": n,
-            "test_is": "test folder",
-            "skipped": 0,
-        },
+        data=Data(
+            name=data_name,
+            classes=classes,
+            train_n=5000,
+            test_n=n,
+            test_split_description="test folder",
+            skipped=0,
+        ),
         epochs=epochs,
         policy="last epoch",
         evaluation=evaluation.to_dict(),
-        best={"epoch": 25, "top1": evaluation.top1 + 0.006, "policy": "best epoch on the test images: optimistic"},
+        best=BestEpoch(epoch=25, top1=evaluation.top1 + 0.006, policy="best epoch on the test images: optimistic"),
         log=log,
         seconds=61.5,
         seconds_per_epoch=2.0 + 0.04 * distilled + 0.01 * seed,

@@ -9,16 +9,17 @@ import pytest
 
 from selfdistill.evaluate import corruptions
 from selfdistill.records import RunRecord
+from selfdistill.records.metrics import PUBLISHED
 from selfdistill.report.measured import Measured, every, measured, parts, table
 from selfdistill.report.measures import sections
 from selfdistill.report.measures.attacks import disagreements, flattery, hidden_gradients
-from selfdistill.report.measures.calibration import calibration_notes, calibration_sheet, said_of_scaling
-from selfdistill.report.measures.detection import detection_section
+from selfdistill.report.measures.calibration import calibration_notes, calibration_sheet, scaling_findings
+from selfdistill.report.measures.corruption import corruption_section
 from selfdistill.report.measures.masks import masks_section
+from selfdistill.report.measures.ood import ood_section
 from selfdistill.report.measures.robustness import robustness_section
 from selfdistill.report.measures.scores import mean_curve
 from selfdistill.report.measures.selective import selective_section
-from selfdistill.report.measures.shift import PUBLISHED, shift_section
 from selfdistill.report.section import Section, Sheet
 from selfdistill.report.tables import Column, Table
 
@@ -72,7 +73,7 @@ def test_a_measure_that_nobody_took_has_no_section(make_record: Make) -> None:
     methods = (Measured("A()", 0, {0: older}),)
     assert sections(methods) == ()
     assert calibration_sheet(methods) is None
-    assert calibration_notes(methods) == said_of_scaling(methods) == ()
+    assert calibration_notes(methods) == scaling_findings(methods) == ()
     for key in new:  # as a record of today writes what was not measured
         older[key] = [] if key in ("ood", "omitted") else None
     assert sections(methods) == ()
@@ -85,7 +86,7 @@ def test_runs_without_the_measure_are_left_out_of_its_mean_and_its_count(make_re
     methods = measured([with_it, without, only])
     (shown,) = parts(methods, "shift")
     assert list(shown.by_seed) == [0]
-    assert "SDDropout()" not in str(sheets(shift_section(methods)))
+    assert "SDDropout()" not in str(sheets(corruption_section(methods)))
 
 
 def test_rows_count_the_seeds_where_there_are_several_runs() -> None:
@@ -193,7 +194,7 @@ def test_a_single_network_is_told_where_fgsm_flatters_most() -> None:
 
 
 def test_corruption_by_severity_and_by_corruption(whole_suite: list[RunRecord]) -> None:
-    by_severity, by_corruption = sheets(shift_section(measured(whole_suite)))
+    by_severity, by_corruption = sheets(corruption_section(measured(whole_suite)))
     runs = [evaluation["shift"] for evaluation in evaluations(whole_suite, "SDDropout()")]
     shown = row(by_severity.table, "SDDropout()")
     each = [[a for of in r["accuracy"].values() for a in of] for r in runs]
@@ -209,7 +210,7 @@ def test_corruption_by_severity_and_by_corruption(whole_suite: list[RunRecord]) 
 def test_clean_beside_mca_is_of_the_same_runs(make_record: Make) -> None:
     runs = [make_record(seed=seed, suite=True) for seed in range(3)]
     runs[2].evaluation.update(shift=None, n=9, top1=0.0)
-    section = shift_section(measured(runs))
+    section = corruption_section(measured(runs))
     shown = row(sheets(section)[0].table, "CrossEntropy()")
     assert (shown["Clean"], shown["Seeds"]) == (cell([run.evaluation["top1"] for run in runs[:2]]), "2")
     assert section is not None
@@ -221,7 +222,7 @@ def test_whose_corruptions_they_are_is_said(make_record: Make) -> None:
     runs = [make_record(suite=True), make_record("SDDropout()", suite=True)]
 
     def explained() -> str:
-        section = shift_section(measured(runs))
+        section = corruption_section(measured(runs))
         assert section is not None
         return section.explain
 
@@ -235,7 +236,7 @@ def test_whose_corruptions_they_are_is_said(make_record: Make) -> None:
 
 
 def test_detectors_by_method_and_in_full(whole_suite: list[RunRecord]) -> None:
-    section = detection_section(measured(whole_suite))
+    section = ood_section(measured(whole_suite))
     auroc, fpr, whole = sheets(section)[:3]
     runs = [evaluation["ood"][0]["detectors"] for evaluation in evaluations(whole_suite, "LabelSmoothing()")]
     assert auroc.caption == "photographs: AUROC (%)"
@@ -258,7 +259,7 @@ def test_detectors_by_method_and_in_full(whole_suite: list[RunRecord]) -> None:
 
 
 def test_each_set_says_its_protocol(whole_suite: list[RunRecord]) -> None:
-    section = detection_section(measured(whole_suite))
+    section = ood_section(measured(whole_suite))
     assert section is not None
     notes = " ".join(section.notes)
     for words in (
@@ -270,22 +271,22 @@ def test_each_set_says_its_protocol(whole_suite: list[RunRecord]) -> None:
     ):
         assert words in notes, words
     assert "In-distribution is the positive class" in section.explain
-    assert section.said == ()
+    assert section.findings == ()
 
 
 def test_a_detector_worse_than_chance_is_named(whole_suite: list[RunRecord]) -> None:
     runs = copy.deepcopy(whole_suite)
     for run in runs[3:6]:
         run.evaluation["ood"][1]["detectors"]["ODIN fixed"]["metrics"]["auroc"] = 0.3
-    section = detection_section(measured(runs))
+    section = ood_section(measured(runs))
     assert section is not None
-    assert section.said[0].startswith("On svhn, ODIN fixed is worse than chance for SDDropout():")
+    assert section.findings[0].startswith("On svhn, ODIN fixed is worse than chance for SDDropout():")
 
 
 def test_a_method_without_a_set_or_a_detector_has_a_dash(make_record: Make) -> None:
     runs = [make_record(suite=True), make_record("SDDropout()", suite=True, sets=("svhn",))]
     del runs[1].evaluation["ood"][0]["detectors"]["Mahalanobis"]
-    captions = {sheet.caption: sheet.table for sheet in sheets(detection_section(measured(runs)))}
+    captions = {sheet.caption: sheet.table for sheet in sheets(ood_section(measured(runs)))}
     assert len(captions["photographs: every metric (%)"].rows) == 6
     assert row(captions["svhn: AUROC (%)"], "SDDropout()")["Mahalanobis"] == "–"  # noqa: RUF001
     assert len(captions["svhn: every metric (%)"].rows) == 11
@@ -314,7 +315,7 @@ def test_the_mean_of_roc_curves_against_brute_force() -> None:
 def test_the_claim_about_dropout_masks_is_told_from_its_intervals(whole_suite: list[RunRecord]) -> None:
     section = masks_section(measured(whole_suite))
     assert section is not None
-    assert section.said == (
+    assert section.findings == (
         "SDDropout() varied less under the masks than CrossEntropy() on the test images; LabelSmoothing() varied more.",
     )
     (sheet,) = sheets(section)
@@ -330,7 +331,7 @@ def test_one_seed_says_nothing_of_the_claim(make_record: Make) -> None:
     runs = [make_record(suite=True), make_record("SDDropout()", suite=True, toughness=2.0)]
     section = masks_section(measured(runs))
     assert section is not None
-    assert section.said == ()
+    assert section.findings == ()
     for run in runs:
         for detection in run.evaluation["ood"]:
             detection["disagreement"] = None
@@ -349,15 +350,15 @@ def test_what_temperature_scaling_alone_reaches_is_told() -> None:
         scaled("A()", 0.01, 0.01, 1),
         scaled("B()", 0.05, 0.01, 2),
     )
-    (said,) = said_of_scaling([baseline, better, worse])
+    (said,) = scaling_findings([baseline, better, worse])
     assert said.startswith("CrossEntropy() reaches an ECE of 0.020 with temperature scaling alone")
     assert said.endswith("that of B() (0.050) is above that.")
-    assert said_of_scaling([better, worse, baseline]) == (said,)  # cross-entropy's, wherever it stands
-    assert said_of_scaling([baseline, better])[0].endswith("no other method's ECE is above that.")
-    assert said_of_scaling([baseline]) == (
+    assert scaling_findings([better, worse, baseline]) == (said,)  # cross-entropy's, wherever it stands
+    assert scaling_findings([baseline, better])[0].endswith("no other method's ECE is above that.")
+    assert scaling_findings([baseline]) == (
         "Temperature scaling alone, T = 1.60, would bring the ECE of 0.150 to 0.020.",
     )
-    assert "would not lower the ECE of 0.010: it would be 0.010" in said_of_scaling([better])[0]
+    assert "would not lower the ECE of 0.010: it would be 0.010" in scaling_findings([better])[0]
 
 
 def test_calibration_beside_the_reference(whole_suite: list[RunRecord]) -> None:

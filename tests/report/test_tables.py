@@ -3,18 +3,16 @@ from rich.console import Console
 
 from selfdistill.records import RunRecord, Statistic, summarise
 from selfdistill.report.tables import (
-    COMPARED,
-    COST,
-    QUALITY,
     Table,
+    column_of,
+    columns_in,
     difference_table,
     markdown,
     metric_table,
+    metrics_in,
     terminal,
     terminal_table,
 )
-
-COLUMN = {c.metric: c for c in (*QUALITY, *COST)}
 
 
 def test_rows_are_mean_sd_and_n(comparison: list[RunRecord]) -> None:
@@ -36,7 +34,7 @@ def test_the_gap_is_signed_and_stands_right_of_the_ece(comparison: list[RunRecor
 
 
 def test_columns_that_nobody_measured_are_left_out(comparison: list[RunRecord]) -> None:
-    assert "Peak memory (MiB)" not in metric_table(summarise(comparison), COST).headings
+    assert "Peak memory (MiB)" not in metric_table(summarise(comparison), columns_in("training")).headings
 
 
 @pytest.mark.parametrize(
@@ -51,19 +49,21 @@ def test_columns_that_nobody_measured_are_left_out(comparison: list[RunRecord]) 
     ],
 )
 def test_numbers_in_their_units(metric: str, value: float, text: str) -> None:
-    assert COLUMN[metric].number(value) == text
+    assert column_of(metric).number(value) == text
 
 
 def test_one_seed_has_no_sd() -> None:
-    assert COLUMN["top1"].cell(Statistic(0.5, None, 1)) == "50.00"
-    assert COLUMN["top1"].cell(None) == "–"  # noqa: RUF001
+    assert column_of("top1").cell(Statistic(0.5, None, 1)) == "50.00"
+    assert column_of("top1").cell(None) == "–"  # noqa: RUF001
 
 
 def test_differences_carry_interval_pairs_and_verdict(comparison: list[RunRecord]) -> None:
     summary = summarise(comparison)
     rows = difference_table(summary).rows
     assert {row[0] for row in rows} == set(summary.methods[1:])
-    assert len(rows) == 3 * (len(COMPARED) - 3)  # neither attack nor corruption nor other images were measured
+    assert len(rows) == 3 * (
+        len(metrics_in("differences")) - 3
+    )  # neither attack nor corruption nor other images were measured
     ece = next(row for row in rows if row[0] == "SDDropout()" and row[1] == "ECE")
     assert ece[4:] == ("3", "higher: worse")
     assert " to " in ece[3]

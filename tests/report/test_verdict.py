@@ -1,7 +1,7 @@
-import dataclasses
 import re
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from selfdistill.records import RunRecord, summarise
@@ -115,7 +115,7 @@ def test_no_clear_difference_in_robustness_is_said(make_record: Make) -> None:
 
 def test_what_was_not_measured_is_not_judged(make_record: Make, whole_suite: list[RunRecord]) -> None:
     runs = [
-        dataclasses.replace(run, evaluation=run.evaluation | {"robustness": None, "ood": []}) for run in whole_suite
+        msgspec.structs.replace(run, evaluation=run.evaluation | {"robustness": None, "ood": []}) for run in whole_suite
     ]
     headline = verdict(summarise(runs)).headline
     assert "attack" not in headline

@@ -1,4 +1,3 @@
-import dataclasses
 import re
 import statistics
 import subprocess
@@ -8,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
+import msgspec
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -303,7 +303,7 @@ def test_figures_of_an_earlier_report_do_not_stay(make_record: Make, tmp_path: P
 def test_what_users_name_is_escaped(make_record: Make, tmp_path: Path) -> None:
     evil = "<img src=x onerror=alert(1)>&\"'$x_1$"
     records = [
-        dataclasses.replace(make_record(method, data_name=evil), device=evil)
+        msgspec.structs.replace(make_record(method, data_name=evil), device=evil)
         for method in ("CrossEntropy()", f"Sum({evil})")
     ]
     page = write_report(records, tmp_path, title=evil, preface=evil)
@@ -338,7 +338,7 @@ def test_many_methods_with_long_names(make_record: Make, tmp_path: Path) -> None
 
 def test_two_classes_missing_values_and_one_epoch(make_record: Make, tmp_path: Path) -> None:
     records = [
-        dataclasses.replace(make_record(m, s, classes=2, epochs=1), best=None)
+        msgspec.structs.replace(make_record(m, s, classes=2, epochs=1), best=None)
         for m in ("CrossEntropy()", "SDDropout()")
         for s in range(2)
     ]
@@ -383,7 +383,7 @@ def test_real_digits_trained_for_a_few_steps(make_record: Make, tmp_path: Path) 
                 optimiser.step()
             evaluation = score(*predict(model, [(x[1200:], y[1200:])]), train_n=1200, train_top1=0.99)
             base = make_record(method, seed, epochs=3)
-            records.append(dataclasses.replace(base, evaluation=evaluation.to_dict()))
+            records.append(msgspec.structs.replace(base, evaluation=evaluation.to_dict()))
     assert records[0].evaluation["top1"] > 0.85
     assert records[3].evaluation["gap"] < -0.1  # four steps: hardly trained, far from confident
     text = read(write_report(records, tmp_path, title="Digits")).text

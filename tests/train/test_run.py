@@ -47,10 +47,10 @@ def test_what_a_run_leaves(tmp_path: Path, recipe: TrainConfig, data: ImageData)
     assert record.evaluation["n"] == 21
     assert record.evaluation["top1"] == pytest.approx(float(log[-1]["test_top1"]))
     assert record.best is not None
-    assert record.best["top1"] == max(float(row["test_top1"]) for row in log if row["test_top1"])
+    assert record.best.top1 == max(float(row["test_top1"]) for row in log if row["test_top1"])
     assert record.policy == "last epoch"
     assert record.terms == ("ce", "sdd")
-    assert record.data["train_n"] == 44
+    assert record.data.train_n == 44
     assert (record.extra_parameters, record.peak_memory_bytes) == (0, None)
     assert record.parameters == sum(p.numel() for p in selfdistill.load(out).parameters())
     assert record.recipe == json.loads((out / "result.json").read_text())["recipe"]

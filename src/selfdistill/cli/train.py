@@ -36,4 +36,4 @@ def train(
         recipe, out, devices=devices, nodes=nodes, accelerator=accelerator, tensorboard=tensorboard
     )
     if record is not None:  # the first of several processes
-        show_comparison([record], out, f"{record.method} on {record.data['name']}")
+        show_comparison([record], out, f"{record.method} on {record.data.name}")

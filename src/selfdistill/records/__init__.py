@@ -1,23 +1,29 @@
 """The record of a run, and what several records say together. Needs no torch."""
 
 from selfdistill.records.evaluation import EvaluationRecord, load_all, load_run_record
+from selfdistill.records.metrics import METRICS, Metric
 from selfdistill.records.record import (
     LOG_COLUMNS,
     NOT_COMPARED,
     SCHEMA,
+    BestEpoch,
+    Data,
     RunRecord,
     recipe_hash,
     write_atomically,
 )
-from selfdistill.records.summary import DIRECTION, Difference, Statistic, Summary, paired, statistic_of, summarise
+from selfdistill.records.summary import Difference, Statistic, Summary, paired, statistic_of, summarise
 
 __all__ = [
-    "DIRECTION",
     "LOG_COLUMNS",
+    "METRICS",
     "NOT_COMPARED",
     "SCHEMA",
+    "BestEpoch",
+    "Data",
     "Difference",
     "EvaluationRecord",
+    "Metric",
     "RunRecord",
     "Statistic",
     "Summary",

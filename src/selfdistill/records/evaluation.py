@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from selfdistill.records.record import RunRecord, to_json, write_atomically
+import msgspec
+
+from selfdistill.records.record import RunRecord, read_json, to_json, to_struct, write_atomically
 
 SCHEMA = 1
 
 
-@dataclass(frozen=True)
-class EvaluationRecord:
+class EvaluationRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One evaluation of a run's network on the run's own test images, whole to JSON and back.
 
     Attributes:
         schema: version of this format.
         of: recipe_hash and date of the run that it belongs to.
-        asked: what of the suite was asked for.
+        config: which evaluations were run.
         evaluation: an `Evaluation` as a dict.
         seconds: that it took.
         device, threads, versions, date (UTC, ISO 8601), commit: where, how and when.
@@ -27,7 +26,7 @@ class EvaluationRecord:
 
     schema: int
     of: dict[str, str]
-    asked: dict[str, Any]
+    config: dict[str, Any] = msgspec.field(name="asked")
     evaluation: dict[str, Any]
     seconds: float
     device: str
@@ -46,7 +45,7 @@ class EvaluationRecord:
         Raises:
             OSError: the file cannot be written; whatever was there before is still there.
         """
-        write_atomically(path, to_json(asdict(self)))
+        write_atomically(path, to_json(self))
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -57,14 +56,10 @@ class EvaluationRecord:
             ValueError: it is damaged, or no evaluation of this schema; the file is named.
         """
         remedy = "delete it and evaluate the run again"
-        try:
-            values = json.loads(path.read_bytes())
-        except ValueError as error:  # JSON and UTF-8 errors are both ValueErrors
-            raise ValueError(f"{path}: damaged, not JSON ({error}); {remedy}") from error
-        names = {field.name for field in fields(cls)}
-        if not isinstance(values, dict) or set(values) != names or values["schema"] != SCHEMA:
-            raise ValueError(f"{path}: not an evaluation of this version; {remedy}")
-        return cls(**values)
+        record = to_struct(read_json(path, remedy), cls, f"{path}: not an evaluation of this version", remedy)
+        if record.schema != SCHEMA:
+            raise ValueError(f"{path}: evaluation schema {record.schema}, this version reads {SCHEMA}; {remedy}")
+        return record
 
 
 def load_run_record(run: Path) -> RunRecord:
@@ -84,7 +79,8 @@ def load_run_record(run: Path) -> RunRecord:
         return record
     own = {key: value for key, value in record.evaluation.items() if value not in (None, [])}
     measured = {name: getattr(suite, name) for name in ("seconds", "device", "threads", "versions", "date", "commit")}
-    return replace(record, evaluation=suite.evaluation | own | {"measured": measured | {"asked": suite.asked}})
+    evaluation = suite.evaluation | own | {"measured": measured | {"asked": suite.config}}
+    return msgspec.structs.replace(record, evaluation=evaluation)
 
 
 def load_all(folder: Path) -> list[RunRecord]:

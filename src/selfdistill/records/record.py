@@ -9,11 +9,12 @@ import os
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from selfdistill.records.metric import metric_of
+import msgspec
+
+from selfdistill.records.metrics import METRICS
 
 SCHEMA = 1
 # What may differ between runs that are compared: what the comparison is about, and what changes no result.
@@ -22,8 +23,37 @@ NOT_COMPARED = frozenset({"method", "seed", "data_root", "threads", "workers", "
 LOG_COLUMNS = ("epoch", "lr", "loss", "train_accuracy", "test_top1", "peer_top1", "seconds", "images_per_second")
 
 
-@dataclass(frozen=True)
-class RunRecord:
+_T = TypeVar("_T")
+
+
+class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The images of a run.
+
+    Attributes:
+        name: of the data set.
+        classes: how many.
+        train_n, test_n: images.
+        test_split_description: how the test images were chosen.
+        skipped: files that could not be read.
+    """
+
+    name: str
+    classes: int
+    train_n: int
+    test_n: int
+    test_split_description: str = msgspec.field(name="test_is")
+    skipped: int
+
+
+class BestEpoch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The best epoch on the test images, which is optimistic, and the policy by which it was chosen."""
+
+    epoch: int
+    top1: float
+    policy: str
+
+
+class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One finished run, whole to JSON and back. Rates are fractions, times seconds, sizes bytes, images per second.
 
     Attributes:
@@ -32,10 +62,10 @@ class RunRecord:
         method: the method's repr, which is the expression that makes it.
         seed: of the run.
         recipe: the resolved recipe; recipe_hash: `recipe_hash(recipe)`.
-        data: name, classes (how many), train_n, test_n, test_is (how the test images were chosen), skipped (how many).
+        data: the images.
         epochs: trained; policy: which epoch is the headline.
         evaluation: an `Evaluation` as a dict, of the last epoch.
-        best: {epoch, top1, policy} of the best epoch on the test images, which is optimistic; None where not followed.
+        best: the best epoch on the test images; None where not followed.
         log: a dict for each epoch: LOG_COLUMNS (peer_top1 where there is a peer), and a column for each term
             of the loss, unweighted.
         seconds: the whole run; seconds_per_epoch: the median; images_per_second: training images, median.
@@ -50,11 +80,11 @@ class RunRecord:
     seed: int
     recipe: dict[str, Any]
     recipe_hash: str
-    data: dict[str, Any]
+    data: Data
     epochs: int
     policy: str
     evaluation: dict[str, Any]
-    best: dict[str, Any] | None
+    best: BestEpoch | None
     log: list[dict[str, Any]]
     seconds: float
     seconds_per_epoch: float
@@ -74,16 +104,13 @@ class RunRecord:
         return recipe_hash(self.compared())
 
     def metric(self, name: str) -> float | None:
-        """A number of DIRECTION by its name; None where this run has none."""
-        if name in ("seconds_per_epoch", "images_per_second", "extra_parameters", "peak_memory_bytes"):
-            value = getattr(self, name)
-        elif name == "best_top1":
-            value = None if self.best is None else self.best["top1"]
-        elif name == "peer_top1":
-            value = self.log[-1].get("peer_top1") if self.log else None
-        else:
-            value = metric_of(self.evaluation, name)
+        """A number of METRICS by its name; None where this run has none."""
+        value = METRICS[name].read(self)
         return None if value is None else float(value)
+
+    def protocol(self, name: str) -> object:
+        """What must be equal in two runs for their difference in a metric to mean anything."""
+        return METRICS[name].protocol(self)
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -96,7 +123,7 @@ class RunRecord:
         Raises:
             OSError: the file cannot be written; whatever was there before is still there.
         """
-        write_atomically(path, to_json(asdict(self)))
+        write_atomically(path, to_json(self))
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -106,24 +133,21 @@ class RunRecord:
             OSError: the file cannot be read.
             ValueError: it is damaged, or no record of this schema; the file is named.
         """
-        try:
-            values = json.loads(Path(path).read_bytes())
-        except ValueError as error:  # JSON and UTF-8 errors are both ValueErrors
-            raise ValueError(f"{path}: damaged, not JSON ({error}); delete it and run again") from error
-        names = {field.name for field in fields(cls)}
+        remedy = "delete it and run again"
+        values = read_json(path, remedy)
         if not isinstance(values, dict) or not {"schema", "method", "evaluation"} <= set(values):
             raise ValueError(f"{path}: not the record of a selfdistill run")
         if values["schema"] != SCHEMA:
             raise ValueError(f"{path}: record schema {values['schema']}, this version reads {SCHEMA}; run it again")
-        if set(values) != names or not isinstance(values["evaluation"], dict) or "top1" not in values["evaluation"]:
-            odd = ", ".join(sorted(set(values) ^ names)) or "evaluation"
-            raise ValueError(f"{path}: not a whole record (missing or unknown: {odd}); delete it and run again")
-        return cls(**values)
+        record = to_struct(values, cls, f"{path}: not a whole record", remedy)
+        if "top1" not in record.evaluation:
+            raise ValueError(f"{path}: not a whole record (evaluation without `top1`); {remedy}")
+        return record
 
     def compared(self) -> dict[str, Any]:
         """What must be equal in runs that are compared: the recipe less NOT_COMPARED, and the data set."""
         recipe = {key: value for key, value in self.recipe.items() if key not in NOT_COMPARED}
-        data = {key: value for key, value in self.data.items() if key != "skipped"}
+        data = {key: value for key, value in msgspec.to_builtins(self.data).items() if key != "skipped"}
         return {"recipe": recipe, "data": data}
 
 
@@ -138,7 +162,33 @@ def recipe_hash(recipe: Mapping[str, Any], *, without: Collection[str] = ()) -> 
     return hashlib.sha256(json.dumps(kept, sort_keys=True, allow_nan=False).encode()).hexdigest()[:16]
 
 
-def to_json(values: Mapping[str, Any]) -> bytes:
+def read_json(path: Path, remedy: str) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not JSON; the file and the remedy are named.
+    """
+    content = Path(path).read_bytes()
+    try:
+        return msgspec.json.decode(content)
+    except ValueError as error:  # JSON and UTF-8 errors are both ValueErrors
+        raise ValueError(f"{path}: damaged, not JSON ({error}); {remedy}") from None
+
+
+def to_struct(values: Any, kind: type[_T], problem: str, remedy: str) -> _T:
+    """Values of a JSON file as a struct.
+
+    Raises:
+        ValueError: a field is missing, unknown or of another type; `problem`, the field and the remedy are named.
+    """
+    try:
+        return msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{problem} ({error}); {remedy}") from None
+
+
+def to_json(values: msgspec.Struct | Mapping[str, Any]) -> bytes:
     """Values as indented JSON; a number that is not finite becomes null.
 
     Example:
@@ -188,6 +238,9 @@ def _finite(value: Any) -> Any:
     """JSON has no NaN: null in its place, at any depth."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, msgspec.Struct):
+        names = zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True)
+        return {key: _finite(getattr(value, name)) for name, key in names}
     if isinstance(value, Mapping):
         return {key: _finite(v) for key, v in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -7,16 +7,8 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from selfdistill.records.metric import protocol_of
+from selfdistill.records.metrics import METRICS
 from selfdistill.records.record import RunRecord
-
-# +1: more is better; -1: less is better; 0: neither is.
-DIRECTION = {
-    "top1": 1, "top5": 1, "nll": -1, "brier": -1, "ece": -1, "gap": 0, "abs_gap": -1, "train_top1": 0, "best_top1": 1,
-    "peer_top1": 0, "seconds_per_epoch": -1, "images_per_second": 1, "extra_parameters": -1, "peak_memory_bytes": -1,
-    "adaptive_ece": -1, "scaled_ece": -1, "scaled_nll": -1, "aurc": -1, "fgsm_2": 1, "pgd_2": 1, "fgsm_paper": 1,
-    "mca": 1, "ood_auroc": 1, "ood_fpr": -1,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -94,7 +86,7 @@ def summarise(records: Iterable[RunRecord]) -> Summary:
     values = {
         (method, metric): {seed: v for seed, run in sorted(of_seed.items()) if (v := run.metric(metric)) is not None}
         for method, of_seed in by_method.items()
-        for metric in DIRECTION
+        for metric in METRICS
     }
     return Summary(
         methods=methods,
@@ -109,7 +101,7 @@ def summarise(records: Iterable[RunRecord]) -> Summary:
                 method, methods[0], metric, values[method, metric], values[methods[0], metric]
             )
             for method in methods[1:]
-            for metric in DIRECTION
+            for metric in METRICS
             if values[method, metric] and values[methods[0], metric] and _measured_alike(runs, metric)
         },
     )
@@ -150,7 +142,7 @@ def paired(
 
 
 def _measured_alike(runs: Iterable[RunRecord], metric: str) -> bool:
-    return len({protocol_of(run.evaluation, metric) for run in runs if run.metric(metric) is not None}) == 1
+    return len({run.protocol(metric) for run in runs if run.metric(metric) is not None}) == 1
 
 
 def _difference(
@@ -162,9 +154,9 @@ def _difference(
     if interval is None:
         return Difference(method, baseline, metric, found.mean, None, 1, None, None, "one seed: no interval", "unclear")
     low, high = interval
-    sign = 1 if low > 0 else -1 if high < 0 else 0
-    verdict = {1: "higher", -1: "lower", 0: "no clear difference"}[sign]
-    effect = {1: "better", -1: "worse", 0: "unclear"}[sign * DIRECTION[metric]]
+    verdict = "higher" if low > 0 else "lower" if high < 0 else "no clear difference"
+    better = METRICS[metric].better
+    effect = "unclear" if better is None or low <= 0 <= high else "better" if verdict == better else "worse"
     return Difference(method, baseline, metric, found.mean, found.sd, found.n, low, high, verdict, effect)
 
 

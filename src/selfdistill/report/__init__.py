@@ -4,10 +4,8 @@ from selfdistill.report.detector import detector_headline, precision_table, writ
 from selfdistill.report.html import write_report
 from selfdistill.report.single import write_evaluation_report
 from selfdistill.report.tables import (
-    BRIEF,
-    COMPARED,
-    COST,
-    QUALITY,
+    column_of,
+    columns_in,
     difference_table,
     markdown,
     metric_table,
@@ -17,10 +15,8 @@ from selfdistill.report.tables import (
 from selfdistill.report.verdict import verdict
 
 __all__ = [
-    "BRIEF",
-    "COMPARED",
-    "COST",
-    "QUALITY",
+    "column_of",
+    "columns_in",
     "detector_headline",
     "difference_table",
     "markdown",

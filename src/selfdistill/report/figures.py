@@ -13,14 +13,15 @@ from functools import partial
 from matplotlib.figure import FigureBase
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from selfdistill.records import DIRECTION, LOG_COLUMNS, RunRecord, Summary
+from selfdistill.records import LOG_COLUMNS, METRICS, RunRecord, Summary
 from selfdistill.report.style import GRID, MUTED, Panel, colour, heading, marker, plain, rows
-from selfdistill.report.tables import COMPARED, QUALITY, Column
+from selfdistill.report.tables import Column, column_of, difference_column, metrics_in
 
-_SEED_COLUMNS = tuple(c for c in QUALITY if c.metric in ("top1", "ece", "gap"))
-_DIFFERENCE_COLUMNS = tuple(
-    c for c in COMPARED if c.metric in ("top1", "nll", "ece", "abs_gap", "pgd_2", "mca", "ood_auroc")
-)
+_SEED_HEADINGS = {
+    "top1": "Top-1 accuracy (%)",
+    "ece": "ECE (lower is better)",
+    "gap": "Gap (under-confident < 0 < over-)",
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def grouped(records: Sequence[RunRecord]) -> tuple[Group, ...]:
 def seed_panels(groups: Sequence[Group]) -> list[Panel]:
     """Accuracy, ECE and gap: every seed a dot, the mean a bar."""
     panels = []
-    for column in _SEED_COLUMNS:
+    for column in map(column_of, _SEED_HEADINGS):
         alt = f"{column.heading} of every run: one row a method, one dot a seed, the mean as a bar."
         draw = partial(_draw_seeds, groups=groups, column=column)
         panels.append(Panel(f"seeds-{column.metric}", alt, draw, 3.3, 0.85 + 0.47 * len(groups)))
@@ -63,18 +64,16 @@ def _draw_seeds(figure: FigureBase, *, groups: Sequence[Group], column: Column) 
     rows(axes, [group.method for group in groups])
     if column.metric == "gap":
         axes.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-        heading(axes, "Gap (under-confident < 0 < over-)")
-    else:
-        heading(axes, {"top1": "Top-1 accuracy (%)", "ece": "ECE (lower is better)"}[column.metric])
-        if column.metric == "ece":
-            axes.set_xlim(left=0)
+    elif column.metric == "ece":
+        axes.set_xlim(left=0)
+    heading(axes, _SEED_HEADINGS[column.metric])
 
 
 def difference_panels(summary: Summary) -> list[Panel]:
     """For each metric, every method's paired difference to the first method with its 95 % interval."""
     panels = []
     compared = {metric for _, metric in summary.differences}
-    for column in _DIFFERENCE_COLUMNS:
+    for column in map(difference_column, metrics_in("figure")):
         if column.metric not in compared:
             continue
         alt = f"Difference in {column.heading} to {summary.methods[0]}, paired by seed, with 95 % intervals."
@@ -104,8 +103,8 @@ def _draw_differences(figure: FigureBase, *, summary: Summary, column: Column) -
     margin = 0.08 * (high - low)
     axes.set_xlim(min(low, -margin), max(high, margin))  # zero is always in sight
     rows(axes, summary.methods[1:])
-    better = "right" if DIRECTION[column.metric] > 0 else "left"
-    heading(axes, f"{column.heading}: {better} is better")
+    better = {"higher": ": right is better", "lower": ": left is better", None: ""}[METRICS[column.metric].better]
+    heading(axes, f"{column.heading}{better}")
 
 
 _MOST_BANDS = 4  # methods; the bands of more cover each other

@@ -11,12 +11,12 @@ from selfdistill.report import words
 from selfdistill.report.figures import Group, curve_panels, difference_panels, grouped, seed_panels
 from selfdistill.report.measured import Measured, measured
 from selfdistill.report.measures import FIGURES, sections
-from selfdistill.report.measures.calibration import calibration_notes, calibration_sheet, said_of_scaling
+from selfdistill.report.measures.calibration import calibration_notes, calibration_sheet, scaling_findings
 from selfdistill.report.measures.reliability import reliability_panels
 from selfdistill.report.pages import write_pages
 from selfdistill.report.section import Figure
 from selfdistill.report.style import PALETTE
-from selfdistill.report.tables import COST, QUALITY, difference_table, metric_table
+from selfdistill.report.tables import column_of, columns_in, difference_table, metric_table
 from selfdistill.report.verdict import confidence_of, side, verdict
 
 
@@ -71,18 +71,18 @@ def _context(records: Sequence[RunRecord], summary: Summary, methods: Sequence[M
         "verdict": verdict(summary),
         "what_was_run": words.what_was_run(records),
         "cards": [_card(summary, method) for method in summary.methods],
-        "quality": metric_table(summary, QUALITY),
-        "cost": metric_table(summary, COST),
+        "quality": metric_table(summary),
+        "cost": metric_table(summary, columns_in("training")),
         "differences": difference_table(summary) if compared else None,
         "calibration": calibration_sheet(methods),
-        "calibration_said": said_of_scaling(methods),
+        "calibration_findings": scaling_findings(methods),
         "calibration_notes": calibration_notes(methods),
         "sections": sections(methods),
         "runs": words.run_table(records),
         "recipe": words.recipe_yaml(records),
         "versions": words.versions(records),
         "spread": words.spread(summary),
-        "protocol": [*words.protocol(records, compared=compared), *words.unlike(summary)],
+        "protocol": [*words.protocol(records, compared=compared), *words.incomparable_metrics(summary)],
         "position": {method: i % len(PALETTE) for i, method in enumerate(summary.methods)},
         "baseline": summary.methods[0],
     }
@@ -90,7 +90,7 @@ def _context(records: Sequence[RunRecord], summary: Summary, methods: Sequence[M
 
 def _card(summary: Summary, method: str) -> dict[str, Any]:
     """A method at a glance: accuracy, its difference, ECE and which way the confidence errs."""
-    top1, _, _, _, ece, _ = QUALITY
+    top1, ece = column_of("top1"), column_of("ece")
     gap = summary.statistics[method, "gap"].mean
     difference = summary.differences.get((method, "top1"))
     mean = None if difference is None else difference.mean

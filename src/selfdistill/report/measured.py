@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from selfdistill.records import RunRecord, Statistic, paired, statistic_of
+from selfdistill.records.metrics import Values
 from selfdistill.report.tables import DASH, Column, Table
 from selfdistill.text import join_names
-
-Values = Mapping[str, Any]
-"""An `Evaluation` as its JSON, or a part of it."""
 
 Pick = Callable[[Values], float | None]
 
@@ -64,7 +61,7 @@ def parts(methods: Iterable[Measured], name: str) -> list[Measured]:
     return _narrowed(methods, lambda evaluation: evaluation.get(name))
 
 
-def out_of_distribution(methods: Sequence[Measured]) -> dict[str, list[Measured]]:
+def by_ood_set(methods: Sequence[Measured]) -> dict[str, list[Measured]]:
     """What was measured on each out-of-distribution set, by its name."""
     found = dict.fromkeys(one["name"] for m in methods for values in m.values for one in values.get("ood") or ())
     return {name: _narrowed(methods, partial(_set, name=name)) for name in found}

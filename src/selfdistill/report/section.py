@@ -56,14 +56,14 @@ class Section:
     Attributes:
         title: its heading.
         explain: what is shown and how to read it.
-        said: what the numbers say, a sentence or two each.
+        findings: what the numbers say, a sentence or two each.
         parts: tables and figures in their order.
         notes: the protocol, each ``"term: what it is"``.
     """
 
     title: str
     explain: str
-    said: tuple[str, ...]
+    findings: tuple[str, ...]
     parts: tuple[Sheet | Figure, ...]
     notes: tuple[str, ...]
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from selfdistill.records.metrics import Values
 from selfdistill.report.digest import digest
-from selfdistill.report.measured import Measured, Values
+from selfdistill.report.measured import Measured
 from selfdistill.report.measures import FIGURES, sections
-from selfdistill.report.measures.calibration import calibration_notes, calibration_sheet, said_of_scaling
+from selfdistill.report.measures.calibration import calibration_notes, calibration_sheet, scaling_findings
 from selfdistill.report.measures.reliability import FEW, reliability_panels
 from selfdistill.report.pages import write_pages
 from selfdistill.report.section import Figure
@@ -57,7 +58,7 @@ def write_evaluation_report(
         "digest": digest(evaluation),
         "facts": Table(("What", "Value"), tuple(facts)),
         "calibration": calibration_sheet(network),
-        "calibration_said": said_of_scaling(network),
+        "calibration_findings": scaling_findings(network),
         "calibration_notes": calibration_notes(network),
         "sections": found,
         "protocol": _protocol(evaluation),

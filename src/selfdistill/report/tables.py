@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from selfdistill.records import Difference, Statistic, Summary
+from selfdistill.records import METRICS, Difference, Statistic, Summary
+from selfdistill.records.metrics import Place
 
-_WIDE = 110  # so many characters hold every column of QUALITY
+_WIDE = 110  # so many characters hold every column of the table of quality
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 
 
@@ -32,7 +34,7 @@ class Column:
         """A value of the record in this column's unit.
 
         Example:
-            >>> QUALITY[0].number(0.9781), QUALITY[5].number(-0.0191)
+            >>> column_of("top1").number(0.9781), column_of("gap").number(-0.0191)
             ('97.81', '−0.019')
         """
         show_sign = self.signed if signed is None else signed
@@ -40,6 +42,10 @@ class Column:
         if not text.strip("+-0.,"):
             text = text.lstrip("+-")  # no sign before a zero
         return text.replace("-", MINUS)
+
+    def with_unit(self, value: float) -> str:
+        """A value and its unit, such as ``97.81 %``."""
+        return f"{self.number(value)} {self.unit}".rstrip()
 
     def cell(self, statistic: Statistic | None) -> str:
         """Mean and sd over seeds, such as ``97.81 ± 0.12``; a dash where nothing was measured."""
@@ -56,48 +62,44 @@ class Column:
         return f"{self.title} ({self.unit})" if self.unit else self.title
 
 
-QUALITY = (
-    Column("top1", "Top-1", "%", 100, 2, note="test images whose predicted class is right; last epoch"),
-    Column("top5", "Top-5", "%", 100, 2, note="test images whose class is among the five likeliest"),
-    Column("nll", "NLL", note="mean negative log-likelihood, nats; lower is better"),
-    Column("brier", "Brier", note="squared error of the probabilities, 0 to 2; lower is better"),
-    Column("ece", "ECE", note="expected calibration error; lower is better"),
-    Column(
-        "gap", "Gap", signed=True, note=f"mean confidence minus accuracy: + over-confident, {MINUS} under-confident"
-    ),
-)
-COST = (
-    Column("train_top1", "Train top-1", "%", 100, 2, note="on training images, not augmented: near 100 = fitted"),
-    Column("best_top1", "Best-epoch top-1", "%", 100, 2, note="chosen on the test images, so optimistic"),
-    Column("peer_top1", "Peer top-1", "%", 100, 2, note="of the second network, which is not the one scored"),
-    Column("seconds_per_epoch", "Seconds/epoch", digits=2, note="median over the epochs"),
-    Column("images_per_second", "Images/s", digits=0, note="in training"),
-    Column(
-        "extra_parameters",
-        "Extra parameters",
-        digits=0,
-        spread=False,
-        note="in training only; none remains in the model",
-    ),
-    Column("peak_memory_bytes", "Peak memory", "MiB", 2.0**-20, 0, note="of the accelerator"),
-)
-BRIEF = tuple(
-    replace(c, title=c.title.removesuffix(" top-1"))  # for 80 characters
-    for c in (*QUALITY, *COST)
-    if c.metric in ("top1", "ece", "gap", "train_top1")
-)
-COMPARED = (
-    Column("top1", "Top-1", "points", 100, 2, signed=True),
-    Column("top5", "Top-5", "points", 100, 2, signed=True),
-    Column("nll", "NLL", signed=True),
-    Column("brier", "Brier", signed=True),
-    Column("ece", "ECE", signed=True),
-    Column("abs_gap", "|Gap|", signed=True),
-    Column("pgd_2", "PGD-20 at 2/255", "points", 100, 1, signed=True),
-    Column("mca", "mCA", "points", 100, 2, signed=True),
-    Column("ood_auroc", "AUROC, ODIN", "points", 100, 1, signed=True),
-    Column("seconds_per_epoch", "Seconds/epoch", digits=2, signed=True),
-)
+def column_of(name: str, **changes: Any) -> Column:
+    """The column of a metric as METRICS has it; `changes` replace attributes.
+
+    Example:
+        >>> column_of("top1").heading, column_of("top1", digits=1).number(0.9781)
+        ('Top-1 (%)', '97.8')
+    """
+    metric = METRICS[name]
+    column = Column(
+        name, metric.title, metric.unit, metric.scale, metric.digits, metric.signed, metric.spread, metric.note
+    )
+    return replace(column, **changes)
+
+
+def difference_column(name: str) -> Column:
+    """The column of a metric's differences: signed, and in points where the metric is in %.
+
+    Example:
+        >>> difference_column("top1").heading, difference_column("top1").number(0.0123)
+        ('Top-1 (points)', '+1.23')
+    """
+    column = column_of(name, signed=True)
+    return replace(column, unit="points") if column.unit == "%" else column
+
+
+def metrics_in(*places: Place) -> list[str]:
+    """The metrics that are shown in one of the places, in reading order.
+
+    Example:
+        >>> metrics_in("narrow")
+        ['top1', 'ece', 'gap', 'train_top1']
+    """
+    return [name for name, metric in METRICS.items() if set(places) & set(metric.places)]
+
+
+def columns_in(*places: Place) -> list[Column]:
+    """The columns of `metrics_in`."""
+    return [column_of(name) for name in metrics_in(*places)]
 
 
 @dataclass(frozen=True)
@@ -114,9 +116,9 @@ def present(columns: Iterable[Column], summary: Summary) -> tuple[Column, ...]:
     return tuple(c for c in columns if any((m, c.metric) in summary.statistics for m in summary.methods))
 
 
-def metric_table(summary: Summary, columns: Sequence[Column] = QUALITY) -> Table:
-    """One row a method: mean ± sd over its seeds, and how many seeds."""
-    shown = present(columns, summary)
+def metric_table(summary: Summary, columns: Sequence[Column] | None = None) -> Table:
+    """One row per method: mean ± sd over its seeds, and how many seeds (default: the columns of quality)."""
+    shown = present(columns_in("quality") if columns is None else columns, summary)
     rows = tuple(
         (
             method,
@@ -140,7 +142,8 @@ def terminal_table(summary: Summary, *, title: str, width: int) -> RichTable:
         title: above the table.
         width: of the terminal, in characters.
     """
-    table = metric_table(summary, QUALITY if width >= _WIDE else BRIEF)
+    narrow = [replace(c, title=c.title.removesuffix(" top-1")) for c in columns_in("narrow")]  # for 80 characters
+    table = metric_table(summary, None if width >= _WIDE else narrow)
     counts = {len(seeds) for seeds in summary.seeds.values()}
     if len(counts) == 1:
         (n,) = counts
@@ -156,8 +159,8 @@ def interval(column: Column, difference: Difference) -> str:
     return f"{column.number(difference.low)} to {column.number(difference.high)}"
 
 
-def difference_table(summary: Summary, columns: Sequence[Column] = COMPARED) -> Table:
-    """One row a method and metric: its paired difference to the first method, interval, pairs and verdict."""
+def difference_table(summary: Summary) -> Table:
+    """One row per method and metric: its paired difference to the first method, interval, pairs and verdict."""
     rows = [
         (
             method,
@@ -168,7 +171,7 @@ def difference_table(summary: Summary, columns: Sequence[Column] = COMPARED) -> 
             d.verdict if d.effect == "unclear" else f"{d.verdict}: {d.effect}",
         )
         for method in summary.methods[1:]
-        for column in columns
+        for column in map(difference_column, metrics_in("differences"))
         if (d := summary.differences.get((method, column.metric))) is not None
     ]
     return Table(("Method", "Metric", "Difference", "95 % interval", "Pairs", "Verdict"), tuple(rows))

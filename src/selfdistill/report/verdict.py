@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from selfdistill.records import Summary
+from selfdistill.records import METRICS, Summary
 from selfdistill.report.measured import names
-from selfdistill.report.tables import COMPARED, QUALITY, Column, interval
+from selfdistill.report.tables import column_of, difference_column, interval
 
 BALANCED = 0.005  # |gap| below half a point: neither over- nor under-confident
-_POINTS = Column("gap", "Gap", "points", 100, 1, signed=True)
-_COLUMN = {c.metric: c for c in COMPARED}
-_QUALITY = {c.metric: c for c in QUALITY}
-ROBUSTNESS = {
-    "pgd_2": "under attack (PGD-20 at 2/255)",
-    "mca": "under corruption (mCA)",
-    "ood_auroc": "at telling other images apart (AUROC of ODIN)",
-}
-"""The metrics of the last sentence, and where they are better or worse."""
+_POINTS = column_of("gap", unit="points", scale=100, digits=1)
 
 
 @dataclass(frozen=True)
@@ -116,13 +108,15 @@ def _headline_calibration(summary: Summary) -> str:
 def _headline_robustness(summary: Summary) -> str:
     """One sentence on attack, corruption and other images, of those that were measured."""
     parts, none = [], []
-    for metric, words in ROBUSTNESS.items():
-        better, worse, unclear, _ = _sorted(summary, metric)
+    for metric in METRICS.values():
+        if not metric.verdict:
+            continue
+        better, worse, unclear, _ = _sorted(summary, metric.name)
         told = [f"{names(found, 2)} {word}" for found, word in ((better, "better"), (worse, "worse")) if found]
         if told:
-            parts.append(f"{words}: {', '.join(told)}")
+            parts.append(f"{metric.verdict}: {', '.join(told)}")
         elif unclear:
-            none.append(words)
+            none.append(metric.verdict)
     if none:
         parts.append(f"no clear difference {' or '.join(none)}")
     text = "; ".join(parts)
@@ -151,7 +145,7 @@ def _finding(summary: Summary, method: str) -> Finding:
             accuracy += f", and {train.mean * 100:.1f} % on its training images"
     else:
         accuracy += _against(summary, method, "top1", "accuracy")
-    ece = _QUALITY["ece"].number(summary.statistics[method, "ece"].mean)
+    ece = column_of("ece").number(summary.statistics[method, "ece"].mean)
     calibration = f"ECE {ece}: {confidence_of(summary, method)}"
     if method != first:
         calibration += _against(summary, method, "ece", "ECE") + _sign_note(summary, method)
@@ -159,18 +153,18 @@ def _finding(summary: Summary, method: str) -> Finding:
 
 
 def _finding_robustness(summary: Summary, method: str) -> str:
-    """The metrics of ROBUSTNESS that were measured, and how clearly they differ from the first method's."""
+    """The metrics of the last sentence that were measured, and how clearly they differ from the first method's."""
     parts = []
-    for metric in ROBUSTNESS:
-        statistic = summary.statistics.get((method, metric))
-        if statistic is None:
+    for metric in METRICS.values():
+        statistic = summary.statistics.get((method, metric.name))
+        if statistic is None or not metric.verdict:
             continue
-        column, difference = _COLUMN[metric], summary.differences.get((method, metric))
-        text = f"{column.title} {column.number(statistic.mean, signed=False)} %"
+        column, difference = difference_column(metric.name), summary.differences.get((method, metric.name))
+        text = f"{metric.title} {column_of(metric.name).with_unit(statistic.mean)}"
         if difference is not None and difference.mean is not None:
             ends = f"95 % interval {interval(column, difference)}" if difference.low is not None else "one pair of runs"
             effect = {"better": ": better", "worse": ": worse", "unclear": ": no clear difference"}[difference.effect]
-            text += f" ({column.number(difference.mean)} points, {ends}{effect * (difference.low is not None)})"
+            text += f" ({column.with_unit(difference.mean)}, {ends}{effect * (difference.low is not None)})"
         parts.append(text)
     return "; ".join(parts) + "." if parts else ""
 
@@ -179,9 +173,8 @@ def _against(summary: Summary, method: str, metric: str, word: str) -> str:
     difference = summary.differences.get((method, metric))
     if difference is None or difference.mean is None:
         return f"; no seed in common with {summary.methods[0]}"
-    column = _COLUMN[metric]
-    unit = f" {column.unit}" if column.unit else ""
-    text = f"; {column.number(difference.mean)}{unit} against {summary.methods[0]}"
+    column = difference_column(metric)
+    text = f"; {column.with_unit(difference.mean)} against {summary.methods[0]}"
     if difference.low is None:
         return text + ", from one pair of runs, so this may be the seed"
     effect = {"better": f"{word} is better", "worse": f"{word} is worse", "unclear": "no clear difference"}
@@ -225,4 +218,4 @@ def _remarks(summary: Summary) -> tuple[str, ...]:
 
 
 def _percent(summary: Summary, method: str) -> str:
-    return _QUALITY["top1"].cell(summary.statistics[method, "top1"]) + " %"
+    return column_of("top1").cell(summary.statistics[method, "top1"]) + " %"

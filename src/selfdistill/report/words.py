@@ -9,10 +9,8 @@ import yaml
 
 from selfdistill.records import NOT_COMPARED, RunRecord, Summary
 from selfdistill.report.measures.reliability import FEW
-from selfdistill.report.tables import COMPARED, COST, DASH, QUALITY, Table
+from selfdistill.report.tables import DASH, Table, columns_in
 from selfdistill.text import format_duration
-
-_RUN_COLUMNS = (*QUALITY, *(c for c in COST if c.metric in ("train_top1", "best_top1", "seconds_per_epoch")))
 
 
 def what_was_run(records: Sequence[RunRecord]) -> str:
@@ -21,15 +19,15 @@ def what_was_run(records: Sequence[RunRecord]) -> str:
     methods = dict.fromkeys(record.method for record in records)
     seeds = sorted({record.seed for record in records})
     sentences = [
-        f"{data['name']}: {data['train_n']:,} training images and {data['test_n']:,} test images "
-        f"({data['test_is']}) of {data['classes']} classes.",
+        f"{data.name}: {data.train_n:,} training images and {data.test_n:,} test images "
+        f"({data.test_split_description}) of {data.classes} classes.",
         f"{run.recipe.get('model') or 'The network'} with {run.parameters:,} parameters, "
         f"trained for {run.epochs} epoch{'s' * (run.epochs != 1)} {_start(run.recipe)}.",
         f"{len(methods)} method{'s' * (len(methods) != 1)}, {_seeds(seeds)}: {len(records)} "
         f"run{'s' * (len(records) != 1)}, {format_duration(sum(record.seconds for record in records))} in all on "
         f"{', '.join(dict.fromkeys(record.device for record in records))}.",
     ]
-    skipped = max(record.data.get("skipped") or 0 for record in records)
+    skipped = max(record.data.skipped for record in records)
     if skipped:
         sentences.insert(1, f"{skipped:,} unreadable file{'s' * (skipped != 1)} left out.")
     return " ".join(sentences)
@@ -43,8 +41,8 @@ def protocol(records: Sequence[RunRecord], *, compared: bool) -> list[str]:
     notes = [
         f"Headline numbers are of the {run.policy} ({run.epochs}), never of the best one. The best-epoch column is "
         "chosen on the test images and therefore optimistic.",
-        f"The test images are: {run.data['test_is']}. Every run is scored on the same {n:,}; with that many, one "
-        f"accuracy is known to about ±{error:.1f} points (one standard error), whatever the seeds say.",
+        f"The test images are: {run.data.test_split_description}. Every run is scored on the same {n:,}; with that "
+        f"many, one accuracy is known to about ±{error:.1f} points (one standard error), whatever the seeds say.",
         f"ECE: Eq. 12 of the paper with {run.evaluation['bins']} equal-width bins on the largest softmax probability "
         "at temperature 1, a fraction. It has no sign, so the gap (mean confidence minus accuracy) stands beside it. "
         f"In the diagrams a bin of fewer than {FEW} images is pale.",
@@ -65,12 +63,12 @@ def protocol(records: Sequence[RunRecord], *, compared: bool) -> list[str]:
     return notes
 
 
-def unlike(summary: Summary) -> list[str]:
+def incomparable_metrics(summary: Summary) -> list[str]:
     """The metrics of which no difference is given, since the runs were not measured in the same way."""
     first = summary.methods[0]
     found = [
         column.title
-        for column in COMPARED
+        for column in columns_in("differences")
         if (first, column.metric) in summary.statistics
         and any((m, column.metric) in summary.statistics for m in summary.methods[1:])
         and not any((m, column.metric) in summary.differences for m in summary.methods[1:])
@@ -83,7 +81,7 @@ def unlike(summary: Summary) -> list[str]:
     ]
 
 
-def omitted(records: Sequence[RunRecord]) -> list[str]:
+def missing_measures(records: Sequence[RunRecord]) -> list[str]:
     """What was asked for and could not be measured, and of which methods where it is not all."""
     lines = dict.fromkeys(line for record in records for line in record.evaluation.get("omitted") or ())
     methods = dict.fromkeys(record.method for record in records)
@@ -98,10 +96,13 @@ def _measuring(records: Sequence[RunRecord]) -> list[str]:
     """On what the measures beyond accuracy were taken, where records say so; and what could not be."""
     places = [place for record in records if (place := record.evaluation.get("measured")) is not None]
     if not places:
-        return omitted(records)
+        return missing_measures(records)
     devices = ", ".join(dict.fromkeys(place["device"] for place in places))
     seconds = format_duration(sum(place["seconds"] for place in places) / len(places))
-    return [f"The measures beyond accuracy and ECE were taken on {devices}, {seconds} a run.", *omitted(records)]
+    return [
+        f"The measures beyond accuracy and ECE were taken on {devices}, {seconds} a run.",
+        *missing_measures(records),
+    ]
 
 
 def spread(summary: Summary) -> str:
@@ -152,7 +153,7 @@ def versions(records: Sequence[RunRecord]) -> Table:
 
 def run_table(records: Sequence[RunRecord]) -> Table:
     """One row a run, for a reader who trusts no mean."""
-    shown = [c for c in _RUN_COLUMNS if any(r.metric(c.metric) is not None for r in records)]
+    shown = [c for c in columns_in("quality", "runs") if any(r.metric(c.metric) is not None for r in records)]
     rows = tuple(
         (
             r.method,

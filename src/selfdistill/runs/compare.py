@@ -72,7 +72,7 @@ def run_comparison(
     ood_n = sum(len(one.split) for one in load_ood_sets(evaluation, data.image_size))
     measured = next((path for run in runs if (path := out / run.name / "evaluation.json").is_file()), None)
     if fit and measured:  # a resumed comparison is measured as its first runs were
-        evaluation = replace(evaluation, max_images=EvaluationRecord.load(measured).asked["max_images"])
+        evaluation = replace(evaluation, max_images=EvaluationRecord.load(measured).config["max_images"])
     if untrained := [run for run in runs if not is_trained(run, out)]:
         with console.status("measuring how long a step takes"):
             timings = _measured(untrained, data, jobs)

@@ -176,7 +176,7 @@ def evaluate_run(
         EvaluationRecord(
             schema=SCHEMA,
             of={"recipe_hash": record.recipe_hash, "date": record.date},
-            asked=config.to_dict(),
+            config=config.to_dict(),
             evaluation=evaluation.to_dict(),
             seconds=time.perf_counter() - started,
             **provenance(next(loaded.model.parameters()).device),
@@ -248,4 +248,4 @@ def is_evaluated(run: Path, config: EvaluationConfig) -> bool:
     if not path.is_file():
         return False
     there = EvaluationRecord.load(path)
-    return there.belongs_to(RunRecord.load(run / "result.json")) and there.asked == config.to_dict()
+    return there.belongs_to(RunRecord.load(run / "result.json")) and there.config == config.to_dict()

@@ -7,7 +7,7 @@ import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -17,7 +17,7 @@ from selfdistill.data import ImageData
 from selfdistill.distiller import SelfDistiller
 from selfdistill.evaluate.evaluation import Evaluation
 from selfdistill.methods import parse_method
-from selfdistill.records import SCHEMA, RunRecord, recipe_hash
+from selfdistill.records import SCHEMA, BestEpoch, Data, RunRecord, recipe_hash
 from selfdistill.train.task import Row, State
 
 _PACKAGES = ("selfdistill", "torch", "torchvision", "lightning", "numpy")
@@ -53,14 +53,14 @@ def make_record(
         seed=recipe.seed,
         recipe=values,
         recipe_hash=recipe_hash(values),
-        data={
-            "name": data.name,
-            "classes": len(data.classes),
-            "train_n": len(data.train),
-            "test_n": len(data.test),
-            "test_is": data.test_split_description,
-            "skipped": len(data.skipped),
-        },
+        data=Data(
+            name=data.name,
+            classes=len(data.classes),
+            train_n=len(data.train),
+            test_n=len(data.test),
+            test_split_description=data.test_split_description,
+            skipped=len(data.skipped),
+        ),
         epochs=state.epoch,
         policy="last epoch",
         evaluation=evaluation.to_dict(),
@@ -82,7 +82,7 @@ def optimiser_steps(record: RunRecord) -> int:
     A batch of groups, as BAKE's, has several images of a class, of which one alone counts as drawn.
     """
     group = parse_method(record.method).needs.group
-    images, batch = int(record.data["train_n"]), int(record.recipe["batch_size"])
+    images, batch = record.data.train_n, int(record.recipe["batch_size"])
     return record.epochs * math.ceil(images * group / batch)
 
 
@@ -107,10 +107,10 @@ def peak_memory_bytes(device: torch.device) -> int | None:
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
-def _best(rows: list[Row]) -> dict[str, Any]:
-    measured = [(row["test_top1"], row["epoch"]) for row in rows if row["test_top1"] is not None]
-    top1, epoch = max(measured, key=lambda pair: pair[0] or 0.0)
-    return {"epoch": epoch, "top1": top1, "policy": "best epoch on the test images (optimistic)"}
+def _best(rows: list[Row]) -> BestEpoch:
+    accuracies = {cast("int", row["epoch"]): top1 for row in rows if (top1 := row["test_top1"]) is not None}
+    epoch = max(accuracies, key=accuracies.__getitem__)
+    return BestEpoch(epoch=epoch, top1=accuracies[epoch], policy="best epoch on the test images (optimistic)")
 
 
 def _median(rows: list[Row], name: str) -> float:

@@ -26,7 +26,7 @@ def kept(run: Path, part: Part, setting: Setting) -> EvaluationRecord | None:
     if not file.is_file():
         return None
     there = EvaluationRecord.load(file)
-    same = there.belongs_to(RunRecord.load(run / "result.json")) and there.asked == part.asked(setting)
+    same = there.belongs_to(RunRecord.load(run / "result.json")) and there.config == part.asked(setting)
     return there if same else None
 
 
@@ -53,7 +53,7 @@ def measure_part(
         EvaluationRecord(
             schema=SCHEMA,
             of={"recipe_hash": record.recipe_hash, "date": record.date},
-            asked=part.asked(setting),
+            config=part.asked(setting),
             evaluation=evaluation,
             seconds=seconds,
             **provenance(torch.device("cuda" if torch.cuda.is_available() else "cpu")),

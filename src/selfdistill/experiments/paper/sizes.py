@@ -35,7 +35,7 @@ PER_CLASS = {"small": 15, "medium": 30}
 
 def recorded(record: RunRecord) -> Size:
     """Return what a run was trained on and scored on."""
-    return Size(record.data["train_n"], record.data["test_n"], record.data["classes"])
+    return Size(record.data.train_n, record.data.test_n, record.data.classes)
 
 
 def size_of(data: str, scale: str) -> Size:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from selfdistill.report.measured import Measured
-from selfdistill.report.measures.detection import detection_section
+from selfdistill.report.measures.corruption import corruption_section
 from selfdistill.report.measures.masks import masks_section
+from selfdistill.report.measures.ood import ood_section
 from selfdistill.report.measures.robustness import robustness_section
 from selfdistill.report.measures.selective import selective_section
-from selfdistill.report.measures.shift import shift_section
 from selfdistill.report.section import Section
 
 FIGURES = ("risk-coverage", "attacks", "corruptions", "corruption-each", "ood-roc-*", "ood-scores-*")
@@ -18,5 +18,5 @@ FIGURES = ("risk-coverage", "attacks", "corruptions", "corruption-each", "ood-ro
 
 def sections(methods: Sequence[Measured]) -> tuple[Section, ...]:
     """The sections of the measures that some run has, in the order of a page."""
-    makers = (selective_section, robustness_section, shift_section, detection_section, masks_section)
+    makers = (selective_section, robustness_section, corruption_section, ood_section, masks_section)
     return tuple(section for make in makers if (section := make(methods)) is not None)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from selfdistill.records.metric import accuracy_at
+from selfdistill.records.metrics import accuracy_at
 from selfdistill.report.measured import Measured, Pick, every
 from selfdistill.report.tables import Column
 
 HIDDEN = 0.05
-"""From this share of images without a gradient on it is said aloud."""
+"""The report names a method where more than this share of the images has no gradient."""
 _BROKEN = 0.01  # with less than this left right, PGD tells no networks apart
 _POINTS = 0.02  # without an interval, a difference of so much counts
 _DIFFERENCE = Column("difference", "Difference", "points", 100, 1, signed=True)
@@ -28,7 +28,7 @@ def at_eps(eps: float) -> str:
 
 def disagreements(methods: Sequence[Measured]) -> tuple[str, ...]:
     """A sentence for each method that FGSM tells apart from the first one where PGD on the same images does not."""
-    said = []
+    sentences = []
     for method in methods[1:]:
         found = [
             (eps, fgsm, pgd)
@@ -54,11 +54,11 @@ def disagreements(methods: Sequence[Measured]) -> tuple[str, ...]:
         else:
             way = "PGD puts it on the other side" if pgd.sign else "PGD shows no clear difference"
             judged = f"{way}: {pgd.words}, with {ours} and {theirs} left right"
-        said.append(
+        sentences.append(
             f"{head} {method.name}: FGSM puts it {where} {methods[0].name} at {at}"
             f"{f'; at {at_eps(eps)}' * (len(found) > 1)}: {fgsm.words}. On the same images {judged}."
         )
-    return tuple(said)
+    return tuple(sentences)
 
 
 def hidden_gradients(methods: Sequence[Measured]) -> tuple[str, ...]:

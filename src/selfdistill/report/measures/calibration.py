@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-from selfdistill.report.measured import Measured, Values, every, names, parts, table
+from selfdistill.records.metrics import Values, metric_of
+from selfdistill.report.measured import Measured, every, names, parts, table
 from selfdistill.report.section import Sheet
-from selfdistill.report.tables import QUALITY, Column
+from selfdistill.report.tables import Column, column_of, columns_in
 
 BASELINE = "CrossEntropy()"
-_ECE = next(c for c in QUALITY if c.metric == "ece")
-_NLL = next(c for c in QUALITY if c.metric == "nll")
 _TEMPERATURE = Column("temperature", "T", digits=2)
 
 
 def calibration_sheet(methods: Sequence[Measured]) -> Sheet | None:
-    """ECE, adaptive ECE and NLL as they are, and after temperature scaling; None where neither was measured."""
+    """NLL, ECE and adaptive ECE as they are, and after temperature scaling; None where neither was measured."""
     if not any(values.get("adaptive_ece") is not None or values.get("scaled") for m in methods for values in m.values):
         return None
-    columns = (
-        ("ECE", _ECE, lambda values: values["ece"]),
-        ("Adaptive ECE", _ECE, lambda values: values.get("adaptive_ece")),
-        ("NLL", _NLL, lambda values: values["nll"]),
-        ("ECE, scaled", _ECE, lambda values: _scaled(values, "ece")),
-        ("NLL, scaled", _NLL, lambda values: _scaled(values, "nll")),
-        ("T", _TEMPERATURE, temperature),
-    )
-    return Sheet(table(methods, columns))
+    shown = [(column.title, column, partial(metric_of, name=column.metric)) for column in columns_in("calibration")]
+    return Sheet(table(methods, [*shown, ("T", _TEMPERATURE, temperature)]))
 
 
 def calibration_notes(methods: Sequence[Measured]) -> tuple[str, ...]:
@@ -44,26 +37,28 @@ def calibration_notes(methods: Sequence[Measured]) -> tuple[str, ...]:
     )
 
 
-def said_of_scaling(methods: Sequence[Measured]) -> tuple[str, ...]:
+def scaling_findings(methods: Sequence[Measured]) -> tuple[str, ...]:
     """Whether a method is better calibrated than cross-entropy with one number fitted afterwards."""
-    ece = {m.name: s.mean for m in methods if (s := m.statistic(lambda values: values["ece"])) is not None}
+    column = column_of("ece")
+    ece = {m.name: s.mean for m in methods if (s := m.statistic(partial(metric_of, name="ece"))) is not None}
     baseline = next((m for m in methods if m.name == BASELINE), methods[0])
-    scaled = baseline.statistic(lambda values: _scaled(values, "ece"))
+    scaled = baseline.statistic(partial(metric_of, name="scaled_ece"))
     if scaled is None or baseline.name not in ece:
         return ()
-    reached = _ECE.number(scaled.mean)
+    reached = column.number(scaled.mean)
     if len(methods) == 1:
         fitted = baseline.statistic(temperature)
         assert fitted is not None
         verb = "would bring" if scaled.mean < ece[baseline.name] else "would not lower"
-        text = f"Temperature scaling alone, T = {fitted.mean:.2f}, {verb} the ECE of {_ECE.number(ece[baseline.name])}"
+        own = column.number(ece[baseline.name])
+        text = f"Temperature scaling alone, T = {fitted.mean:.2f}, {verb} the ECE of {own}"
         return (f"{text} to {reached}." if verb == "would bring" else f"{text}: it would be {reached}.",)
     others = [m.name for m in methods if m is not baseline and m.name in ece]
     above = [name for name in others if ece[name] > scaled.mean]
     head = f"{baseline.name} reaches an ECE of {reached} with temperature scaling alone, one number fitted afterwards"
     if not above:
         return (f"{head}; no other method's ECE is above that.",)
-    listed = [f"{name} ({_ECE.number(ece[name])})" for name in above]
+    listed = [f"{name} ({column.number(ece[name])})" for name in above]
     which = "every other method's" if len(above) == len(others) and len(above) > 4 else f"that of {names(listed)}"
     return (f"{head}; {which} is above that.",)
 
@@ -72,7 +67,3 @@ def temperature(values: Values) -> float | None:
     """Mean of the two fitted temperatures."""
     scaled = values.get("scaled")
     return None if scaled is None else sum(scaled["temperatures"]) / 2
-
-
-def _scaled(values: Values, name: str) -> float | None:
-    return (values.get("scaled") or {}).get(name)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from selfdistill.report.measured import Measured, Pick, Values, every, names, out_of_distribution, table
+from selfdistill.records.metrics import Values
+from selfdistill.report.measured import Measured, Pick, by_ood_set, every, names, table
 from selfdistill.report.section import Section, Sheet
 from selfdistill.report.tables import Column
 
@@ -19,7 +20,7 @@ def masks_section(methods: Sequence[Measured]) -> Section | None:
     if not shown:
         return None
     columns = [("Test images", _SD, _spread(None, "inside"))]
-    for name in out_of_distribution(shown):
+    for name in by_ood_set(shown):
         columns += [(name, _SD, _spread(name, "outside")), (f"{name} / test", _RATIO, _ratio(name))]
     masks, seeds, p, temperature = (every(shown, _spread(None, key)) for key in ("masks", "seeds", "p", "temperature"))
     return Section(
@@ -28,7 +29,7 @@ def masks_section(methods: Sequence[Measured]) -> Section | None:
         "so lowers the uncertainty on in-distribution images. Here is how far they are apart: the sd of a class's "
         f"probability over {masks} masks, mean over classes and images. Other images are told apart by it where the "
         "ratio of their sd to the test images' is far above 1.",
-        said=_said(shown),
+        findings=_findings(shown),
         parts=(Sheet(table(shown, columns)),),
         notes=(
             f"sd: over {masks} masks that drop features before the head with p = {p}, at temperature {temperature}; "
@@ -37,7 +38,7 @@ def masks_section(methods: Sequence[Measured]) -> Section | None:
     )
 
 
-def _said(shown: Sequence[Measured]) -> tuple[str, ...]:
+def _findings(shown: Sequence[Measured]) -> tuple[str, ...]:
     """Whether each method agrees with itself more than the first one on the test images, as the claim has it."""
     less: list[str] = []
     more: list[str] = []

@@ -12,11 +12,10 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from selfdistill.evaluate.calibration import Reliability, pool
 from selfdistill.report.measured import Measured
 from selfdistill.report.style import INK, MUTED, Panel, colour, heading, plain, short
-from selfdistill.report.tables import QUALITY
+from selfdistill.report.tables import column_of
 from selfdistill.report.verdict import confident
 
 FEW = 20  # a bin of fewer images is drawn pale: its accuracy is mostly chance
-_GAP = next(c for c in QUALITY if c.metric == "gap")
 
 
 def reliability_panels(methods: Sequence[Measured]) -> list[Panel]:
@@ -26,7 +25,7 @@ def reliability_panels(methods: Sequence[Measured]) -> list[Panel]:
         diagram = pool([Reliability.from_dict(values["reliability"]) for values in method.values])
         ece = statistics.fmean(values["ece"] for values in method.values)
         gap = statistics.fmean(values["gap"] for values in method.values)
-        caption = f"ECE {ece:.3f}, gap {_GAP.number(gap)}: {confident(gap).partition(' (')[0]}"
+        caption = f"ECE {ece:.3f}, gap {column_of('gap').number(gap)}: {confident(gap).partition(' (')[0]}"
         draw = partial(_draw_reliability, method=method, diagram=diagram, caption=caption)
         alt = f"Reliability diagram of {method.name}: {caption}."
         panels.append(Panel(f"reliability-{method.index}", alt, draw, 2.8, 3.6))

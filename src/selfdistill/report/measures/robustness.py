@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 
-from selfdistill.records.metric import accuracy_at
+from selfdistill.records.metrics import accuracy_at
 from selfdistill.report.measured import Measured, Pick, every, over_seeds, parts, table
 from selfdistill.report.measures.attacks import at_eps, disagreements, flattery, hidden_gradients
 from selfdistill.report.section import Figure, Section, Sheet
@@ -47,7 +47,7 @@ def robustness_section(methods: Sequence[Measured]) -> Section | None:
         explain="Each image is changed by at most eps in every pixel, in the direction that raises the loss. FGSM "
         f"takes one step and PGD {steps}: PGD is the harder test, and the one to believe where the two disagree."
         f"{over_seeds(shown)}",
-        said=(*disagreements(shown), *hidden_gradients(shown), *flattery(shown)),
+        findings=(*disagreements(shown), *hidden_gradients(shown), *flattery(shown)),
         parts=(
             Sheet(table(shown, fgsm), f"Accuracy (%) under FGSM, {n} test images"),
             Sheet(table(shown, pgd), f"Accuracy (%) under PGD-{steps}, {few} of them, evenly spaced"),

@@ -13,10 +13,9 @@ from matplotlib.ticker import MaxNLocator
 
 from selfdistill.report.measured import Measured
 from selfdistill.report.style import GRID, INK, MUTED, Panel, colour, heading, plain, short
-from selfdistill.report.tables import Column
+from selfdistill.report.tables import column_of
 
 _DRAWN = ("ODIN fixed", "max softmax")
-_AUROC = Column("auroc", "AUROC", "%", 100, 1)
 _POINTS = 81
 
 
@@ -97,7 +96,7 @@ def _draw_histograms(figure: FigureBase, *, method: Measured) -> None:
         axes.set_yticks([])
         # ODIN's scores fill a tiny range above 1/C: their order alone says something.
         axes.set_xticks([]) if detector == "ODIN fixed" else axes.xaxis.set_major_locator(MaxNLocator(4))
-        text = f"{detector}: AUROC {_AUROC.number(found['metrics']['auroc'])} %"
+        text = f"{detector}: AUROC {column_of('ood_auroc').number(found['metrics']['auroc'])} %"
         axes.text(0, 0.98, text, transform=axes.transAxes, color=MUTED, fontsize=8.5, va="top", zorder=4)
         plain(axes)
         axes.spines["bottom"].set_color(GRID)

@@ -9,12 +9,12 @@ from functools import partial
 import numpy as np
 from matplotlib.figure import FigureBase
 
-from selfdistill.report.measured import Measured, Pick, Values, every, over_seeds, parts, table
+from selfdistill.records.metrics import Values
+from selfdistill.report.measured import Measured, Pick, every, over_seeds, parts, table
 from selfdistill.report.section import Figure, Section, Sheet
 from selfdistill.report.style import MUTED, Panel, colour, heading, marker, plain
-from selfdistill.report.tables import Column
+from selfdistill.report.tables import Column, column_of
 
-_AURC = Column("aurc", "AURC", digits=4)
 _RISK = Column("risk", "Error", "%", 100, 1)
 _SHARES = (0.5, 0.8, 0.9)
 
@@ -24,7 +24,7 @@ def selective_section(methods: Sequence[Measured]) -> Section | None:
     shown = parts(methods, "selective")
     if not shown:
         return None
-    columns = [("AURC", _AURC, lambda curve: curve["aurc"])]
+    columns = [("AURC", column_of("aurc"), lambda curve: curve["aurc"])]
     columns += [(f"Error, surest {share:.0%}".replace("%", " %"), _RISK, _risk_at(share)) for share in _SHARES]
     columns += [("Error, all", _RISK, lambda curve: curve["risk"][-1])]
     alt = f"Risk-coverage curves: error rate among the surest share of the test images.{over_seeds(shown)}"
@@ -33,7 +33,7 @@ def selective_section(methods: Sequence[Measured]) -> Section | None:
         title="Selective prediction",
         explain="How often is a network wrong if it may stay silent where it is least sure? The lower the curve the "
         f"better; at the right end every image is answered.{over_seeds(shown)}",
-        said=(),
+        findings=(),
         parts=(
             Sheet(table(shown, columns)),
             Figure("risk-coverage", "Risk-coverage curves", [panel], 1, "full", legend=True),

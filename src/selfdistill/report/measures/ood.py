@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from selfdistill.records.metric import DETECTOR
-from selfdistill.report.measured import Measured, Pick, Values, every, names, out_of_distribution, table
+from selfdistill.records.metrics import DETECTOR, Values
+from selfdistill.report.measured import Measured, Pick, by_ood_set, every, names, table
 from selfdistill.report.measures.scores import histogram_panels, roc_panels
 from selfdistill.report.section import Figure, Section, Sheet
 from selfdistill.report.tables import Column, Table
@@ -23,9 +23,9 @@ _METRICS = {
 _SHOWN = ("AUROC", "FPR at 95 % TPR")  # as a table of their own: methods down, detectors across
 
 
-def detection_section(methods: Sequence[Measured]) -> Section | None:
+def ood_section(methods: Sequence[Measured]) -> Section | None:
     """Tables for each set, ROC curves and score histograms; None where no set was given."""
-    sets = out_of_distribution(methods)
+    sets = by_ood_set(methods)
     if not sets:
         return None
     parts: list[Sheet | Figure] = []
@@ -40,7 +40,7 @@ def detection_section(methods: Sequence[Measured]) -> Section | None:
         explain="A score should be high on test images and low on images of something else. In-distribution is the "
         "positive class: the TPR is the share of test images that are accepted, the FPR the share of the other images "
         "that are accepted with them. AUROC 50 % is chance.",
-        said=_below_chance(sets),
+        findings=_below_chance(sets),
         parts=tuple(parts),
         notes=_notes(sets),
     )
@@ -110,15 +110,15 @@ def _eps(detector: str) -> Pick:
 
 
 def _below_chance(sets: dict[str, list[Measured]]) -> tuple[str, ...]:
-    said = []
+    sentences = []
     for name, shown in sets.items():
         worse = [m.name for m in shown if (s := m.statistic(_metric(DETECTOR, "auroc"))) is not None and s.mean < 0.5]
         if worse:
-            said.append(
+            sentences.append(
                 f"On {name}, {DETECTOR} is worse than chance for {names(worse)}: more often than not it scores the "
                 "other images higher than the test images."
             )
-    return tuple(said)
+    return tuple(sentences)
 
 
 def _notes(sets: dict[str, list[Measured]]) -> tuple[str, ...]:

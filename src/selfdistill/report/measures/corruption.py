@@ -8,17 +8,16 @@ from functools import partial
 
 from matplotlib.figure import FigureBase
 
-from selfdistill.report.measured import Measured, Pick, Values, every, parts, table
+from selfdistill.records.metrics import PUBLISHED, Values
+from selfdistill.report.measured import Measured, Pick, every, parts, table
 from selfdistill.report.section import Figure, Section, Sheet
 from selfdistill.report.style import GRID, INK, MUTED, Panel, colour, heading, marker, plain
-from selfdistill.report.tables import Column, Table
+from selfdistill.report.tables import Column, Table, column_of
 
-PUBLISHED = "published arrays"
-_MCA = Column("mca", "mCA", "%", 100, 2)
 _ACCURACY = Column("accuracy", "Accuracy", "%", 100, 1)
 
 
-def shift_section(methods: Sequence[Measured]) -> Section | None:
+def corruption_section(methods: Sequence[Measured]) -> Section | None:
     """mCA, by severity and by corruption; None where it was not measured."""
     shown = parts(methods, "shift")
     if not shown:
@@ -27,7 +26,7 @@ def shift_section(methods: Sequence[Measured]) -> Section | None:
     severities = range(len(first["per_severity"]))
     n = every(shown, lambda values: values["n"])
     clean = {m.name: m for m in methods}
-    columns = [("mCA", _MCA, lambda values: values["mca"])]
+    columns = [("mCA", column_of("mca"), lambda values: values["mca"])]
     columns += [(f"Severity {s + 1}", _ACCURACY, _at_severity(s)) for s in severities]
     sheet = table(shown, columns)
     rows = tuple((row[0], _ACCURACY.cell(clean[row[0]].statistic(_clean)), *row[1:]) for row in sheet.rows)
@@ -51,7 +50,7 @@ def shift_section(methods: Sequence[Measured]) -> Section | None:
         title="Robustness to corruption",
         explain=f"Accuracy (%) on images that were blurred, noised, fogged over and so on: fifteen corruptions, five "
         f"severities each, {n} images in each of the 75. mCA is the mean of the fifteen. {source_in_words(shown)}",
-        said=(),
+        findings=(),
         parts=(
             Sheet(by_severity),
             Figure("corruptions", "Accuracy by severity", [severity], 1, "full", legend=True),
@@ -121,7 +120,7 @@ def _by_corruption(shown: Sequence[Measured]) -> Table:
         (corruption_in_words(name), *(_ACCURACY.cell(method.statistic(_of(name))) for method in shown))
         for name in shown[0].values[0]["accuracy"]
     )
-    total = ("mCA", *(_MCA.cell(method.statistic(lambda values: values["mca"])) for method in shown))
+    total = ("mCA", *(column_of("mca").cell(method.statistic(lambda values: values["mca"])) for method in shown))
     return Table(("Corruption", *(method.name for method in shown)), (*rows, total))
 
 
