@@ -30,10 +30,10 @@ from gpu_crew import STOP, Crew
 from gpu_kit import Kit, say, state_of
 from rich.console import Console
 
-from selfdistill.experiments.paper import TABLES
-from selfdistill.experiments.paper.kept import measure_part
-from selfdistill.experiments.paper.sizes import Size, size_of
-from selfdistill.experiments.paper.synthetic import write_images
+from selfdistill.paper import TABLES
+from selfdistill.paper.kept import measure_part
+from selfdistill.paper.sizes import Size, size_of
+from selfdistill.paper.synthetic import write_images
 from selfdistill.runs.executor import cpus_per_job, with_cpus
 from selfdistill.train import Interrupted, Update, train
 from selfdistill.train.folder import BusyError

@@ -10,10 +10,10 @@ from typing import Any
 
 from gpu_plan import Planned, order
 
-from selfdistill.experiments.paper import PaperTable, Scale, Setting, tables_named
-from selfdistill.experiments.paper.entry import Part
-from selfdistill.experiments.paper.gather import parts_of
-from selfdistill.experiments.paper.kept import kept
+from selfdistill.paper import PaperTable, Scale, Setting, tables_named
+from selfdistill.paper.gather import parts_of
+from selfdistill.paper.kept import kept
+from selfdistill.paper.tables import Part
 from selfdistill.records import RunRecord, write_atomically
 
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-from selfdistill.experiments.paper.entry import Training
-from selfdistill.experiments.paper.names import METHODS
-from selfdistill.experiments.paper.setting import SEEDS, Setting
 from selfdistill.methods import parse_method
+from selfdistill.paper.names import METHODS
+from selfdistill.paper.scales import SEEDS, Setting
+from selfdistill.paper.tables import Training
 from selfdistill.runs.grid import PlannedRun
 
 START = 2

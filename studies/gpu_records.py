@@ -8,7 +8,7 @@ from typing import Any
 
 import archive
 
-from selfdistill.experiments.paper import Setting
+from selfdistill.paper import Setting
 from selfdistill.records import write_atomically
 
 

@@ -23,7 +23,7 @@ from linked import linked_table
 from setting import JOBS, PAGES
 
 from selfdistill.config import TrainConfig
-from selfdistill.experiments.paper import (
+from selfdistill.paper import (
     TABLES,
     PaperTable,
     Result,
@@ -33,14 +33,15 @@ from selfdistill.experiments.paper import (
     reproduce,
     tables_named,
 )
-from selfdistill.experiments.paper.entry import Part, Training
-from selfdistill.experiments.paper.gather import cells_of, parts_of
-from selfdistill.experiments.paper.kept import kept
-from selfdistill.experiments.paper.line import Absent
-from selfdistill.experiments.paper.sizes import Size, recorded, size_of
-from selfdistill.experiments.paper.suites import Suite
+from selfdistill.paper.cells import title_of
+from selfdistill.paper.gather import cells_of, parts_of
+from selfdistill.paper.kept import kept
+from selfdistill.paper.line import Absent
+from selfdistill.paper.pages import write_reproduced
+from selfdistill.paper.sizes import Size, recorded, size_of
+from selfdistill.paper.suites import Suite
+from selfdistill.paper.tables import Part, Training
 from selfdistill.records import EvaluationRecord, RunRecord, recipe_hash
-from selfdistill.report.paper import title_of, write_reproduced
 from selfdistill.report.tables import Table, markdown
 from selfdistill.runs.executor_config import ExecutorConfig
 

@@ -6,10 +6,10 @@ from typing import Literal
 
 from linked import linked_table
 
-from selfdistill.experiments.paper import Line, Result
-from selfdistill.experiments.paper.suites import SUBSTITUTES
+from selfdistill.paper import Line, Result
+from selfdistill.paper.cells import title_of
+from selfdistill.paper.suites import SUBSTITUTES
 from selfdistill.records import paired
-from selfdistill.report.paper import title_of
 from selfdistill.report.tables import MINUS
 
 UNTESTED = "cannot be tested here"

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 import every_method
-import paper
 import paper_findings
 
-from selfdistill.experiments.paper import Result, Setting
+import paper
+from selfdistill.paper import Result, Setting
+from selfdistill.paper.cells import regime_table, regime_words
 from selfdistill.records import paired, statistic_of
-from selfdistill.report.paper.cells import regime_table, regime_words
 from selfdistill.report.tables import markdown
 
 _NOTHING = "Nothing is measured at this scale yet."

@@ -15,7 +15,7 @@ import selfdistill.methods
 from selfdistill.cli.app import app
 from selfdistill.config import TrainConfig
 from selfdistill.data import load_data
-from selfdistill.experiments.paper import Setting
+from selfdistill.paper import Setting
 from selfdistill.train import train
 
 ROOT = Path(__file__).parents[1]

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from selfdistill.experiments.paper import Setting
+from selfdistill.paper import Setting
 from selfdistill.records import EvaluationRecord, RunRecord
 
 ROOT = Path(__file__).parents[2]

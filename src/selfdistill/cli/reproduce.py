@@ -11,7 +11,7 @@ from selfdistill.cli.options import MACHINE, File, MachineNumber, WholeNumbers
 from selfdistill.cli.show import print_table
 
 if TYPE_CHECKING:
-    from selfdistill.experiments.paper import PaperTable, Setting
+    from selfdistill.paper import PaperTable, Setting
     from selfdistill.runs.executor_config import ExecutorConfig
 
 
@@ -59,7 +59,7 @@ def reproduce(
         cpus: processors per training, on a Ray cluster without GPUs
     """
     from selfdistill.errors import ArgumentError
-    from selfdistill.experiments.paper import Setting, tables_named
+    from selfdistill.paper import Setting, tables_named
     from selfdistill.runs.executor_config import ExecutorConfig
     from selfdistill.runs.folders import check_writable
 
@@ -83,7 +83,7 @@ def reproduce(
 
 
 def _print_commands(tables: "Sequence[PaperTable]", setting: "Setting") -> None:
-    from selfdistill.experiments.paper.listing import commands_of
+    from selfdistill.paper.listing import commands_of
 
     commands = commands_of(tables, setting)
     print("".join(f"{command}\n" for command in commands), end="")
@@ -94,10 +94,10 @@ def _print_commands(tables: "Sequence[PaperTable]", setting: "Setting") -> None:
 def _print_needs(tables: "Sequence[PaperTable]", setting: "Setting") -> None:
     from rich.console import Console
 
-    from selfdistill.experiments.paper.entry import Training
-    from selfdistill.experiments.paper.listing import needs_of
+    from selfdistill.paper.listing import needs_of
+    from selfdistill.paper.needs import duration, needs_table
+    from selfdistill.paper.tables import Training
     from selfdistill.report import terminal
-    from selfdistill.report.paper import duration, needs_table
 
     timed: dict[Training, float] = {}
     left: dict[Training, float] = {}  # tables share their runs
@@ -121,17 +121,12 @@ def _print_needs(tables: "Sequence[PaperTable]", setting: "Setting") -> None:
 
 
 def _reproduce(tables: "Sequence[PaperTable]", setting: "Setting", executor: "ExecutorConfig") -> None:
-    from selfdistill.experiments.paper import Line, reproduce
+    from selfdistill.paper import Line, reproduce
+    from selfdistill.paper.anchors_page import anchors_table, deviations
+    from selfdistill.paper.cells import facts, reproduced_table, title_of
+    from selfdistill.paper.figure1 import write_figure1
+    from selfdistill.paper.pages import write_reproduced
     from selfdistill.report import terminal
-    from selfdistill.report.paper import (
-        anchors_table,
-        deviations,
-        facts,
-        reproduced_table,
-        title_of,
-        write_figure1,
-        write_reproduced,
-    )
 
     lines: list[Line] = []
     for table in tables:

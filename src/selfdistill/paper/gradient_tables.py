@@ -1,0 +1,143 @@
+"""Table 8, Fig. 4, Lemmas 1 and 2 and Proposition 1: gradients of SD-Dropout's own networks, and what needs none."""
+
+from collections.abc import Sequence
+
+from selfdistill.paper.analyses import SAMPLE, Analysis, Scalar
+from selfdistill.paper.names import SD_DROPOUT
+from selfdistill.paper.tables import Entry, Measure, PaperTable, Part, Training
+
+_RUNS = Training(SD_DROPOUT)
+_FIRST = 0.005  # of the epochs: the first one, of 200 and of fewer
+_SHARES = (0.0, _FIRST, 0.25, 0.5, 0.75, 1.0)
+_AT_START = (
+    "At the start BatchNorm has seen no image and normalises nothing, so that activations and gradients are those of "
+    "no trained network; after the first epoch it does."
+)
+_MASKS = "Evaluation mode, T = 3, half of the features dropped; the masks depend on the seed 0 and the image alone."
+
+
+def _number(part: Part | None, *path: str, digits: int = 4) -> tuple[Measure, ...]:
+    return (Measure(path, part, unit="", digits=digits),)
+
+
+def _table8() -> PaperTable:
+    columns = (("P(Assumption 1)", ("first",)), ("r", ("r", "mean")), ("r_1", ("r_1", "mean")))
+    extra = (("r, median", ("r", "median")), ("r_1, median", ("r_1", "median")), ("P(r <= r_1)", ("second",)))
+    entries = []
+    for epoch, share in (("", 0.0), ("0", _FIRST), ("100", 0.5), ("200", 1.0)):
+        head, whole = Analysis("assumptions", share), Analysis("assumptions", share, "all")
+        row = f"{_at(share)}, the head's weights"
+        for at, (column, path) in enumerate(columns):
+            target = f"table8_assumptions/epoch/{epoch}/{at}" if epoch else None
+            entries.append(Entry(row, column, _RUNS, _number(head, *path), target))
+        entries += [Entry(row, column, _RUNS, _number(head, *path)) for column, path in extra]
+        row = f"{_at(share)}, all weights, {SAMPLE} images"
+        entries += [Entry(row, column, _RUNS, _number(whole, *path)) for column, path in (*columns, *extra)]
+    protocol = (
+        "CIFAR-100, ResNet-18 trained with SD-Dropout, on test images. The paper does not say which network, which "
+        "images and with respect to which weights: the printed numbers stand beside those of the head's weights, in "
+        "closed form. Its epoch 0 is the first epoch, counted from 0: of an untrained network P(Assumption 1) is about "
+        "0.91, not the printed 0.638.",
+        "p and q are the two posteriors, r = |log(p_i / q_i)|, rho = |grad p_i| / |grad q_i| and r_1 = log rho + "
+        "log log(rho + e - 1). Assumption 1 is rho > 1, Assumption 2 is r <= r_1.",
+        "P, r and r_1 are over all classes of all images; ratios of tiny probabilities dominate a mean, so the median "
+        "stands beside it. Where Assumption 1 fails r_1 is taken of 1 / rho.",
+        _AT_START,
+        _MASKS,
+    )
+    return PaperTable("table8", "Assumptions 1 and 2", tuple(entries), protocol)
+
+
+def _figure4() -> PaperTable:
+    columns = (("Cosine", "cosine", 4), ("L1 norm, forward", "forward", 2), ("L1 norm, reverse", "reverse", 2))
+    entries = [
+        Entry(
+            f"{_at(share)}, {name}", column, _RUNS, _number(Analysis("gradients", share), weights, key, digits=digits)
+        )
+        for name, weights in (("all weights", "whole"), ("the head's weights", "head"))
+        for share in _SHARES
+        for column, key, digits in columns
+    ]
+    protocol = (
+        "CIFAR-100, ResNet-18 trained with SD-Dropout: gradients of Eq. 6 and Eq. 7 under the same two masks, batch by "
+        "batch of 128 test images, without lambda and T squared. The paper prints no numbers in this figure.",
+        _AT_START,
+        _MASKS,
+    )
+    return PaperTable("figure4", "Forward and reverse gradients", tuple(entries), protocol, figure="curves")
+
+
+def _lemma1() -> PaperTable:
+    rows = {
+        "Forward, by the logits": "forward_logits",
+        "Forward, Eq. 8 as printed": "forward_weights",
+        "Reverse, by the logits": "reverse_logits",
+        "Reverse, Eq. 9 as printed": "reverse_weights",
+        "Both = forward + reverse": "both",
+    }
+    entries = [
+        Entry(row, "Largest difference", _RUNS, _number(Analysis("lemma1"), key, digits=16))
+        for row, key in rows.items()
+    ]
+    protocol = (
+        "Lemma 1 against automatic differentiation in float64, on a trained network's features and head: the largest "
+        "difference as a share of the gradient's largest entry; of several seeds the mean of these.",
+        _MASKS,
+    )
+    return PaperTable("lemma1", "The derivatives of both directions", tuple(entries), protocol)
+
+
+def _lemma2() -> PaperTable:
+    check = Scalar("lemma2")
+    rows = {
+        "Points of rho": ("points",),
+        "with l > 0": ("positive_margin",),
+        "with l' > 0": ("positive_slope",),
+        "with l'' > 0": ("positive_curvature",),
+        "Decimal digits": ("digits",),
+    }
+    entries = [Entry(row, "Count", None, _number(None, *path, digits=0), check=check) for row, path in rows.items()]
+    entries += [
+        Entry(f"{name} at rho = 1", "Value", None, (Measure(("at_one", at), unit="", digits=3),), check=check)
+        for at, name in enumerate(("l", "l'", "l''"))
+    ]
+    protocol = (
+        "l, l' and l'' at high precision for rho - 1 from 1e-12 to 1e6. The printed lemma has l'(1) = 1 and l(0) = "
+        "0; what holds is l(1) = l'(1) = l''(1) = 0, and l' > 0 beyond. Eq. 25 as printed is not l'.",
+    )
+    return PaperTable("lemma2", "The functions of Proposition 1's proof", tuple(entries), protocol)
+
+
+def _proposition1() -> PaperTable:
+    part, check = Analysis("proposition1"), Scalar("exact")
+    rows: Sequence[tuple[str, str]] = (
+        ("D_i > 0", "positive"),
+        ("Assumptions 1 and 2 hold", "assumed"),
+        ("D_i > 0 where both hold", "positive_if_assumed"),
+        ("D_i > 0 where Assumption 1 fails", "positive_if_first_fails"),
+        ("D > 0 (Eq. 21), of the images", "positive_images"),
+    )
+    entries = [Entry(row, "Share", _RUNS, (Measure((key,), part),)) for row, key in rows]
+    counts = {
+        "Drawn components under both assumptions": "assumed",
+        "of which D_i > 0": "positive_if_assumed",
+        "Drawn components where Assumption 1 fails": "first_fails",
+        "of these D_i > 0": "positive_if_first_fails",
+    }
+    entries += [Entry(row, "Count", None, _number(None, key, digits=0), check=check) for row, key in counts.items()]
+    protocol = (
+        "On a network trained with SD-Dropout, test images of CIFAR-100, gradients of the head: a component is one "
+        "class of one image, D_i what the reverse divergence's terms exceed the forward one's by (Eq. 10), and D their "
+        "sum over the classes (Eq. 21). The assumptions are Table 8's.",
+        "Drawn components: pairs of posteriors with a linear head's gradients, at 60 digits.",
+        _MASKS,
+    )
+    return PaperTable("proposition1", "Reverse against forward derivatives", tuple(entries), protocol)
+
+
+def _at(share: float) -> str:
+    named = {0.0: "Start", _FIRST: "First epoch", 1.0: "End"}
+    return named[share] if share in named else f"{share:.0%} of the epochs".replace("%", " %")
+
+
+TABLES = (_table8(), _figure4(), _lemma1(), _lemma2(), _proposition1())
