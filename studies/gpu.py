@@ -31,9 +31,8 @@ from gpu_kit import Kit, say, state_of
 from rich.console import Console
 
 from selfdistill.paper import TABLES
-from selfdistill.paper.kept import measure_part
-from selfdistill.paper.sizes import Size, size_of
-from selfdistill.paper.synthetic import write_images
+from selfdistill.paper.run import measure_part
+from selfdistill.paper.scales import Size, size_of, write_images
 from selfdistill.runs.executor import cpus_per_job, with_cpus
 from selfdistill.train import Interrupted, Update, train
 from selfdistill.train.folder import BusyError

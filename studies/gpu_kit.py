@@ -11,8 +11,7 @@ from typing import Any
 from gpu_plan import Planned, order
 
 from selfdistill.paper import PaperTable, Scale, Setting, tables_named
-from selfdistill.paper.gather import parts_of
-from selfdistill.paper.kept import kept
+from selfdistill.paper.results import kept, parts_of
 from selfdistill.paper.tables import Part
 from selfdistill.records import RunRecord, write_atomically
 

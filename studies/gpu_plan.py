@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from selfdistill.methods import parse_method
-from selfdistill.paper.names import METHODS
-from selfdistill.paper.scales import SEEDS, Setting
-from selfdistill.paper.tables import Training
+from selfdistill.paper.scales import SEEDS, Setting, Training
+from selfdistill.paper.tables import METHODS
 from selfdistill.runs.grid import PlannedRun
 
 START = 2

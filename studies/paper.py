@@ -33,14 +33,11 @@ from selfdistill.paper import (
     reproduce,
     tables_named,
 )
-from selfdistill.paper.cells import title_of
-from selfdistill.paper.gather import cells_of, parts_of
-from selfdistill.paper.kept import kept
-from selfdistill.paper.line import Absent
-from selfdistill.paper.pages import write_reproduced
-from selfdistill.paper.sizes import Size, recorded, size_of
-from selfdistill.paper.suites import Suite
-from selfdistill.paper.tables import Part, Training
+from selfdistill.paper.pages import title_of, write_reproduced
+from selfdistill.paper.results import Absent, cells_of, kept, parts_of
+from selfdistill.paper.robustness_tables import Suite
+from selfdistill.paper.scales import Size, Training, recorded, size_of
+from selfdistill.paper.tables import Part
 from selfdistill.records import EvaluationRecord, RunRecord, recipe_hash
 from selfdistill.report.tables import Table, markdown
 from selfdistill.runs.executor_config import ExecutorConfig

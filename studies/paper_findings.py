@@ -7,8 +7,8 @@ from typing import Literal
 from linked import linked_table
 
 from selfdistill.paper import Line, Result
-from selfdistill.paper.cells import title_of
-from selfdistill.paper.suites import SUBSTITUTES
+from selfdistill.paper.pages import title_of
+from selfdistill.paper.robustness_tables import SUBSTITUTES
 from selfdistill.records import paired
 from selfdistill.report.tables import MINUS
 

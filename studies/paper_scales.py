@@ -7,7 +7,7 @@ import paper_findings
 
 import paper
 from selfdistill.paper import Result, Setting
-from selfdistill.paper.cells import regime_table, regime_words
+from selfdistill.paper.pages import regime_table, regime_words
 from selfdistill.records import paired, statistic_of
 from selfdistill.report.tables import markdown
 

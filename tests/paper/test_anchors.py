@@ -17,11 +17,9 @@ from selfdistill import SelfDistiller
 from selfdistill.methods import parse_method
 from selfdistill.models import build
 from selfdistill.paper import TABLES, Result, Setting, gather, tables_named
-from selfdistill.paper.anchors_page import anchors_table, deviations
-from selfdistill.paper.cells import facts, regime_words, title_of
-from selfdistill.paper.pages import write_reproduced
-from selfdistill.paper.sizes import PUBLISHED
-from selfdistill.paper.tables import Entry, Training
+from selfdistill.paper.pages import anchors_table, deviations, facts, regime_words, title_of, write_reproduced
+from selfdistill.paper.scales import PUBLISHED, Training
+from selfdistill.paper.tables import Entry
 from selfdistill.paper.targets import Logged
 from selfdistill.records import RunRecord
 from selfdistill.report.tables import DASH, terminal
@@ -254,7 +252,7 @@ def write_records(setting: Setting, *, eval_every: int = 1) -> None:
     middle[Training("SDDropout()")]["sdd"] = 0.31 / 9
     size = PUBLISHED["cifar100"]
     for training, values in middle.items():
-        for at, seed in enumerate(setting.seeds_of(ANCHORS)):
+        for at, seed in enumerate(ANCHORS.seeds(setting)):
             planned = setting.cell(training, seed)
             terms = {name: value for name, value in values.items() if name not in ("top1", "test_top1")}
             log = [

@@ -24,7 +24,7 @@ from selfdistill.detect.task import TERMS as DETECTION_TERMS
 from selfdistill.detect.task import assemble as assemble_detector
 from selfdistill.paper import TABLES, Setting
 from selfdistill.paper.detection_table import Detector
-from selfdistill.paper.tables import Training
+from selfdistill.paper.scales import Training
 from selfdistill.train import train
 from selfdistill.train.classification import assemble
 from selfdistill.train.meters import Meters

@@ -33,17 +33,22 @@ from selfdistill.paper import (
     reproduce,
     tables_named,
 )
-from selfdistill.paper.analyses import network_at
-from selfdistill.paper.cells import absences, facts, regime_table, regime_words, reproduced_table, wide_table
 from selfdistill.paper.detection_table import Detector
 from selfdistill.paper.figures import figures_of
+from selfdistill.paper.gradient_tables import network_at
 from selfdistill.paper.listing import commands_of, needs_of, run_seconds
-from selfdistill.paper.pages import write_reproduced
-from selfdistill.paper.scales import check_run, full_recipe, kept_epochs
-from selfdistill.paper.sizes import size_of
-from selfdistill.paper.suites import Suite
-from selfdistill.paper.synthetic import write_images
-from selfdistill.paper.tables import PaperTable, Training
+from selfdistill.paper.pages import (
+    absences,
+    facts,
+    regime_table,
+    regime_words,
+    reproduced_table,
+    wide_table,
+    write_reproduced,
+)
+from selfdistill.paper.robustness_tables import Suite
+from selfdistill.paper.scales import Training, check_run, full_recipe, kept_epochs, size_of, write_images
+from selfdistill.paper.tables import PaperTable
 from selfdistill.paper.targets import NOT_TABULATED, _leaves, numbers
 from selfdistill.report.tables import DASH, MINUS
 from selfdistill.runs.executor_config import ExecutorConfig
@@ -264,12 +269,12 @@ def test_the_scales_of_few_images_per_class(tmp_path: Path, scale: Scale, per_cl
     assert (recipe.precision, recipe.channels_last) == ("bf16-mixed", True)
     assert setting.cell(Training("CrossEntropy()"), 41).recipe.width == width
     assert size_of("cifar100", scale) == (100 * per_class, 10_000, 100)
-    assert setting.seeds_of(TABLES["table1"]) == (41, 42, 43)
-    assert setting.seeds_of(TABLES["table14"]) == (41,)
+    assert TABLES["table1"].seeds(setting) == (41, 42, 43)
+    assert TABLES["table14"].seeds(setting) == (41,)
     for table in TABLES.values():
         expected = (41,) if table.name in ("table3", "table4", "table14") else (41, 42, 43)
-        assert Setting("full", tmp_path).seeds_of(table) == expected
-    assert Setting(scale, tmp_path, seeds=(1, 2)).seeds_of(TABLES["table14"]) == (1, 2)
+        assert table.seeds(Setting("full", tmp_path)) == expected
+    assert TABLES["table14"].seeds(Setting(scale, tmp_path, seeds=(1, 2))) == (1, 2)
     result = reproduce(tables_named("table3")[0], setting)
     assert {line.absent for line in result.lines} == {"ImageNet is trained on at the scale full alone"}
     assert list(tmp_path.iterdir()) == []
@@ -326,7 +331,7 @@ def test_attacks_corruptions_and_unknown_images(make: Make, out: Path, monkeypat
     assert 0 <= auroc.values[41] <= 100
     assert line_of(ood, "LSUN: SD-Dropout", "AUROC").absent == "lsun_resize is not looked at with synthetic images"
 
-    monkeypatch.setattr("selfdistill.paper.machines.measure_part", None)
+    monkeypatch.setattr("selfdistill.paper.run.measure_part", None)
     assert make("table5") == result, "measured again"
 
 

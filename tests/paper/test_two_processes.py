@@ -17,9 +17,7 @@ from safetensors.torch import load_file
 from selfdistill.cli import main
 from selfdistill.config import TrainConfig
 from selfdistill.paper import Setting
-from selfdistill.paper.scales import check_run
-from selfdistill.paper.sizes import Size
-from selfdistill.paper.tables import Training
+from selfdistill.paper.scales import Size, Training, check_run
 from selfdistill.records import RunRecord
 from selfdistill.runs.grid import PlannedRun, is_trained
 from tests.published import write_imagenet

@@ -17,7 +17,7 @@ from selfdistill.data.synthetic import example_methods
 from selfdistill.losses import kl
 from selfdistill.method import Needs, Step, Term
 from selfdistill.methods import parse_method
-from selfdistill.paper.designs import DESIGNS
+from selfdistill.paper.figures import DESIGNS
 from selfdistill.report.diagram import draw_diagram, write_diagram
 from selfdistill.report.diagram.columns import TIMES
 from selfdistill.report.diagram.draw import text_width

@@ -17,8 +17,8 @@ from selfdistill.cli import main
 from selfdistill.config import TrainConfig
 from selfdistill.errors import ArgumentError
 from selfdistill.paper import TABLES, Setting, gather, reproduce
-from selfdistill.paper.gather import cells_of
-from selfdistill.paper.tables import Training
+from selfdistill.paper.results import cells_of
+from selfdistill.paper.scales import Training
 from selfdistill.runs.executor import Task
 from selfdistill.runs.executor_config import ExecutorConfig
 from selfdistill.runs.grid import PlannedRun

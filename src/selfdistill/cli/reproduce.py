@@ -94,9 +94,8 @@ def _print_commands(tables: "Sequence[PaperTable]", setting: "Setting") -> None:
 def _print_needs(tables: "Sequence[PaperTable]", setting: "Setting") -> None:
     from rich.console import Console
 
-    from selfdistill.paper.listing import needs_of
-    from selfdistill.paper.needs import duration, needs_table
-    from selfdistill.paper.tables import Training
+    from selfdistill.paper.listing import duration, needs_of, needs_table
+    from selfdistill.paper.scales import Training
     from selfdistill.report import terminal
 
     timed: dict[Training, float] = {}
@@ -122,10 +121,8 @@ def _print_needs(tables: "Sequence[PaperTable]", setting: "Setting") -> None:
 
 def _reproduce(tables: "Sequence[PaperTable]", setting: "Setting", executor: "ExecutorConfig") -> None:
     from selfdistill.paper import Line, reproduce
-    from selfdistill.paper.anchors_page import anchors_table, deviations
-    from selfdistill.paper.cells import facts, reproduced_table, title_of
-    from selfdistill.paper.figure1 import write_figure1
-    from selfdistill.paper.pages import write_reproduced
+    from selfdistill.paper.figures import write_figure1
+    from selfdistill.paper.pages import anchors_table, deviations, facts, reproduced_table, title_of, write_reproduced
     from selfdistill.report import terminal
 
     lines: list[Line] = []

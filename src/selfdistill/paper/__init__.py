@@ -2,18 +2,9 @@
 
 import difflib
 
-from selfdistill.paper import (
-    anchors,
-    calibration,
-    classification_tables,
-    designs,
-    detection_table,
-    gradient_tables,
-    photographs,
-    robustness_tables,
-)
-from selfdistill.paper.gather import gather
-from selfdistill.paper.results import Line, Result
+from selfdistill.paper import anchors, classification_tables, detection_table, gradient_tables, robustness_tables
+from selfdistill.paper.figures import FIGURE1
+from selfdistill.paper.results import Line, Result, gather
 from selfdistill.paper.run import reproduce
 from selfdistill.paper.scales import Scale, Setting
 from selfdistill.paper.tables import PaperTable
@@ -32,14 +23,12 @@ __all__ = [
 
 _KINDS = ("table", "figure", "lemma", "proposition", "anchors", "caltech101")
 _ALL = (
-    *designs.TABLES,
+    FIGURE1,
     *classification_tables.TABLES,
-    *calibration.TABLES,
     *detection_table.TABLES,
     *robustness_tables.TABLES,
     *gradient_tables.TABLES,
     *anchors.TABLES,
-    *photographs.TABLES,
 )
 
 TABLES = {

@@ -6,8 +6,8 @@ The logs hold each term of the loss with T squared and without lambda, ours with
 from collections.abc import Iterator
 
 from selfdistill.paper.classification_tables import TOP1
-from selfdistill.paper.names import METHODS, SD_DROPOUT
-from selfdistill.paper.tables import Entry, Measure, PaperTable, Training
+from selfdistill.paper.scales import Training
+from selfdistill.paper.tables import METHODS, SD_DROPOUT, Entry, Measure, PaperTable
 from selfdistill.paper.targets import Logged, numbers
 
 _LOSSES = "logged_final_train_loss_cifar100_resnet18"

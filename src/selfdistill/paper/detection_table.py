@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.detect.config import DetectConfig
-from selfdistill.paper.tables import Entry, Measure, PaperTable, Training
+from selfdistill.paper.scales import Setting, Training
+from selfdistill.paper.tables import Entry, Measure, PaperTable
 from selfdistill.train.progress import Callback
-
-if TYPE_CHECKING:
-    from selfdistill.paper.scales import Setting
 
 _EPOCHS = {"1x": 12, "0.5x": 7}
 

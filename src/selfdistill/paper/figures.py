@@ -1,20 +1,48 @@
-"""The figures of a reproduced table: reliability diagrams, a heat map, bars, curves."""
+"""The figures of the reproduced tables, and Fig. 1."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
+from markupsafe import Markup
 from matplotlib.figure import FigureBase
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from selfdistill.methods import parse_method
 from selfdistill.paper.results import Line, Result
+from selfdistill.paper.tables import METHODS, SD_DROPOUT, PaperTable
 from selfdistill.records.summary import Statistic
+from selfdistill.report.diagram import write_diagram
 from selfdistill.report.measured import Measured
 from selfdistill.report.measures.reliability import reliability_panels
+from selfdistill.report.pages import write_pages
 from selfdistill.report.section import Figure
 from selfdistill.report.style import INK, MUTED, Panel, colour, heading, marker, plain, short
+
+DESIGNS = {
+    "Cross-entropy": "CrossEntropy()",
+    "SD-Dropout": SD_DROPOUT,
+    **{name: alone for name, alone, _ in METHODS.values()},
+    "Dropout": "Dropout()",
+}
+"""What is drawn, by the paper's names."""
+
+FIGURE1 = PaperTable(
+    "figure1",
+    "Design of the self-knowledge distillation methods",
+    (),
+    (
+        "Each method took a step on a small synthetic network, with its defaults, and was watched: what changes a term "
+        "is read by it, and what gets no gradient there is a constant. Nothing is trained, and no image is needed.",
+        "The paper's figure shows DML, DDGSD, BYOT, CS-KD and SD-Dropout; the others are what it compares them with.",
+        "Weights are those of the paper's runs, with the square of the temperature.",
+    ),
+    figure="diagrams",
+)
+
 
 _CAPTIONS = {
     "bars": "Means; the lines on the bars are the sd over seeds.",
@@ -143,3 +171,29 @@ def _draw_curves(lines: Sequence[Line], title: str, figure: FigureBase) -> None:
 
 def _grid(lines: Sequence[Line]) -> dict[tuple[str, str], Statistic]:
     return {(line.row, line.column): statistic for line in lines if (statistic := line.statistic) is not None}
+
+
+def write_figure1(out: Path) -> Path:
+    """Write ``figure1.html``, ``figure1.md`` and a picture per method; each file is replaced whole or not at all.
+
+    Args:
+        out: where; made if it is missing. The pictures are in ``out/figures``.
+
+    Returns:
+        The path of the HTML.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    files = {
+        name: write_diagram(parse_method(expression), out / "figures", f"{FIGURE1.name}-")
+        for name, expression in DESIGNS.items()
+    }
+    context = {
+        "title": f"Figure 1: {FIGURE1.title}",
+        "name": FIGURE1.name,
+        "diagrams": [(name, file.name, Markup(file.read_text())) for name, file in files.items()],
+        "protocol": FIGURE1.protocol,
+    }
+    return write_pages("diagrams", out, (), context, methods=(), former=(), file=FIGURE1.name)

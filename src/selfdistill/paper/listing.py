@@ -1,4 +1,4 @@
-"""What a table needs without running it: its cells, what is done, what it would cost here, and the commands."""
+"""What a table needs: its runs, their time on this machine, and the commands that make them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,11 @@ from selfdistill.detect.config import DetectConfig
 from selfdistill.methods import parse_method
 from selfdistill.models import build
 from selfdistill.paper.detection_table import Detector
-from selfdistill.paper.gather import cells_of, parts_of, run_of
-from selfdistill.paper.kept import kept
-from selfdistill.paper.scales import Setting, check_run
-from selfdistill.paper.sizes import size_of
-from selfdistill.paper.synthetic import write_images
-from selfdistill.paper.tables import PaperTable, Training
+from selfdistill.paper.results import cells_of, kept, parts_of, run_of
+from selfdistill.paper.scales import SETS, Setting, Training, check_run, size_of, write_images
+from selfdistill.paper.tables import PaperTable
 from selfdistill.records import write_atomically
+from selfdistill.report.tables import DASH, Table
 from selfdistill.runs.grid import is_trained
 from selfdistill.timing.profiler import StepProfiler
 from selfdistill.train.run import machine
@@ -158,3 +156,34 @@ def commands_of(tables: Sequence[PaperTable], setting: Setting) -> list[str]:
 def _command(name: str, recipe: YamlConfig, file: Path, out: Path) -> str:
     write_atomically(file, recipe.to_yaml().encode())
     return shlex.join(["selfdistill", name, "--recipe", str(file), "--out", str(out)])
+
+
+def duration(seconds: float) -> str:
+    """Return a rough duration in words.
+
+    Example:
+        >>> duration(20), duration(900), duration(8000), duration(2e6)
+        ('20 s', '15 min', '2 h 13 min', '23 days')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes < 48 * 60 else f"{minutes / 60 / 24:,.0f} days"
+
+
+def needs_table(needs: Sequence[Need]) -> Table:
+    """One row a training: what is done and what the rest would take."""
+    rows = [
+        (
+            f"{SETS[need.training.data]}, {need.training.network}"
+            + (", 2 FC" if need.training.head_layers == 2 else "")
+            + f": {need.training.method}",
+            need.refused or f"{need.trained} of {need.wanted}",
+            ", ".join(f"{name} {done} of {need.wanted}" for name, done in need.parts.items()) or DASH,
+            DASH if need.seconds is None else duration(need.seconds),
+        )
+        for need in needs
+    ]
+    return Table(("Training", "Runs done", "Measured", "A run"), tuple(rows))

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from selfdistill.paper.names import SD_DROPOUT
-from selfdistill.paper.scales import Setting
-from selfdistill.paper.tables import SETS, PaperTable, Training
+from selfdistill.paper.scales import SETS, Setting, Training
+from selfdistill.paper.tables import SD_DROPOUT, PaperTable
 from selfdistill.records import RunRecord
 from selfdistill.train.record import optimiser_steps
 
@@ -72,7 +71,7 @@ class Regime:
 def regimes_of(table: PaperTable, setting: Setting) -> tuple[Regime, ...]:
     """Return the regime of each data set and network of a table of which both methods have a finished run."""
     alone = dict.fromkeys(replace(training, method=SD_DROPOUT) for training in table.trainings)
-    regimes = (_regime(training, setting, setting.seeds_of(table)) for training in alone)
+    regimes = (_regime(training, setting, table.seeds(setting)) for training in alone)
     return tuple(regime for regime in regimes if regime is not None)
 
 

@@ -1,26 +1,41 @@
-"""Reproduce a table: run what is missing, measure what is missing, and gather the cells."""
+"""Reproduce tables: train and evaluate what is missing, and collect the cells."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import torch
 from rich.console import Console
 
+from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
-from selfdistill.paper.gather import Key, cells_of, gather, parts_of, run_of, trained
-from selfdistill.paper.kept import kept
-from selfdistill.paper.line import Absent
-from selfdistill.paper.machines import measure_parts
-from selfdistill.paper.results import Result
-from selfdistill.paper.scales import Setting, check_run
-from selfdistill.paper.sizes import Size, size_of
-from selfdistill.paper.synthetic import write_images
-from selfdistill.paper.tables import PaperTable, Part, Training
+from selfdistill.paper.results import (
+    Absent,
+    Key,
+    Result,
+    cells_of,
+    evaluation_file,
+    gather,
+    kept,
+    parts_of,
+    run_of,
+    trained,
+)
+from selfdistill.paper.scales import Setting, Size, Training, check_run, size_of, write_images
+from selfdistill.paper.tables import PaperTable, Part
+from selfdistill.records import EvaluationRecord, RunRecord
+from selfdistill.records.evaluation import SCHEMA
+from selfdistill.runs.executor import Executor, Task
 from selfdistill.runs.executor_config import ExecutorConfig
 from selfdistill.runs.grid import PlannedRun, is_trained, run_grid
-from selfdistill.runs.progress import grid_progress
-from selfdistill.train.run import load
+from selfdistill.runs.progress import grid_progress, job_progress
+from selfdistill.train.progress import Callback
+from selfdistill.train.record import provenance
+from selfdistill.train.run import load, machine
 
 
 def reproduce(table: PaperTable, setting: Setting, machines: ExecutorConfig | None = None) -> Result:
@@ -131,3 +146,68 @@ def _with_images(parts: Iterable[Part], setting: Setting, data: ImageData, absen
         else:
             there.add(part)
     return there
+
+
+def measure_part(
+    run: Path, part: Part, setting: Setting, *, data: ImageData, cpus: int | None = None, progress: Callback
+) -> float:
+    """Measure a part of a finished run, keep it in ``<run>/measured/``, atomically, and return the seconds it took.
+
+    Args:
+        run: its folder.
+        part: what is measured.
+        setting: at what scale.
+        data: the run's images.
+        cpus: threads of torch; None leaves them.
+        progress: called while it goes.
+    """
+    started = time.perf_counter()
+    with machine(cpus):
+        evaluation = part.measure(run, data, setting, progress)
+        seconds = time.perf_counter() - started
+        record = RunRecord.load(run / "result.json")
+        file = evaluation_file(run, part)
+        file.parent.mkdir(exist_ok=True)
+        EvaluationRecord(
+            schema=SCHEMA,
+            of={"recipe_hash": record.recipe_hash, "date": record.date},
+            asked=part.asked(setting),
+            evaluation=evaluation,
+            seconds=seconds,
+            **provenance(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+        ).save(file)
+    return seconds
+
+
+def measure_parts(executor: Executor, todo: Sequence[tuple[Path, Part]], setting: Setting) -> None:
+    """Measure parts of runs, and keep what was measured.
+
+    Args:
+        executor: who does it.
+        todo: runs and what is measured of them.
+        setting: at what scale.
+
+    Raises:
+        RuntimeError: in a process or on a cluster, that it failed.
+        Interrupted: SIGINT or SIGTERM came.
+    """
+    if not todo:
+        return
+    tasks = [
+        Task(run / part.name, TrainConfig.from_yaml(run / "recipe.yaml"), partial(measure_part, run, part, setting))
+        for run, part in todo
+    ]
+    with job_progress(Console(stderr=True), len(tasks), "measures") as (move, close):
+
+        def report(folder: Path, update: Any) -> None:
+            move(_named(folder), update)
+
+        def finish(folder: Path, seconds: float) -> None:
+            close(_named(folder), f"{_named(folder)}: measured in {seconds:.0f} s")
+
+        hint = f"give the same command again to go on ({setting.out})"
+        executor.execute(tasks, on_update=report, on_result=finish, resume_hint=hint)
+
+
+def _named(measured: Path) -> str:
+    return f"{measured.parent.name}: {measured.name}"

@@ -1,16 +1,112 @@
-"""At what scale a table is reproduced, and the recipe of each of its trainings there."""
+"""The scales of the paper's experiments: recipes, sizes of the data sets, seeds, synthetic images."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
 
 from selfdistill.config import TrainConfig
 from selfdistill.methods import parse_method
-from selfdistill.paper.sizes import PER_CLASS, Size, recorded
-from selfdistill.paper.tables import SETS, PaperTable, Training
 from selfdistill.records import RunRecord
 from selfdistill.runs.grid import PlannedRun, slug
+
+Network = Literal["resnet18", "resnet34", "densenet121", "resnet18_byot224", "resnet152"]
+
+SETS = {
+    "cifar100": "CIFAR-100",
+    "cub200": "CUB-200-2011",
+    "dogs": "Stanford Dogs",
+    "imagenet": "ImageNet",
+    "caltech101": "Caltech-101",
+}
+"""The data sets that the paper trains on, as it calls them, and Caltech-101, which stands for few photographs."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained, whatever the scale and the seed; tables that name the same training share its runs.
+
+    Attributes:
+        method: the method's repr.
+        data: one of `SETS`.
+        network: as the paper calls it; its stem is that of the images' size.
+        head_layers: fully connected layers (Table 13).
+    """
+
+    method: str
+    data: str = "cifar100"
+    network: Network = "resnet18"
+    head_layers: int = 1
+
+
+class Size(NamedTuple):
+    """Of a data set."""
+
+    train: int
+    test: int
+    classes: int
+
+    def __str__(self) -> str:
+        """``50,000 images and scored on 10,000, of 100 classes``."""
+        return f"{self.train:,} images and scored on {self.test:,}, of {self.classes:,} classes"
+
+
+PUBLISHED = {
+    "cifar100": Size(50_000, 10_000, 100),
+    "cub200": Size(5_994, 5_794, 200),
+    "dogs": Size(12_000, 8_580, 120),
+    "imagenet": Size(1_281_167, 50_000, 1000),
+    "caltech101": Size(3_030, 2_945, 101),
+}
+"""As published; of ImageNet the validation images are the test images. Of Caltech-101 30 photographs of each class."""
+
+PER_CLASS = {"small": 15, "medium": 30}
+"""Training images of each class of CIFAR-100, by scale; all test images are scored."""
+
+
+def recorded(record: RunRecord) -> Size:
+    """Return what a run was trained on and scored on."""
+    return Size(record.data["train_n"], record.data["test_n"], record.data["classes"])
+
+
+def size_of(data: str, scale: str) -> Size:
+    """Return what a scale takes of a data set.
+
+    Example:
+        >>> size_of("cifar100", "small"), size_of("dogs", "full").test
+        (Size(train=1500, test=10000, classes=100), 8580)
+    """
+    if scale == "smoke":
+        return Size(TRAIN * CLASSES, TEST * CLASSES, CLASSES)
+    size = PUBLISHED[data]
+    if data == "cifar100" and scale in PER_CLASS:
+        return size._replace(train=PER_CLASS[scale] * size.classes)
+    return size
+
+
+CLASSES = 8
+TRAIN, TEST = 8, 4
+"""Images of each class."""
+
+_SIZE = 32  # pixels
+
+
+def write_images(folder: Path, data: str) -> None:
+    """Write ``train.npz`` and ``test.npz``, each set its own noise, where they are not there already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(list(SETS).index(data))
+    colours = generator.integers(60, 196, (CLASSES, 1, 1, 3))
+    for name, per_class in (("train", TRAIN), ("test", TEST)):
+        labels = np.repeat(np.arange(CLASSES), per_class)
+        noise = generator.normal(0, 40, (len(labels), _SIZE, _SIZE, 3))
+        images = np.clip(colours[labels] + noise, 0, 255).astype(np.uint8)
+        if not (folder / f"{name}.npz").is_file():
+            np.savez_compressed(folder / f"{name}.npz", images=images, labels=labels)
+
 
 Scale = Literal["smoke", "small", "medium", "full"]
 
@@ -56,11 +152,6 @@ class Setting:
     def said(self) -> str:
         """The scale in words."""
         return IN_WORDS[self.scale] + (", but in bfloat16, compiled, where it is float32" if self.fast else "")
-
-    def seeds_of(self, table: PaperTable) -> tuple[int, ...]:
-        """Return the seeds of a table's runs: 41, 42, 43, or 41 alone."""
-        one = self.scale == "smoke" or table.one_seed
-        return self.seeds or (SEEDS[:1] if one else SEEDS)
 
     def refusal(self, training: Training) -> str | None:
         """Why a training is not made at this scale; None: it is."""
