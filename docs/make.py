@@ -91,7 +91,7 @@ def pages(out: Path) -> dict[Path, str]:
         paper.FOLDER / "README.md": {
             **sections,
             "tables": paper.index(every_table),
-            "missing": paper.missing(every_table),
+            "missing": paper.missing_table(every_table),
             "detector": f"{detection.precision_table(detector)}\n\n{detection.caption(detector)}",
         },
         DOCS / "performance.md": {

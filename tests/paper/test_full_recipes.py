@@ -22,7 +22,7 @@ from selfdistill.detect import load_coco
 from selfdistill.detect.network import load_backbone
 from selfdistill.detect.task import TERMS as DETECTION_TERMS
 from selfdistill.detect.task import assemble as assemble_detector
-from selfdistill.paper import TABLES, Setting
+from selfdistill.paper import TABLES, PaperConfig
 from selfdistill.paper.detection_table import Detector
 from selfdistill.paper.scales import Training
 from selfdistill.train import train
@@ -123,7 +123,7 @@ def load_once() -> Load:
 
 @pytest.mark.parametrize("training", marked())
 def test_a_step(training: Training, root: Path, load_once: Load) -> None:
-    recipe = Setting("full", root / "out", root).cell(training, 41).recipe
+    recipe = PaperConfig("full", root / "out", root).plan_run(training, 41).recipe
     data = load_once(recipe)
     recipe = replace(recipe, batch_size=2, accumulate=1, workers=0).resolve(data)
     session = assemble(recipe, data, make_fabric(recipe, accelerator="cpu"))
@@ -150,7 +150,7 @@ def test_a_step(training: Training, root: Path, load_once: Load) -> None:
 
 
 DETECTORS = tuple(
-    dict.fromkeys((entry.training, measure.part) for entry in TABLES["table4"].entries for measure in entry.measures)
+    dict.fromkeys((spec.training, metric.evaluation) for spec in TABLES["table4"].cells for metric in spec.metrics)
 )
 
 
@@ -166,13 +166,13 @@ def coco(root: Path) -> Path:
 @pytest.fixture(scope="module")
 def run_of(root: Path) -> Callable[[Training], Path]:
     """Return a function that makes a run of Table 3: its recipe, but for two classes and a single step."""
-    setting = Setting("full", root / "out", root)
+    config = PaperConfig("full", root / "out", root)
 
     def make(training: Training) -> Path:
-        cell = setting.cell(training, 41)
+        cell = config.plan_run(training, 41)
         few = {"classes": 2, "per_class": 1, "test_per_class": 1, "epochs": 1, "batch_size": 2, "accumulate": 1}
-        train(replace(cell.recipe, **few, workers=0), setting.runs / cell.name, accelerator="cpu")
-        return setting.runs / cell.name
+        train(replace(cell.recipe, **few, workers=0), config.runs / cell.name, accelerator="cpu")
+        return config.runs / cell.name
 
     return make
 
@@ -184,7 +184,7 @@ def test_a_step_of_a_detector(
 ) -> None:
     """Of Table 4, on a network of Table 3; an image a step, whose sides are those of the paper's recipe."""
     recipe = replace(
-        detector.recipe(run_of(training), Setting("full", root / "out", root), 41), batch_size=1, workers=0
+        detector.recipe(run_of(training), PaperConfig("full", root / "out", root), 41), batch_size=1, workers=0
     )
     backbone = load_backbone(recipe)
     recipe = recipe.resolve(backbone.model, trained=backbone.state is not None)

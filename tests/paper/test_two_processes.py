@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from selfdistill.cli import main
 from selfdistill.config import TrainConfig
-from selfdistill.paper import Setting
-from selfdistill.paper.scales import Size, Training, check_run
+from selfdistill.paper import PaperConfig
+from selfdistill.paper.scales import DatasetSize, Training, check_run
 from selfdistill.records import RunRecord
 from selfdistill.runs.grid import PlannedRun, is_trained
 from tests.published import write_imagenet
@@ -37,12 +37,12 @@ def test_table_3_by_two_processes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], launcher: str, flat: bool
 ) -> None:
     write_imagenet(tmp_path / "data", flat=flat, knows="meta.bin" if flat else "", train=12)
-    setting = Setting("full", tmp_path / "out", tmp_path / "data", seeds=(41,))
-    where = ["--scale", "full", "--out", str(setting.out), "--data-root", str(setting.data_root), "--seeds", "41"]
+    config = PaperConfig("full", tmp_path / "out", tmp_path / "data", seeds=(41,))
+    where = ["--scale", "full", "--out", str(config.out), "--data-root", str(config.data_root), "--seeds", "41"]
     with pytest.raises(SystemExit):
         main(["reproduce", "table3", "--print-commands", *where])
-    cell = setting.cell(TRAINING, 41)
-    (command,) = [line for line in capsys.readouterr().out.splitlines() if cell.name in line]
+    planned = config.plan_run(TRAINING, 41)
+    (command,) = [line for line in capsys.readouterr().out.splitlines() if planned.name in line]
     program, *words = shlex.split(command)
     file = Path(words[words.index("--recipe") + 1])
     file.write_text(
@@ -63,7 +63,7 @@ def test_table_3_by_two_processes(
     assert "batches of 256, lr 0.1" in answer.stderr
     assert answer.stdout.count("Report: ") == 1  # of the first process alone
 
-    record = RunRecord.load(setting.runs / cell.name / "result.json")
+    record = RunRecord.load(config.runs / planned.name / "result.json")
     assert record.data["name"] == "imagenet"
     assert (record.data["classes"], record.data["train_n"], record.data["test_n"]) == (3, 36, 6)
     assert (record.evaluation["n"], record.epochs, record.policy) == (6, 1, "last epoch")
@@ -72,8 +72,8 @@ def test_table_3_by_two_processes(
     assert {name: record.recipe[name] for name in kept} == kept
     assert record.recipe["method"] == TRAINING.method
     # The one step's 8 passes are shared: each process makes 4 of them.
-    weights = load_file(setting.runs / cell.name / "model.safetensors")
+    weights = load_file(config.runs / planned.name / "model.safetensors")
     assert {int(value) for name, value in weights.items() if name.endswith("num_batches_tracked")} == {4}
     # The run is the table's: it says nothing of devices, and `reproduce` will not train it again.
-    assert is_trained(PlannedRun(cell.name, TrainConfig.from_yaml(file)), setting.runs)
-    check_run(setting.runs / cell.name, TrainConfig.from_yaml(file), Size(train=36, test=6, classes=3))
+    assert is_trained(PlannedRun(planned.name, TrainConfig.from_yaml(file)), config.runs)
+    check_run(config.runs / planned.name, TrainConfig.from_yaml(file), DatasetSize(train=36, test=6, classes=3))

@@ -16,8 +16,7 @@ import pytest
 from selfdistill.cli import main
 from selfdistill.config import TrainConfig
 from selfdistill.errors import ArgumentError
-from selfdistill.paper import TABLES, Setting, gather, reproduce
-from selfdistill.paper.results import cells_of
+from selfdistill.paper import TABLES, PaperConfig, collect_result, reproduce_table
 from selfdistill.paper.scales import Training
 from selfdistill.runs.executor import Task
 from selfdistill.runs.executor_config import ExecutorConfig
@@ -55,17 +54,17 @@ def test_a_lost_machine_changes_no_number_of_a_table(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two runs, one a node; one is killed when both have a checkpoint, and its run goes on where there is room."""
-    short = Setting.cell
+    short = PaperConfig.plan_run
 
-    def longer(self: Setting, training: Training, seed: int) -> PlannedRun:
+    def longer(self: PaperConfig, training: Training, seed: int) -> PlannedRun:
         cell = short(self, training, seed)
         return replace(cell, recipe=replace(cell.recipe, epochs=60))
 
-    monkeypatch.setattr(Setting, "cell", longer)
+    monkeypatch.setattr(PaperConfig, "plan_run", longer)
     table = TABLES["table13"]
-    alone = reproduce(table, Setting("smoke", tmp_path / "alone"))
-    setting = Setting("smoke", tmp_path / "there")
-    runs = [setting.runs / cell.name for cell in cells_of(table, setting).values()]
+    alone = reproduce_table(table, PaperConfig("smoke", tmp_path / "alone"))
+    config = PaperConfig("smoke", tmp_path / "there")
+    runs = [config.runs / cell.name for cell in table.planned_runs(config).values()]
     logs: dict[str, list[str]] = {}
 
     def kill_a_node() -> None:
@@ -77,12 +76,12 @@ def test_a_lost_machine_changes_no_number_of_a_table(
 
     killer = Thread(target=kill_a_node)
     killer.start()
-    there = reproduce(table, setting, ExecutorConfig(ray=cluster.address))
+    there = reproduce_table(table, config, ExecutorConfig(ray=cluster.address))
     killer.join()
     cluster.add_node(num_cpus=1, object_store_memory=_STORE)  # for the next test
-    assert [line.values for line in there.lines] == [line.values for line in alone.lines]
+    assert [line.values for line in there.cells] == [line.values for line in alone.cells]
     for run in runs:
-        weights = [out / "runs" / run.name / "model.safetensors" for out in (tmp_path / "alone", setting.out)]
+        weights = [out / "runs" / run.name / "model.safetensors" for out in (tmp_path / "alone", config.out)]
         assert weights[0].read_bytes() == weights[1].read_bytes()
         # The seconds of the first epochs are those from before: the run was gone on with, not begun anew.
         assert len(logs[run.name]) == 3
@@ -166,8 +165,8 @@ def test_the_command(cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture
     given = ["reproduce", "lemma1", "--scale", "smoke", "--out", str(tmp_path), "--ray"]
     assert status([*given, cluster.address]) == 0
     first = capsys.readouterr().out
-    result = gather(TABLES["lemma1"], Setting("smoke", tmp_path))
-    assert all(line.values for line in result.lines)
+    result = collect_result(TABLES["lemma1"], PaperConfig("smoke", tmp_path))
+    assert all(line.values for line in result.cells)
     assert status([*given, "127.0.0.1:1"]) == 0
     assert capsys.readouterr().out == first
 

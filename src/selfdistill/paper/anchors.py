@@ -1,4 +1,4 @@
-"""The anchors: final training losses and test accuracies of the published runs' logs, tighter than any table's numbers.
+"""The anchors: final training losses and test accuracies in the logs of the published runs, tighter than any table.
 
 The logs hold each term of the loss with T squared and without lambda, ours without either: the factor is T squared.
 """
@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 from selfdistill.paper.classification_tables import TOP1
 from selfdistill.paper.scales import Training
-from selfdistill.paper.tables import METHODS, SD_DROPOUT, Entry, Measure, PaperTable
-from selfdistill.paper.targets import Logged, numbers
+from selfdistill.paper.tables import METHODS, SD_DROPOUT, CellMetric, CellSpec, LogTarget, PaperTable, published_numbers
 
 _LOSSES = "logged_final_train_loss_cifar100_resnet18"
 _LAST = "logged_accuracy_cifar100_resnet18"
@@ -24,7 +23,7 @@ _TERMS = {
     "byot_kl (sum of three)": ("Training 9 KL, sum of three branches", "byot", 3**2),
     "byot_ce (sum of three branches)": ("Training CE, sum of three branches", "branch_ce", 1),
 }
-"""By its key in ``targets.json``: what it is called here, the term in our log, and T squared."""
+"""By its key in ``targets.json``: the heading of its column, the term in our log, and T squared."""
 
 _BYOT1 = "BYOT(weight=1.0)"
 _ROWS = (
@@ -52,39 +51,39 @@ _ROWS = (
     ("DML", METHODS["dml"][1], "", "dml"),
     ("DML + 0.1 SD-Dropout", METHODS["dml"][2], "", "dml+sd_dropout"),
 )
-"""Of each method its name, what is trained, and its keys among the losses and among the accuracies."""
+"""Name, method, key among the losses and key among the accuracies of ``targets.json``."""
 
 OTHER_RUNS = "Top-1, mean of all epochs, other runs"
-"""The same number of ours beside that of a second set of published runs."""
+"""Our number again, compared with a second set of published runs."""
 
 NOT_EACH_EPOCH = "not every epoch measured"
 """Why a run has no mean of all epochs."""
 
-_MEAN = Measure(("log", "test_top1"), missing=NOT_EACH_EPOCH)
+_MEAN = CellMetric(("log", "test_top1"), missing_reason=NOT_EACH_EPOCH)
 
 
-def _entries() -> Iterator[Entry]:
+def _cells() -> Iterator[CellSpec]:
     for row, method, losses, accuracy in _ROWS:
         training = Training(method)
         for key, (column, term, factor) in _TERMS.items():
             path = f"{_LOSSES}/{losses}/{key}"
-            measure = Measure(("log", term, -1), unit="", digits=4, counted=(), factor=factor)
-            if path in numbers():
-                yield Entry(row, column, training, (measure,), logged=Logged(path, "one"))
-            elif f"{path}/0" in numbers():
-                yield Entry(row, column, training, (measure,), logged=Logged(path, "range"))
-        for column, measure, path in (
+            metric = CellMetric(("log", term, -1), unit="", digits=4, n_path=(), factor=factor)
+            if path in published_numbers():
+                yield CellSpec(row, column, training, (metric,), log_target=LogTarget(path, "one"))
+            elif f"{path}/0" in published_numbers():
+                yield CellSpec(row, column, training, (metric,), log_target=LogTarget(path, "range"))
+        for column, metric, path in (
             ("Top-1, last epoch", TOP1, f"{_LAST}/{accuracy}"),
             ("Top-1, mean of all epochs", _MEAN, f"{_EPOCHS}/{accuracy}"),
             (OTHER_RUNS, _MEAN, f"{_EPOCHS}/{accuracy}, other runs"),
         ):
-            if f"{path}/0" in numbers():
-                yield Entry(row, column, training, (measure,), logged=Logged(path, "sd"))
+            if f"{path}/0" in published_numbers():
+                yield CellSpec(row, column, training, (metric,), log_target=LogTarget(path, "sd"))
 
 
 _PROTOCOL = (
     "CIFAR-100, ResNet-18. Losses are means over the training images of the last epoch, taken while it trains: in "
-    "training mode, of augmented images. T squared is in them and written as a number (9 SDD), lambda is not.",
+    "training mode, of augmented images. They include T squared, written as a number (9 SDD), but not lambda.",
     "CS-KD's cross-entropy is of the anchors alone. DDGSD's is the sum over its two views, its KL that of both "
     "directions, its MMD without a weight. The terms of BYOT's branches are sums over the three.",
     "BYOT's losses and means over the epochs were logged with lambda 1; Table 1 has the lambda 0.1.",
@@ -92,4 +91,4 @@ _PROTOCOL = (
     "The logs are in the repository of the paper's authors; the paper prints none of these numbers.",
 )
 
-TABLES = (PaperTable("anchors", "Losses and accuracies of the published runs' logs", tuple(_entries()), _PROTOCOL),)
+TABLES = (PaperTable("anchors", "Losses and accuracies of the published runs' logs", tuple(_cells()), _PROTOCOL),)

@@ -12,7 +12,7 @@ from matplotlib.figure import FigureBase
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from selfdistill.methods import parse_method
-from selfdistill.paper.results import Line, Result
+from selfdistill.paper.results import TableCell, TableResult
 from selfdistill.paper.tables import METHODS, SD_DROPOUT, PaperTable
 from selfdistill.records.summary import Statistic
 from selfdistill.report.diagram import write_diagram
@@ -28,7 +28,7 @@ DESIGNS = {
     **{name: alone for name, alone, _ in METHODS.values()},
     "Dropout": "Dropout()",
 }
-"""What is drawn, by the paper's names."""
+"""The methods of Fig. 1 by the paper's names."""
 
 FIGURE1 = PaperTable(
     "figure1",
@@ -50,8 +50,8 @@ _CAPTIONS = {
 }
 
 
-def figures_of(result: Result) -> list[Figure]:
-    """Return the figure of a table that has one and of which there are numbers."""
+def result_figures(result: TableResult) -> list[Figure]:
+    """Return the figure of a result; none if its table has no figure, or no cell has a number."""
     draw = {"reliability": _diagrams, "heat": _heat, "bars": _bars, "curves": _curves}.get(result.figure)
     panels = [] if draw is None else draw(result)
     if not panels:
@@ -60,7 +60,7 @@ def figures_of(result: Result) -> list[Figure]:
     return [Figure(name, result.title, panels, 2, caption=caption)]
 
 
-def _diagrams(result: Result) -> list[Panel]:
+def _diagrams(result: TableResult) -> list[Panel]:
     return reliability_panels(
         [
             Measured(name, index, dict(enumerate(of_seeds)))
@@ -69,8 +69,8 @@ def _diagrams(result: Result) -> list[Panel]:
     )
 
 
-def _heat(result: Result) -> list[Panel]:
-    numbers = {place: statistic.mean for place, statistic in _grid(result.lines).items()}
+def _heat(result: TableResult) -> list[Panel]:
+    numbers = {place: statistic.mean for place, statistic in _grid(result.cells).items()}
     if len(numbers) < 2:
         return []
     rows, columns = (list(dict.fromkeys(key[at] for key in numbers)) for at in (0, 1))
@@ -96,8 +96,8 @@ def _heat(result: Result) -> list[Panel]:
     return [Panel("heat", f"Heat map: {alt}", draw, 4.2, 3.4)]
 
 
-def _bars(result: Result) -> list[Panel]:
-    numbers = _grid(result.lines)
+def _bars(result: TableResult) -> list[Panel]:
+    numbers = _grid(result.cells)
     attacks = dict.fromkeys(row.partition(": ")[2] for row, _ in numbers)
     return [_bar_panel(at, attack, numbers) for at, attack in enumerate(attacks)]
 
@@ -134,30 +134,30 @@ def _bar_panel(at: int, attack: str, numbers: Mapping[tuple[str, str], Statistic
     return Panel(f"bars-{at}", f"{attack}. {alt}", draw)
 
 
-def _curves(result: Result) -> list[Panel]:
+def _curves(result: TableResult) -> list[Panel]:
     """For each choice of weights the cosine and the two norms over the training."""
     panels = []
-    for at, name in enumerate(dict.fromkeys(line.row.partition(", ")[2] for line in result.lines if line.values)):
-        lines = [line for line in result.lines if line.values and line.row.partition(", ")[2] == name]
-        cosine, norms = ([line for line in lines if (line.column == "Cosine") is one] for one in (True, False))
+    for at, name in enumerate(dict.fromkeys(cell.row.partition(", ")[2] for cell in result.cells if cell.values)):
+        cells = [cell for cell in result.cells if cell.values and cell.row.partition(", ")[2] == name]
+        cosine, norms = ([cell for cell in cells if (cell.column == "Cosine") is one] for one in (True, False))
         for kind, title, some in (("cosine", "Cosine", cosine), ("norms", "L1 norms", norms)):
             told = f"{title}: {name}"
             panels.append(Panel(f"{kind}-{at}", told, partial(_draw_curves, some, told)))
     return panels
 
 
-def _draw_curves(lines: Sequence[Line], title: str, figure: FigureBase) -> None:
-    """Draw a line for each column over the rows, and each seed's behind it; several on a logarithmic axis."""
+def _draw_curves(cells: Sequence[TableCell], title: str, figure: FigureBase) -> None:
+    """Draw a curve for each column over the rows, and each seed's behind it; several on a logarithmic axis."""
     axes = figure.subplots()
-    columns = list(dict.fromkeys(line.column for line in lines))
+    columns = list(dict.fromkeys(cell.column for cell in cells))
     for index, column in enumerate(columns, start=1):
-        over = [line for line in lines if line.column == column]
-        for seed in dict.fromkeys(seed for line in over for seed in line.values):
-            of_seed = [line.values.get(seed, float("nan")) for line in over]
+        over = [cell for cell in cells if cell.column == column]
+        for seed in dict.fromkeys(seed for cell in over for seed in cell.values):
+            of_seed = [cell.values.get(seed, float("nan")) for cell in over]
             axes.plot(of_seed, color=colour(index), linewidth=0.8, alpha=0.4)
-        means = [statistics.fmean(line.values.values()) for line in over]
+        means = [statistics.fmean(cell.values.values()) for cell in over]
         axes.plot(means, color=colour(index), marker=marker(index), label=column)
-    whens = list(dict.fromkeys(line.row.partition(", ")[0].replace(" of the epochs", "") for line in lines))
+    whens = list(dict.fromkeys(cell.row.partition(", ")[0].replace(" of the epochs", "") for cell in cells))
     axes.set_xticks(range(len(whens)), whens)
     if len(columns) > 1:
         axes.set_yscale("log")
@@ -169,8 +169,8 @@ def _draw_curves(lines: Sequence[Line], title: str, figure: FigureBase) -> None:
     plain(axes)
 
 
-def _grid(lines: Sequence[Line]) -> dict[tuple[str, str], Statistic]:
-    return {(line.row, line.column): statistic for line in lines if (statistic := line.statistic) is not None}
+def _grid(cells: Sequence[TableCell]) -> dict[tuple[str, str], Statistic]:
+    return {(cell.row, cell.column): statistic for cell in cells if (statistic := cell.statistic) is not None}
 
 
 def write_figure1(out: Path) -> Path:

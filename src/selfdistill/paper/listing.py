@@ -1,9 +1,9 @@
-"""What a table needs: its runs, their time on this machine, and the commands that make them."""
+"""What tables need without running them: their runs, the time on this machine, and one command per run."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -17,87 +17,125 @@ from selfdistill.detect.config import DetectConfig
 from selfdistill.methods import parse_method
 from selfdistill.models import build
 from selfdistill.paper.detection_table import Detector
-from selfdistill.paper.results import cells_of, kept, parts_of, run_of
-from selfdistill.paper.scales import SETS, Setting, Training, check_run, size_of, write_images
+from selfdistill.paper.results import load_cached_evaluation
+from selfdistill.paper.scales import (
+    DATASETS,
+    PaperConfig,
+    Training,
+    check_run,
+    dataset_size,
+    write_synthetic_images,
+)
 from selfdistill.paper.tables import PaperTable
 from selfdistill.records import write_atomically
 from selfdistill.report.tables import DASH, Table
 from selfdistill.runs.grid import is_trained
+from selfdistill.text import format_duration
 from selfdistill.timing.profiler import StepProfiler
 from selfdistill.train.run import machine
 
-_STEPS = 3
+_TIMED_STEPS = 3
+_MAX_CPU_BATCH = {16: 64, 32: 16, 64: 16}  # by image size; 2 for larger images
 
 
 @dataclass(frozen=True)
-class Need:
-    """One training of a table.
+class TrainingNeeds:
+    """What a table needs of one training.
 
     Attributes:
         training: which.
-        trained: runs that are finished.
-        wanted: runs in all.
-        parts: names of what is measured of each, with how many runs are measured.
-        seconds: of one run on this machine; None where nothing is to be trained.
-        refused: why it is not trained at this scale; empty where it is.
+        trained: finished runs.
+        planned: runs in all.
+        evaluated: finished runs with a cached result, by the evaluation's name.
+        seconds: per run on this machine; None if nothing is left to train.
+        skip_reason: why the scale skips it; empty if it does not.
     """
 
     training: Training
     trained: int
-    wanted: int
-    parts: Mapping[str, int]
+    planned: int
+    evaluated: Mapping[str, int]
     seconds: float | None
-    refused: str
+    skip_reason: str
 
     @property
     def seconds_left(self) -> float:
-        """Of all runs that are missing, one after another."""
-        return (self.seconds or 0.0) * (self.wanted - self.trained)
+        """Of all missing runs, one after another."""
+        return (self.seconds or 0.0) * (self.planned - self.trained)
 
 
-def needs_of(table: PaperTable, setting: Setting, *, timed: dict[Training, float]) -> list[Need]:
-    """Return what a table needs; images are not looked at, and nothing is downloaded.
+def list_needs(table: PaperTable, config: PaperConfig, *, timed: dict[Training, float]) -> list[TrainingNeeds]:
+    """Return what a table needs; images are neither loaded nor downloaded.
 
     Args:
         table: which.
-        setting: where, and at what scale.
-        timed: seconds of a run by training; what is not in it is measured and put there.
+        config: where, and at what scale.
+        timed: seconds per run by training; a training that is not in it is timed and added.
     """
-    cells = cells_of(table, setting)
+    runs = table.planned_runs(config)
     needs = []
     for training in table.trainings:
-        own = [cell for (one, _), cell in cells.items() if one == training]
-        done = [cell for cell in own if is_trained(cell, setting.runs)]
-        refused = setting.refusal(training) or ""
-        if len(done) < len(own) and not refused and training not in timed:
-            timed[training] = run_seconds(training, own[0].recipe, setting)
-        parts = {
-            part.name: sum(kept(setting.runs / cell.name, part, setting) is not None for cell in done)
-            for part in parts_of(table, training)
-            if part.refusal(setting) is None
+        planned = [run for (one, _), run in runs.items() if one == training]
+        trained = [run for run in planned if is_trained(run, config.runs)]
+        skip_reason = config.skip_reason(training) or ""
+        is_needed = len(trained) < len(planned) and not skip_reason
+        if is_needed and training not in timed:
+            timed[training] = estimate_seconds(training, planned[0].recipe, config)
+        evaluated = {
+            one.name: sum(load_cached_evaluation(config.runs / run.name, one, config) is not None for run in trained)
+            for one in table.evaluations_of(training)
+            if one.skip_reason(config) is None
         }
-        seconds = timed[training] if len(done) < len(own) and not refused else None
-        needs.append(Need(training, len(done), len(own), parts, seconds, refused))
+        seconds = timed[training] if is_needed else None
+        needs.append(TrainingNeeds(training, len(trained), len(planned), evaluated, seconds, skip_reason))
     return needs
 
 
-def run_seconds(training: Training, recipe: TrainConfig, setting: Setting) -> float:
-    """Estimate how long a run takes on this machine, from a few steps on noise; decoding and scoring are left out.
+def needs_table(needs: Sequence[TrainingNeeds]) -> Table:
+    """One row per training: what is done, and how long a run takes."""
+    rows = [
+        (
+            f"{DATASETS[need.training.data]}, {need.training.network}"
+            + (", 2 FC" if need.training.head_layers == 2 else "")
+            + f": {need.training.method}",
+            need.skip_reason or f"{need.trained} of {need.planned}",
+            ", ".join(f"{name} {done} of {need.planned}" for name, done in need.evaluated.items()) or DASH,
+            DASH if need.seconds is None else format_duration(need.seconds),
+        )
+        for need in needs
+    ]
+    return Table(("Training", "Runs done", "Evaluations", "Per run"), tuple(rows))
 
-    On a CPU a step of a few images is measured and taken in proportion; of narrow networks, of more.
+
+def describe_time_left(needs: Iterable[TrainingNeeds]) -> str:
+    """Say how long the missing runs of several tables would take; tables share their runs."""
+    left: dict[Training, float] = {}
+    for need in needs:
+        left[need.training] = max(left.get(need.training, 0.0), need.seconds_left)
+    if not any(left.values()):
+        return "No run is missing."
+    return (
+        f"The missing runs would take about {format_duration(sum(left.values()))} here, one after another, on an "
+        "otherwise idle machine; their evaluations, and the detectors of Table 4, come on top."
+    )
+
+
+def estimate_seconds(training: Training, recipe: TrainConfig, config: PaperConfig) -> float:
+    """Estimate how long a run takes on this machine, from a few steps on noise, without decoding and scoring.
+
+    On a CPU a step of few images is timed and scaled up; of more for small images.
     """
     on_gpu = torch.cuda.is_available()
-    images, _, classes = size_of(training.data, setting.scale)
+    images, _, classes = dataset_size(training.data, config.scale)
     batch = recipe.batch_size or 1
-    at_most = {16: 64, 32: 16, 64: 16}.get(recipe.image_size or 224, 2)
-    few = batch // recipe.accumulate if on_gpu else min(batch, at_most)
+    few = batch // recipe.accumulate if on_gpu else min(batch, _MAX_CPU_BATCH.get(recipe.image_size or 224, 2))
     method = parse_method(recipe.method)
     steps = -(-images * method.needs.group // batch)
     assert recipe.model is not None
     assert recipe.image_size is not None
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
     network = build(recipe.model, classes, width=recipe.width, head_layers=recipe.head_layers)
-    trial = StepProfiler(
+    profiler = StepProfiler(
         network.to(memory_format=layout),
         method,
         make_batch(
@@ -111,38 +149,34 @@ def run_seconds(training: Training, recipe: TrainConfig, setting: Setting) -> fl
         precision=recipe.precision,
     )
     with machine(None):
-        trial.seconds()  # the first step finds its memory
-        step = median(trial.seconds() for _ in range(_STEPS))
+        profiler.seconds()  # the first step allocates memory
+        step = median(profiler.seconds() for _ in range(_TIMED_STEPS))
     return step * batch / few * steps * recipe.epochs
 
 
-def commands_of(tables: Sequence[PaperTable], setting: Setting) -> list[str]:
-    """Write the recipe of each run and detector that is missing, and return the commands that make them, each once.
+def write_commands(tables: Iterable[PaperTable], config: PaperConfig) -> list[str]:
+    """Write the recipe of each missing run and detector, and return the commands that make them, each once.
 
-    A detector's command comes after its run's.
+    A detector's command comes after that of its run.
 
     Raises:
-        ValueError: a run's folder of another recipe.
+        ValueError: a run's folder belongs to another recipe.
         OSError: a recipe cannot be written.
     """
     runs: dict[Path, TrainConfig] = {}
     detectors: dict[Path, DetectConfig] = {}
     for table in tables:
-        for (training, seed), cell in cells_of(table, setting).items():
-            run = run_of(setting, cell)
-            check_run(run, cell.recipe, size_of(training.data, setting.scale))
-            if setting.refusal(training) is not None:
+        for (training, seed), planned in table.planned_runs(config).items():
+            run = config.runs / planned.name
+            check_run(run, planned.recipe, dataset_size(training.data, config.scale))
+            if config.skip_reason(training) is not None:
                 continue
-            if not is_trained(cell, setting.runs):
-                runs[run] = cell.recipe
-                if setting.scale == "smoke":
-                    write_images(setting.images(training.data), training.data)
-            for part in parts_of(table, training):
-                if isinstance(part, Detector) and part.refusal(setting) is None:
-                    folder = part.folder(run)
-                    if not (folder / "result.json").is_file():
-                        detectors[folder] = part.recipe(run, setting, seed)
-    recipes = setting.out / "recipes"
+            if not is_trained(planned, config.runs):
+                runs[run] = planned.recipe
+                if config.scale == "smoke":
+                    write_synthetic_images(config.images_folder(training.data), training.data)
+            detectors |= _missing_detectors(table, config, training, seed, run)
+    recipes = config.out / "recipes"
     recipes.mkdir(parents=True, exist_ok=True)
     return [
         *(_command("train", recipe, recipes / f"{run.name}.yaml", run) for run, recipe in runs.items()),
@@ -153,37 +187,18 @@ def commands_of(tables: Sequence[PaperTable], setting: Setting) -> list[str]:
     ]
 
 
+def _missing_detectors(
+    table: PaperTable, config: PaperConfig, training: Training, seed: int, run: Path
+) -> dict[Path, DetectConfig]:
+    return {
+        one.folder(run): one.recipe(run, config, seed)
+        for one in table.evaluations_of(training)
+        if isinstance(one, Detector)
+        and one.skip_reason(config) is None
+        and not (one.folder(run) / "result.json").is_file()
+    }
+
+
 def _command(name: str, recipe: YamlConfig, file: Path, out: Path) -> str:
     write_atomically(file, recipe.to_yaml().encode())
     return shlex.join(["selfdistill", name, "--recipe", str(file), "--out", str(out)])
-
-
-def duration(seconds: float) -> str:
-    """Return a rough duration in words.
-
-    Example:
-        >>> duration(20), duration(900), duration(8000), duration(2e6)
-        ('20 s', '15 min', '2 h 13 min', '23 days')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min" if minutes < 48 * 60 else f"{minutes / 60 / 24:,.0f} days"
-
-
-def needs_table(needs: Sequence[Need]) -> Table:
-    """One row a training: what is done and what the rest would take."""
-    rows = [
-        (
-            f"{SETS[need.training.data]}, {need.training.network}"
-            + (", 2 FC" if need.training.head_layers == 2 else "")
-            + f": {need.training.method}",
-            need.refused or f"{need.trained} of {need.wanted}",
-            ", ".join(f"{name} {done} of {need.wanted}" for name, done in need.parts.items()) or DASH,
-            DASH if need.seconds is None else duration(need.seconds),
-        )
-        for need in needs
-    ]
-    return Table(("Training", "Runs done", "Measured", "A run"), tuple(rows))

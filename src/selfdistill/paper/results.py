@@ -1,4 +1,4 @@
-"""What a table came to: its cells, collected from what was measured of its runs."""
+"""What a table came to: its cells, collected from the records and the cached evaluations of its runs."""
 
 from __future__ import annotations
 
@@ -8,31 +8,35 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from selfdistill.paper.regime import Regime, regimes_of
-from selfdistill.paper.scales import Setting, Training
-from selfdistill.paper.tables import Entry, PaperTable, Part
-from selfdistill.paper.targets import Logged, printed
+from selfdistill.paper.regime import Regime, table_regimes
+from selfdistill.paper.scales import PaperConfig, Training
+from selfdistill.paper.tables import CellSpec, LogTarget, PaperTable, RunEvaluation, RunKey, printed_number
 from selfdistill.records import EvaluationRecord, RunRecord, Statistic, statistic_of
-from selfdistill.runs.grid import PlannedRun, is_trained
+
+EvaluationKey = tuple[Training, RunEvaluation | None, int]
+"""A training, what measured its run (None: the training itself), and the seed."""
+
+MissingReasons = dict[Training | RunEvaluation, str]
+"""Why trainings are not made, or evaluations not run."""
 
 
 @dataclass(frozen=True)
-class Line:
-    """One cell.
+class TableCell:
+    """One cell of a reproduced table.
 
     Attributes:
-        row: what stands on the left.
-        column: what stands above.
+        row: heading of the row.
+        column: heading of the column.
         unit: of the numbers.
-        digits: after the point.
-        values: our numbers by seed; under the seed 0 where no network was needed.
-        wanted: how many seeds there should be.
-        epochs: that the networks were trained; None without one.
-        images: that a number was measured on; None where there is no number, or it is of no test images.
+        digits: decimal places.
+        values: our numbers by seed; under the seed 0 if no network was needed.
+        expected_n: how many seeds there should be.
+        epochs: of the trainings; None without a network.
+        images: how many test images the number was measured on; None without a number, or if it is of no test images.
         target: path of the printed number in ``targets.json``.
-        printed: the number.
-        absent: why seeds are missing; empty where none is.
-        logged: the number of the published runs' logs.
+        printed: the printed number.
+        missing_reason: why seeds are missing; empty if none is.
+        log_target: the number in the logs of the published runs.
     """
 
     row: str
@@ -40,13 +44,13 @@ class Line:
     unit: str
     digits: int
     values: Mapping[int, float]
-    wanted: int
+    expected_n: int
     epochs: int | None
     images: int | None
     target: str | None
     printed: float | None
-    absent: str
-    logged: Logged | None = None
+    missing_reason: str
+    log_target: LogTarget | None = None
 
     @property
     def statistic(self) -> Statistic | None:
@@ -55,7 +59,7 @@ class Line:
 
     @property
     def difference(self) -> float | None:
-        """Our mean minus the printed number; None where either is missing."""
+        """Our mean minus the printed number; None if either is missing."""
         found = self.statistic
         return None if found is None or self.printed is None else found.mean - self.printed
 
@@ -63,11 +67,11 @@ class Line:
     def band(self) -> tuple[float, float] | None:
         """Between which numbers our mean agrees with the published logs; None without such."""
         found = self.statistic
-        return None if self.logged is None else self.logged.band(found.sd if found else None)
+        return None if self.log_target is None else self.log_target.band(found.sd if found else None)
 
     @property
     def side(self) -> Literal["below", "inside", "above"] | None:
-        """Where our mean is beside the band; None where either is missing."""
+        """Where our mean is relative to the band; None if either is missing."""
         found, band = self.statistic, self.band
         if found is None or band is None:
             return None
@@ -75,19 +79,18 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Result:
-    """A table as it was reproduced.
+class TableResult:
+    """A reproduced table.
 
     Attributes:
         table: its name.
         title: what it shows.
         scale: "smoke", "small", "medium" or "full".
-        said: the scale in words.
+        description: the scale in words.
         protocol: how its numbers are made.
-        figure: how it is drawn besides.
-        lines: its cells.
-        runs: of each run that it was made of: name, recipe hash, date, commit, device, and the commits that it was
-            measured with.
+        figure: how it is drawn, if it is.
+        cells: its cells.
+        runs: provenance of each run: name, recipe hash, date, commit, device, and the commits of its evaluations.
         reliability: for Fig. 2, by row and column, each seed's diagram as a dict.
         regimes: how the networks fit their training images, as far as that is known.
     """
@@ -95,213 +98,185 @@ class Result:
     table: str
     title: str
     scale: str
-    said: str
+    description: str
     protocol: tuple[str, ...]
     figure: str
-    lines: tuple[Line, ...]
+    cells: tuple[TableCell, ...]
     runs: tuple[Mapping[str, Any], ...]
     reliability: Mapping[str, tuple[Mapping[str, Any], ...]]
     regimes: tuple[Regime, ...] = ()
 
     @property
+    def has_numbers(self) -> bool:
+        """Whether any cell has a number."""
+        return any(cell.values for cell in self.cells)
+
+    @property
     def in_papers_regime(self) -> bool:
-        """Whether its numbers can be held against the paper's findings: all its networks are in the paper's regime."""
+        """Whether all its networks are in the paper's regime, so that its numbers can test the paper's findings."""
         return bool(self.regimes) and all(regime.is_papers for regime in self.regimes)
 
     @property
-    def compared(self) -> bool:
-        """Whether a difference to the printed number means something: at the full scale alone."""
+    def is_full_scale(self) -> bool:
+        """Whether a difference from the published number means something."""
         return self.scale == "full"
 
     @property
-    def beside_logs(self) -> bool:
-        """Whether its numbers stand beside those of the published runs' logs."""
-        return any(line.logged is not None for line in self.lines)
+    def has_log_targets(self) -> bool:
+        """Whether its numbers are compared with the logs of the published runs."""
+        return any(cell.log_target is not None for cell in self.cells)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, texts and lists, ready for JSON."""
         plain = asdict(self)
-        for line, values in zip(self.lines, plain["lines"], strict=True):
-            found = line.statistic
+        for cell, values in zip(self.cells, plain["cells"], strict=True):
+            found = cell.statistic
             values["mean"], values["sd"], values["n"] = (found.mean, found.sd, found.n) if found else (None, None, 0)
-            values["difference"] = line.difference if self.compared else None
-            if line.logged is not None:
-                values["band"], values["side"] = (line.band, line.side) if self.compared else (None, None)
-            values["values"] = {str(seed): value for seed, value in line.values.items()}
+            values["difference"] = cell.difference if self.is_full_scale else None
+            if cell.log_target is not None:
+                values["band"], values["side"] = (cell.band, cell.side) if self.is_full_scale else (None, None)
+            values["values"] = {str(seed): value for seed, value in cell.values.items()}
         return plain
 
 
-Place = tuple[Training, Part | None, int]
-"""Of a training's run with a seed: what the training measured (None), or a part."""
-
-Absent = dict[Training | Part, str]
-"""Why runs are not made, or parts not measured."""
-
-
-def line_of(
-    entry: Entry,
-    setting: Setting,
-    seeds: Sequence[int],
-    found: Mapping[Place, Mapping[str, Any]],
-    absent: Absent,
-) -> Line:
-    """Return a cell; a seed counts where all that the number is made of was measured.
-
-    Args:
-        entry: which cell.
-        setting: at what scale.
-        seeds: of the runs; a number that needs no run stands under the seed 0.
-        found: evaluations as dicts.
-        absent: why there may be none.
-    """
-    first, images = entry.measures[0], None
-    values: dict[int, float] = {}
-    by_seed: dict[int, list[Mapping[str, Any]]]
-    if entry.training is None:
-        assert entry.check is not None
-        by_seed = {0: [entry.check.found(setting)]}
-    else:
-        places = {seed: [(entry.training, measure.part, seed) for measure in entry.measures] for seed in seeds}
-        by_seed = {seed: [found[one] for one in wanted if one in found] for seed, wanted in places.items()}
-    for seed, evaluations in by_seed.items():
-        numbers = [measure.of(one) for measure, one in zip(entry.measures, evaluations, strict=False)]
-        there = [number for number in numbers if number is not None]
-        if len(there) == len(entry.measures):
-            values[seed] = statistics.fmean(there)
-            images = None if entry.training is None else first.images(evaluations[0])
-    return Line(
-        row=entry.row,
-        column=entry.column,
-        unit=first.unit,
-        digits=first.digits,
-        values=values,
-        wanted=len(by_seed),
-        epochs=None if entry.training is None else setting.cell(entry.training, seeds[0]).recipe.epochs,
-        images=images,
-        target=entry.target,
-        printed=None if entry.target is None else printed(entry.target),
-        absent=_why(entry, absent, {seed: found for seed, found in by_seed.items() if seed not in values}),
-        logged=entry.logged,
-    )
-
-
-def _why(entry: Entry, absent: Absent, missing: Mapping[int, Sequence[Mapping[str, Any]]]) -> str:
-    """Return why seeds have no number, of which all that was measured is given; empty where none is missing."""
-    if not missing:
-        return ""
-    seeds = f"seed{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))}"
-    wrong = entry.measures[0].missing
-    if wrong and all(missing.values()):
-        return f"{wrong}: {seeds}"
-    reasons = [entry.training, *(measure.part for measure in entry.measures)]
-    return next((absent[one] for one in reasons if one is not None and one in absent), f"{seeds} not measured yet")
-
-
-Key = tuple[Training, int]
-
-
-def gather(table: PaperTable, setting: Setting, absent: Absent | None = None) -> Result:
-    """Return a table's cells as far as they are there; nothing is run.
+def collect_result(table: PaperTable, config: PaperConfig, missing: MissingReasons | None = None) -> TableResult:
+    """Return the cells of a table as far as they were measured; nothing is run.
 
     Args:
         table: which.
-        setting: where, and at what scale.
-        absent: why runs or measures may be missing, besides what the scale leaves out.
+        config: where, and at what scale.
+        missing: why trainings or evaluations may be missing, besides what the scale skips.
 
     Raises:
         ValueError: a record is damaged.
     """
-    cells = cells_of(table, setting)
-    why = {} if absent is None else dict(absent)
-    for training in table.trainings:
-        refusals: dict[Training | Part, str | None] = {training: setting.refusal(training)}
-        refusals |= {part: part.refusal(setting) for part in parts_of(table, training)}
-        why |= {one: refusal for one, refusal in refusals.items() if refusal is not None}
-    records = {key: RunRecord.load(run_of(setting, cell) / "result.json") for key, cell in trained(setting, cells)}
-    measured = _measured(table, setting, cells, records)
-    found: dict[Place, Mapping[str, Any]] = {
-        (one, None, seed): run.evaluation | {"log": _columns(run)} for (one, seed), run in records.items()
+    files = {key: config.runs / run.name / "result.json" for key, run in table.planned_runs(config).items()}
+    records = {key: RunRecord.load(file) for key, file in files.items() if file.is_file()}
+    cached = {
+        (training, evaluation, seed): record
+        for training, seed in records
+        for evaluation in table.evaluations_of(training)
+        if (record := load_cached_evaluation(files[training, seed].parent, evaluation, config)) is not None
     }
-    found |= {place: record.evaluation for place, record in measured.items()}
-    seeds = table.seeds(setting)
-    return Result(
+    numbers: dict[EvaluationKey, Mapping[str, Any]] = {
+        (training, None, seed): record.evaluation | {"log": _log_columns(record)}
+        for (training, seed), record in records.items()
+    }
+    numbers |= {key: record.evaluation for key, record in cached.items()}
+    reasons = (missing or {}) | _skip_reasons(table, config)
+    return TableResult(
         table=table.name,
         title=table.title,
-        scale=setting.scale,
-        said=setting.said,
-        protocol=table.protocol + (table.at_full if setting.scale == "full" else ()),
+        scale=config.scale,
+        description=config.description,
+        protocol=table.protocol + (table.full_scale_protocol if config.scale == "full" else ()),
         figure=table.figure,
-        lines=tuple(line_of(entry, setting, seeds, found, why) for entry in table.entries),
-        runs=tuple(_told_of(key, record, measured) for key, record in records.items()),
+        cells=tuple(_make_cell(spec, config, table.seeds(config), numbers, reasons) for spec in table.cells),
+        runs=tuple(_run_provenance(key, record, cached) for key, record in records.items()),
         reliability=_reliability(table, records) if table.figure == "reliability" else {},
-        regimes=regimes_of(table, setting),
+        regimes=table_regimes(table, config),
     )
 
 
-def cells_of(table: PaperTable, setting: Setting) -> dict[Key, PlannedRun]:
-    """Return the runs of a table, seed by seed, also those that this scale has not."""
-    return {(one, seed): setting.cell(one, seed) for seed in table.seeds(setting) for one in table.trainings}
-
-
-def parts_of(table: PaperTable, training: Training) -> tuple[Part, ...]:
-    """Return what a table measures of a training's networks, each part once."""
-    measures = (measure for entry in table.entries if entry.training == training for measure in entry.measures)
-    return tuple(dict.fromkeys(measure.part for measure in measures if measure.part is not None))
-
-
-def trained(setting: Setting, cells: Mapping[Key, PlannedRun]) -> list[tuple[Key, PlannedRun]]:
-    """Return the runs that are finished."""
-    return [(key, cell) for key, cell in cells.items() if is_trained(cell, setting.runs)]
-
-
-def run_of(setting: Setting, cell: PlannedRun) -> Path:
-    """The folder of a run."""
-    return setting.runs / cell.name
-
-
-def _measured(
-    table: PaperTable, setting: Setting, cells: Mapping[Key, PlannedRun], records: Mapping[Key, RunRecord]
-) -> dict[Place, EvaluationRecord]:
-    """Return what was measured of each run beyond its training, each file read once."""
-    found = {
-        (training, part, seed): kept(run_of(setting, cells[training, seed]), part, setting)
-        for training, seed in records
-        for part in parts_of(table, training)
-    }
-    return {place: record for place, record in found.items() if record is not None}
-
-
-def _columns(record: RunRecord) -> dict[str, list[Any]]:
-    """Return the columns of a run's log, each with a value for each epoch."""
-    return {
-        name: [row.get(name) for row in record.log] for name in dict.fromkeys(key for row in record.log for key in row)
-    }
-
-
-def _told_of(key: Key, record: RunRecord, measured: Mapping[Place, EvaluationRecord]) -> dict[str, Any]:
-    names = ("name", "method", "seed", "recipe_hash", "epochs", "date", "commit", "device", "seconds")
-    of_run = [one.commit for (training, _, seed), one in measured.items() if (training, seed) == key]
-    return {name: getattr(record, name) for name in names} | {"measured_with": list(dict.fromkeys(of_run))}
-
-
-def _reliability(table: PaperTable, records: Mapping[Key, RunRecord]) -> dict[str, tuple[Mapping[str, Any], ...]]:
-    return {
-        f"{entry.row}, {entry.column}": of_seeds
-        for entry in table.entries
-        if (of_seeds := tuple(record.evaluation for (one, _), record in records.items() if one == entry.training))
-    }
-
-
-def kept(run: Path, part: Part, setting: Setting) -> EvaluationRecord | None:
-    """Return what a part measured of a finished run; None where it has not, or not of this run, or not like this."""
-    file = evaluation_file(run, part)
+def load_cached_evaluation(run: Path, evaluation: RunEvaluation, config: PaperConfig) -> EvaluationRecord | None:
+    """Return what an evaluation measured of a finished run; None if it was not run, on another run, or differently."""
+    file = evaluation_file(run, evaluation)
     if not file.is_file():
         return None
-    there = EvaluationRecord.load(file)
-    same = there.belongs_to(RunRecord.load(run / "result.json")) and there.asked == part.asked(setting)
-    return there if same else None
+    record = EvaluationRecord.load(file)
+    is_same = record.belongs_to(RunRecord.load(run / "result.json")) and record.asked == evaluation.cache_key(config)
+    return record if is_same else None
 
 
-def evaluation_file(run: Path, part: Part) -> Path:
-    """The file of what a part measured of a run."""
-    return run / "measured" / f"{part.name}.json"
+def evaluation_file(run: Path, evaluation: RunEvaluation) -> Path:
+    """Return the file in a run's folder that caches an evaluation."""
+    return run / "measured" / f"{evaluation.name}.json"
+
+
+def _skip_reasons(table: PaperTable, config: PaperConfig) -> MissingReasons:
+    reasons: dict[Training | RunEvaluation, str | None] = {}
+    for training in table.trainings:
+        reasons[training] = config.skip_reason(training)
+        reasons |= {evaluation: evaluation.skip_reason(config) for evaluation in table.evaluations_of(training)}
+    return {one: reason for one, reason in reasons.items() if reason is not None}
+
+
+def _make_cell(
+    spec: CellSpec,
+    config: PaperConfig,
+    seeds: Sequence[int],
+    numbers: Mapping[EvaluationKey, Mapping[str, Any]],
+    reasons: MissingReasons,
+) -> TableCell:
+    """Return a cell; a seed counts if everything that its number is made of was measured."""
+    by_seed = _numbers_by_seed(spec, config, seeds, numbers)
+    first, images = spec.metrics[0], None
+    values: dict[int, float] = {}
+    for seed, found in by_seed.items():
+        parts = [metric.value(one) for metric, one in zip(spec.metrics, found, strict=False)]
+        there = [part for part in parts if part is not None]
+        if len(there) == len(spec.metrics):
+            values[seed] = statistics.fmean(there)
+            images = None if spec.training is None else first.n_images(found[0])
+    return TableCell(
+        row=spec.row,
+        column=spec.column,
+        unit=first.unit,
+        digits=first.digits,
+        values=values,
+        expected_n=len(by_seed),
+        epochs=None if spec.training is None else config.plan_run(spec.training, seeds[0]).recipe.epochs,
+        images=images,
+        target=spec.target,
+        printed=None if spec.target is None else printed_number(spec.target),
+        missing_reason=_missing_reason(spec, reasons, {s: found for s, found in by_seed.items() if s not in values}),
+        log_target=spec.log_target,
+    )
+
+
+def _numbers_by_seed(
+    spec: CellSpec,
+    config: PaperConfig,
+    seeds: Sequence[int],
+    numbers: Mapping[EvaluationKey, Mapping[str, Any]],
+) -> dict[int, list[Mapping[str, Any]]]:
+    """Return what was measured for each metric of a cell; a number that needs no run stands under the seed 0."""
+    if spec.training is None:
+        assert spec.check is not None
+        return {0: [spec.check.run(config)]}
+    keys = {seed: [(spec.training, metric.evaluation, seed) for metric in spec.metrics] for seed in seeds}
+    return {seed: [numbers[key] for key in of_seed if key in numbers] for seed, of_seed in keys.items()}
+
+
+def _missing_reason(spec: CellSpec, reasons: MissingReasons, missing: Mapping[int, Sequence[Mapping[str, Any]]]) -> str:
+    """Return why seeds have no number, given what was measured of them; empty if none is missing."""
+    if not missing:
+        return ""
+    seeds = f"seed{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))}"
+    known = spec.metrics[0].missing_reason
+    if known and all(missing.values()):
+        return f"{known}: {seeds}"
+    candidates = [spec.training, *(metric.evaluation for metric in spec.metrics)]
+    return next((reasons[one] for one in candidates if one is not None and one in reasons), f"{seeds} not measured yet")
+
+
+def _log_columns(record: RunRecord) -> dict[str, list[Any]]:
+    """Return the columns of a run's log, each with one value per epoch."""
+    names = dict.fromkeys(name for row in record.log for name in row)
+    return {name: [row.get(name) for row in record.log] for name in names}
+
+
+def _run_provenance(
+    key: RunKey, record: RunRecord, cached: Mapping[tuple[Training, RunEvaluation, int], EvaluationRecord]
+) -> dict[str, Any]:
+    names = ("name", "method", "seed", "recipe_hash", "epochs", "date", "commit", "device", "seconds")
+    commits = [one.commit for (training, _, seed), one in cached.items() if (training, seed) == key]
+    return {name: getattr(record, name) for name in names} | {"measured_with": list(dict.fromkeys(commits))}
+
+
+def _reliability(table: PaperTable, records: Mapping[RunKey, RunRecord]) -> dict[str, tuple[Mapping[str, Any], ...]]:
+    return {
+        f"{cell.row}, {cell.column}": of_seeds
+        for cell in table.cells
+        if (of_seeds := tuple(record.evaluation for (one, _), record in records.items() if one == cell.training))
+    }

@@ -1,8 +1,7 @@
-"""The scales of the paper's experiments: recipes, sizes of the data sets, seeds, synthetic images."""
+"""The scales at which the paper is reproduced: what is trained, on how many images, by which recipe."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,16 +13,36 @@ from selfdistill.methods import parse_method
 from selfdistill.records import RunRecord
 from selfdistill.runs.grid import PlannedRun, slug
 
-Network = Literal["resnet18", "resnet34", "densenet121", "resnet18_byot224", "resnet152"]
+Scale = Literal["smoke", "small", "medium", "full"]
 
-SETS = {
+SCALE_DESCRIPTIONS = {
+    "smoke": "smoke: synthetic images and a tiny network; it shows that everything runs, its numbers mean nothing",
+    "small": "small: CIFAR-100 with 15 training images of each class at 16 px, a quarter of the width, 200 epochs",
+    "medium": "medium: CIFAR-100 with 30 training images of each class at 16 px, half of the width, 200 epochs",
+    "full": "full: the paper's protocol",
+}
+
+SEEDS = (41, 42, 43)
+"""Seeds of the published runs."""
+
+FAST: dict[str, Any] = {"precision": "bf16-mixed", "channels_last": True, "compile": True}
+"""TrainConfig fields that make a GPU fastest; the paper trained in float32."""
+
+DATASETS = {
     "cifar100": "CIFAR-100",
     "cub200": "CUB-200-2011",
     "dogs": "Stanford Dogs",
     "imagenet": "ImageNet",
     "caltech101": "Caltech-101",
 }
-"""The data sets that the paper trains on, as it calls them, and Caltech-101, which stands for few photographs."""
+"""The paper's training sets by the names it prints; and Caltech-101, a dataset of few photographs per class."""
+
+Network = Literal["resnet18", "resnet34", "densenet121", "resnet18_byot224", "resnet152"]
+
+_CIFAR = {"resnet18": "resnet18_cifar", "resnet34": "resnet34_cifar", "densenet121": "densenet121_cifar"}
+_PHOTOGRAPHS = {"resnet18": "torchvision:resnet18", "resnet152": "torchvision:resnet152"}
+_TINY = {"resnet34": ("resnet10_cifar", 6), "densenet121": ("resnet10_cifar", 8), "resnet18_byot224": (None, 4)}
+_WIDTHS = {"small": 16, "medium": 32}  # of the first stage; 64 at the full scale
 
 
 @dataclass(frozen=True)
@@ -32,8 +51,8 @@ class Training:
 
     Attributes:
         method: the method's repr.
-        data: one of `SETS`.
-        network: as the paper calls it; its stem is that of the images' size.
+        data: key of `DATASETS`.
+        network: the paper's name for it; its stem fits the image size.
         head_layers: fully connected layers (Table 13).
     """
 
@@ -43,8 +62,8 @@ class Training:
     head_layers: int = 1
 
 
-class Size(NamedTuple):
-    """Of a data set."""
+class DatasetSize(NamedTuple):
+    """How many images and classes a dataset has."""
 
     train: int
     test: int
@@ -55,90 +74,53 @@ class Size(NamedTuple):
         return f"{self.train:,} images and scored on {self.test:,}, of {self.classes:,} classes"
 
 
-PUBLISHED = {
-    "cifar100": Size(50_000, 10_000, 100),
-    "cub200": Size(5_994, 5_794, 200),
-    "dogs": Size(12_000, 8_580, 120),
-    "imagenet": Size(1_281_167, 50_000, 1000),
-    "caltech101": Size(3_030, 2_945, 101),
+PUBLISHED_SIZES = {
+    "cifar100": DatasetSize(50_000, 10_000, 100),
+    "cub200": DatasetSize(5_994, 5_794, 200),
+    "dogs": DatasetSize(12_000, 8_580, 120),
+    "imagenet": DatasetSize(1_281_167, 50_000, 1000),
+    "caltech101": DatasetSize(3_030, 2_945, 101),
 }
-"""As published; of ImageNet the validation images are the test images. Of Caltech-101 30 photographs of each class."""
+"""ImageNet is tested on its validation images; Caltech-101 has 30 training photographs per class."""
 
-PER_CLASS = {"small": 15, "medium": 30}
-"""Training images of each class of CIFAR-100, by scale; all test images are scored."""
+IMAGES_PER_CLASS = {"small": 15, "medium": 30}
+"""Training images per class of CIFAR-100 by scale; all test images are scored."""
+
+_SYNTHETIC_PER_CLASS = {"train": 8, "test": 4}
+_SYNTHETIC_CLASSES = 8
+_SYNTHETIC_PIXELS = 32
 
 
-def recorded(record: RunRecord) -> Size:
-    """Return what a run was trained on and scored on."""
-    return Size(record.data["train_n"], record.data["test_n"], record.data["classes"])
-
-
-def size_of(data: str, scale: str) -> Size:
-    """Return what a scale takes of a data set.
+def dataset_size(data: str, scale: str) -> DatasetSize:
+    """Return how much of a dataset a scale uses.
 
     Example:
-        >>> size_of("cifar100", "small"), size_of("dogs", "full").test
-        (Size(train=1500, test=10000, classes=100), 8580)
+        >>> dataset_size("cifar100", "small"), dataset_size("dogs", "full").test
+        (DatasetSize(train=1500, test=10000, classes=100), 8580)
     """
     if scale == "smoke":
-        return Size(TRAIN * CLASSES, TEST * CLASSES, CLASSES)
-    size = PUBLISHED[data]
-    if data == "cifar100" and scale in PER_CLASS:
-        return size._replace(train=PER_CLASS[scale] * size.classes)
+        train, test = (per_class * _SYNTHETIC_CLASSES for per_class in _SYNTHETIC_PER_CLASS.values())
+        return DatasetSize(train, test, _SYNTHETIC_CLASSES)
+    size = PUBLISHED_SIZES[data]
+    if data == "cifar100" and scale in IMAGES_PER_CLASS:
+        return size._replace(train=IMAGES_PER_CLASS[scale] * size.classes)
     return size
 
 
-CLASSES = 8
-TRAIN, TEST = 8, 4
-"""Images of each class."""
-
-_SIZE = 32  # pixels
-
-
-def write_images(folder: Path, data: str) -> None:
-    """Write ``train.npz`` and ``test.npz``, each set its own noise, where they are not there already."""
-    folder.mkdir(parents=True, exist_ok=True)
-    generator = np.random.default_rng(list(SETS).index(data))
-    colours = generator.integers(60, 196, (CLASSES, 1, 1, 3))
-    for name, per_class in (("train", TRAIN), ("test", TEST)):
-        labels = np.repeat(np.arange(CLASSES), per_class)
-        noise = generator.normal(0, 40, (len(labels), _SIZE, _SIZE, 3))
-        images = np.clip(colours[labels] + noise, 0, 255).astype(np.uint8)
-        if not (folder / f"{name}.npz").is_file():
-            np.savez_compressed(folder / f"{name}.npz", images=images, labels=labels)
-
-
-Scale = Literal["smoke", "small", "medium", "full"]
-
-SEEDS = (41, 42, 43)
-"""Those of the published runs."""
-
-IN_WORDS = {
-    "smoke": "smoke: synthetic images and a tiny network; it shows that everything runs, its numbers mean nothing",
-    "small": "small: CIFAR-100 with 15 training images of each class at 16 px, a quarter of the width, 200 epochs",
-    "medium": "medium: CIFAR-100 with 30 training images of each class at 16 px, half of the width, 200 epochs",
-    "full": "full: the paper's protocol",
-}
-
-FAST: dict[str, Any] = {"precision": "bf16-mixed", "channels_last": True, "compile": True}
-"""What a GPU makes fastest; the paper trained in float32."""
-
-_CIFAR = {"resnet18": "resnet18_cifar", "resnet34": "resnet34_cifar", "densenet121": "densenet121_cifar"}
-_WIDTHS = {"small": 16, "medium": 32}  # of the first stage; 64 at the full scale
-_PHOTOGRAPHS = {"resnet18": "torchvision:resnet18", "resnet152": "torchvision:resnet152"}
-_TINY = {"resnet34": ("resnet10_cifar", 6), "densenet121": ("resnet10_cifar", 8), "resnet18_byot224": (None, 4)}
-_KEPT = (0.25, 0.5, 0.75, 1.0)
+def recorded_size(record: RunRecord) -> DatasetSize:
+    """Return what a run was trained and scored on."""
+    return DatasetSize(record.data["train_n"], record.data["test_n"], record.data["classes"])
 
 
 @dataclass(frozen=True)
-class Setting:
+class PaperConfig:
     """Where and at what scale tables are reproduced.
 
     Attributes:
         scale: "smoke", "small", "medium" or "full".
-        out: the folder; runs are in ``out/runs``.
-        data_root: where named sets are kept.
-        seeds: in the place of the scale's own; empty: those.
+        out: output folder; the runs are in ``out/runs``.
+        data_root: folder of the named datasets.
+        seeds: seeds of the runs; empty: those of the table and the scale.
         fast: train with `FAST`, a departure from the paper's float32 that the pages name.
     """
 
@@ -149,53 +131,50 @@ class Setting:
     fast: bool = False
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         """The scale in words."""
-        return IN_WORDS[self.scale] + (", but in bfloat16, compiled, where it is float32" if self.fast else "")
-
-    def refusal(self, training: Training) -> str | None:
-        """Why a training is not made at this scale; None: it is."""
-        at = {"cifar100": ("small", "medium", "full"), "caltech101": ("medium",)}.get(training.data, ("full",))
-        if self.scale != "smoke" and self.scale not in at:
-            return f"{SETS[training.data]} is trained on at the scale {' or '.join(at)} alone"
-        return None
-
-    def cell(self, training: Training, seed: int) -> PlannedRun:
-        """Return a training's run: the name of its folder below ``out/runs``, and its recipe."""
-        layers = "" if training.head_layers == 1 else f"-{training.head_layers}fc"
-        method = repr(parse_method(training.method))
-        name = f"{training.data}-{training.network}{layers}-{slug(method)}-seed{seed}-{self.scale}"
-        recipe = replace(full_recipe(training), method=method, seed=seed, data_root=str(self.data_root))
-        if training.data == "caltech101":  # a folder of photographs, no named set
-            recipe = replace(recipe, data=str(self.data_root / recipe.data))
-        if self.scale in PER_CLASS and training.data == "cifar100":
-            recipe = _few_images(recipe, training, self.scale)
-        elif self.scale == "smoke":
-            recipe = _smoke(recipe, training, self.images(training.data))
-        if training == Training("SDDropout()"):  # Table 8 and Fig. 4 look at its networks on the way
-            recipe = replace(recipe, keep_epochs=kept_epochs(recipe.epochs))
-        return PlannedRun(name, replace(recipe, **FAST) if self.fast else recipe)
-
-    def cells(self, trainings: Sequence[Training], seeds: Sequence[int]) -> list[PlannedRun]:
-        """Return the runs of several trainings, seed by seed."""
-        return [self.cell(training, seed) for seed in seeds for training in trainings]
+        departure = ", but in bfloat16, compiled, where it is float32" if self.fast else ""
+        return SCALE_DESCRIPTIONS[self.scale] + departure
 
     @property
     def runs(self) -> Path:
         """The folder of all runs."""
         return self.out / "runs"
 
-    def images(self, data: str) -> Path:
-        """The folder of the synthetic images that stand for a data set at the scale "smoke"."""
+    def images_folder(self, data: str) -> Path:
+        """The folder of the synthetic images that replace a dataset at the scale "smoke"."""
         return self.out / "images" / data
+
+    def skip_reason(self, training: Training) -> str | None:
+        """Why a training is not part of this scale; None if it is."""
+        at = {"cifar100": ("small", "medium", "full"), "caltech101": ("medium",)}.get(training.data, ("full",))
+        if self.scale != "smoke" and self.scale not in at:
+            return f"{DATASETS[training.data]} is trained on at the scale {' or '.join(at)} alone"
+        return None
+
+    def plan_run(self, training: Training, seed: int) -> PlannedRun:
+        """Return a training's run: its folder below ``out/runs``, and its recipe."""
+        layers = "" if training.head_layers == 1 else f"-{training.head_layers}fc"
+        method = repr(parse_method(training.method))
+        name = f"{training.data}-{training.network}{layers}-{slug(method)}-seed{seed}-{self.scale}"
+        recipe = replace(full_recipe(training), method=method, seed=seed, data_root=str(self.data_root))
+        if training.data == "caltech101":  # a folder of photographs, not a named dataset
+            recipe = replace(recipe, data=str(self.data_root / recipe.data))
+        if self.scale in IMAGES_PER_CLASS and training.data == "cifar100":
+            recipe = _few_images(recipe, training, self.scale)
+        elif self.scale == "smoke":
+            recipe = _smoke(recipe, training, self.images_folder(training.data))
+        if training == Training("SDDropout()"):  # Table 8 and Fig. 4 analyse its weights during the training
+            recipe = replace(recipe, keep_epochs=epochs_to_keep(recipe.epochs))
+        return PlannedRun(name, replace(recipe, **FAST) if self.fast else recipe)
 
 
 def full_recipe(training: Training) -> TrainConfig:
-    """Return the paper's recipe of a training (Sections 4.1.1 and 4.1.2), but for its seed.
+    """Return the paper's recipe of a training (Sections 4.1.1 and 4.1.2), except its seed.
 
-    Of ImageNet the paper's batch of 32 is read as that of each of 8 GPUs, as in the authors' script: 256 images a step
-    at the rate of 0.1, in 8 passes over all devices, so that BatchNorm sees 32 on one GPU too. Two fully connected
-    layers are one head, so that the dropout stands before the first (Table 13).
+    On ImageNet the paper's batch of 32 is read as that of each of 8 GPUs, as in the authors' script: 256 images per
+    step at the learning rate 0.1, in 8 micro-batches over all devices, so that BatchNorm sees 32 images on one GPU too.
+    Two fully connected layers are one head, so that the dropout stands before the first (Table 13).
 
     Example:
         >>> recipe = full_recipe(Training("SDDropout(weight=0.1)", "imagenet", "resnet152"))
@@ -228,7 +207,7 @@ def full_recipe(training: Training) -> TrainConfig:
 
 
 def _few_photographs(training: Training) -> TrainConfig:
-    """Caltech-101 below ``data_root``, from scratch; the paper has nothing like it but CUB-200-2011."""
+    """Caltech-101 below ``data_root``, from scratch: few photographs per class, as in CUB-200-2011."""
     return TrainConfig(
         data="caltech101",
         method=training.method,
@@ -245,23 +224,23 @@ def _few_photographs(training: Training) -> TrainConfig:
     )
 
 
-def kept_epochs(epochs: int) -> tuple[int, ...]:
-    """Return the epochs after which SD-Dropout's weights are kept: the first, and each quarter.
+def epochs_to_keep(epochs: int) -> tuple[int, ...]:
+    """Return the epochs whose weights an SD-Dropout run keeps: the first, and each quarter.
 
     Example:
-        >>> kept_epochs(200), kept_epochs(2)
+        >>> epochs_to_keep(200), epochs_to_keep(2)
         ((1, 50, 100, 150, 200), (1, 2))
     """
-    return tuple(sorted({1, *(max(1, round(share * epochs)) for share in _KEPT)}))
+    return tuple(sorted({1, *(max(1, round(share * epochs)) for share in (0.25, 0.5, 0.75, 1.0))}))
 
 
-def check_run(run: Path, recipe: TrainConfig, size: Size) -> None:
-    """Refuse a run's folder that is of another recipe, or of other images than the scale has.
+def check_run(run: Path, recipe: TrainConfig, size: DatasetSize) -> None:
+    """Refuse a run's folder that belongs to another recipe, or to other images than the scale uses.
 
     Args:
-        run: the folder; it need not be there.
-        recipe: of a table's cell; its method is spelled as in a run's.
-        size: of the images.
+        run: the folder; it may be missing.
+        recipe: of the planned run; its method is spelled as in a run's.
+        size: of the dataset at this scale.
 
     Raises:
         ValueError: names the differing fields, or the images.
@@ -271,17 +250,17 @@ def check_run(run: Path, recipe: TrainConfig, size: Size) -> None:
         there = TrainConfig.from_yaml(run / "recipe.yaml")
         if differing := replace(recipe, classes=size.classes).differences(there):
             raise ValueError(f"{run} belongs to another recipe: {', '.join(differing)}; {remedy}")
-    finished = (run / "result.json").is_file()
-    if finished and (found := recorded(RunRecord.load(run / "result.json"))) != size:
+    is_finished = (run / "result.json").is_file()
+    if is_finished and (found := recorded_size(RunRecord.load(run / "result.json"))) != size:
         raise ValueError(f"{run} was trained on {found}, not on {size}; {remedy}")
 
 
 def _few_images(recipe: TrainConfig, training: Training, scale: str) -> TrainConfig:
-    """Few images of many classes, which the network fits: as the paper's CUB-200-2011, in minutes on a CPU."""
+    """Few images of many classes, which the network fits, as in CUB-200-2011; minutes on a CPU."""
     width = _WIDTHS[scale] // (2 if training.network == "densenet121" else 1)  # its growth rate is 32 at the full scale
     return replace(
         recipe,
-        per_class=PER_CLASS[scale],
+        per_class=IMAGES_PER_CLASS[scale],
         image_size=16,
         batch_size=32,
         width=width,
@@ -306,3 +285,16 @@ def _smoke(recipe: TrainConfig, training: Training, images: Path) -> TrainConfig
         lr=0.01,
         threads=1,
     )
+
+
+def write_synthetic_images(folder: Path, data: str) -> None:
+    """Write ``train.npz`` and ``test.npz``, one colour per class plus noise; a file that exists is left as it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(list(DATASETS).index(data))
+    colours = generator.integers(60, 196, (_SYNTHETIC_CLASSES, 1, 1, 3))
+    for name, per_class in _SYNTHETIC_PER_CLASS.items():
+        labels = np.repeat(np.arange(_SYNTHETIC_CLASSES), per_class)
+        noise = generator.normal(0, 40, (len(labels), _SYNTHETIC_PIXELS, _SYNTHETIC_PIXELS, 3))
+        images = np.clip(colours[labels] + noise, 0, 255).astype(np.uint8)
+        if not (folder / f"{name}.npz").is_file():
+            np.savez_compressed(folder / f"{name}.npz", images=images, labels=labels)
