@@ -64,7 +64,7 @@ def archive_of(scale: Scale) -> Path:
 
 @contextmanager
 def committed(scale: Scale) -> Iterator[PaperConfig]:
-    """Give the committed records of a scale as folders of runs, until the end of the block."""
+    """Unpack the committed records of a scale into folders of runs, until the end of the block."""
     with archive.unpacked(archive_of(scale)) as folder:
         yield PaperConfig(scale, folder, fast=scale == "full")
 
@@ -87,7 +87,7 @@ def _names(scale: Scale) -> list[str]:
 
 
 def problems(config: PaperConfig) -> Iterator[str]:
-    """Yield where a record is not of the run that its folder is called after, or does not say how it was made."""
+    """Yield the records that do not belong to the run that their folder is named after, or lack their provenance."""
     known = {
         run.name: (run.recipe, dataset_size(training.data, config.scale), _evaluations_of(training, config))
         for table in TABLES.values()
@@ -157,7 +157,7 @@ def write_pages(found: Sequence[TableResult], out: Path) -> None:
 
 
 def index(found: Sequence[TableResult]) -> str:
-    """One row a table: its page, how many of its cells have a number, of how many runs."""
+    """One row per table: its page, how many of its cells have a number, and of how many runs."""
     rows = [
         (
             f"[{table_title(result)}]({result.scale}/{result.table}.md)" if result.has_numbers else table_title(result),
@@ -189,7 +189,7 @@ def describe_seconds(config: PaperConfig) -> str:
 
 
 def missing_table(found: Sequence[TableResult]) -> str:
-    """Say what has no number and why, each reason once, with how many cells of which tables."""
+    """List why cells have no number, each reason once, with the number of cells per table."""
     reasons: dict[str, Counter[str]] = {}
     for result in found:
         for cell in result.cells:
@@ -236,7 +236,7 @@ def _is_complete(name: str, tables: Sequence[PaperTable], config: PaperConfig) -
 
 
 def main() -> None:
-    """Read what is asked for, and train."""
+    """Parse the command line, and train."""
     parser = argparse.ArgumentParser(description="Train and measure what is missing of the paper's tables.")
     parser.add_argument("tables", nargs="*")
     parser.add_argument("--scale", choices=SCALES, default="small")

@@ -103,17 +103,19 @@ def _bars(result: TableResult) -> list[Panel]:
 
 
 def _bar_panel(at: int, attack: str, numbers: Mapping[tuple[str, str], Statistic]) -> Panel:
-    shown = {
+    heights = {
         (row.partition(": ")[0], column): statistic
         for (row, column), statistic in numbers.items()
         if row.partition(": ")[2] == attack
     }
-    methods, columns = (list(dict.fromkeys(key[side] for key in shown)) for side in (0, 1))
+    methods, columns = (list(dict.fromkeys(key[side] for key in heights)) for side in (0, 1))
 
     def draw(figure: FigureBase) -> None:
         axes = figure.subplots()
         for index, column in enumerate(columns):
-            found = {place: shown[method, column] for place, method in enumerate(methods) if (method, column) in shown}
+            found = {
+                place: heights[method, column] for place, method in enumerate(methods) if (method, column) in heights
+            }
             axes.bar(
                 [place + 0.4 * index for place in found],
                 [statistic.mean for statistic in found.values()],
@@ -130,7 +132,7 @@ def _bar_panel(at: int, attack: str, numbers: Mapping[tuple[str, str], Statistic
         heading(axes, short(attack, 40))
         plain(axes)
 
-    alt = "; ".join(f"{method}, {column}: {statistic.mean:.1f} %" for (method, column), statistic in shown.items())
+    alt = "; ".join(f"{method}, {column}: {statistic.mean:.1f} %" for (method, column), statistic in heights.items())
     return Panel(f"bars-{at}", f"{attack}. {alt}", draw)
 
 
@@ -141,8 +143,8 @@ def _curves(result: TableResult) -> list[Panel]:
         cells = [cell for cell in result.cells if cell.values and cell.row.partition(", ")[2] == name]
         cosine, norms = ([cell for cell in cells if (cell.column == "Cosine") is one] for one in (True, False))
         for kind, title, some in (("cosine", "Cosine", cosine), ("norms", "L1 norms", norms)):
-            told = f"{title}: {name}"
-            panels.append(Panel(f"{kind}-{at}", told, partial(_draw_curves, some, told)))
+            heading_text = f"{title}: {name}"
+            panels.append(Panel(f"{kind}-{at}", heading_text, partial(_draw_curves, some, heading_text)))
     return panels
 
 

@@ -144,7 +144,7 @@ def anchors_table(result: TableResult, *, published: bool = True) -> Table:
 
 
 def describe_result(result: TableResult) -> str:
-    """Say in a line what the numbers are of; a scale that is no reproduction says so."""
+    """Say in a line what the numbers are of; below the full scale it says that this is no reproduction."""
     cells = [cell for cell in result.cells if cell.epochs is not None]
     if not cells:
         return "No network is needed."
