@@ -46,7 +46,7 @@ class Net(nn.Module):
 # One of each method, and what it needs.
 
 
-def test_there_is_one_of_each_method_and_its_expression_makes_it() -> None:
+def test_each_example_method_is_made_by_its_expression() -> None:
     assert list(EXAMPLES) == methods.__all__
     for name, method in EXAMPLES.items():
         assert type(method).__name__ == name

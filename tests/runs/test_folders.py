@@ -6,7 +6,7 @@ from selfdistill.runs.folders import collect_finished
 from tests.runs.conftest import Compare
 
 
-def test_runs_of_several_folders_count_once_and_the_baseline_comes_first(compare: Compare, tmp_path: Path) -> None:
+def test_runs_are_collected_once_with_the_baseline_first(compare: Compare, tmp_path: Path) -> None:
     compare()
     folders = [tmp_path / "runs", tmp_path / "runs" / "crossentropy-seed0"]
     assert [record.method for record in collect_finished(folders)] == ["CrossEntropy()", "LabelSmoothing()"]

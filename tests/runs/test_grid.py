@@ -90,7 +90,7 @@ def test_executor_config_refuses_bad_numbers(config: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_or_fails_is_named_and_the_others_save(recipe: TrainConfig, tmp_path: Path) -> None:
+def test_a_failed_process_is_named_and_the_others_save(recipe: TrainConfig, tmp_path: Path) -> None:
     """The first run is killed from outside; then one whose data are gone fails."""
     data = load(recipe)
     cells = plan_runs(TrainConfig(**{**vars(recipe), "epochs": 400}), ["CrossEntropy()", "Dropout()"], [0])

@@ -33,7 +33,7 @@ def test_the_run_s_own_images(run: Path, pictures: Path) -> None:
     )
 
 
-def test_other_images_are_prepared_as_the_run_s_were_and_all_scored(run: Path, pictures: Path, tmp_path: Path) -> None:
+def test_other_images_are_preprocessed_as_the_runs_own(run: Path, pictures: Path, tmp_path: Path) -> None:
     evaluation = own(run)
     images, other = rescore(run, str(pictures / "test"), config=BASIC_EVALUATION)
     trained = load_run(run)

@@ -12,7 +12,7 @@ from selfdistill.runs.single import run_single
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
 
 
-def test_a_run_says_where_its_cache_is_and_measuring_it_makes_none(
+def test_a_run_names_its_cache_and_evaluation_makes_none(
     photos: Path, recipe: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "root"

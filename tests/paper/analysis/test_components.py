@@ -72,7 +72,7 @@ def test_a_trained_network_against_jacrev(trained: Trained, weights: str, temper
         assert_literal(found, trained.model, 6, trained.images.spaced(4), image)
 
 
-def test_a_head_of_two_layers_is_named_and_has_all_its_weights_counted(trained: Trained) -> None:
+def test_all_weights_of_a_two_layer_head_are_counted(trained: Trained) -> None:
     model = nn.Sequential(
         nn.Flatten(), nn.Linear(3 * 32 * 32, 8), nn.Tanh(), nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 10))
     )
@@ -135,7 +135,7 @@ def test_a_mask_that_leaves_nothing_is_refused() -> None:
         measure_components(model, small(2))
 
 
-def test_a_frozen_model_is_refused_where_all_weights_are_asked_for(trained: Trained) -> None:
+def test_a_frozen_model_is_refused_for_all_weights(trained: Trained) -> None:
     trained.model.requires_grad_(False)
     try:
         with pytest.raises(ValueError, match=r"^model: none of its weights takes a gradient"):

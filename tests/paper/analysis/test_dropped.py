@@ -22,7 +22,7 @@ def test_masks_are_those_of_dropout(p: float) -> None:
         assert abs(float((one * other).mean())) < 5 / len(one) ** 0.5
 
 
-def test_a_mask_depends_on_the_seed_the_position_and_the_feature_alone() -> None:
+def test_a_mask_depends_on_seed_position_and_feature_only() -> None:
     state = torch.get_rng_state()
     whole = dropped_pair(torch.ones(10, 8), seed=3)
     parts = [dropped_pair(part, seed=3, first=first) for first, part in ((0, torch.ones(7, 8)), (7, torch.ones(3, 8)))]
@@ -46,7 +46,7 @@ def test_both_copies_go_through_the_head_once() -> None:
 
 
 @pytest.mark.parametrize("net", ["conv", "attention", "mlp"])
-def test_a_pass_of_any_model_is_its_features_dropped_and_classified(net: str) -> None:
+def test_a_dropped_pass_classifies_the_dropped_features(net: str) -> None:
     model, (x, y) = nets.NETS[net](), nets.batch(net)
     reading = read_features(model, [(x, y)])
     tap = Tap(model, nets.HEADS[net])

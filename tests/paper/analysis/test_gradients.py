@@ -42,7 +42,7 @@ def test_against_detaching_by_hand(pair: Tensor, temperature: float) -> None:
     assert all(weight.grad is None for weight in weights)
 
 
-def test_their_sum_is_the_gradient_of_both_directions_by_finite_differences(pair: Tensor) -> None:
+def test_the_sum_matches_finite_differences_of_both(pair: Tensor) -> None:
     head = nn.Linear(8, 5).double()
     u, v = pair
     forward, reverse = direction_gradients(head(u), head(v), list(head.parameters()))

@@ -35,7 +35,7 @@ def l_of(rho: mpmath.mpf) -> mpmath.mpf:
 
 
 @pytest.mark.parametrize("text", RHOS)
-def test_l_and_its_derivatives_against_numerical_differentiation(text: str) -> None:
+def test_l_and_its_derivatives_match_numerical_ones(text: str) -> None:
     with localcontext() as context, mpmath.workdps(80):
         context.prec = 60
         rho, x = Decimal(text), mpmath.mpf(text)
@@ -46,7 +46,7 @@ def test_l_and_its_derivatives_against_numerical_differentiation(text: str) -> N
         assert close(margin_curvature(rho), mpmath.diff(l_of, x, 2), "1e-8")
 
 
-def test_at_one_l_and_two_derivatives_are_zero_and_the_third_is_not() -> None:
+def test_at_one_only_the_third_derivative_of_l_is_nonzero() -> None:
     """Lemma 2 as printed has l'(1) = 1 and l(0) = 0."""
     with localcontext() as context, mpmath.workdps(80):
         context.prec = 60

@@ -94,7 +94,7 @@ def test_what_does_not_occur_is_none() -> None:
     assert (found.positive_if_first_fails, found.positive_if_second_fails) == (None, None)
 
 
-def test_the_assumptions_do_not_make_the_reverse_gradient_larger() -> None:
+def test_the_assumptions_do_not_enlarge_reverse_gradients() -> None:
     """Both assumptions hold for each of four classes, D_i > 0 for each, and the forward gradient's L1 norm is larger.
 
     A linear head without bias, f = (3, 2, 3), u = (0, 1, 1), v = (1, 0, 0), p = 0.5, T = 3. Eq. 20 adds up the norms of
