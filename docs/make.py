@@ -20,12 +20,13 @@ sys.path.insert(0, str(DOCS.parent / "studies"))
 import corruptions  # noqa: E402  (scripts beside this one)
 import detection  # noqa: E402
 import every_method  # noqa: E402
-import paper  # noqa: E402
 import paper_scales  # noqa: E402
 import performance  # noqa: E402
 import sign_flip  # noqa: E402
 import trust  # noqa: E402
 from when_it_helps import SETTINGS  # noqa: E402
+
+import paper  # noqa: E402
 
 REPORTS = {
     "CIFAR-100, 20 classes x 250 images: can it be trusted?": trust.SETTING,
@@ -89,7 +90,7 @@ def pages(out: Path) -> dict[Path, str]:
         paper.FOLDER / "README.md": {
             **sections,
             "tables": paper.index(every_table),
-            "missing": paper.missing(every_table),
+            "missing": paper.missing_table(every_table),
             "detector": f"{detection.precision_table(detector)}\n\n{detection.caption(detector)}",
         },
         DOCS / "performance.md": {

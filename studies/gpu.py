@@ -30,10 +30,9 @@ from gpu_crew import STOP, Crew
 from gpu_kit import Kit, say, state_of
 from rich.console import Console
 
-from selfdistill.experiments.paper import TABLES
-from selfdistill.experiments.paper.kept import measure_part
-from selfdistill.experiments.paper.sizes import Size, size_of
-from selfdistill.experiments.paper.synthetic import write_images
+from selfdistill.paper import TABLES
+from selfdistill.paper.reproduce import evaluate_run
+from selfdistill.paper.scales import DatasetSize, dataset_size, write_synthetic_images
 from selfdistill.runs.executor import cpus_per_job, with_cpus
 from selfdistill.train import Interrupted, Update, train
 from selfdistill.train.folder import BusyError
@@ -68,9 +67,10 @@ def train_one(kit: Kit, name: str, until: float) -> int:
     except Interrupted as stopped:
         say(str(stopped))
         return stopped.exit_status
-    for part in kit.unmeasured(planned):
-        part.check(kit.setting, data)
-        say(f"{part.name}: measured in {measure_part(run, part, kit.setting, data=data, progress=progress):.0f} s")
+    for evaluation in kit.missing_evaluations(planned):
+        evaluation.check_data(kit.config, data)
+        seconds = evaluate_run(run, evaluation, kit.config, data=data, progress=progress)
+        say(f"{evaluation.name}: measured in {seconds:.0f} s")
     return _DONE
 
 
@@ -101,7 +101,7 @@ def shared_by_mps(work: Path) -> Iterator[None]:
         subprocess.run(["nvidia-cuda-mps-control"], input=b"quit\n", check=False)
 
 
-def _checked(kit: Kit) -> Size:
+def _checked(kit: Kit) -> DatasetSize:
     """Return the size of the data set; refuse what would be found out after hours."""
     if not (kit.given.rehearse or torch.cuda.is_available()):
         raise ValueError("no GPU is seen, and a run would take weeks: try --rehearse, or selfdistill reproduce")
@@ -111,8 +111,8 @@ def _checked(kit: Kit) -> Size:
         raise ValueError(f"{error}; install it, as docs/gpu.md says: the records name the versions") from None
     if there["commit"] is None and kit.given.commit is None:
         say("the code lies here without its repository: give --commit, or the records do not say which it was")
-    data, size = load(kit.plan[0].cell.recipe), size_of("cifar100", kit.setting.scale)
-    if (found := Size(len(data.train), len(data.test), len(data.classes))) != size:
+    data, size = load(kit.plan[0].cell.recipe), dataset_size("cifar100", kit.config.scale)
+    if (found := DatasetSize(len(data.train), len(data.test), len(data.classes))) != size:
         raise ValueError(f"{kit.given.data_root}: cifar100 has {found}, not {size}")
     return size
 
@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.work.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((given.work / "compiled").resolve()))
     if given.rehearse:
-        write_images(kit.setting.images("cifar100"), "cifar100")
+        write_synthetic_images(kit.config.images_folder("cifar100"), "cifar100")
     images = _checked(kit).train
     crew = Crew(kit, __file__, words, started + 60 * given.minutes - STOP, 60 * given.later, images)
     for number in (signal.SIGTERM, signal.SIGINT):

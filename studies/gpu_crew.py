@@ -111,7 +111,7 @@ class Crew:
     def publish(self) -> None:
         """Hand over what there is."""
         given = self.kit.given
-        publish(given.work, self.kit.setting, given.out or given.work / "records", given.commit)
+        publish(given.work, self.kit.config, given.out or given.work / "records", given.commit)
 
     def _next(self) -> Planned | None:
         """Return the run to begin now: one that was begun before, otherwise the first, if it would be finished."""

@@ -10,10 +10,9 @@ from typing import Any
 
 from gpu_plan import Planned, order
 
-from selfdistill.experiments.paper import PaperTable, Scale, Setting, tables_named
-from selfdistill.experiments.paper.entry import Part
-from selfdistill.experiments.paper.gather import parts_of
-from selfdistill.experiments.paper.kept import kept
+from selfdistill.paper import PaperConfig, PaperTable, Scale, find_tables
+from selfdistill.paper.results import load_cached_evaluation
+from selfdistill.paper.tables import RunEvaluation
 from selfdistill.records import RunRecord, write_atomically
 
 
@@ -28,43 +27,43 @@ class Kit:
     given: argparse.Namespace
 
     @property
-    def setting(self) -> Setting:
+    def config(self) -> PaperConfig:
         """The paper's protocol, or a rehearsal of it."""
         scale: Scale = "smoke" if self.given.rehearse else "full"
         fast = self.given.precision == "bf16-mixed"
         folder = self.given.work / (scale if fast else f"{scale}-float32")
-        return Setting(scale, folder, self.given.data_root, tuple(self.given.seeds), fast)
+        return PaperConfig(scale, folder, self.given.data_root, tuple(self.given.seeds), fast)
 
     @property
     def plan(self) -> list[Planned]:
         """The runs, in their order."""
         eager = self.noted().get("eager", [])
-        planned = order(self.setting, self.given.rehearse)
+        planned = order(self.config, self.given.rehearse)
         return [_without_compiler(one) if one.name in eager else one for one in planned]
 
     @property
     def tables(self) -> list[PaperTable]:
         """Those that the runs are measured for."""
-        return [table for name in self.given.tables for table in tables_named(name)]
+        return [table for name in self.given.tables for table in find_tables(name)]
 
     def run_of(self, planned: Planned) -> Path:
         """The folder of a run."""
-        return self.setting.runs / planned.name
+        return self.config.runs / planned.name
 
     def log_of(self, planned: Planned) -> Path:
         """What a run's process prints."""
         log: Path = self.given.work / "logs" / f"{planned.name}.log"
         return log
 
-    def unmeasured(self, planned: Planned) -> list[Part]:
-        """What the tables want of a finished run and is not there yet."""
-        wanted = dict.fromkeys(part for table in self.tables for part in parts_of(table, planned.training))
-        missing = [part for part in wanted if part.refusal(self.setting) is None]
-        return [part for part in missing if kept(self.run_of(planned), part, self.setting) is None]
+    def missing_evaluations(self, planned: Planned) -> list[RunEvaluation]:
+        """The evaluations of a finished run that the tables need and that are not cached."""
+        evaluations = dict.fromkeys(one for table in self.tables for one in table.evaluations_of(planned.training))
+        wanted = [one for one in evaluations if one.skip_reason(self.config) is None]
+        return [one for one in wanted if load_cached_evaluation(self.run_of(planned), one, self.config) is None]
 
     def is_done(self, planned: Planned) -> bool:
         """Whether a run is trained and measured."""
-        return (self.run_of(planned) / "result.json").is_file() and not self.unmeasured(planned)
+        return (self.run_of(planned) / "result.json").is_file() and not self.missing_evaluations(planned)
 
     def noted(self) -> dict[str, Any]:
         """What earlier calls found out: rates by the number of runs, and runs that are not compiled."""

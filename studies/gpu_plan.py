@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-from selfdistill.experiments.paper.entry import Training
-from selfdistill.experiments.paper.names import METHODS
-from selfdistill.experiments.paper.setting import SEEDS, Setting
 from selfdistill.methods import parse_method
+from selfdistill.paper.scales import SEEDS, PaperConfig, Training
+from selfdistill.paper.tables import METHODS
 from selfdistill.runs.grid import PlannedRun
 
 START = 2
@@ -49,22 +48,22 @@ class Planned:
         return self.passes * images * (self.cell.recipe.epochs - epochs_done)
 
 
-def order(setting: Setting, epochs: int | None = None) -> list[Planned]:
+def order(config: PaperConfig, epochs: int | None = None) -> list[Planned]:
     """Return the runs of Table 1 on CIFAR-100 and standard dropout, those that say most first.
 
     SD-Dropout and cross-entropy come first, seed by seed; then the other methods, each with its sum, all of them with
     one seed before the next; label smoothing and dropout last.
 
     Args:
-        setting: its recipes.
+        config: its recipes.
         epochs: of a rehearsal, in the place of the recipe's.
     """
-    seeds = setting.seeds or SEEDS
+    seeds = config.seeds or SEEDS
     first = METHODS["cross_entropy"][:0:-1]
     others = [method for key in ("cs_kd", "ddgsd", "byot", "dml") for method in METHODS[key][1:]]
     last = [*METHODS["label_smoothing"][1:], "Dropout()"]
     runs = [(Training(method), seed) for group in (first, others, last) for seed, method in product(seeds, group)]
-    planned = [Planned(one, setting.cell(one, seed), passes_of(one.method)) for one, seed in runs]
+    planned = [Planned(one, config.plan_run(one, seed), passes_of(one.method)) for one, seed in runs]
     if epochs is None:
         return planned
     return [

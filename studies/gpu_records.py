@@ -8,11 +8,11 @@ from typing import Any
 
 import archive
 
-from selfdistill.experiments.paper import Setting
+from selfdistill.paper import PaperConfig
 from selfdistill.records import write_atomically
 
 
-def publish(work: Path, setting: Setting, out: Path, commit: str | None) -> None:
+def publish(work: Path, config: PaperConfig, out: Path, commit: str | None) -> None:
     """Write into a folder what is there; nothing is ever half written, and other runs' records there are kept.
 
     The folder is laid out as ``results/``: ``paper-SCALE.jsonl.gz``, ``performance/``; and ``gpu-logs.zip`` has what
@@ -20,15 +20,15 @@ def publish(work: Path, setting: Setting, out: Path, commit: str | None) -> None
 
     Args:
         work: the work folder.
-        setting: where its runs are.
+        config: where its runs are.
         out: the folder.
         commit: of the code, for records that do not say it.
     """
-    finished = [result.parent for result in sorted(setting.runs.glob("*/result.json"))]
+    finished = [result.parent for result in sorted(config.runs.glob("*/result.json"))]
     files = [file for run in finished for file in (run / "result.json", *sorted(run.glob("measured/*.json")))]
-    records = {file.relative_to(setting.out).as_posix(): _with_commit(file, commit) for file in files}
+    records = {file.relative_to(config.out).as_posix(): _with_commit(file, commit) for file in files}
     if records:
-        into = out / f"paper-{setting.out.name}.jsonl.gz"
+        into = out / f"paper-{config.out.name}.jsonl.gz"
         archive.write(into, archive.read(into) | records)
     for file in work.glob("performance/*.json"):
         (out / "performance").mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def publish(work: Path, setting: Setting, out: Path, commit: str | None) -> None
     with zipfile.ZipFile(logs, "w", zipfile.ZIP_DEFLATED) as packed:
         for file in work.glob("logs/*"):
             packed.write(file, file.name)
-        for file in setting.runs.glob("*/log.csv"):
+        for file in config.runs.glob("*/log.csv"):
             if file.parent not in finished:
                 packed.write(file, f"{file.parent.name}.csv")
     out.mkdir(parents=True, exist_ok=True)

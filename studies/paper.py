@@ -23,40 +23,37 @@ from linked import linked_table
 from setting import JOBS, PAGES
 
 from selfdistill.config import TrainConfig
-from selfdistill.experiments.paper import (
+from selfdistill.paper import (
     TABLES,
+    PaperConfig,
     PaperTable,
-    Result,
     Scale,
-    Setting,
-    gather,
-    reproduce,
-    tables_named,
+    TableResult,
+    collect_result,
+    find_tables,
+    reproduce_table,
 )
-from selfdistill.experiments.paper.entry import Part, Training
-from selfdistill.experiments.paper.gather import cells_of, parts_of
-from selfdistill.experiments.paper.kept import kept
-from selfdistill.experiments.paper.line import Absent
-from selfdistill.experiments.paper.sizes import Size, recorded, size_of
-from selfdistill.experiments.paper.suites import Suite
+from selfdistill.paper.pages import table_title, write_page
+from selfdistill.paper.results import MissingReasons, load_cached_evaluation
+from selfdistill.paper.robustness_tables import SuiteEvaluation
+from selfdistill.paper.scales import DatasetSize, Training, dataset_size, recorded_size
+from selfdistill.paper.tables import RunEvaluation
 from selfdistill.records import EvaluationRecord, RunRecord, recipe_hash
-from selfdistill.report.paper import title_of, write_reproduced
 from selfdistill.report.tables import Table, markdown
 from selfdistill.runs.executor_config import ExecutorConfig
 
 FOLDER = PAGES / "paper"
-"""Where the pages are, a folder for each scale."""
+"""Folder of the pages, with one folder per scale."""
 
 SCALES: tuple[Scale, ...] = ("small", "medium", "full")
 
-_FULL = ("anchors",)
-"""What says nothing below the full scale."""
+_FULL_SCALE_ONLY = ("anchors",)
 
 _FIRST = ("table6", "table7", "table8", "table1", "table2", "table5", "figure3")
 _ORDER = (*_FIRST, *(name for name in TABLES if name not in _FIRST))
-"""Cross-entropy and SD-Dropout are what Tables 6 and 7 are made of."""
+"""Tables 6 and 7 come first: they need only cross-entropy and SD-Dropout."""
 
-_OUTSIDE = ("lsun_resize", "isun", "dtd", "svhn")
+_OOD_SETS = ("lsun_resize", "isun", "dtd", "svhn")
 _RECORDS = ("result.json", "measured/*.json")
 
 
@@ -66,61 +63,62 @@ def archive_of(scale: Scale) -> Path:
 
 
 @contextmanager
-def committed(scale: Scale) -> Iterator[Setting]:
-    """Give the committed records of a scale as folders of runs, until the end of the block."""
+def committed(scale: Scale) -> Iterator[PaperConfig]:
+    """Unpack the committed records of a scale into folders of runs, until the end of the block."""
     with archive.unpacked(archive_of(scale)) as folder:
-        yield Setting(scale, folder, fast=scale == "full")
+        yield PaperConfig(scale, folder, fast=scale == "full")
 
 
-def results(setting: Setting) -> list[Result]:
+def results(config: PaperConfig) -> list[TableResult]:
     """Return every table and figure that has numbers, as far as it was measured.
 
     Raises:
         ValueError: a record is not what it says it is.
     """
-    if found := list(problems(setting)):
+    if found := list(problems(config)):
         raise ValueError("; ".join(found))
-    absent: Absent = {Suite("ood", name): "these images were not at hand" for name in _OUTSIDE}
-    return [gather(TABLES[name], setting, absent) for name in _names(setting.scale)]
+    missing: MissingReasons = {SuiteEvaluation("ood", name): "these images were not at hand" for name in _OOD_SETS}
+    return [collect_result(TABLES[name], config, missing) for name in _names(config.scale)]
 
 
 def _names(scale: Scale) -> list[str]:
     """Return the tables and figures that have numbers at a scale."""
-    return [name for name in TABLES if TABLES[name].entries and (scale == "full" or name not in _FULL)]
+    return [name for name in TABLES if TABLES[name].cells and (scale == "full" or name not in _FULL_SCALE_ONLY)]
 
 
-def problems(setting: Setting) -> Iterator[str]:
-    """Yield where a record is not of the run that its folder is called after, or does not say how it was made."""
+def problems(config: PaperConfig) -> Iterator[str]:
+    """Yield the records that do not belong to the run that their folder is named after, or lack their provenance."""
     known = {
-        cell.name: (cell.recipe, size_of(training.data, setting.scale), _parts_of(training, setting))
+        run.name: (run.recipe, dataset_size(training.data, config.scale), _evaluations_of(training, config))
         for table in TABLES.values()
-        for (training, _), cell in cells_of(table, setting).items()
+        for (training, _), run in table.planned_runs(config).items()
     }
     counts: dict[str, set[tuple[int | None, ...]]] = {}
-    for folder in sorted(setting.runs.iterdir()) if setting.runs.is_dir() else ():
+    for folder in sorted(config.runs.iterdir()) if config.runs.is_dir() else ():
         if folder.name not in known:
-            yield f"{folder}: no table has such a run at the scale {setting.scale!r}"
+            yield f"{folder}: no table has such a run at the scale {config.scale!r}"
             continue
-        recipe, size, parts = known[folder.name]
+        recipe, size, evaluations = known[folder.name]
         record = RunRecord.load(folder / "result.json")
         yield from (f"{folder}: {problem}" for problem in _problems_of_run(record, recipe, size))
         for file in sorted(folder.glob("measured/*.json")):
-            measured, part = EvaluationRecord.load(file), parts.get(file.stem)
-            if part is None:
+            measured, evaluation = EvaluationRecord.load(file), evaluations.get(file.stem)
+            if evaluation is None:
                 yield f"{file}: no table measures this"
                 continue
             if not measured.belongs_to(record):
                 yield f"{file}: measured of another run"
             if measured.commit is None:
                 yield f"{file}: it does not say of which commit it is"
-            if isinstance(part, Suite) and measured.evaluation["n"] != size.test:
+            if isinstance(evaluation, SuiteEvaluation) and measured.evaluation["n"] != size.test:
                 yield f"{file}: scored on {measured.evaluation['n']} of {size.test} test images"
-            counts.setdefault(part.name, set()).add(_images(part, measured))
-            if len(counts[part.name]) > 1:
-                yield f"{file}: measured on other numbers of images than those before: {sorted(counts[part.name])}"
+            counts.setdefault(evaluation.name, set()).add(_n_images(evaluation, measured))
+            if len(counts[evaluation.name]) > 1:
+                numbers = sorted(counts[evaluation.name])
+                yield f"{file}: measured on other numbers of images than those before: {numbers}"
 
 
-def _problems_of_run(record: RunRecord, recipe: TrainConfig, size: Size) -> Iterator[str]:
+def _problems_of_run(record: RunRecord, recipe: TrainConfig, size: DatasetSize) -> Iterator[str]:
     if record.recipe_hash != recipe_hash(record.recipe):
         yield f"the recipe's hash is {recipe_hash(record.recipe)}, not {record.recipe_hash}"
     # Compiled or not, the same is computed: where the compiler fails, gpu.py goes on without it.
@@ -129,40 +127,42 @@ def _problems_of_run(record: RunRecord, recipe: TrainConfig, size: Size) -> Iter
         yield f"its recipe is not the table's: {', '.join(differing)}"
     if record.commit is None:
         yield "it does not say of which commit it is"
-    if (found := recorded(record)) != size:
+    if (found := recorded_size(record)) != size:
         yield f"trained on {found}, not on {size}"
     if record.evaluation["n"] != size.test:
         yield f"scored on {record.evaluation['n']} of {size.test} test images"
 
 
-def _parts_of(training: Training, setting: Setting) -> dict[str, Part]:
-    """Whatever table measures it, by the name of its file."""
-    parts = (part for table in TABLES.values() for part in parts_of(table, training))
-    return {part.name: part for part in parts if part.refusal(setting) is None}
+def _evaluations_of(training: Training, config: PaperConfig) -> dict[str, RunEvaluation]:
+    """Return the evaluations of a training in any table, by name."""
+    evaluations = (one for table in TABLES.values() for one in table.evaluations_of(training))
+    return {one.name: one for one in evaluations if one.skip_reason(config) is None}
 
 
-def _images(part: Part, measured: EvaluationRecord) -> tuple[int | None, ...]:
-    """How many images each number of a part was measured on."""
-    measures = (m for table in TABLES.values() for entry in table.entries for m in entry.measures if m.part == part)
-    return tuple(measure.images(measured.evaluation) for measure in dict.fromkeys(measures))
+def _n_images(evaluation: RunEvaluation, measured: EvaluationRecord) -> tuple[int | None, ...]:
+    """Return how many images each number of an evaluation was measured on."""
+    metrics = (
+        m for table in TABLES.values() for cell in table.cells for m in cell.metrics if m.evaluation == evaluation
+    )
+    return tuple(metric.n_images(measured.evaluation) for metric in dict.fromkeys(metrics))
 
 
-def write_pages(found: Sequence[Result], out: Path) -> None:
+def write_pages(found: Sequence[TableResult], out: Path) -> None:
     """Write a page for each table of which there is a number, with its figures."""
     for result in found:
-        if _has_numbers(result):
-            write_reproduced(result, out)
+        if result.has_numbers:
+            write_page(result, out)
             for other in ("json", "html"):  # the Markdown is what a repository shows
                 (out / f"{result.table}.{other}").unlink()
 
 
-def index(found: Sequence[Result]) -> str:
-    """One row a table: its page, how many of its cells have a number, of how many runs."""
+def index(found: Sequence[TableResult]) -> str:
+    """One row per table: its page, how many of its cells have a number, and of how many runs."""
     rows = [
         (
-            f"[{title_of(result)}]({result.scale}/{result.table}.md)" if _has_numbers(result) else title_of(result),
+            f"[{table_title(result)}]({result.scale}/{result.table}.md)" if result.has_numbers else table_title(result),
             result.scale,
-            f"{sum(bool(line.values) for line in result.lines)} of {len(result.lines)}",
+            f"{sum(bool(cell.values) for cell in result.cells)} of {len(result.cells)}",
             str(len(result.runs)),
         )
         for result in found
@@ -170,16 +170,16 @@ def index(found: Sequence[Result]) -> str:
     return linked_table(("Table", "Scale", "Cells with a number", "Runs"), rows, words=2)
 
 
-def table1_records(setting: Setting) -> list[RunRecord]:
+def table1_records(config: PaperConfig) -> list[RunRecord]:
     """Return the records of Table 1's runs on CIFAR-100."""
-    cells = cells_of(TABLES["table1"], setting)
-    files = (setting.runs / cell.name / "result.json" for (one, _), cell in cells.items() if one.data == "cifar100")
+    runs = TABLES["table1"].planned_runs(config)
+    files = (config.runs / run.name / "result.json" for (one, _), run in runs.items() if one.data == "cifar100")
     return [RunRecord.load(file) for file in files if file.is_file()]
 
 
-def seconds_said(setting: Setting) -> str:
+def describe_seconds(config: PaperConfig) -> str:
     """Say how long the runs took."""
-    records = [RunRecord.load(file) for file in setting.runs.glob("*/result.json")]
+    records = [RunRecord.load(file) for file in config.runs.glob("*/result.json")]
     seconds = sorted(record.seconds for record in records)
     return (
         f"The {len(seconds)} runs took {seconds[0]:.0f} to {seconds[-1]:,.0f} s each, the median "
@@ -188,13 +188,13 @@ def seconds_said(setting: Setting) -> str:
     )
 
 
-def missing(found: Sequence[Result]) -> str:
-    """Say what has no number and why, each reason once, with how many cells of which tables."""
+def missing_table(found: Sequence[TableResult]) -> str:
+    """List why cells have no number, each reason once, with the number of cells per table."""
     reasons: dict[str, Counter[str]] = {}
     for result in found:
-        for line in result.lines:
-            if not line.values:
-                reasons.setdefault(line.absent, Counter())[result.table] += 1
+        for cell in result.cells:
+            if not cell.values:
+                reasons.setdefault(cell.missing_reason, Counter())[result.table] += 1
     rows = [
         (reason, ", ".join(f"{table} ({cells})" for table, cells in tables.items()))
         for reason, tables in reasons.items()
@@ -204,42 +204,39 @@ def missing(found: Sequence[Result]) -> str:
 
 def train(names: Sequence[str], scale: Scale) -> None:
     """Train and measure what is missing of some tables, and put the records into the archive."""
-    tables = [table for name in names for table in tables_named(name)]
-    work = Setting(scale, Path("runs") / f"paper-{scale}", fast=scale == "full")
-    with committed(scale) as setting:
-        for folder in sorted(setting.runs.glob("*")):
-            if not (work.runs / folder.name).exists() and _whole(folder.name, tables, setting):
+    tables = [table for name in names for table in find_tables(name)]
+    work = PaperConfig(scale, Path("runs") / f"paper-{scale}", fast=scale == "full")
+    with committed(scale) as config:
+        for folder in sorted(config.runs.glob("*")):
+            if not (work.runs / folder.name).exists() and _is_complete(folder.name, tables, config):
                 shutil.copytree(folder, work.runs / folder.name)
     for table in tables:
-        reproduce(table, work, ExecutorConfig(torch.cuda.device_count() or JOBS))
-        keep(work)
+        reproduce_table(table, work, ExecutorConfig(torch.cuda.device_count() or JOBS))
+        archive_records(work)
 
 
-def keep(work: Setting) -> None:
+def archive_records(work: PaperConfig) -> None:
     """Put the records of finished runs into the archive."""
     finished = [result.parent for result in work.runs.glob("*/result.json")]
     files = [file for run in finished for pattern in _RECORDS for file in run.glob(pattern)]
     archive.add(archive_of(work.scale), work.out, files)
 
 
-def _whole(name: str, tables: Sequence[PaperTable], setting: Setting) -> bool:
-    """Whether nothing more is to be measured of a run for some tables, so that its weights are not needed."""
-    parts = [
-        part
+def _is_complete(name: str, tables: Sequence[PaperTable], config: PaperConfig) -> bool:
+    """Whether some tables need no further evaluation of a run, so that its weights are not needed."""
+    evaluations = [
+        evaluation
         for table in tables
-        for (training, _), cell in cells_of(table, setting).items()
-        if cell.name == name
-        for part in parts_of(table, training)
+        for (training, _), run in table.planned_runs(config).items()
+        if run.name == name
+        for evaluation in table.evaluations_of(training)
+        if evaluation.skip_reason(config) is None
     ]
-    return all(kept(setting.runs / name, part, setting) is not None for part in parts if part.refusal(setting) is None)
-
-
-def _has_numbers(result: Result) -> bool:
-    return any(line.values for line in result.lines)
+    return all(load_cached_evaluation(config.runs / name, one, config) is not None for one in evaluations)
 
 
 def main() -> None:
-    """Read what is asked for, and train."""
+    """Parse the command line, and train."""
     parser = argparse.ArgumentParser(description="Train and measure what is missing of the paper's tables.")
     parser.add_argument("tables", nargs="*")
     parser.add_argument("--scale", choices=SCALES, default="small")

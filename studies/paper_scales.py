@@ -3,59 +3,88 @@
 from collections.abc import Mapping, Sequence
 
 import every_method
-import paper
-import paper_findings
+from linked import linked_table
 
-from selfdistill.experiments.paper import Result, Setting
+import paper
+from selfdistill.paper import PaperConfig, TableResult
+from selfdistill.paper.findings import FINDINGS, count_pairs, other_findings
+from selfdistill.paper.pages import describe_regime, regime_table, table_title
 from selfdistill.records import paired, statistic_of
-from selfdistill.report.paper.cells import regime_table, regime_words
 from selfdistill.report.tables import markdown
+
+UNTESTED = "cannot be tested here"
 
 _NOTHING = "Nothing is measured at this scale yet."
 
 
-def section(setting: Setting, results: Sequence[Result]) -> str:
+def section(config: PaperConfig, results: Sequence[TableResult]) -> str:
     """Return what a scale came to: how its networks fit, the pairs of Table 1, and the paper's findings."""
-    records = paper.table1_records(setting)
+    records = paper.table1_records(config)
     if not records:
         return _NOTHING
     table1 = next(result for result in results if result.table == "table1")
     parts = [
-        regime_words(table1),
+        describe_regime(table1),
         markdown(regime_table(table1)),
         every_method.pairs_table(records),
         every_method.findings(records),
         "Which of the paper's findings are seen:",
-        paper_findings.findings_table(results),
-        paper_findings.other_findings(results),
-        paper.seconds_said(setting),
+        findings_table(results),
+        other_findings(results),
+        paper.describe_seconds(config),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def front_page(reproduced: Mapping[str, Sequence[Result]]) -> str:
+def findings_table(results: Sequence[TableResult]) -> str:
+    """One row per finding: in how many pairs of cells it is seen.
+
+    Outside the paper's regime there is no verdict: the row says that the finding cannot be tested here.
+    """
+    by_name = {result.table: result for result in results}
+    rows = []
+    for finding in FINDINGS:
+        result = by_name[finding.table]
+        counts = count_pairs(finding, result)
+        if counts is None:
+            continue
+        verdict = [str(number) for number in (counts.seen, counts.opposite, counts.undecided)]
+        rows.append(
+            (
+                finding.statement,
+                f"[{table_title(result).partition(':')[0]}]({result.scale}/{finding.table}.md)",
+                str(counts.pairs),
+                *(verdict if result.in_papers_regime else [UNTESTED, "", ""]),
+                counts.differences,
+            )
+        )
+    headings = ("The paper finds", "Measured in", "Pairs", "Seen", "The opposite", "Undecided", "Mean differences")
+    return linked_table(headings, rows, words=2)
+
+
+def front_page(reproduced: Mapping[str, Sequence[TableResult]]) -> str:
     """Say in a sentence or two what has been reproduced at the paper's own scale, and what in miniature."""
-    said = [_own_scale(reproduced.get("full", ()))]
-    said += [_miniature(scale, reproduced[scale]) for scale in ("small", "medium") if scale in reproduced]
-    return " ".join(said)
+    sentences = [_own_scale(reproduced.get("full", ()))]
+    sentences += [_miniature(scale, reproduced[scale]) for scale in ("small", "medium") if scale in reproduced]
+    return " ".join(sentences)
 
 
-def _own_scale(results: Sequence[Result]) -> str:
+def _own_scale(results: Sequence[TableResult]) -> str:
     trained = sorted({run["name"] for result in results for run in result.runs})
     if not trained:
         return "At the paper's own scale nothing has been reproduced here yet: that wants a GPU."
-    tables = [result.table for result in results if any(line.values and line.epochs for line in result.lines)]
+    tables = [result.table for result in results if any(cell.values and cell.epochs for cell in result.cells)]
     return f"At the paper's own scale {len(trained)} runs have been reproduced, in {', '.join(tables)}."
 
 
-def _miniature(scale: str, results: Sequence[Result]) -> str:
+def _miniature(scale: str, results: Sequence[TableResult]) -> str:
     table1 = next(result for result in results if result.table == "table1")
-    lines = [line for line in table1.lines if line.row == "CIFAR-100: Cross-entropy" and line.values]
-    if len(lines) != 2 or not table1.regimes:
+    cells = [cell for cell in table1.cells if cell.row == "CIFAR-100: Cross-entropy" and cell.values]
+    if len(cells) != 2 or not table1.regimes:
         return ""
-    (base, distilled), fit = lines, table1.regimes[0]
+    (base, distilled), fit = cells, table1.regimes[0]
     difference, interval = paired(distilled.values, base.values)
-    means = [statistic_of(line.values.values()) for line in (base, distilled)]
+    means = [statistic_of(cell.values.values()) for cell in (base, distilled)]
     assert difference is not None
     assert all(mean is not None for mean in means)
     before, after = (f"{mean.mean:.1f} %" for mean in means if mean is not None)

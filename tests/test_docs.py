@@ -15,7 +15,7 @@ import selfdistill.methods
 from selfdistill.cli.app import app
 from selfdistill.config import TrainConfig
 from selfdistill.data import load_data
-from selfdistill.experiments.paper import Setting
+from selfdistill.paper import PaperConfig
 from selfdistill.train import train
 
 ROOT = Path(__file__).parents[1]
@@ -117,14 +117,14 @@ def records(tmp_path: Path) -> Path:
 )
 def test_a_record_that_is_not_what_it_says_is_refused(records: Path, field: str, value: object, said: str) -> None:
     paper = make().paper
-    setting = Setting("small", records)
-    assert paper.results(setting)
+    config = PaperConfig("small", records)
+    assert paper.results(config)
     file = next(iter(sorted(records.glob("runs/*/result.json"))))
     there = json.loads(file.read_text())
     there[field] = there[field] | value if isinstance(value, dict) else value
     file.write_text(json.dumps(there))
     with pytest.raises(ValueError, match=f"^{re.escape(str(file.parent))}: .*{said}"):
-        paper.results(setting)
+        paper.results(config)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_what_was_measured_of_a_run_is_checked_too(
     file = sorted(records.glob(f"runs/*/measured/{part}.json"))[-1]
     file.write_text(json.dumps(merged(json.loads(file.read_text()), changed)))
     with pytest.raises(ValueError, match=f"{re.escape(str(file))}: {said}"):
-        paper.results(Setting("small", records))
+        paper.results(PaperConfig("small", records))
 
 
 def merged(values: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def merged(values: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
 def test_what_no_table_measures_never_stands_in_the_docs(records: Path) -> None:
     file = next(iter(sorted(records.glob("runs/*/measured/robustness.json"))))
     odd = file.rename(file.with_name("else.json"))
-    assert list(make().paper.problems(Setting("small", records))) == [f"{odd}: no table measures this"]
+    assert list(make().paper.problems(PaperConfig("small", records))) == [f"{odd}: no table measures this"]
 
 
 @pytest.mark.parametrize(("field", "value"), [("commit", "f" * 40), ("date", "2020-01-01T00:00:00+00:00")])
@@ -164,7 +164,7 @@ def test_a_page_says_of_which_runs_it_is(records: Path, tmp_path: Path, field: s
     file = next(iter(sorted(records.glob("runs/cifar100-resnet18-crossentropy-seed*/result.json"))))
     file.write_text(json.dumps(json.loads(file.read_text()) | {field: value}))
     shutil.rmtree(file.parent / "measured", ignore_errors=True)  # of another run now
-    paper.write_pages(paper.results(Setting("small", records)), tmp_path / "pages")
+    paper.write_pages(paper.results(PaperConfig("small", records)), tmp_path / "pages")
     committed = ROOT / "docs" / "results" / "paper" / "small" / "table1.md"
     assert (tmp_path / "pages" / "table1.md").read_text() != committed.read_text()
 
@@ -173,4 +173,6 @@ def test_another_scale_never_stands_in_the_docs(records: Path) -> None:
     paper = make().paper
     run = next(iter(sorted((records / "runs").iterdir())))
     smoke = run.rename(run.with_name(run.name.replace("-small", "-smoke")))
-    assert list(paper.problems(Setting("small", records))) == [f"{smoke}: no table has such a run at the scale 'small'"]
+    assert list(paper.problems(PaperConfig("small", records))) == [
+        f"{smoke}: no table has such a run at the scale 'small'"
+    ]

@@ -14,10 +14,10 @@ from torch import Tensor
 from selfdistill import BYOT, DLB, Method
 from selfdistill.cli import main
 from selfdistill.data.synthetic import example_methods
-from selfdistill.experiments.paper.designs import DESIGNS
 from selfdistill.losses import kl
 from selfdistill.method import Needs, Step, Term
 from selfdistill.methods import parse_method
+from selfdistill.paper.figures import DESIGNS
 from selfdistill.report.diagram import draw_diagram, write_diagram
 from selfdistill.report.diagram.columns import TIMES
 from selfdistill.report.diagram.draw import text_width

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from selfdistill.experiments.paper import Setting
+from selfdistill.paper import PaperConfig
 from selfdistill.records import EvaluationRecord, RunRecord
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +79,7 @@ def begun(work: Path) -> list[str]:
 
 
 def test_sd_dropout_and_cross_entropy_come_first_seed_by_seed(gpu: ModuleType, plan: ModuleType) -> None:
-    runs = plan.order(Setting("full", Path("out"), fast=True))
+    runs = plan.order(PaperConfig("full", Path("out"), fast=True))
     texts = [(one.cell.recipe.method, one.cell.recipe.seed) for one in runs]
     assert texts[:6] == [(method, seed) for seed in (41, 42, 43) for method in ("SDDropout()", "CrossEntropy()")]
     assert texts[6:9] == [("CSKD()", 41), ("CSKD() + SDDropout(weight=0.1)", 41), ("DDGSD()", 41)]
@@ -181,12 +181,12 @@ def test_a_failed_run_is_tried_without_the_compiler_and_stops_no_other(
 def test_what_is_handed_over_is_laid_out_as_results(tmp_path: Path) -> None:
     """A finished run beside one that was there before; a benchmark; a run on its way."""
     publish, archive = (importlib.import_module(name) for name in ("gpu_records", "archive"))
-    setting, out = Setting("full", tmp_path / "full"), tmp_path / "out"
+    config, out = PaperConfig("full", tmp_path / "full"), tmp_path / "out"
     for path, text in (
-        (setting.runs / "a" / "result.json", '{"commit": null}'),
-        (setting.runs / "a" / "measured" / "robustness.json", '{"commit": "there"}'),
-        (setting.runs / "a" / "model.safetensors", "large"),
-        (setting.runs / "b" / "log.csv", "epoch\n1\n"),
+        (config.runs / "a" / "result.json", '{"commit": null}'),
+        (config.runs / "a" / "measured" / "robustness.json", '{"commit": "there"}'),
+        (config.runs / "a" / "model.safetensors", "large"),
+        (config.runs / "b" / "log.csv", "epoch\n1\n"),
         (tmp_path / "performance" / "gpu_step.json", '{"commit": null}'),
         (tmp_path / "logs" / "b.log", "it goes"),
     ):
@@ -194,7 +194,7 @@ def test_what_is_handed_over_is_laid_out_as_results(tmp_path: Path) -> None:
         path.write_text(text)
     archive.write(out / "paper-full.jsonl.gz", {"runs/before/result.json": {"commit": "0"}})
     for _ in range(2):
-        publish.publish(tmp_path, setting, out, "1234")
+        publish.publish(tmp_path, config, out, "1234")
     assert archive.read(out / "paper-full.jsonl.gz") == {
         "runs/before/result.json": {"commit": "0"},
         "runs/a/result.json": {"commit": "1234"},
@@ -236,7 +236,7 @@ def test_a_training_is_stopped_and_goes_on(gpu: ModuleType, tmp_path: Path) -> N
     """One process's share: first out of time, so that it stops and saves; then to the end, measured for Table 5."""
     words = ["--rehearse", "2", "--precision", "32-true", "--work", str(tmp_path), "--tables", "table1", "table5"]
     kit = gpu.Kit(gpu._parser().parse_args(words))
-    gpu.write_images(kit.setting.images("cifar100"), "cifar100")
+    gpu.write_synthetic_images(kit.config.images_folder("cifar100"), "cifar100")
     planned = kit.plan[1]
     assert gpu.train_one(kit, planned.name, until=0.0) == 128 + signal.SIGTERM
     assert importlib.import_module("gpu_kit").last_epoch(kit.run_of(planned))[0] == 1
@@ -248,11 +248,11 @@ def test_a_training_is_stopped_and_goes_on(gpu: ModuleType, tmp_path: Path) -> N
     assert [row["epoch"] for row in record.log] == [1, 2]
     assert all(row["test_top1"] is not None for row in record.log)
     assert EvaluationRecord.load(kit.run_of(planned) / "measured" / "robustness.json").belongs_to(record)
-    importlib.import_module("gpu_records").publish(tmp_path, kit.setting, tmp_path / "out", "1234")
-    importlib.import_module("archive").unpack(tmp_path / "out" / "paper-smoke-float32.jsonl.gz", kit.setting.out)
+    importlib.import_module("gpu_records").publish(tmp_path, kit.config, tmp_path / "out", "1234")
+    importlib.import_module("archive").unpack(tmp_path / "out" / "paper-smoke-float32.jsonl.gz", kit.config.out)
     problems = importlib.import_module("paper").problems
-    assert list(problems(kit.setting)) == []
-    (problem,) = problems(replace(kit.setting, fast=True))
+    assert list(problems(kit.config)) == []
+    (problem,) = problems(replace(kit.config, fast=True))
     assert re.search(r"its recipe is not the table's: precision \(.*\), channels_last \([^)]*\)$", problem)
 
 

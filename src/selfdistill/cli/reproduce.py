@@ -11,7 +11,7 @@ from selfdistill.cli.options import MACHINE, File, MachineNumber, WholeNumbers
 from selfdistill.cli.show import print_table
 
 if TYPE_CHECKING:
-    from selfdistill.experiments.paper import PaperTable, Setting
+    from selfdistill.paper import PaperConfig, PaperTable
     from selfdistill.runs.executor_config import ExecutorConfig
 
 
@@ -59,7 +59,7 @@ def reproduce(
         cpus: processors per training, on a Ray cluster without GPUs
     """
     from selfdistill.errors import ArgumentError
-    from selfdistill.experiments.paper import Setting, tables_named
+    from selfdistill.paper import PaperConfig, find_tables
     from selfdistill.runs.executor_config import ExecutorConfig
     from selfdistill.runs.folders import check_writable
 
@@ -70,82 +70,57 @@ def reproduce(
         raise ArgumentError("list", "and `print_commands` exclude each other")
     if table is None and not (list or print_commands):
         raise ArgumentError("table", "is missing: see `list=True`; use all for every table")
-    tables = tables_named(table or "all")
+    tables = find_tables(table or "all")
     executor = ExecutorConfig(jobs, ray, cpus)
-    setting = Setting(scale, out or Path("runs") / f"paper-{scale}", Path(data_root), tuple(seeds))
+    config = PaperConfig(scale, out or Path("runs") / f"paper-{scale}", Path(data_root), tuple(seeds))
     if print_commands:
-        _print_commands(tables, setting)
+        _print_commands(tables, config)
     elif list:
-        _print_needs(tables, setting)
+        _print_needs(tables, config)
     else:
-        check_writable(setting.out)
-        _reproduce(tables, setting, executor)
+        check_writable(config.out)
+        _reproduce(tables, config, executor)
 
 
-def _print_commands(tables: "Sequence[PaperTable]", setting: "Setting") -> None:
-    from selfdistill.experiments.paper.listing import commands_of
+def _print_commands(tables: "Sequence[PaperTable]", config: "PaperConfig") -> None:
+    from selfdistill.paper.listing import write_commands
 
-    commands = commands_of(tables, setting)
+    commands = write_commands(tables, config)
     print("".join(f"{command}\n" for command in commands), end="")
     if not commands:
-        print(f"No run is missing at the scale {setting.scale}.", file=sys.stderr)
+        print(f"No run is missing at the scale {config.scale}.", file=sys.stderr)
 
 
-def _print_needs(tables: "Sequence[PaperTable]", setting: "Setting") -> None:
+def _print_needs(tables: "Sequence[PaperTable]", config: "PaperConfig") -> None:
     from rich.console import Console
 
-    from selfdistill.experiments.paper.entry import Training
-    from selfdistill.experiments.paper.listing import needs_of
+    from selfdistill.paper.listing import TrainingNeeds, describe_time_left, list_needs, needs_table
+    from selfdistill.paper.scales import Training
     from selfdistill.report import terminal
-    from selfdistill.report.paper import duration, needs_table
 
     timed: dict[Training, float] = {}
-    left: dict[Training, float] = {}  # tables share their runs
+    all_needs: list[TrainingNeeds] = []
     for table in tables:
         with Console(stderr=True).status(f"{table.name}: measuring how long a step takes"):
-            needs = needs_of(table, setting, timed=timed)
-        if not needs:
+            needs = list_needs(table, config, timed=timed)
+        all_needs += needs
+        if needs:
+            title = f"{table.name}: {table.title}, {len(table.cells)} cells"
+            print_table(terminal(needs_table(needs), title=title, prose=(0, 1, 2)))
+        else:
             print(f"{table.name}: {table.title}: needs no run")
-            continue
-        title = f"{table.name}: {table.title}, {len(table.entries)} cells"
-        print_table(terminal(needs_table(needs), title=title, prose=(0, 1, 2)))
-        for need in needs:
-            left[need.training] = max(left.get(need.training, 0.0), need.seconds_left)
-    if not any(left.values()):
-        print("No run is missing.")
-        return
-    print(
-        f"The missing runs would take about {duration(sum(left.values()))} here, one after another, on a machine that "
-        "does nothing else; what is measured of them, and the detectors of Table 4, come on top."
-    )
+    print(describe_time_left(all_needs))
 
 
-def _reproduce(tables: "Sequence[PaperTable]", setting: "Setting", executor: "ExecutorConfig") -> None:
-    from selfdistill.experiments.paper import Line, reproduce
+def _reproduce(tables: "Sequence[PaperTable]", config: "PaperConfig", executor: "ExecutorConfig") -> None:
+    from selfdistill.paper import reproduce_tables
+    from selfdistill.paper.pages import narrow_table, table_title, terminal_text
     from selfdistill.report import terminal
-    from selfdistill.report.paper import (
-        anchors_table,
-        deviations,
-        facts,
-        reproduced_table,
-        title_of,
-        write_figure1,
-        write_reproduced,
-    )
 
-    lines: list[Line] = []
-    for table in tables:
-        if table.figure == "diagrams":
-            print(f"Page: {write_figure1(setting.out)}", flush=True)
-            continue
-        result = reproduce(table, setting, executor)
-        page = write_reproduced(result, setting.out)
-        shown = anchors_table(result, published=False) if result.beside_logs else reproduced_table(result)
-        print_table(terminal(shown, title=title_of(result), prose=(0,) if result.beside_logs else (0, 1)))
-        print(*deviations(result), facts(result), *result.protocol, sep="\n")
-        for note in shown.notes:
-            print(f"Missing: {note}")
+    for result, page in reproduce_tables(tables, config, executor):
+        if result is not None:
+            table = narrow_table(result)
+            prose = (0,) if result.has_log_targets else (0, 1)
+            print_table(terminal(table, title=table_title(result), prose=prose))
+            print(terminal_text(result, table))
         print(f"Page: {page}", flush=True)
-        lines += result.lines
-    if lines and not any(line.values for line in lines):
-        raise ValueError(f"no cell has a number: {lines[0].absent}")

@@ -1,0 +1,328 @@
+"""The page of a reproduced table as Markdown, HTML and JSON, and the same on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from selfdistill.paper.anchors import NOT_EACH_EPOCH, OTHER_RUNS
+from selfdistill.paper.figures import result_figures
+from selfdistill.paper.regime import MAX_TRAIN_CE, MIN_GAP, MIN_TRAIN_TOP1
+from selfdistill.paper.results import TableCell, TableResult
+from selfdistill.records import write_atomically
+from selfdistill.records.record import to_json
+from selfdistill.report.pages import write_pages
+from selfdistill.report.tables import DASH, Column, Table
+from selfdistill.text import join_names
+
+_REFERENCE = "The printed numbers are of the full protocol: here they are for reference, and no difference is taken."
+
+_REGIME = (
+    f"cross-entropy fits its training images (top-1 above {MIN_TRAIN_TOP1:.0%}) and is over-confident (gap above "
+    f"{MIN_GAP:+.1f}), and SD-Dropout's training CE is below {MAX_TRAIN_CE}"
+).replace("%", " %")
+
+_BANDS = (
+    "Inside means: within the published range of seeds widened by its own width on either side; within 3 sd of the "
+    "published mean, by their sd or ours, whichever is larger; or within 15 % of a single published number."
+)
+_NO_BANDS = "The published numbers are of the full protocol and say nothing about this scale: ours stand alone."
+
+_REASONS_IN_CELLS = ("no data", NOT_EACH_EPOCH)
+
+_TINY = 1e-4  # below this a number is written as a power of ten
+
+
+def write_page(result: TableResult, out: Path) -> Path:
+    """Write ``<table>.json``, ``.md``, ``.html`` and the figure; each file is replaced whole or not at all.
+
+    Args:
+        result: the reproduced table.
+        out: folder; made if it is missing.
+
+    Returns:
+        The path of the HTML.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / f"{result.table}.json", to_json(result.to_dict()))
+    figures = result_figures(result)
+    context = {
+        "title": table_title(result),
+        "name": result.table,
+        "facts": describe_result(result),
+        "printed": any(cell.printed is not None for cell in result.cells),
+        "compared": result.is_full_scale,
+        "deviations": describe_deviations(result),
+        "table": anchors_table(result) if result.has_log_targets else wide_table(result),
+        "regime": describe_regime(result),
+        "regimes": regime_table(result),
+        "protocol": result.protocol,
+        "runs": _runs_table(result),
+        "figures_": figures,
+        "position": {},
+    }
+    return write_pages("paper", out, figures, context, methods=(), former=(f"{result.table}-*",), file=result.table)
+
+
+def terminal_text(result: TableResult, table: Table) -> str:
+    """Return what is printed below a table on a terminal: deviations, conditions, protocol, and what is missing."""
+    missing = (f"Missing: {note}" for note in table.notes)
+    return "\n".join([*describe_deviations(result), describe_result(result), *result.protocol, *missing])
+
+
+def narrow_table(result: TableResult) -> Table:
+    """One row per cell, for a terminal: our number, its seeds, the printed number, and the difference at full scale.
+
+    Anchors have the band and the verdict instead.
+    """
+    if result.has_log_targets:
+        return anchors_table(result, published=False)
+    printed = ("Printed", "Difference") if result.is_full_scale else ("Printed, full",)
+    rows = []
+    for cell in result.cells:
+        seeds = DASH if cell.epochs is None else f"{len(cell.values)} of {cell.expected_n}"
+        texts = [cell.row, cell.column, format_value(cell), seeds, _format_printed(cell)]
+        if result.is_full_scale:
+            texts.append(_format_difference(cell))
+        rows.append(tuple(texts))
+    return Table(("Row", "Column", "Ours", "Seeds", *printed), tuple(rows), tuple(missing_notes(result.cells)))
+
+
+def wide_table(result: TableResult) -> Table:
+    """The table in the paper's own shape: our number with its sd over seeds, and the printed number in brackets.
+
+    At the full scale the difference stands beside the printed number; below it rows without a number are left out. A
+    cell with fewer seeds than the others says so, and rows name their number of images if it differs between rows.
+    """
+    by_place = {(cell.row, cell.column): cell for cell in result.cells}
+    rows = [row for row in _headings(result.cells, "row") if result.is_full_scale or _counts(row, result.cells)]
+    cells = [cell for cell in result.cells if cell.row in rows]
+    columns = _headings(cells, "column")
+    units = {column: {cell.unit for cell in cells if cell.column == column} for column in columns}
+    max_n = max((len(cell.values) for cell in cells), default=0)
+    images = {row: _counts(row, result.cells, images=True) for row in rows}
+    images_differ = len(set(images.values())) > 1
+    texts = [
+        (
+            row,
+            *(
+                _format_cell(by_place.get((row, column)), result, max_n, with_unit=len(units[column]) > 1)
+                for column in columns
+            ),
+            *([_any_of(images[row]) or DASH] if images_differ else []),
+        )
+        for row in rows
+    ]
+    headings = [column if units[column] == {""} or len(units[column]) > 1 else f"{column} (%)" for column in columns]
+    more = ("Images",) if images_differ else ()
+    return Table(("", *headings, *more), tuple(texts), tuple(missing_notes(result.cells)))
+
+
+def anchors_table(result: TableResult, *, published: bool = True) -> Table:
+    """One row per number: ours, and at the full scale the logs' number, its band and the verdict.
+
+    Args:
+        result: of the anchors.
+        published: whether to show the logs' number; a terminal is too narrow for it.
+    """
+    rows = []
+    for cell in result.cells:
+        if cell.column == OTHER_RUNS and not result.is_full_scale:
+            continue
+        fewer = f", n = {len(cell.values)}" if 0 < len(cell.values) < cell.expected_n else ""
+        beside = {"Published": _format_published(cell), "Band": _format_band(cell), "Verdict": cell.side or DASH}
+        rows.append(
+            {"": _cell_name(cell), "Ours": format_value(cell) + fewer} | (beside if result.is_full_scale else {})
+        )
+    headings = [heading for heading in rows[0] if published or heading != "Published"]
+    texts = tuple(tuple(row[heading] for heading in headings) for row in rows)
+    return Table(tuple(headings), texts, tuple(missing_notes(result.cells)))
+
+
+def describe_result(result: TableResult) -> str:
+    """Say in a line what the numbers are of; below the full scale it says that this is no reproduction."""
+    cells = [cell for cell in result.cells if cell.epochs is not None]
+    if not cells:
+        return "No network is needed."
+    epochs = sorted({cell.epochs for cell in cells if cell.epochs is not None})
+    images = sorted({cell.images for cell in result.cells if cell.images is not None})
+    seeds_of_cells = [list(cell.values) for cell in cells if cell.values]
+    seeds = sorted({seed for seeds in seeds_of_cells for seed in seeds})
+    words = [f"Scale {result.description}.", f"{_any_of(epochs)} epochs, the last one scored."]
+    if images:
+        words.append(f"On {_any_of(images)} images.")
+    if len(seeds) == 1:
+        words.append(f"Seed {seeds[0]}.")
+    elif seeds:
+        fewer = " as far as they were run" if min(map(len, seeds_of_cells)) < len(seeds) else ""
+        words.append(f"Mean ± sd of the seeds {join_names(map(str, seeds))}{fewer}.")
+    return " ".join([*words, *_reference_note(result)])
+
+
+def describe_deviations(result: TableResult) -> list[str]:
+    """Return how many numbers are outside the bands of the logs, and each of them; nothing below the full scale."""
+    found = [cell for cell in result.cells if cell.side is not None] if result.is_full_scale else []
+    if not found:
+        return []
+    outside = [cell for cell in found if cell.side != "inside"]
+    measured = "the one number" if len(found) == 1 else f"the {len(found)} numbers"
+    verb = f"deviate{'s' if len(outside) < 2 else ''}"
+    head = f"{len(outside) or 'None'} of {measured} measured here {verb} from the logs."
+    return [head, *(f"{_cell_name(one)}: {format_value(one)}, {one.side} {_format_band(one)}" for one in outside)]
+
+
+def describe_regime(result: TableResult) -> str:
+    """Say whether the networks are in the paper's regime.
+
+    Empty if no network is needed, at the scale "smoke", and for the anchors: the logs say how their networks fit.
+    """
+    if result.scale == "smoke" or result.has_log_targets or all(cell.epochs is None for cell in result.cells):
+        return ""
+    if not result.regimes:
+        return "Whether this is the paper's regime is not known: cross-entropy and SD-Dropout are not both trained yet."
+    outside = [regime.networks for regime in result.regimes if not regime.is_papers]
+    if outside:
+        return (
+            f"Cannot be tested here: {join_names(outside)}: not in the paper's regime, in which "
+            f"{_REGIME}. No verdict is drawn."
+        )
+    return f"In the paper's regime: {_REGIME}."
+
+
+def regime_table(result: TableResult) -> Table:
+    """Two rows per dataset and network, cross-entropy and SD-Dropout: how they fit."""
+    number = Column("", "", digits=3).number
+    rows = [
+        (
+            f"{regime.networks}: {method}",
+            f"{regime.steps:,}",
+            f"{100 * fit.train_top1:.1f}",
+            number(fit.train_ce),
+            number(fit.gap, signed=True),
+        )
+        for regime in result.regimes
+        for method, fit in (("CE", regime.cross_entropy), ("SD-Dropout", regime.sd_dropout))
+    ]
+    return Table(("Networks", "Optimiser steps", "Training top-1 (%)", "Training CE", "Gap"), tuple(rows))
+
+
+def missing_notes(cells: Sequence[TableCell]) -> list[str]:
+    """Return why numbers are missing, each reason once, with the rows that miss it."""
+    reasons: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        if cell.missing_reason:
+            reasons.setdefault(cell.missing_reason, {})[cell.row] = None
+    return [f"{_shorten(list(rows))}: {reason}" for reason, rows in reasons.items()]
+
+
+def table_title(result: TableResult) -> str:
+    """Return the heading, such as ``Table 1: Accuracy of ...``."""
+    name = result.table.rstrip("0123456789")
+    number = result.table[len(name) :]
+    return f"{' '.join(filter(None, (name.capitalize(), number)))}: {result.title}"
+
+
+def format_value(cell: TableCell, *, with_unit: bool = True) -> str:
+    """Return our mean and sd, such as ``76.81 ± 0.35 %``; or in a word why there is none."""
+    found = cell.statistic
+    if found is None:
+        return next((reason for reason in _REASONS_IN_CELLS if cell.missing_reason.startswith(reason)), DASH)
+    unit = _unit(cell) if with_unit else ""
+    if found.mean and abs(found.mean) < _TINY:
+        return f"{found.mean:.1e}{unit}"
+    number = _column(cell).number
+    spread = "" if found.sd is None else f" ± {number(found.sd, signed=False)}"
+    return f"{number(found.mean)}{spread}{unit}"
+
+
+def _runs_table(result: TableResult) -> Table:
+    """One row per run: its recipe's hash, and with which commits, when and where it was trained and evaluated."""
+    rows = [
+        (
+            run["name"],
+            run["recipe_hash"],
+            _short_commit(run["commit"]),
+            ", ".join(map(_short_commit, run["measured_with"])) or DASH,
+            run["date"][:10],
+            run["device"],
+        )
+        for run in result.runs
+    ]
+    return Table(("Run", "Recipe", "Trained with commit", "Measured with", "Date", "Device"), tuple(rows))
+
+
+def _short_commit(commit: str | None) -> str:
+    return (commit or DASH)[:9]
+
+
+def _headings(cells: Sequence[TableCell], of: Literal["row", "column"]) -> list[str]:
+    return list(dict.fromkeys(cell.row if of == "row" else cell.column for cell in cells))
+
+
+def _counts(row: str, cells: Sequence[TableCell], *, images: bool = False) -> tuple[int, ...]:
+    """Return the different numbers of seeds, or of images, of a row's cells that have a number."""
+    counts = (cell.images if images else len(cell.values) for cell in cells if cell.row == row and cell.values)
+    return tuple(sorted({count for count in counts if count is not None}))
+
+
+def _format_cell(cell: TableCell | None, result: TableResult, max_n: int, *, with_unit: bool) -> str:
+    if cell is None:
+        return ""
+    has_seeds = cell.epochs is not None  # without a network there is one number
+    fewer = f", n = {len(cell.values)}" if has_seeds and 0 < len(cell.values) < max_n else ""
+    beside = "" if cell.printed is None else f" [{cell.printed}]"
+    if cell.difference is not None and result.is_full_scale:
+        beside = f" [{cell.printed}; {_format_difference(cell)}]"
+    return f"{format_value(cell, with_unit=with_unit)}{fewer}{beside}"
+
+
+def _format_printed(cell: TableCell) -> str:
+    return DASH if cell.printed is None else f"{cell.printed}{_unit(cell)}"
+
+
+def _format_difference(cell: TableCell) -> str:
+    return DASH if cell.difference is None else _column(cell).number(cell.difference, signed=True)
+
+
+def _format_published(cell: TableCell) -> str:
+    if cell.log_target is None:
+        return DASH
+    between = " ± " if cell.log_target.kind == "sd" else " to "
+    return between.join(f"{number:g}" for number in cell.log_target.numbers) + _unit(cell)
+
+
+def _format_band(cell: TableCell) -> str:
+    if cell.band is None:
+        return DASH
+    return " to ".join(f"{end:.{cell.digits}f}" for end in cell.band) + _unit(cell)
+
+
+def _cell_name(cell: TableCell) -> str:
+    return f"{cell.row}: {cell.column}"
+
+
+def _column(cell: TableCell) -> Column:
+    return Column("", "", digits=cell.digits)
+
+
+def _unit(cell: TableCell) -> str:
+    return f" {cell.unit}" if cell.unit else ""
+
+
+def _reference_note(result: TableResult) -> list[str]:
+    if result.has_log_targets:
+        return [_BANDS if result.is_full_scale else _NO_BANDS]
+    has_printed = any(cell.printed is not None for cell in result.cells)
+    return [_REFERENCE] if has_printed and not result.is_full_scale else []
+
+
+def _any_of(numbers: Sequence[int]) -> str:
+    return " or ".join(f"{number:,}" for number in numbers)
+
+
+def _shorten(rows: Sequence[str]) -> str:
+    return ", ".join(rows) if len(rows) < 4 else f"{rows[0]}, {rows[1]} and {len(rows) - 2} more"

@@ -1,0 +1,242 @@
+"""Reproduce tables: train and evaluate what is missing, and write the pages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from selfdistill.config import TrainConfig
+from selfdistill.data import ImageData
+from selfdistill.paper.figures import write_figure1
+from selfdistill.paper.pages import write_page
+from selfdistill.paper.results import (
+    MissingReasons,
+    TableResult,
+    collect_result,
+    evaluation_file,
+    load_cached_evaluation,
+)
+from selfdistill.paper.scales import (
+    DatasetSize,
+    PaperConfig,
+    Training,
+    check_run,
+    dataset_size,
+    write_synthetic_images,
+)
+from selfdistill.paper.tables import PaperTable, RunEvaluation, RunKey
+from selfdistill.records import EvaluationRecord, RunRecord
+from selfdistill.records.evaluation import SCHEMA
+from selfdistill.runs.executor import Executor, Task
+from selfdistill.runs.executor_config import ExecutorConfig
+from selfdistill.runs.grid import PlannedRun, is_trained, run_grid
+from selfdistill.runs.progress import grid_progress, job_progress
+from selfdistill.train.progress import Callback
+from selfdistill.train.record import provenance
+from selfdistill.train.run import load, machine
+
+
+def reproduce_tables(
+    tables: Iterable[PaperTable], config: PaperConfig, executor: ExecutorConfig
+) -> Iterator[tuple[TableResult | None, Path]]:
+    """Reproduce tables one by one, and write the page of each.
+
+    Yields:
+        Each result, and its page; None for Fig. 1, which has no numbers.
+
+    Raises:
+        ValueError: at the end, if no cell of any table has a number; and what `reproduce_table` raises.
+    """
+    missing_reasons: list[str] = []
+    has_numbers = False
+    for table in tables:
+        if table.figure == "diagrams":
+            yield None, write_figure1(config.out)
+            continue
+        result = reproduce_table(table, config, executor)
+        has_numbers = has_numbers or result.has_numbers
+        missing_reasons += [cell.missing_reason for cell in result.cells]
+        yield result, write_page(result, config.out)
+    if missing_reasons and not has_numbers:
+        raise ValueError(f"no cell has a number: {missing_reasons[0]}")
+
+
+def reproduce_table(table: PaperTable, config: PaperConfig, executor: ExecutorConfig | None = None) -> TableResult:
+    """Return a table's cells; a finished run is not repeated, nor an evaluation that is cached.
+
+    Args:
+        table: which.
+        config: where, and at what scale.
+        executor: where trainings and evaluations run (default: in this process).
+
+    Raises:
+        ValueError: a run's folder belongs to another recipe; or what a training raises.
+        RuntimeError: a run failed in another process or on a cluster.
+        Interrupted: SIGINT or SIGTERM came; the runs in progress are saved.
+    """
+    missing: MissingReasons = {}
+    runs = table.planned_runs(config)
+    for (training, _), run in runs.items():
+        check_run(config.runs / run.name, run.recipe, dataset_size(training.data, config.scale))
+    for dataset in dict.fromkeys(training.data for training in table.trainings):
+        of_dataset = {
+            (training, seed): run
+            for (training, seed), run in runs.items()
+            if training.data == dataset and config.skip_reason(training) is None
+        }
+        _complete_runs(table, config, of_dataset, dataset, missing, executor or ExecutorConfig())
+    return collect_result(table, config, missing)
+
+
+def _complete_runs(
+    table: PaperTable,
+    config: PaperConfig,
+    runs: Mapping[RunKey, PlannedRun],
+    dataset: str,
+    missing: MissingReasons,
+    executor_config: ExecutorConfig,
+) -> None:
+    """Train and evaluate what is missing of the runs on one dataset; note in ``missing`` what cannot be done.
+
+    Missing images are found before hours of training: a training is skipped if none of its cells could have a number.
+    """
+    if all(is_trained(run, config.runs) for run in runs.values()) and not any(
+        _missing_evaluations(table, config, runs)
+    ):
+        return
+    if config.scale == "smoke":
+        write_synthetic_images(config.images_folder(dataset), dataset)
+    try:
+        data = load(next(iter(runs.values())).recipe)
+        _require_size(data, dataset_size(dataset, config.scale))
+    except (ValueError, RuntimeError, OSError) as error:
+        missing.update({training: f"no data: {error}" for training, _ in runs})
+        return
+    possible = _possible_evaluations(_evaluations(table, config, runs), config, data, missing)
+    to_train = [
+        run
+        for (training, _), run in runs.items()
+        if not is_trained(run, config.runs) and _can_have_a_number(table, training, possible)
+    ]
+    executor = executor_config.make(data)
+    if to_train:
+        with grid_progress(Console(stderr=True), len(to_train)) as (on_update, on_record):
+            run_grid(to_train, config.runs, data=data, executor=executor, on_update=on_update, on_record=on_record)
+    to_evaluate = [(run, one) for run, one in _missing_evaluations(table, config, runs) if one in possible]
+    _evaluate_runs(executor, to_evaluate, config)
+
+
+def _can_have_a_number(table: PaperTable, training: Training, possible: set[RunEvaluation]) -> bool:
+    """Whether some cell of a training needs only evaluations whose images are there."""
+    cells = [cell for cell in table.cells if cell.training == training]
+    return any(all(m.evaluation is None or m.evaluation in possible for m in cell.metrics) for cell in cells)
+
+
+def _require_size(data: ImageData, size: DatasetSize) -> None:
+    found = DatasetSize(len(data.train), len(data.test), len(data.classes))
+    if found != size:
+        has, needs = (f"{one.train:,} training and {one.test:,} test images" for one in (found, size))
+        raise ValueError(f"{data.name} has {has} of {found.classes:,} classes, not {needs} of {size.classes:,}")
+
+
+def _evaluations(table: PaperTable, config: PaperConfig, runs: Mapping[RunKey, PlannedRun]) -> list[RunEvaluation]:
+    """Return the evaluations of the runs at this scale, each once."""
+    evaluations = dict.fromkeys(one for training, _ in runs for one in table.evaluations_of(training))
+    return [one for one in evaluations if one.skip_reason(config) is None]
+
+
+def _missing_evaluations(
+    table: PaperTable, config: PaperConfig, runs: Mapping[RunKey, PlannedRun]
+) -> Iterator[tuple[Path, RunEvaluation]]:
+    """Yield finished runs and the evaluations that they lack; grouped by evaluation, because some load images."""
+    for evaluation in _evaluations(table, config, runs):
+        for (training, _), planned in runs.items():
+            run = config.runs / planned.name
+            if (
+                is_trained(planned, config.runs)
+                and evaluation in table.evaluations_of(training)
+                and load_cached_evaluation(run, evaluation, config) is None
+            ):
+                yield run, evaluation
+
+
+def _possible_evaluations(
+    evaluations: Iterable[RunEvaluation], config: PaperConfig, data: ImageData, missing: MissingReasons
+) -> set[RunEvaluation]:
+    """Return the evaluations whose images are there; note in ``missing`` why the others are impossible."""
+    possible = set()
+    for evaluation in evaluations:
+        try:
+            evaluation.check_data(config, data)
+        except (ValueError, RuntimeError, OSError) as error:
+            missing[evaluation] = f"no data: {error}"
+        else:
+            possible.add(evaluation)
+    return possible
+
+
+def _evaluate_runs(executor: Executor, todo: Sequence[tuple[Path, RunEvaluation]], config: PaperConfig) -> None:
+    """Run evaluations of finished runs, and cache them."""
+    if not todo:
+        return
+    tasks = [
+        Task(run / one.name, TrainConfig.from_yaml(run / "recipe.yaml"), partial(evaluate_run, run, one, config))
+        for run, one in todo
+    ]
+    with job_progress(Console(stderr=True), len(tasks), "evaluations") as (move, close):
+
+        def report(folder: Path, update: Any) -> None:
+            move(_label(folder), update)
+
+        def finish(folder: Path, seconds: float) -> None:
+            close(_label(folder), f"{_label(folder)}: measured in {seconds:.0f} s")
+
+        hint = f"give the same command again to go on ({config.out})"
+        executor.execute(tasks, on_update=report, on_result=finish, resume_hint=hint)
+
+
+def _label(folder: Path) -> str:
+    return f"{folder.parent.name}: {folder.name}"
+
+
+def evaluate_run(
+    run: Path,
+    evaluation: RunEvaluation,
+    config: PaperConfig,
+    *,
+    data: ImageData,
+    cpus: int | None = None,
+    progress: Callback,
+) -> float:
+    """Run an evaluation of a finished run, cache it in ``<run>/measured/``, atomically, and return its seconds.
+
+    Args:
+        run: the run's folder.
+        evaluation: which.
+        config: at what scale.
+        data: the run's images.
+        cpus: threads of torch; None leaves their number as it is.
+        progress: called during the evaluation.
+    """
+    started = time.perf_counter()
+    with machine(cpus):
+        numbers = evaluation.evaluate(run, data, config, progress)
+        seconds = time.perf_counter() - started
+        record = RunRecord.load(run / "result.json")
+        file = evaluation_file(run, evaluation)
+        file.parent.mkdir(exist_ok=True)
+        EvaluationRecord(
+            schema=SCHEMA,
+            of={"recipe_hash": record.recipe_hash, "date": record.date},
+            config=evaluation.cache_key(config),
+            evaluation=numbers,
+            seconds=seconds,
+            **provenance(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+        ).save(file)
+    return seconds
