@@ -11,16 +11,13 @@ import math
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
-
-if TYPE_CHECKING:
-    from selfdistill.records.record import RunRecord
+from typing import Any, Literal, TypeAlias
 
 Values = Mapping[str, Any]
 """An evaluation or a part of one, by the names of its fields."""
 
-Source: TypeAlias = "RunRecord | Mapping[str, Values]"
-"""What a metric is read in: a run's record, or `{"evaluation": ...}` of a network without a run."""
+Source: TypeAlias = object
+"""What a metric is read in: a `RunRecord`, or `{"evaluation": ...}` of a network without a run."""
 
 Place = Literal["quality", "training", "narrow", "runs", "calibration", "differences", "figure", "digest"]
 """Where a metric is shown: the tables of quality and of training; the table on a narrow terminal; the table of every

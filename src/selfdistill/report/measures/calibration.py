@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from selfdistill.records.metrics import Values, metric_of
+from selfdistill.records.metrics import METRICS, Values, metric_of
 from selfdistill.report.measured import Measured, every, names, parts, table
 from selfdistill.report.section import Sheet
-from selfdistill.report.tables import Column, column_of, columns_in
+from selfdistill.report.tables import Column, column_of, columns_in, metrics_in
 
 BASELINE = "CrossEntropy()"
 _TEMPERATURE = Column("temperature", "T", digits=2)
 
 
 def calibration_sheet(methods: Sequence[Measured]) -> Sheet | None:
-    """NLL, ECE and adaptive ECE as they are, and after temperature scaling; None where neither was measured."""
-    if not any(values.get("adaptive_ece") is not None or values.get("scaled") for m in methods for values in m.values):
+    """The metrics of calibration, as they are and after temperature scaling; None where quality alone was measured."""
+    beyond_quality = [name for name in metrics_in("calibration") if "quality" not in METRICS[name].places]
+    if all(metric_of(values, name) is None for name in beyond_quality for m in methods for values in m.values):
         return None
     shown = [(column.title, column, partial(metric_of, name=column.metric)) for column in columns_in("calibration")]
     return Sheet(table(methods, [*shown, ("T", _TEMPERATURE, temperature)]))
