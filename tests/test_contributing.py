@@ -10,6 +10,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+ANCHORS = {
+    "_LOADERS": "ImageData]] = {\n",
+    "Evaluation": "    omitted: tuple[str, ...] = ()\n",
+    "score": "    return Evaluation(\n",
+    "METRICS": "    for metric in (\n",
+}
+"""What is added to a table, class or call follows this line."""
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +27,9 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for block in re.findall(r"```python\n(# .*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL):
         head, _, code = block.partition("\n")
         file = folder / head.split()[-1]
-        if head.startswith("# add to _LOADERS in "):
-            old = file.read_text()
-            table = old.index("{\n", old.index("_LOADERS: ")) + 2
-            file.write_text(old[:table] + code + old[table:])
+        if (to := re.match(r"# add to (\w+) in ", head)) is not None:
+            assert file.read_text().count(ANCHORS[to[1]]) == 1
+            file.write_text(file.read_text().replace(ANCHORS[to[1]], ANCHORS[to[1]] + code))
         elif head.startswith("# add to "):
             first = re.search("^from selfdistill", file.read_text(), re.MULTILINE)
             file.write_text(file.read_text()[: first.start()] + code + file.read_text()[first.start() :])
@@ -73,3 +79,18 @@ except ValueError as error:
 """
     found = run(copy, "-c", code)
     assert found == "shapes 20 80 ('disc', 'square') 3\nunknown data set 'shape'; did you mean 'shapes'?\n"
+
+
+def test_a_metric_is_a_function_a_field_and_one_entry(copy: Path) -> None:
+    code = """
+import json
+import torch
+from selfdistill.evaluate.evaluation import Evaluation, score
+from selfdistill.records.metrics import METRICS, metric_of
+from selfdistill.report.digest import digest
+logits = torch.tensor([[0.75, 0.25], [0.5, 0.5]]).log()
+values = json.loads(json.dumps(score(logits, torch.tensor([0, 1])).to_dict()))
+print(round(Evaluation.from_dict(values).margin, 6), round(metric_of(values, "margin"), 6))
+assert any(row[0].startswith("Margin") for row in digest(values).rows)
+"""
+    assert run(copy, "-c", code) == "0.25 0.25\n"
