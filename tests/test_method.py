@@ -20,16 +20,16 @@ from selfdistill import (
     Step,
     Term,
 )
-from selfdistill.method import DropoutAt, Labelled, Sum
+from selfdistill.method import CEInputs, DropoutAt, Sum
 from selfdistill.methods import parse_method
 from tests.nets import CLASSES, batch, mlp
 
 
 class Twice(Method):
-    """Replaces what the label loss sees, as Dropout does."""
+    """Replaces what the cross-entropy is computed on, as Dropout does."""
 
-    def labelled(self, step: Step) -> Labelled:
-        return super().labelled(step) * 2
+    def ce_inputs(self, step: Step) -> CEInputs:
+        return super().ce_inputs(step) * 2
 
 
 class Squared(Method):
@@ -250,8 +250,14 @@ def test_terms_are_reported_unweighted() -> None:
     [
         ([SDDropout(), SDDropout(p=0.1)], "SDDropout stands twice in one sum: its terms would share a name"),
         ([CrossEntropy(), LabelSmoothing() + CrossEntropy()], "CrossEntropy stands twice in one sum"),
-        ([Dropout(), Twice()], r"Dropout\(\) and Twice\(\) cannot be added: both replace what the label loss sees"),
-        ([DML(), DDGSD()], r"DDGSD\(\) and DML\(\) cannot be added: both replace what the label loss sees"),
+        (
+            [Dropout(), Twice()],
+            r"Dropout\(\) and Twice\(\) cannot be added: both replace what the cross-entropy",
+        ),
+        (
+            [DML(), DDGSD()],
+            r"DDGSD\(\) and DML\(\) cannot be added: both replace what the cross-entropy",
+        ),
         (
             [Squared(), LabelSmoothing()],
             r"LabelSmoothing\(\) and Squared\(\) cannot be added: both replace the label loss",

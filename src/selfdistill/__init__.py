@@ -3,74 +3,31 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from selfdistill import methods
+
 if TYPE_CHECKING:
-    from selfdistill.distiller import SelfDistiller, StepOutput
-    from selfdistill.method import Batch, Method, Needs, Outputs, Step, Term
-    from selfdistill.methods import (
-        BAKE,
-        BYOT,
-        CSKD,
-        DDGSD,
-        DLB,
-        DML,
-        PSKD,
-        CrossEntropy,
-        Dropout,
-        LabelSmoothing,
-        RDrop,
-        SDDropout,
-        parse_method,
-    )
-    from selfdistill.train.export import load
+    from selfdistill.distiller import SelfDistiller as SelfDistiller
+    from selfdistill.distiller import StepOutput as StepOutput
+    from selfdistill.method import Batch as Batch
+    from selfdistill.method import Method as Method
+    from selfdistill.method import Needs as Needs
+    from selfdistill.method import Outputs as Outputs
+    from selfdistill.method import Step as Step
+    from selfdistill.method import Term as Term
+    from selfdistill.methods import *  # noqa: F403
+    from selfdistill.train.export import load as load
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "selfdistill.distiller": ("SelfDistiller", "StepOutput"),
     "selfdistill.method": ("Batch", "Method", "Needs", "Outputs", "Step", "Term"),
-    "selfdistill.methods": (
-        "BAKE",
-        "BYOT",
-        "CSKD",
-        "DDGSD",
-        "DLB",
-        "DML",
-        "PSKD",
-        "CrossEntropy",
-        "Dropout",
-        "LabelSmoothing",
-        "RDrop",
-        "SDDropout",
-        "parse_method",
-    ),
+    "selfdistill.methods": (*dir(methods), "parse_method"),
     "selfdistill.train.export": ("load",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = [
-    "BAKE",
-    "BYOT",
-    "CSKD",
-    "DDGSD",
-    "DLB",
-    "DML",
-    "PSKD",
-    "Batch",
-    "CrossEntropy",
-    "Dropout",
-    "LabelSmoothing",
-    "Method",
-    "Needs",
-    "Outputs",
-    "RDrop",
-    "SDDropout",
-    "SelfDistiller",
-    "Step",
-    "StepOutput",
-    "Term",
-    "load",
-    "parse_method",
-]
+__all__ = sorted(_HOME_OF)
 
 
 def __getattr__(name: str) -> Any:
@@ -81,4 +38,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

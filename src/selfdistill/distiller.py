@@ -111,11 +111,11 @@ class SelfDistiller(nn.Module):
         return self.method.peer_network
 
     def set_progress(self, done: float, epoch_end: float | None = None) -> None:
-        """Say before a step how much of the training is done; methods that change over the training need it.
+        """Report training progress; required by methods with a schedule. Call it before each step.
 
         Args:
             done: share of the optimiser steps that are done, in [0, 1].
-            epoch_end: the share when this epoch ends, (epoch + 1) / epochs; ``done`` where not given.
+            epoch_end: the share when this epoch ends, (epoch + 1) / epochs; (default: ``done``).
         """
         self.progress.fill_(done)
         self.epoch_end.fill_(done if epoch_end is None else epoch_end)
@@ -160,7 +160,7 @@ class SelfDistiller(nn.Module):
         self._check_needs(batch)
         step = self._step(batch, self._ready_tap(batch.x))
         step = step._replace(labels=self.method.labels(step))
-        label_losses = [Term(step.criterion(z, labels), weight) for z, labels, weight in self.method.labelled(step)]
+        label_losses = [Term(step.criterion(z, labels), weight) for z, labels, weight in self.method.ce_inputs(step)]
         terms = {"ce": Term(_weighted_sum(label_losses)), **self.method.terms(step)}
         loss = _weighted_sum(terms.values())
         return StepOutput(loss, step.outputs[0].logits, {name: term.value.detach() for name, term in terms.items()})

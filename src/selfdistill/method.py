@@ -24,8 +24,8 @@ Input = Tensor | Mapping[str, Tensor]
 Criterion = Callable[[Tensor, Tensor], Tensor]
 """``criterion(logits (B, C), labels (B,) or (B, C)) -> scalar``."""
 
-Labelled = tuple[tuple[Tensor, Tensor, float], ...]
-"""What the label loss sees: ``((logits, labels, weight), ...)``."""
+CEInputs = tuple[tuple[Tensor, Tensor, float], ...]
+"""What the cross-entropy is computed on: ``((logits, labels, weight), ...)``."""
 
 
 @dataclass(frozen=True)
@@ -200,8 +200,8 @@ class Method(nn.Module, ABC):
         """Return what the images of x are taught, ``(B,)`` or ``(B, C)``; by default the batch's labels."""
         return step.batch.y
 
-    def labelled(self, step: Step) -> Labelled:
-        """Return ``((logits, labels, weight), ...)`` for the label loss; by default x's clean logits."""
+    def ce_inputs(self, step: Step) -> CEInputs:
+        """Return ``((logits, labels, weight), ...)`` for the cross-entropy (default: x's clean logits)."""
         return ((step.outputs[0].logits, step.labels, 1.0),)
 
     def terms(self, step: Step) -> dict[str, Term]:
@@ -257,8 +257,8 @@ class Sum(Method):
         self.needs = reduce(or_, (part.needs for part in self.parts))
         for replacing, what in (
             (self._overriding("labels"), "replace the labels"),
-            (self._overriding("labelled"), "replace what the label loss sees"),
-            (self._smoothers, "replace the label loss"),
+            (self._overriding("ce_inputs"), "replace what the cross-entropy is computed on"),
+            (self._criterion_overrides, "replace the label loss"),
             ([part for part in self.parts if part.needs.peer], "have a second network"),
         ):
             if len(replacing) > 1:
@@ -278,13 +278,13 @@ class Sum(Method):
         return [part for part in self.parts if getattr(type(part), name) is not getattr(Method, name)]
 
     @property
-    def _smoothers(self) -> list[Method]:
+    def _criterion_overrides(self) -> list[Method]:
         return [part for part in self.parts if part.criterion is not None]
 
     @property
     def criterion(self) -> Criterion | None:  # type: ignore[override]
         """The label loss of the one part that replaces it, or None."""
-        return self._smoothers[0].criterion if self._smoothers else None
+        return self._criterion_overrides[0].criterion if self._criterion_overrides else None
 
     @property
     def drops_features(self) -> bool:  # type: ignore[override]
@@ -296,10 +296,10 @@ class Sum(Method):
         replacing = self._overriding("labels")
         return replacing[0].labels(step) if replacing else super().labels(step)
 
-    def labelled(self, step: Step) -> Labelled:
+    def ce_inputs(self, step: Step) -> CEInputs:
         """Return what the one part that replaces it says, otherwise x's clean logits."""
-        replacing = self._overriding("labelled")
-        return replacing[0].labelled(step) if replacing else super().labelled(step)
+        replacing = self._overriding("ce_inputs")
+        return replacing[0].ce_inputs(step) if replacing else super().ce_inputs(step)
 
     def terms(self, step: Step) -> dict[str, Term]:
         """Return the terms of all parts.

@@ -292,5 +292,5 @@ def test_a_start_beyond_the_epoch_is_refused_at_once(coded):
 def test_a_split_holds_images_or_paths():
     with pytest.raises(ValueError, match="either images or paths, 0 of the two were given"):
         Split(torch.tensor([0]))
-    with pytest.raises(ValueError, match="one label an image, not 1 for 2"):
+    with pytest.raises(ValueError, match="one label per image, not 1 for 2"):
         Split(torch.tensor([0]), images=torch.zeros(2, 3, 4, 4, dtype=torch.uint8))

@@ -199,8 +199,8 @@ def test_cub_s_own_split(tmp_path: Path, folder: str) -> None:
     ("file", "change", "message"),
     [
         ("classes.txt", None, "classes.txt cannot be read (No such file or directory): unpack the archive again"),
-        ("images.txt", lambda text: "nothing\n" + text, "images.txt, line 1: 'nothing' is no number and what it"),
-        ("images.txt", lambda text: text + "\n99\n", "images.txt, line 17: '99' is no number and what it stands for"),
+        ("images.txt", lambda text: "nothing\n" + text, "images.txt, line 1: 'nothing' is not a number"),
+        ("images.txt", lambda text: text + "\n99\n", "images.txt, line 17: '99' is not a number"),
         ("train_test_split.txt", lambda text: text.replace("13 0\n", "").replace("14 0\n", ""), (
             "train_test_split.txt has no line for image 13 (2 of 15 are missing): unpack the archive again"
         )),
@@ -343,9 +343,9 @@ def test_boxes_belong_to_paths() -> None:
         (
             "lists/test_list.mat",
             None,
-            "lists/test_list.mat is no list of files (No such file or directory): unpack lists",
+            "lists/test_list.mat is not a list of files (No such file or directory): unpack lists",
         ),
-        ("lists/test_list.mat", "no list", "lists/test_list.mat is no list of files ("),
+        ("lists/test_list.mat", "no list", "lists/test_list.mat is not a list of files ("),
         (f"Annotation/{BREEDS[1]}/n02085782_101", None, "n02085782_101 gives no box (No such file or directory): "),
         (f"Annotation/{BREEDS[1]}/n02085782_101", "<annotation>", "n02085782_101 gives no box (no element found"),
         (f"Annotation/{BREEDS[1]}/n02085782_101", annotation(), "or take dogs_full"),

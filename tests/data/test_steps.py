@@ -1,4 +1,4 @@
-"""Which images a step is made of, against the rule written down image by image."""
+"""Which images per step is made of, against the rule written down image by image."""
 
 import math
 

@@ -196,7 +196,7 @@ def test_files_that_are_no_arrays(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"PK\3\4 damaged")
     assert fails(tmp_path / "a.npz").startswith(f"{tmp_path}/a.npz: cannot be read as an array (")
     (tmp_path / "a.jpg").write_bytes(b"")
-    assert fails(tmp_path / "a.jpg").startswith(f"{tmp_path}/a.jpg is a file, but no .npy or .npz: pass a folder")
+    assert fails(tmp_path / "a.jpg").startswith(f"{tmp_path}/a.jpg is a file, but not .npy or .npz: pass a folder")
 
 
 # Names

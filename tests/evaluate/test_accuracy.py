@@ -81,9 +81,9 @@ def test_arguments_are_not_changed() -> None:
         (np.zeros(3), [0], 1, r"^logits: shape \(3,\), expected \(N, C\) with N >= 1 and C >= 2$"),
         (np.zeros((0, 3)), [], 1, r"^logits: shape \(0, 3\), expected"),
         (np.zeros((2, 3)), [0], 1, r"^labels: shape \(1,\), expected \(2,\) class indices"),
-        (np.zeros((2, 3)), [0, 3], 1, r"^labels: 3 is no class index in 0\.\.2$"),
-        (np.zeros((2, 3)), [-1, 0], 1, r"^labels: -1 is no class index in 0\.\.2$"),
-        (np.zeros((2, 3)), [0.5, 0], 1, r"^labels: 0\.5 is no class index in 0\.\.2$"),
+        (np.zeros((2, 3)), [0, 3], 1, r"^labels: 3 is not a class index in 0\.\.2$"),
+        (np.zeros((2, 3)), [-1, 0], 1, r"^labels: -1 is not a class index in 0\.\.2$"),
+        (np.zeros((2, 3)), [0.5, 0], 1, r"^labels: 0\.5 is not a class index in 0\.\.2$"),
         ([[0, np.nan], [1, 2]], [0, 0], 1, r"^logits: 1 of 2 rows are not finite; the model diverged"),
     ],
 )

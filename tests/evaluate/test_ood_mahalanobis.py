@@ -88,7 +88,7 @@ def test_a_class_without_features_is_left_out_and_maps_are_read(training: tuple[
         ([1.0, 2.0], [0, 0], r"^features: shape \(2,\), expected \(N, D\)"),
         ([[1.0], [2.0]], [0], r"^labels: shape \(1,\), expected \(2,\) class indices"),
         ([[np.nan], [2.0]], [0, 0], "^features: 1 of 2 rows are not finite"),
-        ([[1.0], [2.0]], [0, 1], "^features: none varies within a class; fit on more images a class$"),
+        ([[1.0], [2.0]], [0, 1], "^features: none varies within a class; fit on more images per class$"),
     ],
 )
 def test_bad_input_is_one_clear_line(features: object, labels: object, message: str) -> None:
@@ -99,5 +99,5 @@ def test_bad_input_is_one_clear_line(features: object, labels: object, message: 
 
 def test_features_of_another_width_are_refused() -> None:
     fitted = fit_mahalanobis([[-1.0], [1.0]], [0, 0])
-    with pytest.raises(ValueError, match=r"^features: 2 numbers an image, but fitted to 1$"):
+    with pytest.raises(ValueError, match=r"^features: 2 numbers per image, but fitted to 1$"):
         fitted.scores([[1.0, 2.0]])

@@ -154,7 +154,7 @@ def test_bad_arguments_are_one_clear_line() -> None:
         predict(nn.Linear(4, 2), batches(), precision="16")
     with pytest.raises(ValueError, match=r"^batches: there is no image to predict$"):
         predict(nn.Linear(4, 2), [])
-    with pytest.raises(ValueError, match=r"^model: 5 logits an image, but noise has 7 classes$"):
+    with pytest.raises(ValueError, match=r"^model: 5 logits per image, but noise has 7 classes$"):
         evaluate(network(5), small_data(), device="cpu")
     with pytest.raises(ValueError, match=r"^max_train: 0, expected at least 1"):
         evaluate(network(), small_data(), device="cpu", max_train=0)

@@ -136,7 +136,7 @@ def test_json_round_trip_is_exact() -> None:
         ([[0.0, 1.0]], [1], 10, r"^logits: 1 row, expected at least 2; a temperature is fitted on one half and scores"),
         (np.zeros((0, 2)), [], 10, r"^logits: shape \(0, 2\), expected \(N, C\)"),
         ([[0.0, np.nan], [0.0, 1.0]], [0, 1], 10, "^logits: 1 of 2 rows are not finite"),
-        ([[0.0, 1.0], [0.0, 1.0]], [0, 2], 10, r"^labels: 2 is no class index in 0\.\.1$"),
+        ([[0.0, 1.0], [0.0, 1.0]], [0, 2], 10, r"^labels: 2 is not a class index in 0\.\.1$"),
         ([[0.0, 1.0], [0.0, 1.0]], [0, 1], 0, "^bins: 0, expected at least 1"),
     ],
 )

@@ -36,7 +36,7 @@ SUMS = (
     "LabelSmoothing() + SDDropout()",
     "CSKD() + SDDropout(weight=0.1)",
     "DDGSD() + SDDropout(weight=0.1)",
-    "DDGSD() + SDDropout(pairs='within')",
+    "DDGSD() + SDDropout(pairing='within')",
     "BYOT() + SDDropout(weight=0.1)",
     "DML(peer={peer!r}) + SDDropout({pairs}weight=0.1)",
     "Dropout() + SDDropout()",
@@ -53,7 +53,7 @@ PEERS = {"attention": "resnet10_cifar"}
 def every_method(net: str) -> list[Method]:
     """Return each method and sum that this net can be trained with."""
     peer = PEERS.get(net)
-    pairs = "pairs='within', " if peer else ""
+    pairs = "pairing='within', " if peer else ""
     texts = [text.format(inner=INNER[net], peer=peer, pairs=pairs) for text in (*ALONE, *SUMS)]
     return [parse_method(text) for text in texts if net == "conv" or "BYOT" not in text]
 

@@ -19,7 +19,7 @@ def few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(many_classes, "_PART", 2 * 2 * CLASSES)
 
 
-METHODS = [SDDropout(), SDDropout(direction="reverse"), DDGSD() + SDDropout(), DDGSD() + SDDropout(pairs="within")]
+METHODS = [SDDropout(), SDDropout(direction="reverse"), DDGSD() + SDDropout(), DDGSD() + SDDropout(pairing="within")]
 
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)

@@ -127,7 +127,7 @@ def test_sums() -> None:
     with pytest.warns(UserWarning, match="drops out its features itself"):
         output = SelfDistiller(model, RDrop() + SDDropout(weight=0.1), example_input=x)(x, y)
     assert list(output.terms) == ["ce", "rdrop", "sdd"]
-    with pytest.raises(ValueError, match="both replace what the label loss sees"):
+    with pytest.raises(ValueError, match="both replace what the cross-entropy is computed on"):
         RDrop() + Dropout()
 
 

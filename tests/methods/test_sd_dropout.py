@@ -289,7 +289,7 @@ def test_one_sided_inside() -> None:
     torch.testing.assert_close(output.terms["sdd"], sd_dropout.one_way(dropped, model(x), 3.0).detach())
 
 
-# pairs=
+# pairing=
 
 
 def assert_sum_is(divergence: Tensor, alone: Tensor, output: Any, *modules: torch.nn.Module) -> None:
@@ -328,7 +328,7 @@ def test_beside_ddgsd_within() -> None:
     """Two masks on each of the 2B features."""
     model, (a, y) = ConvNet().double(), batch("conv")
     a, b = a.double(), torch.randn(6, 3, 8, 8, dtype=torch.float64)
-    method = DDGSD() + SDDropout(weight=0.1, pairs="within")
+    method = DDGSD() + SDDropout(weight=0.1, pairing="within")
     torch.manual_seed(7)
     output = SelfDistiller(model, method, example_input=a)(a, y, views=[b])
 
@@ -363,7 +363,7 @@ def test_beside_dml_within() -> None:
     """Each network with masks and the head of its own, averaged."""
     model, peer, (x, y) = ConvNet().double(), ConvNet().double(), batch("conv")
     x = x.double()
-    method = DML(peer=peer) + SDDropout(weight=0.1, pairs="within")
+    method = DML(peer=peer) + SDDropout(weight=0.1, pairing="within")
     torch.manual_seed(7)
     output = SelfDistiller(model, method, example_input=x)(x, y)
 
@@ -379,17 +379,17 @@ def test_a_peer_with_other_features_is_compared_within() -> None:
     x, y = batch("mlp")
     peer = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 4), torch.nn.Linear(4, CLASSES))
     distiller = SelfDistiller(mlp(), DML(peer=peer) + SDDropout(), example_input=x)
-    with pytest.raises(ValueError, match=r"the peer has features \(4,\) and the model \(24,\); set pairs='within'"):
+    with pytest.raises(ValueError, match=r"the peer has features \(4,\) and the model \(24,\); set pairing='within'"):
         distiller(x, y)
-    within = SelfDistiller(mlp(), DML(peer=peer) + SDDropout(pairs="within"), example_input=x)
+    within = SelfDistiller(mlp(), DML(peer=peer) + SDDropout(pairing="within"), example_input=x)
     assert within(x, y).terms["sdd"] > 0
 
 
-@pytest.mark.parametrize("pairs", ["as_run", "within"])
-def test_alone_the_two_pairings_are_one(pairs: Any) -> None:
+@pytest.mark.parametrize("pairing", ["paper", "within"])
+def test_alone_the_two_pairings_are_one(pairing: Any) -> None:
     model, (x, y) = mlp(), batch("mlp")
     losses = []
-    for method in (SDDropout(), SDDropout(pairs=pairs)):
+    for method in (SDDropout(), SDDropout(pairing=pairing)):
         torch.manual_seed(7)
         losses.append(SelfDistiller(model, method)(x, y).loss)
     assert losses[0] == losses[1]
@@ -420,7 +420,7 @@ def test_one_backbone_pass_two_head_calls() -> None:
         ({"temperature": 0.0}, "SDDropout: temperature must be positive and finite, not 0.0"),
         ({"temperature": -3.0}, "SDDropout: temperature must be positive and finite, not -3.0"),
         ({"direction": "sideways"}, "SDDropout: direction must be 'both', 'forward' or 'reverse', not 'sideways'"),
-        ({"pairs": "both"}, "SDDropout: pairs must be 'as_run' or 'within', not 'both'"),
+        ({"pairing": "both"}, "SDDropout: pairing must be 'paper' or 'within', not 'both'"),
         (
             {"channels": True},
             "SDDropout: channels=True drops channels of a map; name the module that gives it with at=",
@@ -428,7 +428,7 @@ def test_one_backbone_pass_two_head_calls() -> None:
         ({"passes": "one"}, "SDDropout: passes must be 'joint' or 'separate', not 'one'"),
         (
             {"passes": "separate"},
-            "SDDropout: passes='separate' is of the layers behind a module; name that one with at=",
+            "SDDropout: passes='separate' applies to the layers behind a module; name it with at=",
         ),
         ({"warmup": 1.1}, r"SDDropout: warmup is a share of the training, in \[0, 1\], not 1.1"),
         ({"warmup": -0.1}, r"SDDropout: warmup is a share of the training, in \[0, 1\], not -0.1"),
@@ -443,4 +443,4 @@ def test_defaults_are_those_of_the_papers_runs() -> None:
     method = SDDropout()
     settings = (method.p, method.weight, method.temperature, method.direction, method.at, method.warmup)
     assert settings == (0.5, 1.0, 3.0, "both", None, 0.0)
-    assert (method.channels, method.one_sided, method.pairs) == (False, False, "as_run")
+    assert (method.channels, method.one_sided, method.pairing) == (False, False, "paper")

@@ -71,7 +71,7 @@ DEFINED = {
     ),
     "BYOT() + SDDropout(weight=0.1)": Design(heads="x>x x>x", terms=BRANCHES | SDD),
     "DML() + SDDropout(weight=0.1)": Design(passes="x peer", heads="x>x peer>x", labels=HALVES, terms=DML | SDD),
-    "DML() + SDDropout(pairs='within', weight=0.1)": Design(
+    "DML() + SDDropout(pairing='within', weight=0.1)": Design(
         passes="x peer",
         heads="x>x x>x peer>peer peer>peer",
         labels=HALVES,
@@ -170,7 +170,7 @@ class Unlabelled(Method):
 
     needs = Needs(views=4)
 
-    def labelled(self, step: Step) -> tuple[()]:
+    def ce_inputs(self, step: Step) -> tuple[()]:
         return ()
 
     def terms(self, step: Step) -> dict[str, Term]:

@@ -69,7 +69,7 @@ def read_npz(file: Path, image_size: int | None) -> tuple[Split, tuple[str, ...]
     """
     arrays = _open(file)
     for key in ("images", "labels"):
-        if not isinstance(arrays.get(key), np.ndarray):  # a member that is no array arrives as bytes
+        if not isinstance(arrays.get(key), np.ndarray):  # a member that is not an array arrives as bytes
             raise ValueError(f"{file}: no array {key!r}, it has {sorted(arrays)}; wanted: {LAYOUT}")
     images, labels = arrays["images"], arrays["labels"]
     shape = images.shape

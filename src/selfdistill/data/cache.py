@@ -48,7 +48,7 @@ def with_cache(data: ImageData, side: int, folder: Path) -> ImageData:
     Args:
         data: the set.
         side: the shorter side of the kept images in pixels, at least 1.
-        folder: made if need be.
+        folder: made if needed.
 
     Raises:
         ValueError: a file cannot be decoded.

@@ -100,7 +100,7 @@ class FileLoader:
 
     Args:
         images: what is loaded.
-        workers: processes; 0 decodes in this one; None is one a processor, at most 8. They live as long as the loader.
+        workers: processes; 0 decodes in this one; None is one per CPU, at most 8. They live as long as the loader.
         device: a CUDA device has the batches in pinned memory.
     """
 

@@ -1,4 +1,4 @@
-"""Folders of images, a folder a class."""
+"""Folders of images, one folder per class."""
 
 import os
 import statistics

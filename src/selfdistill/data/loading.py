@@ -24,7 +24,7 @@ GROUP_VIEWS = 1 << 10
 class TrainLoader:
     """The training batches of one process of a run.
 
-    Which images a step has is a function of (seed, epoch, step) alone, see :class:`~selfdistill.data.steps.Steps`: a
+    Which images per step has is a function of (seed, epoch, step) alone, see :class:`~selfdistill.data.steps.Steps`: a
     part of the epoch's permutation, or with ``needs.group`` a part of half, a third, ... that size, each image of it
     followed by others of its class, which are ordinary images of the batch. An image's augmentation depends on (seed,
     epoch, index, view) alone. The previous batch is that of this rank's pass before, be it of the same step or of
@@ -42,7 +42,7 @@ class TrainLoader:
         resize: the shorter side in pixels that files are resized to before that, at least the images' side; None: they
             are augmented as they are.
         device: where the batches are wanted.
-        workers: processes that decode files (None: one a processor, at most 8); not used for sets in memory. The images
+        workers: processes that decode files (None: one per CPU, at most 8); not used for sets in memory. The images
             do not depend on it.
         rank: this process, in ``[0, world_size)``.
         world_size: the number of processes.
@@ -178,7 +178,7 @@ def eval_batches(
 
     Args:
         split: ``data.train`` or ``data.test``.
-        data: the set, for its size, mean and deviation.
+        data: the set, for its size, mean and standard deviation.
         batch_size: images at a time.
         device: where they are wanted.
         workers: as for :class:`TrainLoader`.

@@ -50,7 +50,7 @@ def draw(key: int, counter: Tensor, below: int | Tensor) -> Tensor:
 
 
 def generator(key: int) -> torch.Generator:
-    """Return a CPU generator seeded by a key, for draws that are no function of one counter (a permutation)."""
+    """Return a CPU generator seeded by a key, for draws that are not a function of one counter (a permutation)."""
     return torch.Generator().manual_seed(key >> 1)  # 63 bits: what manual_seed accepts
 
 

@@ -14,7 +14,7 @@ from selfdistill.errors import ArgumentError
 HELD_OUT = "20 % held out, seed 0"
 _TEST_SHARE = 0.2
 _SPLIT, _TRAIN, _TEST = range(3)  # streams of the fixed seed 0
-_MEASURED = 50_000  # images that the mean and the deviation are measured on, at most
+_MEASURED = 50_000  # images that the mean and the standard deviation are measured on, at most
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Split:
         if len(given) != 1:
             raise ValueError(f"a Split holds either images or paths, {len(given)} of the two were given")
         if len(given[0]) != len(self.labels):
-            raise ValueError(f"a Split has one label an image, not {len(self.labels)} for {len(given[0])}")
+            raise ValueError(f"a Split has one label per image, not {len(self.labels)} for {len(given[0])}")
         if self.boxes is not None and (self.paths is None or self.boxes.shape != (len(self), 4)):
             raise ValueError(f"boxes are (N, 4) and belong to paths, not {tuple(self.boxes.shape)} for {len(self)}")
 
@@ -112,7 +112,7 @@ class ImageData:
 class Limits:
     """A part of a set: the first classes, and a number of images of each, drawn by the fixed seed 0.
 
-    A smaller draw is contained in a larger one (the 100 images a class are among the 300), whatever the run's seed.
+    A smaller draw is contained in a larger one (the 100 images per class are among the 300), whatever the run's seed.
 
     Args:
         classes: keep the first so many classes, at least 2; None keeps all.
@@ -177,7 +177,8 @@ def hold_out(split: Split, classes: Sequence[str], where: str | Path) -> tuple[S
 def pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the channels' mean and standard deviation, in [0, 1], of uint8 images ``(N, C, H, W)``.
 
-    Over at most 50,000 images, evenly spaced. A deviation is at least 1/255, so that constant images can be normalised.
+    Over at most 50,000 images, evenly spaced. The standard deviation is at least 1/255, so that constant images can be
+    normalised.
 
     Example:
         >>> pixel_statistics(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1))

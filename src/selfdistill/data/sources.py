@@ -28,11 +28,11 @@ def load_data(
 
     ============================================  ==================================================================
     ``"digits"``                                  1,797 handwritten digits inside scikit-learn, 32 x 32, 20 % held out
-    ``"cifar10"``, ``"cifar100"``, ``"svhn"``     from ``root``, downloaded if need be
-    ``"cub200"``                                  birds of 200 species: ``root/CUB_200_2011``, downloaded if need be
+    ``"cifar10"``, ``"cifar100"``, ``"svhn"``     from ``root``, downloaded if needed
+    ``"cub200"``                                  birds of 200 species: ``root/CUB_200_2011``, downloaded if needed
     ``"dogs"``, ``"dogs_full"``                   120 breeds, cut to the dog or whole: ``root/dogs``, likewise
     ``"imagenet"``                                ILSVRC2012: ``root/imagenet/train`` and ``val``; not downloaded
-    ``DIR`` with train/ and test/ (or val/)       image files, a folder a class in each
+    ``DIR`` with train/ and test/ (or val/)       image files, one folder per class in each
     ``DIR`` of class folders                      image files, 20 % of each class held out by the fixed seed 0
     ``DIR`` with train.npz and test.npz (val)     arrays ``images`` uint8 (N, H, W, C) and ``labels`` (N,)
     ``FILE.npz``                                  the same, 20 % of each class held out

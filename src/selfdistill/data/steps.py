@@ -1,4 +1,4 @@
-"""Which images a step is made of: groups of one class, cut from an epoch's permutation into each process's passes."""
+"""Which images per step is made of: groups of one class, cut from an epoch's permutation into each process's passes."""
 
 from dataclasses import dataclass
 

@@ -5,7 +5,7 @@ import inspect
 import torch
 from torch import Tensor
 
-import selfdistill.methods
+from selfdistill import methods
 from selfdistill.method import Batch, Method, Needs
 
 SAMPLES = 50_000
@@ -21,7 +21,7 @@ def example_methods() -> dict[str, Method]:
         >>> list(example_methods().values())[-1]
         SDDropout()
     """
-    kinds = {name: getattr(selfdistill.methods, name) for name in selfdistill.methods.__all__}
+    kinds = {name: getattr(methods, name) for name in dir(methods)}
     return {
         name: kind(
             **{

@@ -1,4 +1,4 @@
-"""Images without labels, to be told apart from a network's own: published sets, photographs in pieces, your own."""
+"""Out-of-distribution (OOD) sets, images without labels: published sets, photographs in pieces, your own."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,12 +36,12 @@ _SVHN_FIRST = 10_000  # of the 26,032 test images
 
 @dataclass(frozen=True)
 class Unlabelled:
-    """Images of no class of the network's.
+    """An out-of-distribution set: images of none of the network's classes.
 
     Attributes:
         name: of the set.
         split: the images; every label is 0.
-        prepared: how they came to the network's size.
+        prepared: the resizing and cropping applied.
     """
 
     name: str
@@ -65,7 +65,7 @@ def load_unlabelled(source: str, *, image_size: int, root: Path, skip_unreadable
     ``FILE.npz``           the same as ``images``; labels are not looked at
     =====================  ===========================================================================================
 
-    A named set goes before a folder of that name: write ``./dtd`` for the folder. It is downloaded if need be; archives
+    A named set goes before a folder of that name: write ``./dtd`` for the folder. It is downloaded if needed; archives
     are checked by their md5, folders by the number of their images. Square files whose side is a whole multiple of S
     become means of blocks, as named sets do. Arrays of another size are refused: how images are resized decides how
     hard they are to tell apart.
@@ -219,7 +219,7 @@ def _pixels(file: Path) -> Tensor:
 
 def _read_array(file: Path) -> NDArray[Any]:
     if file.suffix.lower() not in (".npy", ".npz"):
-        raise ValueError(f"{file} is a file, but no .npy or .npz: pass a folder of images or such a file")
+        raise ValueError(f"{file} is a file, but not .npy or .npz: pass a folder of images or such a file")
     try:
         with file.open("rb") as content:
             loaded = np.load(content, allow_pickle=False)  # a pickle could run code: it is never read

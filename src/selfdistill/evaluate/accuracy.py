@@ -28,7 +28,7 @@ def top_k_accuracy(logits: Tensor | npt.ArrayLike, labels: Tensor | npt.ArrayLik
         A fraction in [0, 1].
 
     Raises:
-        ValueError: a shape does not fit, a value is not finite, a label is no class, or k is outside 1..C.
+        ValueError: a shape does not fit, a value is not finite, a label is not a class, or k is outside 1..C.
 
     Example:
         >>> top_k_accuracy([[3.0, 2.0, 1.0], [0.0, 2.0, 1.0]], [0, 2])
@@ -53,7 +53,7 @@ def negative_log_likelihood(logits: Tensor | npt.ArrayLike, labels: Tensor | npt
         Nats, >= 0; log C for a model that knows nothing.
 
     Raises:
-        ValueError: a shape does not fit, a value is not finite, or a label is no class.
+        ValueError: a shape does not fit, a value is not finite, or a label is not a class.
 
     Example:
         >>> round(negative_log_likelihood([[0.0, 0.0]], [1]), 4)
@@ -76,7 +76,7 @@ def brier_score(probabilities: Tensor | npt.ArrayLike, labels: Tensor | npt.Arra
         A number in [0, 2]; the two-class form found elsewhere is half of it.
 
     Raises:
-        ValueError: a shape does not fit, a row is no probability vector, or a label is no class.
+        ValueError: a shape does not fit, a row is not a probability vector, or a label is not a class.
 
     Example:
         >>> brier_score([[0.5, 0.5], [0.0, 1.0]], [0, 1])

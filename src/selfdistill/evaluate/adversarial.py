@@ -53,8 +53,8 @@ def fgsm(
         x: images, normalised by `mean` and `std`, (B, C, H, W).
         y: class indices, (B,); "paper" does not read them, None is fine there.
         eps: "standard": in [0, 1], a share of the pixel range, as 8/255; "paper": in normalised units, 0.2 there.
-        mean: of the normalisation, one a channel.
-        std: of the normalisation, one a channel, > 0.
+        mean: of the normalisation, one per channel.
+        std: of the normalisation, one per channel, > 0.
         protocol: "standard" or "paper".
 
     Returns:
@@ -105,8 +105,8 @@ def pgd(
         x: images, normalised by `mean` and `std`, (B, C, H, W).
         y: the true labels, class indices, (B,).
         eps: radius of the ball, in [0, 1], a share of the pixel range.
-        mean: of the normalisation, one a channel.
-        std: of the normalisation, one a channel, > 0.
+        mean: of the normalisation, one per channel.
+        std: of the normalisation, one per channel, > 0.
         steps: forward and backward passes, >= 1.
         step_size: alpha > 0, pixel units; None: 2.5 * eps / steps, with which any point of the ball can be reached.
         seed: of the random start, in [0, 2**32); None: start at x itself.
@@ -133,12 +133,12 @@ def pgd(
     if seed is not None and not 0 <= seed < 2**32:
         raise ValueError(f"seed: {seed}, expected a whole number in [0, 2**32), or None for a start at x itself")
     x, low, high = _box(x, eps, mean, std)
-    deviation = per_channel(std, x, "std")
-    step = (2.5 * eps / steps if step_size is None else step_size) / deviation
+    sd = per_channel(std, x, "std")
+    step = (2.5 * eps / steps if step_size is None else step_size) / sd
     attacked = x
     if seed is not None and eps > 0:
-        noise = _start(x * deviation + per_channel(mean, x, "mean"), seed)
-        attacked = (x + eps / deviation * noise).clamp(low, high)
+        noise = _start(x * sd + per_channel(mean, x, "mean"), seed)
+        attacked = (x + eps / sd * noise).clamp(low, high)
     if eps > 0:
         for _ in range(steps):
             attacked = (attacked + step * gradient_sign(model, attacked, y)).clamp(low, high)
@@ -201,8 +201,8 @@ def standard_step(
         x: images, normalised, (B, C, H, W).
         sign: s, of x's shape; see `gradient_sign`.
         eps: in [0, 1], a share of the pixel range; at 0 the images come back as they are.
-        mean: of the normalisation, one a channel.
-        std: of the normalisation, one a channel, > 0.
+        mean: of the normalisation, one per channel.
+        std: of the normalisation, one per channel, > 0.
 
     Raises:
         ValueError: eps, mean or std is out of range, or x has pixels outside [0, 1].
@@ -245,16 +245,16 @@ def _box(
     if not 0 <= eps <= 1:
         raise ValueError(f"eps: {eps}, expected a share of the pixel range in [0, 1], as 8/255")
     x = plain(x)
-    centre, deviation = per_channel(mean, x, "mean"), per_channel(std, x, "std")
-    lowest, highest = (x * deviation + centre).aminmax()
+    centre, sd = per_channel(mean, x, "mean"), per_channel(std, x, "std")
+    lowest, highest = (x * sd + centre).aminmax()
     if not (float(lowest) >= -1e-3 and float(highest) <= 1 + 1e-3):  # NaN fails too
         raise ValueError(
             f"x: pixels from {float(lowest):.3g} to {float(highest):.3g} under this mean and std, expected [0, 1]; "
             "pass normalised images, and the mean and std they were normalised with"
         )
     # Values on the border may be past it by a rounding; the inner clamp keeps x itself inside the box.
-    low = torch.minimum(x, torch.maximum(-centre / deviation, x - eps / deviation))
-    high = torch.maximum(x, torch.minimum((1 - centre) / deviation, x + eps / deviation))
+    low = torch.minimum(x, torch.maximum(-centre / sd, x - eps / sd))
+    high = torch.maximum(x, torch.minimum((1 - centre) / sd, x + eps / sd))
     return x, low, high
 
 

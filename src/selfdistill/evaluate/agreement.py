@@ -44,7 +44,7 @@ def posterior_sd(
         chunk: rows that pass through the head at once, >= 1.
 
     Returns:
-        One number an image, (N,), float64: 0 where the masks agree, at most 1/2 * sqrt(M / (M - 1)).
+        One number per image, (N,), float64: 0 where the masks agree, at most 1/2 * sqrt(M / (M - 1)).
 
     Raises:
         ValueError: an argument is out of range, or a logit is not finite.

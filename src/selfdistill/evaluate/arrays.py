@@ -1,4 +1,4 @@
-"""Tensors or numpy arrays in, checked float64 numpy arrays out: what every metric of this room starts with."""
+"""Tensors or numpy arrays in, checked float64 numpy arrays out: what every metric in this package starts with."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def checked_logits(logits: Tensor | npt.ArrayLike, labels: Tensor | npt.ArrayLik
     """Logits (N, C) and labels (N,) that belong together.
 
     Raises:
-        ValueError: a shape does not fit, a logit is not finite, or a label is no class.
+        ValueError: a shape does not fit, a logit is not finite, or a label is not a class.
 
     Example:
         >>> checked_logits([[0.0, 1.0]], [1])[1]
@@ -65,7 +65,7 @@ def checked_probabilities(
     """Probabilities (N, C), each row in [0, 1] and summing to 1 within 1e-3, and labels (N,).
 
     Raises:
-        ValueError: a shape does not fit, a row is no probability vector, or a label is no class.
+        ValueError: a shape does not fit, a row is not a probability vector, or a label is not a class.
 
     Example:
         >>> checked_probabilities([[0.25, 0.75]], [1])[0]
@@ -78,8 +78,8 @@ def checked_probabilities(
     if not good.all():
         row = int(np.argmin(good))
         raise ValueError(
-            f"probabilities: row {row} is no probability vector (smallest {p[row].min():.4g}, sum {p[row].sum():.4g}); "
-            "pass softmaxed values, not logits"
+            f"probabilities: row {row} is not a probability vector (smallest {p[row].min():.4g}, sum "
+            f"{p[row].sum():.4g}); pass softmaxed values, not logits"
         )
     return p, y
 
@@ -104,5 +104,5 @@ def _checked_labels(values: Floats, labels: Tensor | npt.ArrayLike, name: str) -
         )
     wrong = (floats != np.floor(floats)) | ~(floats >= 0) | ~(floats < values.shape[1])  # true of NaN as well
     if wrong.any():
-        raise ValueError(f"labels: {floats[wrong][0]:g} is no class index in 0..{values.shape[1] - 1}")
+        raise ValueError(f"labels: {floats[wrong][0]:g} is not a class index in 0..{values.shape[1] - 1}")
     return floats.astype(np.int64)

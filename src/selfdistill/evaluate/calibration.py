@@ -33,7 +33,7 @@ def expected_calibration_error(
         A fraction in [0, 1].
 
     Raises:
-        ValueError: a shape does not fit, a row is no probability vector, a label is no class, or bins < 1.
+        ValueError: a shape does not fit, a row is not a probability vector, a label is not a class, or bins < 1.
 
     Example:
         >>> expected_calibration_error([[0.75, 0.25], [0.25, 0.75]], [0, 0])
@@ -64,7 +64,7 @@ def adaptive_calibration_error(
         A fraction in [0, 1].
 
     Raises:
-        ValueError: a shape does not fit, a row is no probability vector, a label is no class, or bins < 1.
+        ValueError: a shape does not fit, a row is not a probability vector, a label is not a class, or bins < 1.
 
     Example:
         >>> adaptive_calibration_error([[0.75, 0.25], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]], [1, 0, 0, 0], bins=2)
@@ -93,7 +93,7 @@ def calibration_gap(probabilities: Tensor | npt.ArrayLike, labels: Tensor | npt.
         A signed fraction in [-1, 1]; its absolute value never exceeds the ECE.
 
     Raises:
-        ValueError: a shape does not fit, a row is no probability vector, or a label is no class.
+        ValueError: a shape does not fit, a row is not a probability vector, or a label is not a class.
 
     Example:
         >>> calibration_gap([[0.75, 0.25], [0.25, 0.75]], [0, 0])
@@ -151,7 +151,7 @@ def reliability(probabilities: Tensor | npt.ArrayLike, labels: Tensor | npt.Arra
         bins: M, the number of equal-width bins, >= 1.
 
     Raises:
-        ValueError: a shape does not fit, a row is no probability vector, a label is no class, or bins < 1.
+        ValueError: a shape does not fit, a row is not a probability vector, a label is not a class, or bins < 1.
 
     Example:
         >>> reliability([[1.0, 0.0], [0.4, 0.6]], [0, 1], bins=4).count

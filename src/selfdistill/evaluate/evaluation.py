@@ -37,7 +37,7 @@ class Evaluation:
     Attributes:
         n: test images.
         top1: share of test images whose predicted class is right.
-        top5: share whose class is among the five likeliest; None where there are fewer than six classes.
+        top5: share whose class is among the five likeliest; None if there are fewer than six classes.
         nll: mean negative log-likelihood, nats.
         brier: Brier score, in [0, 2].
         ece: expected calibration error (Eq. 12) over `bins` bins.
@@ -46,7 +46,7 @@ class Evaluation:
         gap: `confidence` minus `top1`: above 0 over-confident, below 0 under-confident.
         reliability: the diagram's numbers.
         per_class: accuracy of each class; None for a class without a test image.
-        train_n: training images that were scored, without augmentation and in eval mode; None where none were.
+        train_n: training images that were scored, without augmentation and in eval mode; None if none were.
         train_top1: accuracy on them: near 1 says that the network has fitted its training set.
         adaptive_ece: the calibration error over bins of equally many images.
         scaled: what temperature scaling makes of the same logits, for reference; None for a single image.
@@ -116,10 +116,10 @@ _PARTS: dict[str, Any] = {
 def score(
     logits: Tensor, labels: Tensor, *, bins: int = 10, train_n: int | None = None, train_top1: float | None = None
 ) -> Evaluation:
-    """The `Evaluation` of logits (N, C) and labels (N,) at hand; the two last arguments are only kept.
+    """The `Evaluation` of logits (N, C) and labels (N,) at hand; the last two arguments are stored as given.
 
     Raises:
-        ValueError: a shape does not fit, a logit is not finite, a label is no class, or bins < 1.
+        ValueError: a shape does not fit, a logit is not finite, a label is not a class, or bins < 1.
 
     Example:
         >>> import torch

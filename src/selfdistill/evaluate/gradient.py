@@ -140,10 +140,10 @@ def checked(output: object) -> Tensor:
 
 
 def per_channel(values: Sequence[float] | Tensor, x: Tensor, name: str) -> Tensor:
-    """One number a channel, shaped to broadcast over images (B, C, H, W): (C,) -> (C, 1, 1).
+    """One number per channel, shaped to broadcast over images (B, C, H, W): (C,) -> (C, 1, 1).
 
     Raises:
-        ValueError: x is no (B, C, H, W), the count is not C, a value is not finite, or a deviation is not positive.
+        ValueError: x is not (B, C, H, W), the count is not C, a value is not finite, or one of std is not positive.
 
     Example:
         >>> per_channel((0.5, 0.25), torch.zeros(1, 2, 8, 8), "std").flatten()
@@ -153,7 +153,9 @@ def per_channel(values: Sequence[float] | Tensor, x: Tensor, name: str) -> Tenso
         raise ValueError(f"x: shape {tuple(x.shape)}, expected images (B, C, H, W)")
     tensor = torch.as_tensor(values, dtype=x.dtype, device=x.device)
     if tensor.shape != x.shape[1:2]:
-        raise ValueError(f"{name}: {tensor.numel()} values for images of {x.shape[1]} channels, expected one a channel")
+        raise ValueError(
+            f"{name}: {tensor.numel()} values for images of {x.shape[1]} channels, expected one per channel"
+        )
     if not bool(torch.isfinite(tensor).all()) or (name == "std" and bool((tensor <= 0).any())):
         raise ValueError(f"{name}: {tensor.tolist()}, expected finite{' positive' if name == 'std' else ''} values")
     return tensor[:, None, None]

@@ -87,10 +87,10 @@ def measure_robustness(
         max_images: PGD attacks at most so many of them, evenly spaced, >= 1.
         steps: of PGD, >= 1; its step is 2.5 * eps / steps, its start is random as in `pgd`.
         eps: radii, rising, in (0, 1], shares of the pixel range.
-        tick: told what is done; `robustness_passes` says how much that is in all.
+        tick: called with the number of images just done, `robustness_passes` in all.
 
     Raises:
-        ValueError: an argument is out of range, there is no image, a label is no class of the model, the model is of
+        ValueError: an argument is out of range, there is no image, a label is not a class of the model, the model is of
             half precision, or a logit is not finite.
 
     Example:

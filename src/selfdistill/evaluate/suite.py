@@ -149,7 +149,7 @@ class _CleanPass(NamedTuple):
             logits, labels = reading.logits, reading.labels
         classes = len(images.data.classes)
         if logits.shape[1] != classes:
-            raise ValueError(f"model: {logits.shape[1]} logits an image, but {images.data.name} has {classes} classes")
+            raise ValueError(f"model: {logits.shape[1]} logits per image, but {images.data.name} has {classes} classes")
         return cls(logits, labels, reading)
 
 

@@ -34,7 +34,7 @@ def fit_temperature(logits: Tensor | npt.ArrayLike, labels: Tensor | npt.ArrayLi
         labels: y, class indices, (N,).
 
     Raises:
-        ValueError: a shape does not fit, a logit is not finite, or a label is no class.
+        ValueError: a shape does not fit, a logit is not finite, or a label is not a class.
 
     Example:
         >>> z = [[3.0, 0.0]] * 4  # 95 % sure, and right in 3 of 4
@@ -107,7 +107,7 @@ def temperature_scaling(logits: Tensor | npt.ArrayLike, labels: Tensor | npt.Arr
         bins: M of the ECE, >= 1.
 
     Raises:
-        ValueError: fewer than 2 rows, a shape does not fit, a logit is not finite, a label is no class, or bins < 1.
+        ValueError: fewer than 2 rows, a shape does not fit, a logit is not finite, a label is not a class, or bins < 1.
 
     Example:
         >>> z = [[3.0, 0.0]] * 8

@@ -55,7 +55,7 @@ class DistillerModule(pl.LightningModule):
         return self.distiller(x)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Tell the method how much of the training is done."""
+        """Report the training progress to the method."""
         steps = self.trainer.estimated_stepping_batches
         if 0 < steps < math.inf:
             batches = self.trainer.num_training_batches

@@ -53,8 +53,8 @@ def soft_kl(target: Tensor, logits: Tensor, temperature: float = 1.0) -> Tensor:
         D_{KL}(q \| p) = \frac{1}{B} \sum_{b=1}^{B} \sum_{i=1}^{C} q_{bi} \log \frac{q_{bi}}{p_{bi}},
         \qquad p = \mathrm{softmax}(z / T)
 
-    For targets that are no posterior of one network: a mean of several, or labels mixed with one. The gradient flows
-    through both arguments.
+    For targets that are not the posterior of one network: a mean of several, or labels mixed with one. The gradient
+    flows through both arguments.
 
     Args:
         target: :math:`q`, probabilities, shape ``(B, C)``; a probability of 0 adds 0.

@@ -36,7 +36,7 @@ def ensembled(posteriors: Tensor, features: Tensor, omega: float) -> Tensor:
         directions = F.normalize(at_least_float32(features).flatten(1), dim=1).to(posteriors.dtype)
         itself = torch.eye(len(directions), dtype=directions.dtype, device=directions.device)
         affinity = (directions @ directions.T).masked_fill(itself.bool(), -torch.inf).softmax(dim=1)
-        # Never singular: each row of omega * A sums to omega < 1. So nothing to check, for which a GPU would wait.
+        # Never singular: each row of omega * A sums to omega < 1. No check needed (it would force a GPU sync).
         spread: Tensor = torch.linalg.solve_ex(itself - omega * affinity, (1 - omega) * posteriors).result
     return spread
 
@@ -88,29 +88,29 @@ class BAKE(Method):
             raise ValueError(f"BAKE: partners is a number of images, at least 0, not {partners!r}")
         self.weight, self.temperature, self.omega, self.partners = weight, temperature, omega, partners
         self.needs = Needs(group=partners + 1)
-        self._seen_company = partners == 0
+        self._checked_groups = partners == 0
 
     def terms(self, step: Step) -> dict[str, Term]:
         """Return ``{"bake": Term(KL(Q || p), lambda * T**2)}``."""
-        self._check_company(step.batch.y)
+        self._check_groups(step.batch.y)
         logits = step.outputs[0].logits
         with torch.no_grad():
             posteriors = F.softmax(at_least_float32(logits) / self.temperature, dim=1)
             targets = ensembled(posteriors, step.outputs[0].features, self.omega)
         return {"bake": Term(soft_kl(targets, logits, self.temperature), self.weight * self.temperature**2)}
 
-    def _check_company(self, y: Tensor) -> None:
+    def _check_groups(self, y: Tensor) -> None:
         if len(y) < 2:
             raise ValueError(
                 f"{self!r} learns from the other images of a batch, and this one has one image; use larger batches, or "
                 "leave out the last partial one"
             )
         # The first batch alone: on a GPU this waits for the device.
-        if self._seen_company or y.dim() != 1 or torch.compiler.is_compiling():
+        if self._checked_groups or y.dim() != 1 or torch.compiler.is_compiling():
             return
         if len(torch.unique(y)) == len(y):
             raise ValueError(
                 f"{self!r} learns from images of one class, and no two of the {len(y)} in this batch share one; put "
                 f"{self.partners + 1} of each class into a batch, or set partners=0 for ordinary batches"
             )
-        self._seen_company = True
+        self._checked_groups = True

@@ -35,7 +35,7 @@ class BYOT(Method):
         hint: :math:`\beta \geq 0`; 1e-6 as run.
 
     Raises:
-        ValueError: an argument outside its range; a model without stages, or whose stages are no maps.
+        ValueError: an argument outside its range; a model without stages, or whose stages are not maps.
 
     Example:
         >>> import torch

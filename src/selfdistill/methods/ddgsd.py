@@ -1,7 +1,7 @@
-"""DDGSD (Xu and Liu, 2019): two augmented views of an image shall be classified alike."""
+"""DDGSD (Xu and Liu, 2019): make the predictions for two augmented views of an image agree."""
 
 from selfdistill.losses import kl, mmd
-from selfdistill.method import Labelled, Method, Needs, Step, Term
+from selfdistill.method import CEInputs, Method, Needs, Step, Term
 from selfdistill.methods.ranges import check_temperature, check_weight
 
 
@@ -46,7 +46,7 @@ class DDGSD(Method):
         check_temperature("DDGSD", temperature)
         self.weight, self.temperature, self.mmd_weight = weight, temperature, mmd_weight
 
-    def labelled(self, step: Step) -> Labelled:
+    def ce_inputs(self, step: Step) -> CEInputs:
         """Return both views, each with weight 1."""
         a, b = step.outputs[:2]
         return ((a.logits, step.labels, 1.0), (b.logits, step.labels, 1.0))

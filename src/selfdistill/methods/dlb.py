@@ -1,11 +1,11 @@
-"""DLB (Shen et al., 2022): what the last step said of its batch teaches the same images in this step."""
+"""DLB (Shen et al., 2022): predictions from the previous mini-batch teach the same images again."""
 
 from typing import Any
 
 from torch import Tensor
 
 from selfdistill.losses import at_least_float32, kl
-from selfdistill.method import Labelled, Method, Needs, Step, Term
+from selfdistill.method import CEInputs, Method, Needs, Step, Term
 from selfdistill.methods.ranges import check_temperature, check_weight
 
 
@@ -17,8 +17,8 @@ class DLB(Method):
             D_{KL}\left( \mathrm{sg}\, p_{t-1}(x_{t-1}) \,\|\, p_t(x'_{t-1}) \right), \qquad p = \mathrm{softmax}(z / T)
 
     where step t trains on its own images :math:`x_t` and, augmented anew, on those of the step before,
-    :math:`x'_{t-1}`; :math:`p_{t-1}` is what the network said of them then, and sg stops the gradient. Cross-entropy is
-    one mean over both batches. The very first step is plain cross-entropy.
+    :math:`x'_{t-1}`; :math:`p_{t-1}` is what the network predicted for them then, and sg stops the gradient. The
+    cross-entropy is one mean over both batches. The very first step is plain cross-entropy.
 
     The term is ``"dlb"``: the divergence, unweighted and without :math:`T^2`; 0 in the very first step.
 
@@ -62,7 +62,7 @@ class DLB(Method):
         self.weight, self.temperature = weight, temperature
         self._last: Tensor | None = None  # no buffer: DDP would overwrite it
 
-    def labelled(self, step: Step) -> Labelled:
+    def ce_inputs(self, step: Step) -> CEInputs:
         """Return this batch and the previous one, weighted by their sizes: one mean over both."""
         now = step.outputs[0].logits
         if step.previous is None or step.batch.previous is None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from selfdistill.losses import kl
-from selfdistill.method import Labelled, Method, Needs, Outputs, Step, Term
+from selfdistill.method import CEInputs, Method, Needs, Outputs, Step, Term
 from selfdistill.methods.ranges import check_temperature, check_weight
 
 
@@ -83,7 +83,7 @@ class DML(Method):
             self.network = _twin_of(model)
         self.network.to(probe.logits.device)
 
-    def labelled(self, step: Step) -> Labelled:
+    def ce_inputs(self, step: Step) -> CEInputs:
         """Return both networks' logits, each with weight 1/2."""
         return ((step.outputs[0].logits, step.labels, 0.5), (step.peers[0].logits, step.labels, 0.5))
 

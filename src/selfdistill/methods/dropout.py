@@ -2,7 +2,7 @@
 
 import torch.nn.functional as F
 
-from selfdistill.method import Labelled, Method, Step
+from selfdistill.method import CEInputs, Method, Step
 from selfdistill.methods.ranges import check_drop_probability
 
 
@@ -40,7 +40,7 @@ class Dropout(Method):
         check_drop_probability("Dropout", p)
         self.p, self.dagger = p, dagger
 
-    def labelled(self, step: Step) -> Labelled:
+    def ce_inputs(self, step: Step) -> CEInputs:
         """Return the logits of the dropped features, behind the clean ones in the dagger form."""
         clean = step.outputs[0]
         dropped = (clean.head(F.dropout(clean.features, self.p)), step.labels, 1.0)

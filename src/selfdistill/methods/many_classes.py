@@ -1,4 +1,4 @@
-"""Heads of very many classes: the divergence of two dropped samples a few rows at a time, its logits made anew.
+"""Heads with very many classes: the divergence of two dropped samples, a few rows at a time, recomputing logits.
 
 At 100,000 classes the logits outweigh everything else that a step keeps. Where the head is a linear layer, each row of
 them is a function of its own features alone, so the rows can be classified, compared and forgotten part by part; the

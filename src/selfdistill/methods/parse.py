@@ -4,15 +4,28 @@ import ast
 import inspect
 from collections.abc import Mapping
 
+from selfdistill import methods
 from selfdistill.method import Method
 from selfdistill.text import suggest
 
 
-def parse(text: str, kinds: Mapping[str, type[Method]]) -> Method:
-    """Return the method that ``text`` describes, read with :mod:`ast` and never evaluated.
+def parse_method(text: str) -> Method:
+    """Return the method that ``text`` describes; the inverse of ``repr``.
 
-    Calls of the given kinds with literal arguments, joined by ``+``; see :func:`selfdistill.methods.parse_method`.
+    The text is read with :mod:`ast`, never evaluated: calls of the methods with literal arguments, joined by ``+``.
+
+    Args:
+        text: as it stands in a recipe, a record or on the command line.
+
+    Raises:
+        ValueError: not such an expression; an unknown method or argument (the nearest right name is given); a value
+            outside its range.
+
+    Example:
+        >>> parse_method("SDDropout(weight=0.1) + LabelSmoothing()")
+        LabelSmoothing() + SDDropout(weight=0.1)
     """
+    kinds = {name: getattr(methods, name) for name in dir(methods)}
     try:
         return _method(ast.parse(text.strip(), mode="eval").body, text, kinds)
     except (SyntaxError, RecursionError, MemoryError) as error:  # the last two: nested too deeply for the parser

@@ -1,4 +1,4 @@
-"""PS-KD (Kim et al., 2021): an image's label is mixed with what the network said of it one epoch ago."""
+"""PS-KD (Kim et al., 2021): mix each label with the model's prediction from the previous epoch."""
 
 from typing import Any
 
@@ -18,9 +18,9 @@ class PSKD(Method):
         L = CE(z(x), t), \qquad t = (1 - \alpha_e) \, y + \alpha_e \, p^{(e-1)}(x), \qquad
         \alpha_e = \alpha \, \frac{e + 1}{E}
 
-    where :math:`p^{(e-1)}(x) = \mathrm{softmax}(z)` is what the network, in training mode, said of this image when it
-    last saw it (T = 1), and e of E epochs are done. An image seen for the first time keeps its label. It replaces the
-    *labels*, for every part of a sum: there is no term of its own.
+    where :math:`p^{(e-1)}(x) = \mathrm{softmax}(z)` is the prediction of the network, in training mode, when it last
+    saw this image (T = 1), and e of E epochs are done. An image seen for the first time keeps its label. It replaces
+    the *labels*, for every part of a sum: there is no term of its own.
 
     The posteriors of all images are kept in float32 on the device of the logits: N x C x 4 bytes (20 MB for CIFAR-100,
     5 GB for ImageNet). They are part of the distiller's ``state_dict``, but no buffer. Under ``torch.distributed`` each

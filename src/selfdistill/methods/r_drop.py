@@ -1,4 +1,4 @@
-"""R-Drop (Liang et al., 2021): two passes under the model's own dropout shall say the same."""
+"""R-Drop (Liang et al., 2021): make two forward passes under the model's own dropout agree."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from selfdistill.head import eager_call, evaluating, samples
 from selfdistill.losses import symmetric_kl
-from selfdistill.method import Input, Labelled, Method, Needs, Step, Term
+from selfdistill.method import CEInputs, Input, Method, Needs, Step, Term
 from selfdistill.methods.ranges import check_weight
 from selfdistill.network import logits_of
 
@@ -64,7 +64,7 @@ class RDrop(Method):
                 "its own"
             )
 
-    def labelled(self, step: Step) -> Labelled:
+    def ce_inputs(self, step: Step) -> CEInputs:
         """Return both passes, each with weight 1/2."""
         return ((step.outputs[0].logits, step.labels, 0.5), (step.again[0].logits, step.labels, 0.5))
 

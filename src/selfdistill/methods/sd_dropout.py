@@ -1,4 +1,4 @@
-"""SD-Dropout, the paper's own method: two dropped copies of the features shall say the same."""
+"""SD-Dropout, the paper's own method: make the posteriors under two dropout masks agree."""
 
 from functools import reduce
 from operator import add
@@ -45,7 +45,7 @@ class SDDropout(Method):
         one_sided: one mask only; the dropped posterior teaches the clean one, :math:`D_{KL}(p^{\mathbf{u}} \| p)`.
             ``direction`` then holds the teacher ("forward"), the clean side ("reverse") or neither ("both"). A
             variant in the authors' code, in none of the paper's tables.
-        pairs: which posteriors are compared in a sum with DDGSD or DML. ``"as_run"``, as in the paper's Table 1: one
+        pairing: which posteriors are compared in a sum with DDGSD or DML. ``"paper"``, as in the paper's Table 1: one
             mask for each view of DDGSD, so that the two views are compared; one mask on the student's features and one
             on the peer's, *both* classified by the student's head. ``"within"``, the plain reading of Eq. 3: two masks
             on each view and each network, by its own head, averaged. Alone the two are the same.
@@ -80,7 +80,7 @@ class SDDropout(Method):
         channels: bool = False,
         passes: Literal["joint", "separate"] = "joint",
         one_sided: bool = False,
-        pairs: Literal["as_run", "within"] = "as_run",
+        pairing: Literal["paper", "within"] = "paper",
         warmup: float = 0.0,
     ):
         super().__init__()
@@ -89,12 +89,12 @@ class SDDropout(Method):
         check_temperature("SDDropout", temperature)
         if direction not in ("both", "forward", "reverse"):
             raise ValueError(f"SDDropout: direction must be 'both', 'forward' or 'reverse', not {direction!r}")
-        if pairs not in ("as_run", "within"):
-            raise ValueError(f"SDDropout: pairs must be 'as_run' or 'within', not {pairs!r}")
+        if pairing not in ("paper", "within"):
+            raise ValueError(f"SDDropout: pairing must be 'paper' or 'within', not {pairing!r}")
         if passes not in ("joint", "separate"):
             raise ValueError(f"SDDropout: passes must be 'joint' or 'separate', not {passes!r}")
         if passes == "separate" and at is None:
-            raise ValueError("SDDropout: passes='separate' is of the layers behind a module; name that one with at=")
+            raise ValueError("SDDropout: passes='separate' applies to the layers behind a module; name it with at=")
         if channels and at is None:
             raise ValueError("SDDropout: channels=True drops channels of a map; name the module that gives it with at=")
         if not 0 <= warmup <= 1:
@@ -102,7 +102,7 @@ class SDDropout(Method):
         self.p, self.weight, self.temperature = p, weight, temperature
         self.direction: Direction = direction
         self.at, self.channels, self.one_sided, self.warmup = at, channels, one_sided, warmup
-        self.pairs: Literal["as_run", "within"] = pairs
+        self.pairing: Literal["paper", "within"] = pairing
         self.passes: Literal["joint", "separate"] = passes
         place = None if at is None else DropoutAt(at, p, channels, passes)
         self.needs = Needs(dropout_at=place, progress=warmup > 0)
@@ -122,12 +122,12 @@ class SDDropout(Method):
         if self.one_sided:
             return [self._divergence(clean.head(F.dropout(clean.features, self.p)), clean.logits)]
         others = [*step.outputs[1:], *step.peers]
-        if others and self.pairs == "as_run":
+        if others and self.pairing == "paper":
             widths = [tuple(one.features.shape[1:]) for one in (others[0], clean)]
             if widths[0] != widths[1]:
                 raise ValueError(
                     f"{self!r} classifies the peer's features by the model's head, but the peer has features "
-                    f"{widths[0]} and the model {widths[1]}; set pairs='within'"
+                    f"{widths[0]} and the model {widths[1]}; set pairing='within'"
                 )
             dropped = F.dropout(torch.cat([clean.features, others[0].features]), self.p)
             return [divergence_of_samples(clean.head, dropped, self._divergence_of_samples)]

@@ -1,4 +1,4 @@
-"""Sets known by name: scikit-learn's digits, CIFAR-10, CIFAR-100 and SVHN by torchvision, and the photographs'."""
+"""Named sets: scikit-learn's digits, CIFAR-10, CIFAR-100 and SVHN by torchvision, and sets of photographs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,8 +15,6 @@ from selfdistill.data.named.dogs import load_dogs
 from selfdistill.data.named.imagenet import load_imagenet
 from selfdistill.data.sets import HELD_OUT, ImageData, Limits, Split, hold_out
 
-NAMED_SETS = ("digits", "cifar10", "cifar100", "svhn", "cub200", "dogs", "dogs_full", "imagenet")
-
 
 @dataclass(frozen=True)
 class _Published:
@@ -27,39 +25,25 @@ class _Published:
     std: tuple[float, ...] = ()
 
 
-# The paper's code normalises CIFAR-100 by CIFAR-10's constants; so do most baselines.
-_CIFAR = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
-_PUBLISHED = {
-    "cifar10": _Published("CIFAR10", "cifar-10-batches-py/", "crop_flip", *_CIFAR),
-    "cifar100": _Published("CIFAR100", "cifar-100-python/", "crop_flip", *_CIFAR),
-    "svhn": _Published("SVHN", "train_32x32.mat and test_32x32.mat", "crop"),  # a mirrored digit is no digit
-}
-_PHOTOGRAPHS: dict[str, Callable[[Path, int | None, Limits, bool], ImageData]] = {
-    "cub200": load_cub200,
-    "dogs": partial(load_dogs, cropped=True),
-    "dogs_full": partial(load_dogs, cropped=False),
-    "imagenet": load_imagenet,
-}
-
-
 def load_named(
     name: str, *, root: Path, image_size: int | None, limits: Limits, skip_unreadable: bool = False
 ) -> ImageData:
     """Load a set of ``NAMED_SETS``.
 
     Photographs: see ``load_cub200``, ``load_dogs`` and ``load_imagenet``. Of the others ``root/name/train.npz`` and
-    ``test.npz`` are used where they exist (see ``load_arrays``); otherwise torchvision reads the published files below
+    ``test.npz`` are used if they exist (see ``load_arrays``); otherwise torchvision reads the published files below
     ``root``, after downloading and checking them.
 
     Raises:
         ValueError: what lies there is not the set.
         RuntimeError: the set is not there and cannot be downloaded.
     """
-    if name == "digits":
-        return limits.apply(_digits(image_size))
-    if name in _PHOTOGRAPHS:
-        return _PHOTOGRAPHS[name](root, image_size, limits, skip_unreadable)
-    published = _PUBLISHED[name]
+    return _LOADERS[name](root, image_size, limits, skip_unreadable)
+
+
+def _load_published(
+    root: Path, image_size: int | None, limits: Limits, skip_unreadable: bool, *, name: str, published: _Published
+) -> ImageData:
     folder = root / name
     if (folder / "train.npz").is_file() or (folder / "test.npz").is_file():
         data = load_arrays(folder, image_size=image_size, limits=limits)
@@ -68,7 +52,7 @@ def load_named(
     return replace(data, name=name, mean=published.mean, std=published.std, augment=published.augment)
 
 
-def _digits(image_size: int | None) -> ImageData:
+def _load_digits(root: Path, image_size: int | None, limits: Limits, skip_unreadable: bool) -> ImageData:
     """Scikit-learn's 1,797 handwritten digits, 8 x 8 with values 0 to 16, as 32 x 32 RGB (bilinear)."""
     from sklearn.datasets import load_digits
 
@@ -78,7 +62,8 @@ def _digits(image_size: int | None) -> ImageData:
     images = resize(grey[:, None].expand(-1, 3, -1, -1), size)
     classes = tuple(map(str, range(10)))
     train, test = hold_out(Split(torch.from_numpy(bunch.target).long(), images=images), classes, "digits")
-    return ImageData("digits", train, test, classes, (), (), size, augment="crop", test_split_description=HELD_OUT)
+    data = ImageData("digits", train, test, classes, (), (), size, augment="crop", test_split_description=HELD_OUT)
+    return limits.apply(data)
 
 
 def _download(name: str, published: _Published, root: Path, image_size: int | None) -> ImageData:
@@ -110,3 +95,22 @@ def _split(part: Any, name: str, size: int) -> Split:
     images = pixels if name == "svhn" else pixels.permute(0, 3, 1, 2)
     labels = torch.as_tensor(np.asarray(part.labels if name == "svhn" else part.targets))
     return Split(labels.long(), images=resize(images, size))
+
+
+# The paper's code normalises CIFAR-100 by CIFAR-10's constants; so do most baselines.
+_CIFAR = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+_TORCHVISION = {
+    "cifar10": _Published("CIFAR10", "cifar-10-batches-py/", "crop_flip", *_CIFAR),
+    "cifar100": _Published("CIFAR100", "cifar-100-python/", "crop_flip", *_CIFAR),
+    "svhn": _Published("SVHN", "train_32x32.mat and test_32x32.mat", "crop"),  # a mirrored digit is not a digit
+}
+_LOADERS: dict[str, Callable[[Path, int | None, Limits, bool], ImageData]] = {
+    "digits": _load_digits,
+    **{name: partial(_load_published, name=name, published=published) for name, published in _TORCHVISION.items()},
+    "cub200": load_cub200,
+    "dogs": partial(load_dogs, cropped=True),
+    "dogs_full": partial(load_dogs, cropped=False),
+    "imagenet": load_imagenet,
+}
+NAMED_SETS = tuple(_LOADERS)
+"""The names that `load_data` knows."""

@@ -27,7 +27,7 @@ def load_cub200(root: Path, image_size: int | None, limits: Limits, skip_unreada
 
         images.txt  image_class_labels.txt  train_test_split.txt  classes.txt  images/001.Black_footed_Albatross/*.jpg
 
-    If there is none, it is unpacked from ``root/CUB_200_2011.tgz``, which is downloaded (1.1 GB) if need be; the md5 of
+    If there is none, it is unpacked from ``root/CUB_200_2011.tgz``, which is downloaded (1.1 GB) if needed; the md5 of
     the archive is checked. Of a folder that is there, it is checked that every image has a class, a part and a file and
     that every class has images of both parts; not that it is the whole set. The classes are in the order of
     ``classes.txt``, named without the number.
@@ -85,7 +85,7 @@ def _read(file: Path) -> Listed:
         if number.isdecimal() and value:
             listed[int(number)] = value
         elif number:
-            raise ValueError(f"{file}, line {at}: {line!r} is no number and what it stands for: unpack it again")
+            raise ValueError(f"{file}, line {at}: {line!r} is not a number and what it stands for: unpack it again")
     return listed
 
 

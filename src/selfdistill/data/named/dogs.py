@@ -38,7 +38,7 @@ def load_dogs(root: Path, image_size: int | None, limits: Limits, skip_unreadabl
         Images/n02085620-Chihuahua/*.jpg  Annotation/n02085620-Chihuahua/*  lists/{train,test}_list.mat
 
     (the lists also beside the folders). What is not there is unpacked from ``root/dogs/images.tar`` (or
-    ``annotation.tar``, ``lists.tar``), which is downloaded (0.8 GB in all) if need be; the md5 of the archives is
+    ``annotation.tar``, ``lists.tar``), which is downloaded (0.8 GB in all) if needed; the md5 of the archives is
     checked. Of what is there, it is checked that every listed image has a file, and a box if it is to be cut, and that
     every class has images of both parts; not that it is the whole set. The classes are the sorted folders, named
     without the number.
@@ -85,7 +85,7 @@ def load_dogs(root: Path, image_size: int | None, limits: Limits, skip_unreadabl
 
 
 def _obtained(home: Path, part: str) -> Path:
-    """Return a folder of the set, unpacked and downloaded if need be."""
+    """Return a folder of the set, unpacked and downloaded if needed."""
     folder, archive = home / part, ARCHIVES[part]
     if not folder.is_dir():
         files = ", ".join(known.file for known in ARCHIVES.values())
@@ -103,7 +103,7 @@ def _listed(file: Path) -> list[Path]:
             return [Path(entry.item()) for entry in loadmat(content)["file_list"].ravel()]
     except Exception as error:  # scipy has many errors for a damaged file
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{file} is no list of files ({reason}): unpack {ARCHIVES['lists'].file} again") from error
+        raise ValueError(f"{file} is not a list of files ({reason}): unpack {ARCHIVES['lists'].file} again") from error
 
 
 def _box(file: Path) -> Box:

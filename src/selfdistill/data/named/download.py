@@ -63,7 +63,7 @@ ARCHIVES = {
 
 
 def archived_files(name: str, root: Path) -> list[Path]:
-    """Return the images of a set of ``ARCHIVES`` in ``root/name``, downloaded and unpacked there if need be.
+    """Return the images of a set of ``ARCHIVES`` in ``root/name``, downloaded and unpacked there if needed.
 
     Raises:
         ValueError: what lies there is not the published set.
@@ -91,7 +91,7 @@ def fetched(name: str, archive: Archive, folder: Path, remedy: str) -> list[Path
 
 
 def svhn_test_images(root: Path) -> Tensor:
-    """Return SVHN's test images, uint8 ``(26032, 3, 32, 32)``, downloaded if need be; or ``root/svhn/test.npz``.
+    """Return SVHN's test images, uint8 ``(26032, 3, 32, 32)``, downloaded if needed; or ``root/svhn/test.npz``.
 
     Raises:
         RuntimeError: the set is not there and cannot be downloaded.
@@ -114,7 +114,7 @@ def svhn_test_images(root: Path) -> Tensor:
 
 
 def unpacked(archive: Archive, folder: Path) -> list[Path]:
-    """Return the images of an archive in ``folder``, unpacked there first if need be, and downloaded before that.
+    """Return the images of an archive in ``folder``, unpacked there first if needed, and downloaded before that.
 
     The archive is used where it lies beside the folder already. A folder is complete or not there at all, whoever ends
     the program when, and two programs may ask at once.

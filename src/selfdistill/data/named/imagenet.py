@@ -92,7 +92,7 @@ def _in_class_folders(folder: Path, wnids: Sequence[str]) -> Files:
 
 
 def _in_one_folder(folder: Path, wnids: Sequence[str], meta: _Meta | None) -> Files:
-    """The validation images as they are published, without a folder a class: the list says which is which."""
+    """The validation images as they are published, without one folder per class: the list says which is which."""
     if meta is None:
         raise ValueError(
             f"{folder} has no class folders: put torchvision's meta.bin, or the folder {_DEVKIT} (unpacked), into "

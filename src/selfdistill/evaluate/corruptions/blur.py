@@ -28,7 +28,7 @@ def defocus_blur(images: Tensor, draws: Draws, radius: float, sigma: float) -> T
     reach, size = kernel.shape[0] // 2, images.shape[-1]
     x = F.pad(to_unit(images), [reach] * 4, mode="reflect")
     full = list(x.shape[-2:])
-    # A product of spectra: the disk is no product of a row and a column, and has up to 400 pixels. It is symmetric.
+    # A product of spectra: the disk is not a product of a row and a column, and has up to 400 pixels. It is symmetric.
     blurred = torch.fft.irfft2(torch.fft.rfft2(x) * torch.fft.rfft2(kernel, s=full), s=full)
     return to_pixels(blurred[..., 2 * reach : 2 * reach + size, 2 * reach : 2 * reach + size])
 

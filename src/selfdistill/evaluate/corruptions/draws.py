@@ -17,7 +17,7 @@ class Draws:
 
     Attributes:
         key: from ``hash_key(seed, corruption, severity)``.
-        images: one 64-bit number an image, int64 ``(N,)``; see :func:`fingerprint`.
+        images: one 64-bit number per image, int64 ``(N,)``; see :func:`fingerprint`.
 
     Example:
         >>> draws = Draws(hash_key(0), torch.tensor([7, 8]))

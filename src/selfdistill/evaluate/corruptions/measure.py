@@ -35,7 +35,7 @@ def measure_corruptions(
         images: the test images; with `published` only their normalisation is used.
         published: CIFAR-10-C or CIFAR-100-C in the place of own corruptions.
         seed: of own corruptions.
-        tick: told of the images done: 75 for each image.
+        tick: called with the number of images just done: 75 for each image.
 
     Raises:
         ValueError: the images are too small, the published ones of another size, or a logit is not finite.

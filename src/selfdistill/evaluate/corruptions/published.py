@@ -70,7 +70,7 @@ class PublishedCorruptions:
 
 
 def fetch_cifar100c(root: Path) -> Path:
-    """Return ``root/CIFAR-100-C``, downloaded (2.9 GB) and unpacked there if need be.
+    """Return ``root/CIFAR-100-C``, downloaded (2.9 GB) and unpacked there if needed.
 
     Raises:
         ValueError: what lies there is not the published archive.

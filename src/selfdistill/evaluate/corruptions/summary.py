@@ -72,7 +72,7 @@ def summarise(accuracy: Mapping[str, Sequence[float]], *, n: int, source: str) -
         source: ``PUBLISHED`` or ``OWN``.
 
     Raises:
-        ValueError: a corruption is missing, has not five accuracies, or one is no fraction; or n or source is wrong.
+        ValueError: a corruption is missing, has not five accuracies, or one is not a fraction; or n or source is wrong.
 
     Example:
         >>> result = summarise({name: [0.9, 0.8, 0.7, 0.6, 0.5] for name in CORRUPTIONS}, n=10, source=OWN)

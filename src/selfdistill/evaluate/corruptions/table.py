@@ -95,7 +95,7 @@ def constants_for(size: int) -> Constants:
 
 
 def check(name: str, severity: int) -> None:
-    """Refuse what is no corruption of Table 6, or no severity.
+    """Refuse what is not a corruption of Table 6, or no severity.
 
     Raises:
         ValueError: with the nearest name.

@@ -41,7 +41,7 @@ class Mahalanobis:
         """
         f = _features(features)
         if f.shape[1] != len(self.centre):
-            raise ValueError(f"features: {f.shape[1]} numbers an image, but fitted to {len(self.centre)}")
+            raise ValueError(f"features: {f.shape[1]} numbers per image, but fitted to {len(self.centre)}")
         whitened = (f - self.centre) @ self.whitening
         squares = (whitened**2).sum(axis=1)[:, None] - 2 * whitened @ self.means.T + (self.means**2).sum(axis=1)
         return np.asarray(-np.maximum(squares, 0).min(axis=1))
@@ -78,7 +78,7 @@ def fit_mahalanobis(features: Tensor | npt.ArrayLike, labels: Tensor | npt.Array
     values, vectors = np.linalg.eigh(residuals.T @ residuals / len(f))
     kept = values > len(values) * np.finfo(np.float64).eps * values[-1]
     if not kept.any():
-        raise ValueError("features: none varies within a class; fit on more images a class")
+        raise ValueError("features: none varies within a class; fit on more images per class")
     whitening = vectors[:, kept] / np.sqrt(values[kept])
     return Mahalanobis(centre, whitening, means @ whitening)
 

@@ -45,7 +45,7 @@ def odin_scores(
         x: images, normalised by `std`, (B, C, H, W).
         temperature: T > 0.
         eps: >= 0, a share of the pixel range; with 0 and T = 1 the score is `max_softmax`, and one pass is enough.
-        std: of the normalisation, one a channel, > 0.
+        std: of the normalisation, one per channel, > 0.
 
     Returns:
         Higher = in-distribution, (B,), float64.
@@ -81,7 +81,7 @@ def odin_direction(
         model: M, on x's device; run in evaluation mode and float32, and left as it was found.
         x: images, normalised by `std`, (B, C, H, W).
         temperature: T > 0.
-        std: of the normalisation, one a channel, > 0.
+        std: of the normalisation, one per channel, > 0.
 
     Returns:
         (B, C, H, W), float32.
@@ -96,9 +96,9 @@ def odin_direction(
     """
     t = _checked_temperature(temperature)
     x = plain(x)
-    deviation = per_channel(std, x, "std")
+    sd = per_channel(std, x, "std")
     gradient = input_gradient(model, x, lambda z: F.cross_entropy(z / t, z.argmax(dim=1), reduction="sum"))
-    return torch.where(gradient >= 0, 1.0, -1.0).to(x.dtype) / deviation
+    return torch.where(gradient >= 0, 1.0, -1.0).to(x.dtype) / sd
 
 
 @dataclass(frozen=True)

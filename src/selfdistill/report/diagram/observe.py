@@ -173,7 +173,7 @@ class WatchedStep:
             part.set_extra_state(self._leaf(memory, state))
         step = step._replace(labels=method.labels(step))
         name = next((type(part).__name__ for part in method.parts if part.criterion is not None), "CE")
-        for logits, labels, weight in method.labelled(step):
+        for logits, labels, weight in method.ce_inputs(step):
             key = ("label loss", name, float(weight))
             self.losses[key] = self.losses.get(key, 0) + step.criterion(logits, labels)
         self.losses |= {("term", name, float(term.weight)): term.value for name, term in method.terms(step).items()}

@@ -1,0 +1,13 @@
+from selfdistill.methods.bake import BAKE as BAKE
+from selfdistill.methods.byot import BYOT as BYOT
+from selfdistill.methods.cross_entropy import CrossEntropy as CrossEntropy
+from selfdistill.methods.cs_kd import CSKD as CSKD
+from selfdistill.methods.ddgsd import DDGSD as DDGSD
+from selfdistill.methods.dlb import DLB as DLB
+from selfdistill.methods.dml import DML as DML
+from selfdistill.methods.dropout import Dropout as Dropout
+from selfdistill.methods.label_smoothing import LabelSmoothing as LabelSmoothing
+from selfdistill.methods.parse import parse_method as parse_method
+from selfdistill.methods.ps_kd import PSKD as PSKD
+from selfdistill.methods.r_drop import RDrop as RDrop
+from selfdistill.methods.sd_dropout import SDDropout as SDDropout
