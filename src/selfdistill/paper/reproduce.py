@@ -197,7 +197,7 @@ def _evaluate_runs(executor: Executor, todo: Sequence[tuple[Path, RunEvaluation]
         def finish(folder: Path, seconds: float) -> None:
             close(_label(folder), f"{_label(folder)}: measured in {seconds:.0f} s")
 
-        hint = f"give the same command again to go on ({config.out})"
+        hint = f"run the same command again to resume ({config.out})"
         executor.execute(tasks, on_update=report, on_result=finish, resume_hint=hint)
 
 

@@ -76,17 +76,17 @@ def run_comparison(
     if untrained := [run for run in runs if not is_trained(run, out)]:
         with console.status("measuring how long a step takes"):
             timings = _measured(untrained, data, jobs)
-        _say(console, describe_plan(recipe, data))  # not before: what is wrong with the model shows up in its steps
         parallel = _parallel_runs(len(untrained), jobs, on_cpu=not torch.cuda.is_available())
         image_seconds = max(timing.evaluation for timing in timings) / len(data.test)
         if fit and not measured:
             max_forwards = seconds * parallel / 4 / len(runs) / image_seconds
             evaluation = fit_to_budget(evaluation, len(data.test), ood_n, max_forwards)
-            if not evaluation.measures:
-                _say(console, f"measuring accuracy and calibration alone: more would not fit in the budget of {budget}")
         more = image_seconds * count_forwards(evaluation, len(data.test), ood_n)
         timings = [replace(timing, final=timing.final + more) for timing in timings]
         epochs = epochs or min(MOST_EPOCHS, epochs_for_budget(seconds, timings, parallel))
+        _say(console, describe_plan(recipe, data))  # not before: a wrong model or budget is one line, the error's
+        if fit and not evaluation.measures:
+            _say(console, f"measuring accuracy and calibration alone: more would not fit in the budget of {budget}")
         _say(console, estimate(timings, epochs, parallel) + (f", {jobs} at a time" if jobs > 1 else ""))
     if finished := sum(is_finished(run, out, evaluation) for run in runs):
         _say(console, f"{finished} of {len(runs)} runs are in {out} already")
