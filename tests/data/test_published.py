@@ -22,6 +22,7 @@ from selfdistill.data.named import cub200 as cub200_module
 from selfdistill.data.named import dogs as dogs_module
 from selfdistill.method import Needs
 from selfdistill.models import build
+from selfdistill.records import Data
 from selfdistill.runs.external import load_external
 from selfdistill.train import train
 from tests.data.conftest import noise
@@ -374,9 +375,9 @@ def test_a_run_on_cut_images(tmp_path: Path) -> None:
         threads=1,
     )
     record = train(recipe, tmp_path / "run")
-    assert record.data == {
-        "name": "dogs", "classes": 3, "train_n": 9, "test_n": 6, "test_is": "test set", "skipped": 0
-    }  # fmt: skip
+    assert record.data == Data(
+        name="dogs", classes=3, train_n=9, test_n=6, test_split_description="test set", skipped=0
+    )
 
 
 def test_a_network_measured_on_cut_images_says_so(tmp_path: Path) -> None:
