@@ -1,6 +1,5 @@
 """A flat dataclass as a YAML file: checked types, the nearest right key, a comment on each line. No torch here."""
 
-import difflib
 import re
 import types
 from dataclasses import MISSING, dataclass, fields
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Union, get_args,
 import yaml
 
 from selfdistill.errors import ArgumentError
+from selfdistill.text import nearest
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -165,7 +165,7 @@ def read(path: Path, known: list[str]) -> dict[str, Any]:
         raise ValueError(f"{path}: a recipe is lines of 'name: value', such as 'epochs: 200'")
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(str(key).lower().replace("-", "_"), known, n=1, cutoff=0.0)[0]
+            near = nearest(str(key), known, cutoff=0.0)
             raise ValueError(f"{path}: unknown key {key!r}; did you mean {near!r}?")
     return values
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from selfdistill.errors import ArgumentError
 from selfdistill.models.densenet import CifarDenseNet
-from selfdistill.models.foreign import from_timm, from_torchvision, unknown_model
+from selfdistill.models.external import from_timm, from_torchvision, unknown_model
 from selfdistill.models.parts import check_classes
 from selfdistill.models.resnet import CifarResNet
 from selfdistill.models.weights import load_weights

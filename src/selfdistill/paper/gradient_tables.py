@@ -8,13 +8,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from safetensors.torch import load_file
 from torch import nn
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.evaluate.images import Images
+from selfdistill.network import default_device
 from selfdistill.paper.analysis.assumptions import assumptions
 from selfdistill.paper.analysis.components import Weights, measure_components
 from selfdistill.paper.analysis.exact import check_proposition1
@@ -66,7 +66,7 @@ class GradientAnalysis:
 
     def evaluate(self, run: Path, data: ImageData, config: PaperConfig, progress: Callback) -> dict[str, Any]:
         """Analyse the run's network."""
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = default_device()
         model = load_network_at(run, data, self.share).to(device)
         images = Images(data.test, data, device, batch_size=128)
         if self.kind == "gradients":

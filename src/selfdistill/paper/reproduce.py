@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
+from selfdistill.network import default_device
 from selfdistill.paper.figures import write_figure1
 from selfdistill.paper.pages import write_page
 from selfdistill.paper.results import (
@@ -237,6 +237,6 @@ def evaluate_run(
             config=evaluation.cache_key(config),
             evaluation=numbers,
             seconds=seconds,
-            **provenance(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+            **provenance(default_device()),
         ).save(file)
     return seconds

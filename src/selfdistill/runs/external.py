@@ -83,10 +83,10 @@ def load_external(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = Path(folder) / "digits.pt"
         ...     torch.save(weights, file)
-        ...     foreign = load_external("resnet10_cifar", file, "digits", data_root=Path("data"), width=4)
-        >>> len(foreign.data.test), foreign.data.test_split_description
+        ...     external = load_external("resnet10_cifar", file, "digits", data_root=Path("data"), width=4)
+        >>> len(external.data.test), external.data.test_split_description
         (1797, 'all images')
-        >>> foreign.prepared
+        >>> external.prepared
         'whole images as squares of 32 px; normalised by the mean and deviation of digits'
     """
     if checkpoint is not None and not checkpoint.is_file():

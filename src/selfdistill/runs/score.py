@@ -150,7 +150,7 @@ def score_external(
         ValueError: the network, its weights and the images do not fit each other.
         OSError: the weights cannot be read or downloaded.
     """
-    foreign = load_external(
+    external = load_external(
         model,
         checkpoint,
         data,
@@ -161,8 +161,8 @@ def score_external(
         width=width,
         skip_unreadable=config.skip_unreadable,
     )
-    images = foreign.data
-    loaded = LoadedModel(foreign.model, images.classes, images.image_size, images.mean, images.std)
+    images = external.data
+    loaded = LoadedModel(external.model, images.classes, images.image_size, images.mean, images.std)
     with evaluation_progress(Console(stderr=True)) as progress:
         evaluation = measure(
             loaded, images, config, train=images.test_split_description != "all images", progress=progress
@@ -174,7 +174,7 @@ def score_external(
         model,
         Path("runs") / f"{model.replace(':', '-')}-on-{name_of(data)}",
         evaluation,
-        (*facts, ("preparation", foreign.prepared)),
+        (*facts, ("preparation", external.prepared)),
         images.skipped,
     )
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from selfdistill.data.randomness import hash_key
+from selfdistill.network import default_device
 
 
 def seed_all(seed: int) -> None:
@@ -59,7 +60,7 @@ def preserved() -> Iterator[None]:
         >>> torch.equal(before, torch.get_rng_state())
         True
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     state = snapshot(device)
     try:
         yield

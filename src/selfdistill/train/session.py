@@ -9,6 +9,7 @@ import torch
 
 from selfdistill.config.training import TrainingConfig
 from selfdistill.errors import ArgumentError
+from selfdistill.network import default_device
 from selfdistill.train import random_state
 from selfdistill.train.meters import Meters
 from selfdistill.train.task import AnyTask
@@ -120,7 +121,7 @@ def make_fabric(recipe: TrainingConfig, *, devices: int = 1, nodes: int = 1, acc
         if value < 1:
             raise ArgumentError(name, f"must be at least 1, not {value}")
     if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+        accelerator = default_device().type
     if accelerator == "cuda" and devices > torch.cuda.device_count():
         raise ArgumentError("devices", f"is {devices}, but this machine has {torch.cuda.device_count()} CUDA device(s)")
     strategy: Any = "auto"
