@@ -1,6 +1,5 @@
 """From words to arguments: help, recipes, did-you-mean, exit statuses, start-up."""
 
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -61,13 +60,12 @@ def test_help_and_mistakes_need_no_torch(words: list[str]) -> None:
     code = (
         "import sys, selfdistill.cli as cli\n"
         "try: cli.main(sys.argv[1:])\n"
-        "except SystemExit: print('torch' in sys.modules, 'numpy' in sys.modules)"
+        "except SystemExit: print('torch' in sys.modules, 'numpy' in sys.modules, len(sys.modules))"
     )
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.stdout.splitlines()[-1] == "False False"
-    assert after.ru_utime - before.ru_utime < 0.6  # of the processor: a busy machine is not the command's fault
+    torch, numpy, modules = done.stdout.splitlines()[-1].split()
+    assert (torch, numpy) == ("False", "False")
+    assert int(modules) < 400  # the start-up time follows their number, and does not depend on the machine
 
 
 def test_python_m_selfdistill_is_the_command_line() -> None:
