@@ -4,7 +4,8 @@ from typing import Any
 
 from torch import Tensor, nn, zeros
 
-from selfdistill.method import Method, Needs, Outputs, Step, Term, cross_entropy
+from selfdistill.losses import cross_entropy
+from selfdistill.method import Method, Needs, Outputs, Step, Term
 
 
 class Branch(Method):

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from selfdistill.head import check_dropout, check_head, dropout_before, find_head
-from selfdistill.method import Batch, Input, Method, Outputs, Step, Term, cross_entropy
+from selfdistill.losses import cross_entropy
+from selfdistill.method import Batch, Input, Method, Outputs, Step, Term
 from selfdistill.network import call, eager, logits_of, rows_of
 from selfdistill.stages import find_stages
 from selfdistill.tap import Tap, split

@@ -13,10 +13,7 @@ from functools import reduce
 from operator import or_
 from typing import ClassVar, Literal, NamedTuple
 
-import torch.nn.functional as F
 from torch import Tensor, nn
-
-from selfdistill.losses import at_least_float32
 
 Input = Tensor | Mapping[str, Tensor]
 """What a model reads: a tensor ``(B, ...)``, or a mapping that is passed as keyword arguments (Hugging Face)."""
@@ -328,8 +325,3 @@ class Sum(Method):
     def __repr__(self) -> str:
         """Return the parts' expressions joined by ``+``."""
         return " + ".join(map(repr, self.parts))
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy in float32 at least; labels ``(B,)`` class indices or ``(B, C)`` probabilities."""
-    return F.cross_entropy(at_least_float32(logits), labels)

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 
 from selfdistill.distiller import SelfDistiller
 from selfdistill.integrations.batches import EXTRAS, as_batch
-from selfdistill.method import cross_entropy
+from selfdistill.losses import cross_entropy
 from selfdistill.network import call, logits_of
 
 

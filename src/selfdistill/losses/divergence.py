@@ -13,8 +13,8 @@ def kl(target_logits: Tensor, logits: Tensor, temperature: float = 1.0) -> Tenso
         D_{KL}(p \| q) = \frac{1}{B} \sum_{b=1}^{B} \sum_{i=1}^{C} p_{bi} \log \frac{p_{bi}}{q_{bi}},
         \qquad p = \mathrm{softmax}(t / T), \quad q = \mathrm{softmax}(z / T) \quad \text{(Eq. 1)}
 
-    where :math:`t` are the target logits, :math:`z` the logits and :math:`T` the temperature. The gradient flows
-    through *both* arguments: detach the one that shall be a constant.
+    where :math:`t` are the target logits, :math:`z` the logits and :math:`T` the temperature. A class of :math:`p = 0`
+    adds 0. The gradient flows through *both* arguments: detach the one that shall be a constant.
 
     Args:
         target_logits: :math:`t`, shape ``(B, C)``.
@@ -22,7 +22,7 @@ def kl(target_logits: Tensor, logits: Tensor, temperature: float = 1.0) -> Tenso
         temperature: :math:`T > 0`.
 
     Returns:
-        A scalar, at least 0, in nats.
+        A scalar, at least 0, in nats; infinite where q is 0 and p is not.
 
     Raises:
         ValueError: the shapes differ, or the temperature is not positive.
@@ -43,7 +43,8 @@ def kl(target_logits: Tensor, logits: Tensor, temperature: float = 1.0) -> Tenso
         raise ValueError(f"temperature must be positive, not {temperature}")
     log_p = F.log_softmax(at_least_float32(target_logits) / temperature, dim=-1)
     log_q = F.log_softmax(at_least_float32(logits) / temperature, dim=-1)
-    return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+    p = log_p.exp()
+    return (p * (log_p - log_q).masked_fill(p == 0, 0)).sum() / len(p)
 
 
 def soft_kl(target: Tensor, logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -77,7 +78,7 @@ def soft_kl(target: Tensor, logits: Tensor, temperature: float = 1.0) -> Tensor:
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, not {temperature}")
     log_p = F.log_softmax(at_least_float32(logits) / temperature, dim=-1)
-    return F.kl_div(log_p, at_least_float32(target), reduction="batchmean")
+    return F.kl_div(log_p.masked_fill(target == 0, 0), at_least_float32(target), reduction="batchmean")
 
 
 def mmd(a: Tensor, b: Tensor) -> Tensor:

@@ -91,7 +91,8 @@ class _SymmetricKL(torch.autograd.Function):
         for part in _in_parts(z):
             log_p = _log_posterior(part, temperature)
             p = log_p.exp()
-            sums.append(((p[0] - p[1]) * (log_p[0] - log_p[1])).sum())
+            # Equal probabilities add 0: of a class that is masked with -inf the logarithms' difference is none.
+            sums.append(((p[0] - p[1]) * (log_p[0] - log_p[1]).masked_fill(p[0] == p[1], 0)).sum())
         value: Tensor = reduce(add, sums) / z.shape[1]
         return value
 
@@ -140,6 +141,6 @@ def _times_temperature(log_p: Tensor, direction: Direction) -> Tensor:
         q, log_q = q.detach(), log_q.detach()
     if direction == "forward":
         return p - q
-    log_ratio = log_p - log_q
+    log_ratio = (log_p - log_q).masked_fill(p == 0, 0)
     beyond_mean = log_ratio - (p * log_ratio).sum(dim=-1, keepdim=True)
     return p * beyond_mean if direction == "reverse" else torch.addcmul(p - q, p, beyond_mean)

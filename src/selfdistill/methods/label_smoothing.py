@@ -1,9 +1,8 @@
 """Label smoothing (Szegedy et al., 2016): cross-entropy against softened labels."""
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from selfdistill.losses import at_least_float32
+from selfdistill.losses import cross_entropy
 from selfdistill.method import Method
 
 
@@ -13,7 +12,8 @@ class LabelSmoothing(Method):
     .. math:: L = (1 - \epsilon) \, CE(z, y) + \epsilon \, \frac{1}{C} \sum_{c=1}^{C} -\log p_c
 
     The uniform part covers *all* C classes, the true one included (the paper's code and PyTorch's own
-    ``label_smoothing``; some repositories spread :math:`\epsilon` over the C - 1 wrong classes only).
+    ``label_smoothing``; some repositories spread :math:`\epsilon` over the C - 1 wrong classes only). Classes that the
+    head masks with a logit of -inf are not counted.
 
     Args:
         eps: :math:`\epsilon` in [0, 1); 0.1 in the paper's tables. At 0 it is plain cross-entropy.
@@ -37,4 +37,4 @@ class LabelSmoothing(Method):
 
     def criterion(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the smoothed label loss of ``logits`` ``(B, C)`` and ``labels`` ``(B,)`` or ``(B, C)``."""
-        return F.cross_entropy(at_least_float32(logits), labels, label_smoothing=self.eps)
+        return cross_entropy(logits, labels, self.eps)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from selfdistill.data.synthetic import make_batch
 from selfdistill.distiller import SelfDistiller
-from selfdistill.method import Method, Outputs, Step, cross_entropy
+from selfdistill.losses import cross_entropy
+from selfdistill.method import Method, Outputs, Step
 from selfdistill.models import build
 
 _CLASSES = 5

@@ -1,0 +1,85 @@
+"""Cross-entropy, of smoothed labels too (Eq. 4's label loss), and the labels that it refuses."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from selfdistill.losses.precision import at_least_float32
+
+_NO_LABEL = -(2**40)
+"""PyTorch leaves images of label -100 out of the mean, but no other term would: here no label is special."""
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    r"""Mean cross-entropy in float32 at least.
+
+    .. math::
+        L = (1 - \epsilon) \, CE(z, y) + \epsilon \, CE(z, u), \qquad
+        CE(z, y) = -\frac{1}{B} \sum_{bc} y_{bc} \log p_{bc}, \quad p = \mathrm{softmax}(z)
+
+    where u is uniform over the C classes, those left out that a head masks with a logit of -inf. A label of 0 adds 0,
+    also where p is 0.
+
+    Args:
+        logits: z, shape ``(B, C)``.
+        labels: y, class indices ``(B,)`` or probabilities ``(B, C)``.
+        smoothing: :math:`\epsilon` in [0, 1).
+
+    Returns:
+        A scalar, at least 0, in nats; infinite if a masked class is a label.
+
+    Example:
+        >>> masked = torch.tensor([[0.0, 0.0, -torch.inf]])
+        >>> cross_entropy(masked, torch.tensor([0])).item() == cross_entropy(masked, torch.tensor([1]), 0.1).item()
+        True
+    """
+    z = at_least_float32(logits)
+    if smoothing == 0:
+        if labels.dim() == 1:
+            return F.cross_entropy(z, labels, ignore_index=_NO_LABEL)
+        # The lowest number in the place of -inf: 0 times it is 0.
+        return F.cross_entropy(z.masked_fill((labels == 0) & (z == -torch.inf), torch.finfo(z.dtype).min), labels)
+    possible, classes = z > -torch.inf, z.shape[1]
+    share = possible * (classes / possible.sum(dim=1, keepdim=True).to(z.dtype))  # C u, 1 where nothing is masked
+    if labels.dim() == 2:
+        return cross_entropy(z, (1 - smoothing) * labels + share * (smoothing / classes))
+    log_p = F.log_softmax(z, dim=1)
+    of_all = -(share * log_p.masked_fill(~possible, 0)).sum(dim=1).mean()
+    return (1 - smoothing) * F.nll_loss(log_p, labels, ignore_index=_NO_LABEL) + of_all * (smoothing / classes)
+
+
+def check_labels(logits: Tensor, labels: Tensor, *, values: bool = True) -> None:
+    """Refuse logits that are not ``(B, C)`` with C >= 2, and labels that are not theirs.
+
+    Args:
+        logits: as a model gives them.
+        labels: class indices ``(B,)`` or probabilities ``(B, C)``.
+        values: look at the labels' values too; for labels on a GPU this waits for the device.
+
+    Raises:
+        ValueError: a shape or type does not fit; a label names no class, such as -100, which other losses ignore.
+
+    Example:
+        >>> check_labels(torch.zeros(2, 3), torch.tensor([0, -100]))
+        Traceback (most recent call last):
+            ...
+        ValueError: the labels hold -100, which is no class in 0..2; leave such images out of the batch
+    """
+    shape = tuple(logits.shape)
+    if len(shape) != 2 or shape[1] < 2:
+        raise ValueError(
+            f"the model gives logits {shape}; needed is one for each class, (B, C) with C >= 2 (a network of one logit, "
+            "made for binary cross-entropy, needs two)"
+        )
+    if tuple(labels.shape) not in (shape[:1], shape) or labels.is_floating_point() != (labels.dim() == 2):
+        raise ValueError(
+            f"labels {tuple(labels.shape)} of {labels.dtype} do not fit logits {shape}; give class indices "
+            f"({shape[0]},) of torch.int64, or probabilities {shape}"
+        )
+    if not values:
+        return
+    highest = shape[1] - 1 if labels.dim() == 1 else torch.inf
+    wrong = labels[~((labels >= 0) & (labels <= highest))]
+    if len(wrong):
+        what = f"no class in 0..{highest}" if labels.dim() == 1 else "no probability"
+        raise ValueError(f"the labels hold {wrong[0].item():g}, which is {what}; leave such images out of the batch")
