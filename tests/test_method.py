@@ -306,4 +306,4 @@ def test_a_sum_builds_its_parts() -> None:
 
     model = mlp()
     SelfDistiller(model, Sized() + CrossEntropy(), example_input=batch("mlp")[0])
-    assert seen == [((1, CLASSES), model)]
+    assert seen == [((2, CLASSES), model)]

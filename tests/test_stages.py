@@ -64,8 +64,8 @@ def test_modules_called_stages() -> None:
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
-        (("block",), r"BYOT branches off maps.*but the stages give \(1, 8, 8, 8\); pass stages="),
-        (("block", "fc"), r"the stages give \(1, 8, 8, 8\), \(1, 5\)"),
+        (("block",), r"BYOT branches off maps.*but the stages give \(2, 8, 8, 8\); pass stages="),
+        (("block", "fc"), r"the stages give \(2, 8, 8, 8\), \(2, 5\)"),
         (("block", "nowhere"), "stages='nowhere' is not a submodule of this ConvNet; its children are: stem"),
     ],
 )

@@ -149,7 +149,7 @@ def test_a_head_that_gives_a_1_by_1_map() -> None:
     assert find_head(model, x) == "head"
     tap = Tap(model, "head")
     outputs = check_head(tap, model, x)
-    assert outputs.logits.shape == outputs.head(outputs.features).shape == (1, 4)
+    assert outputs.logits.shape == outputs.head(outputs.features).shape == (2, 4)
 
 
 def test_two_heads() -> None:
@@ -161,7 +161,7 @@ def test_pooled_after_the_classifier() -> None:
     with pytest.raises(ValueError, match=r"no module's output is the logits.*" + ASKS_FOR_HEAD):
         find_head(PooledAfter(), torch.randn(2, 3, 8, 8))
     with pytest.raises(
-        ValueError, match=r"pools after its classifier: 'classifier' reads \(1, 3, 8, 8\).*" + ASKS_FOR_HEAD
+        ValueError, match=r"pools after its classifier: 'classifier' reads \(2, 3, 8, 8\).*" + ASKS_FOR_HEAD
     ):
         find_head(PooledAfter(pool=False), torch.randn(2, 3, 8, 8))
 
@@ -181,7 +181,7 @@ def test_check_head_refuses_another_module() -> None:
 def test_check_head_takes_a_stack() -> None:
     model = Nested()
     outputs = check_head(Tap(model, "top"), model, torch.randn(2, 8))
-    assert outputs.features.shape == (1, 6)
+    assert outputs.features.shape == (2, 6)
 
 
 def test_unknown_names() -> None:
@@ -456,6 +456,6 @@ def test_functional_dropout_is_untouched_by_the_probe() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.head(F.dropout(x, 0.5, self.training))
 
-    model, x = Functional(), torch.randn(1, 8)
+    model, x = Functional(), torch.randn(2, 8)
     features = check_head(Tap(model, "head"), model, x).features
     torch.testing.assert_close(features, x)

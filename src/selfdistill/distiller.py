@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from selfdistill.head import check_dropout, check_head, dropout_before, find_head
-from selfdistill.losses import cross_entropy
+from selfdistill.head import check_dropout, check_head, dropout_before, find_head, gives_probabilities
+from selfdistill.losses import check_labels, cross_entropy
 from selfdistill.method import Batch, Input, Method, Outputs, Step, Term
 from selfdistill.network import call, eager, logits_of, rows_of
 from selfdistill.stages import find_stages
@@ -87,6 +87,7 @@ class SelfDistiller(nn.Module):
         self._tap: Tap | None = None
         self._peer_tap: Tap | None = None
         self._probed = False
+        self._checked_labels = False
         self._released = False
         builds = any(type(part).build is not Method.build for part in method.parts)
         if builds and example_input is None:
@@ -145,6 +146,7 @@ class SelfDistiller(nn.Module):
             return call(self.model, x)
         if not self.training:
             logits = logits_of(call(self.model, x))
+            self._check_labels(logits, y)
             loss = cross_entropy(logits, y)
             return StepOutput(loss, logits, {"ce": loss.detach()})
         try:
@@ -160,6 +162,9 @@ class SelfDistiller(nn.Module):
     def _train_step(self, batch: Batch) -> StepOutput:
         self._check_needs(batch)
         step = self._step(batch, self._ready_tap(batch.x))
+        self._check_labels(step.outputs[0].logits, batch.y)
+        if step.previous is not None and batch.previous is not None:
+            self._check_labels(step.previous.logits, batch.previous[1])
         step = step._replace(labels=self.method.labels(step))
         label_losses = [Term(step.criterion(z, labels), weight) for z, labels, weight in self.method.ce_inputs(step)]
         terms = {"ce": Term(_weighted_sum(label_losses)), **self.method.terms(step)}
@@ -240,6 +245,13 @@ class SelfDistiller(nn.Module):
                     f"x's, {_shape_of_one(batch.x)}"
                 )
 
+    def _check_labels(self, logits: Tensor, labels: Tensor) -> None:
+        # On a GPU this waits for the device: the first batch alone. Later ones meet the cross-entropy's own assert.
+        values = not (torch.compiler.is_compiling() or (self._checked_labels and labels.device.type != "cpu"))
+        check_labels(logits, labels, values=values)
+        if values:
+            self._checked_labels = True
+
     def _ready_tap(self, x: Input) -> Tap:
         if self._released:
             raise RuntimeError("this distiller was released; wrap the model again to go on training")
@@ -259,6 +271,12 @@ class SelfDistiller(nn.Module):
             self._tap = Tap(eager(self.model), find_head(self.model, x), self.stages, place)
         self.method.check(eager(self.model), x)
         outputs = check_head(self._tap, self.model, x)
+        if gives_probabilities(outputs):
+            warnings.warn(
+                "the model's outputs are probabilities, of a softmax or sigmoid, but losses and methods take logits: "
+                "leave the last activation out",
+                stacklevel=4,
+            )
         if place is not None:
             check_dropout(self._tap, self.model, x)
         elif self.method.drops_features:
@@ -282,16 +300,19 @@ class SelfDistiller(nn.Module):
         alike = peer.state_dict().keys() == eager(self.model).state_dict().keys()
         tap = Tap(peer, self._tap.head_name if alike else find_head(peer, x))
         try:
-            classes = check_head(tap, peer, x).logits.shape[1]
+            logits = check_head(tap, peer, x).logits
+            _check_peer(logits, outputs.logits)
         except BaseException:
             tap.close()
             raise
-        if classes != outputs.logits.shape[1]:
-            tap.close()
-            raise ValueError(
-                f"the peer has {classes} classes and the model {outputs.logits.shape[1]}; give both as many"
-            )
         return tap
+
+
+def _check_peer(logits: Tensor, own: Tensor) -> None:
+    if logits.shape[1] != own.shape[1]:
+        raise ValueError(f"the peer has {logits.shape[1]} classes and the model {own.shape[1]}; give both as many")
+    if not torch.equal(logits == -torch.inf, own == -torch.inf):
+        raise ValueError("the peer and the model mask different classes with -inf, so they are infinitely far apart")
 
 
 def _weighted_sum(terms: Iterable[Term]) -> Tensor:

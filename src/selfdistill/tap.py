@@ -22,13 +22,14 @@ class FeatureHook:
     """A forward pre-hook that keeps the head's input while armed. An object, not a closure, so that models pickle."""
 
     def __init__(self, *, copies: bool = False) -> None:
-        self.armed = False
+        self.armed = self.has_graph = False
         self.copies = copies
         self.features: Tensor | None = None
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """Keep the first argument."""
         if self.armed and args:
+            self.has_graph = torch.is_grad_enabled()
             self.features = args[0].clone() if self.copies else args[0]
 
 
@@ -36,12 +37,13 @@ class StageHook:
     """A forward hook that keeps a module's output while armed."""
 
     def __init__(self) -> None:
-        self.armed = False
+        self.armed = self.has_graph = False
         self.output: Tensor | None = None
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Keep the output."""
         if self.armed:
+            self.has_graph = torch.is_grad_enabled()
             self.output = output
 
 
@@ -124,7 +126,7 @@ class Tap:
         # A head that starts with an in-place layer (EfficientNet's dropout) would overwrite f(x) after we kept it.
         works_in_place = any(getattr(module, "inplace", False) for module in self.head.module.modules())
         self.feature_hook = FeatureHook(copies=works_in_place)
-        self.stage_hooks = [StageHook() for _ in stages]
+        self.stage_names, self.stage_hooks = stages, [StageHook() for _ in stages]
         self.dropout_hook = None if dropout_at is None else DropoutHook(dropout_at)
         # Every name is looked up before the first hook: a wrong one leaves the model without any.
         hooked: list[tuple[nn.Module, StageHook | DropoutHook]] = [
@@ -144,7 +146,8 @@ class Tap:
         """Pass ``x`` once and return its :class:`Outputs`; with ``drop``, those of clean, u and v.
 
         Raises:
-            RuntimeError: the head's hook, or the dropout's, did not fire in this pass.
+            RuntimeError: the head's hook, or the dropout's, did not fire in this pass; or one fired where no graph is
+                recorded, though the pass is to have one.
         """
         hooks: list[FeatureHook | StageHook] = [self.feature_hook, *self.stage_hooks]
         dropping = self.dropout_hook if drop else None
@@ -171,6 +174,7 @@ class Tap:
                 "was wrapped, or does not call this module; wrap it first and compile the distiller, or pass head="
             )
         _check_stages(stages)
+        self._check_graphs()
         whole = Outputs(logits, features, self.head, tuple(stage for stage in stages if stage is not None))
         if dropping is None:
             return (whole,)
@@ -185,6 +189,19 @@ class Tap:
                 "a module whose output is all that later layers read"
             )
         return split(whole, [rows] * 3, uncut=rows)
+
+    def _check_graphs(self) -> None:
+        hooks: dict[str, FeatureHook | StageHook] = {
+            self.head_name: self.feature_hook,
+            **dict(zip(self.stage_names, self.stage_hooks, strict=True)),
+        }
+        for name, hook in hooks.items():
+            if torch.is_grad_enabled() and not hook.has_graph:
+                raise RuntimeError(
+                    f"{name!r} runs where no gradient is recorded, so a term that reads it would train nothing before "
+                    "it; checkpoint activations with use_reentrant=False, and freeze layers by requires_grad_(False), "
+                    "not by torch.no_grad()"
+                )
 
     def open(self) -> None:
         """Put the hooks on the model."""

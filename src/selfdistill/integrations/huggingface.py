@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 
 from selfdistill.distiller import SelfDistiller
 from selfdistill.integrations.batches import EXTRAS, as_batch
-from selfdistill.losses import cross_entropy
+from selfdistill.losses import check_labels, cross_entropy
 from selfdistill.network import call, logits_of
 
 
@@ -99,6 +99,7 @@ class DistillerTrainer(Trainer):
         batch = as_batch(inputs)
         if not model.training:
             logits = logits_of(call(model, batch.x))
+            check_labels(logits, batch.y, values=batch.y.device.type == "cpu")
             loss = cross_entropy(logits, batch.y)
             return (loss, {"loss": loss, "logits": logits}) if return_outputs else loss
         epoch_end = (int(self.state.epoch or 0) + 1) / self.state.num_train_epochs

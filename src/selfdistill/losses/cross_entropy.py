@@ -65,13 +65,9 @@ def check_labels(logits: Tensor, labels: Tensor, *, values: bool = True) -> None
             ...
         ValueError: the labels hold -100, which is no class in 0..2; leave such images out of the batch
     """
+    check_logits(logits)
     shape = tuple(logits.shape)
-    if len(shape) != 2 or shape[1] < 2:
-        raise ValueError(
-            f"the model gives logits {shape}; needed is one for each class, (B, C) with C >= 2 (a network of one logit, "
-            "made for binary cross-entropy, needs two)"
-        )
-    if tuple(labels.shape) not in (shape[:1], shape) or labels.is_floating_point() != (labels.dim() == 2):
+    if tuple(labels.shape) not in (shape[:1], shape) or (labels.dim() == 1 and labels.is_floating_point()):
         raise ValueError(
             f"labels {tuple(labels.shape)} of {labels.dtype} do not fit logits {shape}; give class indices "
             f"({shape[0]},) of torch.int64, or probabilities {shape}"
@@ -83,3 +79,19 @@ def check_labels(logits: Tensor, labels: Tensor, *, values: bool = True) -> None
     if len(wrong):
         what = f"no class in 0..{highest}" if labels.dim() == 1 else "no probability"
         raise ValueError(f"the labels hold {wrong[0].item():g}, which is {what}; leave such images out of the batch")
+
+
+def check_logits(logits: Tensor) -> None:
+    """Refuse logits that are not ``(B, C)`` with C >= 2: the cross-entropy of one class is 0, whatever its logit.
+
+    Example:
+        >>> check_logits(torch.zeros(4, 1))
+        Traceback (most recent call last):
+            ...
+        ValueError: the model gives (1,) for each image; needed are logits (C,), C >= 2 classes: two for yes and no
+    """
+    if logits.dim() != 2 or logits.shape[1] < 2:
+        raise ValueError(
+            f"the model gives {tuple(logits.shape[1:])} for each image; needed are logits (C,), C >= 2 classes: two "
+            "for yes and no"
+        )

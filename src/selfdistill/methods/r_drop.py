@@ -1,12 +1,9 @@
 """R-Drop (Liang et al., 2021): make two forward passes under the model's own dropout agree."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 
-from selfdistill.head import eager_call, evaluating, samples
+from selfdistill.head import eager_call, samples, training
 from selfdistill.losses import symmetric_kl
 from selfdistill.method import CEInputs, Input, Method, Needs, Step, Term
 from selfdistill.methods.ranges import check_weight
@@ -85,14 +82,8 @@ def random_in_training(model: nn.Module, x: Input) -> bool:
         >>> random_in_training(nn.Dropout(0.1), x), random_in_training(nn.Dropout(0.0), x)
         (True, False)
     """
-    two = samples(x, 2)  # a BatchNorm cannot train on one
-    modes = {module: module.training for module in model.modules()}
-    with evaluating(model), _buffers_kept(model):
-        if modes[model]:
-            for module, training in modes.items():
-                module.training = training
-        else:
-            model.train()
+    two = samples(x, 2)
+    with training(model):
         before = _random_states(model)
         first = logits_of(eager_call(model, two))
         drawn = any(not torch.equal(was, now) for was, now in zip(before, _random_states(model), strict=True))
@@ -103,18 +94,3 @@ def random_in_training(model: nn.Module, x: Input) -> bool:
 def _random_states(model: nn.Module) -> list[Tensor]:
     devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
     return [torch.get_rng_state(), *map(torch.cuda.get_rng_state, sorted(devices, key=str))]
-
-
-@contextmanager
-def _buffers_kept(model: nn.Module) -> Iterator[None]:
-    kept = [
-        (module, name, buffer, buffer.clone())
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
-    try:
-        yield
-    finally:
-        for module, name, buffer, value in kept:
-            module._buffers[name] = buffer.copy_(value)
