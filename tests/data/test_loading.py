@@ -84,8 +84,8 @@ def test_an_image_is_augmented_alike_whatever_the_batch_size_and_the_step(coded)
         assert torch.equal(small, large)
 
 
-@pytest.mark.parametrize(("needs", "steps"), [(ALL, 5), (GROUPED, 13)])
-@pytest.mark.parametrize("start", [0, 1, 3, 5])
+@pytest.mark.parametrize(("needs", "steps"), [(ALL, 4), (GROUPED, 13)])
+@pytest.mark.parametrize("start", [0, 1, 3, 4])
 def test_starting_at_a_step_continues_the_epoch(coded, start, needs, steps):
     made = loader(coded, needs, passes=2)
     whole, rest = list(made.epoch(2)), list(made.epoch(2, start=start))

@@ -26,9 +26,12 @@ def by_hand(epoch, *, group, batch_size, shares) -> list[list[list[int]]]:
     order = torch.randperm(len(LABELS), generator=generator(hash_key(3, epoch, 1 << 20))).tolist()
     sampler = GroupSampler(LABELS, group - 1, 3, device="cpu") if group > 1 else None
     anchors = batch_size // group
+    cut = [order[step * anchors : (step + 1) * anchors] for step in range(math.ceil(len(order) / anchors))]
+    if group == 1 and len(cut[-1]) <= shares:  # one image for each share: too few for a BatchNorm
+        last = cut.pop()
+        cut[-1] += last
     steps = []
-    for step in range(math.ceil(len(order) / anchors)):
-        chosen = order[step * anchors : (step + 1) * anchors]
+    for chosen in cut:
         filler = 0
         while len(chosen) % shares:
             chosen.append(order[filler % len(order)])

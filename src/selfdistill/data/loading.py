@@ -49,7 +49,8 @@ class TrainLoader:
         channels_last: the memory format of the images.
 
     Attributes:
-        steps: optimiser steps of an epoch, ``ceil(N / B)``, where B = ``batch_size / group`` counts a step's anchors.
+        steps: optimiser steps of an epoch, ``ceil(N / B)``, where B = ``batch_size / group`` counts a step's anchors;
+            one less where the last one would be of a single image, which is joined to the step before.
 
     Raises:
         ValueError: an argument out of range, an augmentation that the set does not allow, or a method that needs

@@ -27,7 +27,8 @@ class Steps:
     class. Step s has the anchors ``order[s * A : (s + 1) * A]`` of a permutation that depends on (seed, epoch), so each
     image is an anchor once per epoch, which has ceil(N / A) steps. The step's groups are cut into
     ``world_size * passes`` contiguous shares, of which rank r takes ``passes`` in a row. The last step is shorter; if
-    there are several shares, it is filled up to equal ones with groups from the epoch's beginning.
+    there are several shares, it is filled up to equal ones with groups from the epoch's beginning. Where its shares
+    would be of one image, on which a BatchNorm cannot train, it is joined to the step before.
 
     Args:
         labels: int64 ``(N,)``, where the positions are wanted.
@@ -39,7 +40,7 @@ class Steps:
         world_size: the number of processes.
 
     Attributes:
-        count: optimiser steps of an epoch, ceil(N / A).
+        count: optimiser steps of an epoch, ceil(N / A), or one less where the last is joined to the one before.
 
     Raises:
         ValueError: an argument out of range, or groups of a set without two images of a class.
@@ -70,6 +71,8 @@ class Steps:
         self.images, self.device, self.seed = len(labels), labels.device, seed
         self.anchors, self.shares = batch_size // group, world_size * passes
         self.count = -(-self.images // self.anchors)
+        rest = self.images - (self.count - 1) * self.anchors
+        self.count -= self.count > 1 and group == 1 and rest <= self.shares < self.anchors
         self._mine = slice(rank * passes, (rank + 1) * passes)
         self._sampler = GroupSampler(labels.cpu(), group - 1, seed, device=self.device) if group > 1 else None
 
@@ -94,7 +97,8 @@ class Steps:
 
     def _share(self, epoch: int, groups: Tensor, step: int) -> list[Pass]:
         """Return this rank's passes of a step."""
-        whole = groups[step * self.anchors : (step + 1) * self.anchors]
+        end = (step + 1) * self.anchors if step < self.count - 1 else None
+        whole = groups[step * self.anchors : end]
         missing = -len(whole) % self.shares
         if missing:
             whole = torch.cat((whole, groups.repeat(-(-missing // len(groups)), 1)[:missing]))
