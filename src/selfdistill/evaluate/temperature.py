@@ -27,7 +27,8 @@ def fit_temperature(logits: Tensor | npt.ArrayLike, labels: Tensor | npt.ArrayLi
     In b = 1 / T this is convex, with slope mean_i (sum_c softmax(b z_i)_c z_ic - z_{i,y_i}); T is where the slope is 0.
     Where every label has the largest logit, the likelihood only rises with b, and T is 0.01; where the logits tell no
     more about the labels than chance, T is 100; where no T makes a difference (each row's logits all equal, as in a
-    collapsed network), T is 1.
+    collapsed network), T is 1. A class that is masked with -inf adds 0 to the sum; a row of which it is the label is as
+    unlikely at every T, and left out.
 
     Args:
         logits: z, (N, C).
@@ -48,10 +49,14 @@ def fit_temperature(logits: Tensor | npt.ArrayLike, labels: Tensor | npt.ArrayLi
     z, y = checked_logits(logits, labels)
     z = z - z.max(axis=1, keepdims=True)
     label = z[np.arange(len(z)), y]
+    z, label = z[label > -np.inf], label[label > -np.inf]
+    if not len(z):
+        return 1.0
+    finite = np.where(z > -np.inf, z, 0)
 
     def slope(log_b: float) -> float:
         e = np.exp(math.exp(log_b) * z)
-        return float(((e * z).sum(axis=1) / e.sum(axis=1) - label).mean())
+        return float(((e * finite).sum(axis=1) / e.sum(axis=1) - label).mean())
 
     first, last = -math.log(HIGHEST), -math.log(LOWEST)
     at_first, at_last = slope(first), slope(last)

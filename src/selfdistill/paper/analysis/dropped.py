@@ -56,13 +56,15 @@ def pair_logits(head: Callable[[Tensor], Tensor], pair: Tensor) -> Tensor:
     """h of both copies in one call: (2, B, D) to (2, B, C), float32 or better.
 
     Raises:
-        ValueError: a logit is not finite.
+        ValueError: a logit is not finite, or masks a class with -inf, of which no ratio of probabilities is known.
 
     Example:
         >>> pair_logits(nn.Linear(8, 3), torch.ones(2, 4, 8)).shape
         torch.Size([2, 4, 3])
     """
     logits = checked(head(pair.flatten(0, 1)))
+    if bool((logits.detach() == -torch.inf).any()):
+        raise ValueError("logits: a class is masked with -inf; analyse the head without its mask")
     return logits.view(2, -1, logits.shape[1])
 
 
