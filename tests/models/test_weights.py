@@ -159,7 +159,7 @@ def test_no_such_file_and_other_suffixes(tmp_path: Path) -> None:
         small(weights="imagenet")
     path = tmp_path / "net.onnx"
     path.write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"are neither a .safetensors nor a .pt or .pth file"):
+    with pytest.raises(ValueError, match=r"are neither a .safetensors file nor one of PyTorch \(.pt, "):
         small(weights=str(path))
 
 

@@ -9,7 +9,7 @@ from selfdistill.models.densenet import CifarDenseNet
 from selfdistill.models.external import from_timm, from_torchvision, unknown_model
 from selfdistill.models.parts import check_classes
 from selfdistill.models.resnet import CifarResNet
-from selfdistill.models.weights import load_weights
+from selfdistill.models.weights import load_weights, weights_file
 
 _RESNETS = {
     "resnet10_cifar": (1, 1, 1, 1),
@@ -46,7 +46,8 @@ def build(
         features: for our networks: D, the pooled features before the head; by default the last stage's.
         head_layers: for our networks: fully connected layers of the head, 1 or 2 (Table 13).
         weights: ``"none"`` starts at random; ``"default"`` downloads the package's own pretrained weights
-            and replaces the head for another class count; otherwise a file (see ``load_weights``).
+            and replaces the head for another class count; otherwise a file or the folder of a run (see
+            ``load_weights``).
 
     Returns:
         The model; it maps images ``(B, 3, H, W)`` to logits ``(B, C)``. Of GoogLeNet and Inception the
@@ -65,7 +66,7 @@ def build(
         Linear(in_features=64, out_features=10, bias=True)
     """
     check_classes(classes)
-    if weights not in ("none", "default") and not Path(weights).is_file():
+    if weights not in ("none", "default") and not weights_file(weights).is_file():
         raise ArgumentError("weights", f"{str(weights)!r} are neither 'none' nor 'default' nor a file that exists")
     package, _, inner = name.partition(":")
     if package in ("torchvision", "timm") and inner:

@@ -1,8 +1,16 @@
 """Classifiers of torchvision and timm, which are imported on use."""
 
+import hashlib
+import os
+import pickle
+import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlparse
 
+import torch
 from torch import nn
 
 from selfdistill.errors import ArgumentError
@@ -25,13 +33,16 @@ def from_torchvision(name: str, classes: int, default: bool) -> nn.Module:
             options = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
             model: nn.Module = models.get_model(name, num_classes=classes, **options)
             return model
+        weights = models.get_model_weights(name).DEFAULT
+        _check_cached(weights.url)
         try:
-            model = models.get_model(name, weights="DEFAULT")
-        except (OSError, RuntimeError) as error:
+            with _tensors_alone():
+                model = models.get_model(name, weights=weights)
+        except (OSError, RuntimeError, pickle.UnpicklingError) as error:
             raise _no_download(f"torchvision:{name}", error) from error
     if isinstance(model, models.Inception3):  # its pretrained form, unlike GoogLeNet's, keeps the classifier
         model.aux_logits, model.AuxLogits = False, None
-    trained = len(models.get_model_weights(name).DEFAULT.meta["categories"])
+    trained = len(weights.meta["categories"])
     if trained != classes:
         _replace_head(model, trained, classes)
     return model
@@ -54,7 +65,8 @@ def from_timm(name: str, classes: int, default: bool) -> nn.Module:
             "weights", f"'default' do not exist for {'timm:' + name!r}: see timm.list_models(pretrained=True)"
         )
     try:
-        model = timm.create_model(name, pretrained=True, num_classes=classes)
+        with _tensors_alone():
+            model = timm.create_model(name, pretrained=True, num_classes=classes)
     except Exception as error:  # each of the hub's transports has errors of its own
         raise _no_download(f"timm:{name}", error) from error
     return model
@@ -95,6 +107,36 @@ def _replace_head(model: nn.Module, trained: int, classes: int) -> None:
         new = nn.Conv2d(old.in_channels, classes, kernel_size=1, bias=bias)
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, new)
+
+
+def _check_cached(url: str) -> None:
+    """Compare a download that is in the cache with the checksum in its name: torchvision does so for new ones alone."""
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+    known = re.search(r"-([0-9a-f]{8,})\.", cached.name)
+    if known is None or not cached.exists():
+        return
+    digest = ""
+    if cached.is_file():
+        with cached.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(known[1]):
+        raise OSError(
+            f"{cached} is damaged, or not what {url} gives (another checksum): delete it to download it again"
+        )
+
+
+@contextmanager
+def _tensors_alone() -> Iterator[None]:
+    """Let the packages read what they downloaded with ``weights_only``, which some do not: nothing in it is run."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 def _no_download(name: str, error: Exception) -> OSError:

@@ -1,17 +1,28 @@
 """Read a file of weights into a model, without running what the file says or guessing what it means."""
 
+import argparse
 import pickle
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from selfdistill.errors import ArgumentError
 
 _SHOWN = 3  # keys that an error names: enough to see what is wrong on one line
-_PREFIXES = ("module.", "model.", "_orig_mod.")  # DataParallel and DDP, a wrapper's attribute, torch.compile
+_SUFFIXES = (".pt", ".pth", ".tar", ".ckpt", ".bin")
+_NESTS = ("state_dict", "model_state_dict", "model", "net", "distiller")  # the last: a run's own checkpoints
+_PREFIXES = ("", "model.", "module.", "distiller.model.")  # a file of several networks: this one is it
+_SCALAR: Any = np.float64(0).__reduce__()[0]
+_PLAIN: list[Any] = [
+    # What checkpoints hold beside tensors: arguments and numpy's numbers. Reading these runs nothing.
+    *(argparse.Namespace, np.dtype, _SCALAR, (_SCALAR, "numpy.core.multiarray.scalar")),
+    *(type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int64, np.bool_)),
+]
 
 
 def load_weights(model: nn.Module, path: Path, classes: int) -> None:
@@ -19,9 +30,11 @@ def load_weights(model: nn.Module, path: Path, classes: int) -> None:
 
     Args:
         model: the model, built for ``classes``.
-        path: a ``.safetensors`` file, or a ``.pt`` or ``.pth`` file of tensors: a ``state_dict``, or a
-            mapping that holds one as ``"state_dict"`` or ``"model"``. A prefix that all its keys share,
-            ``"module."``, ``"model."`` or ``"_orig_mod."``, is taken off.
+        path: a ``.safetensors`` file; a file of PyTorch (``.pt``, ``.pth``, ``.pth.tar``, ``.ckpt``, ``.bin``) with a
+            ``state_dict``, alone or as ``"state_dict"``, ``"model_state_dict"``, ``"model"`` or ``"net"`` in a mapping,
+            as timm, Lightning and most loops write them; a run's checkpoint; or a run's folder, or another one with
+            ``model.safetensors``. The model may be a part of what is in it: ``"module."``, ``"model."`` or any other
+            prefix under which all its names stand is taken off.
         classes: C, the class count of the model's head.
 
     Raises:
@@ -42,8 +55,8 @@ def load_weights(model: nn.Module, path: Path, classes: int) -> None:
         >>> net(torch.ones(1, 3)).tolist()
         [[3.0, 3.0]]
     """
-    state = _without_prefixes(_state_dict(_read(path), path))
-    own = model.state_dict()
+    own, path = model.state_dict(), weights_file(path)
+    state = _part_of(_state_dict(_read(path), path), own, path)
     # Files older than this counter lack it; it is no weight.
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in state if key not in own]
@@ -74,6 +87,12 @@ def load_weights(model: nn.Module, path: Path, classes: int) -> None:
         )
 
 
+def weights_file(path: str | Path) -> Path:
+    """Return the file itself, or of a folder, such as a run's, the ``model.safetensors`` in it."""
+    path = Path(path).expanduser()
+    return path / "model.safetensors" if path.is_dir() else path
+
+
 def _read(path: Path) -> object:
     """Return what the file holds, tensors and plain containers only."""
     if path.suffix == ".safetensors":
@@ -88,9 +107,10 @@ def _read(path: Path) -> object:
             raise ArgumentError(
                 "weights", f"{str(path)!r} are damaged ({_first_line(error)}): copy them again"
             ) from error
-    if path.suffix not in (".pt", ".pth"):
-        raise ArgumentError("weights", f"{str(path)!r} are neither a .safetensors nor a .pt or .pth file")
-    with path.open("rb") as file, warnings.catch_warnings():
+    if path.suffix not in _SUFFIXES:
+        known = ", ".join(_SUFFIXES)
+        raise ArgumentError("weights", f"{str(path)!r} are neither a .safetensors file nor one of PyTorch ({known})")
+    with path.open("rb") as file, warnings.catch_warnings(), torch.serialization.safe_globals(_PLAIN):
         warnings.simplefilter("ignore")  # its advice is for who wrote the file; what matters is an error below
         try:
             return torch.load(file, map_location="cpu", weights_only=True)
@@ -107,26 +127,30 @@ def _read(path: Path) -> object:
 
 def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
     """Find the ``state_dict`` in what a file holds."""
-    for name in ("state_dict", "model"):
+    for name in _NESTS * 2:  # in a mapping in a mapping too
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
     if not isinstance(content, Mapping):
         raise ArgumentError("weights", f"{str(path)!r} hold no state_dict but a {type(content).__name__}")
-    strays = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
-    if strays or not content:
+    state = {str(key): value for key, value in content.items() if not str(key).endswith("_extra_state")}
+    strays = [key for key, value in state.items() if not isinstance(value, Tensor)]
+    if strays or not state:
         found = f"entries that are no tensors: {_few(strays)}" if strays else "nothing"
-        raise ArgumentError(
-            "weights",
-            f"{str(path)!r} hold {found}; needed is a state_dict, or one under 'state_dict' or 'model'",
-        )
-    return {str(key): value for key, value in content.items()}
+        names = ", ".join(map(repr, _NESTS[:-1]))
+        raise ArgumentError("weights", f"{str(path)!r} hold {found}; needed is a state_dict, or one under {names}")
+    return {key.replace("_orig_mod.", ""): value for key, value in state.items()}  # of torch.compile
 
 
-def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in _PREFIXES * 2:  # twice: "model.module." happens as well
-        if all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
+def _part_of(state: dict[str, Tensor], own: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Take off the prefix under which the model's own names stand; of several, the one that is known."""
+    first = next(iter(own))
+    prefixes = [key.removesuffix(first) for key in state if key == first or key.endswith(f".{first}")]
+    found = {prefix: sum(prefix + name in state for name in own) for prefix in prefixes}
+    best = [prefix for prefix, names in found.items() if names == max(found.values())] or [""]
+    chosen = next((prefix for prefix in _PREFIXES if prefix in best), best[0])
+    if len(best) > 1 and chosen not in _PREFIXES:
+        raise ArgumentError("weights", f"{str(path)!r} hold several such networks: {_few(best)}; save one alone")
+    return {key.removeprefix(chosen): value for key, value in state.items() if key.startswith(chosen)}
 
 
 def _differs_in_classes(loaded: Tensor, own: Tensor, classes: int) -> bool:

@@ -63,7 +63,7 @@ def load_external(
 
     Args:
         model: ``"torchvision:NAME"``, ``"timm:NAME"`` or one of our own networks.
-        checkpoint: a ``.safetensors``, ``.pt`` or ``.pth`` file; None: the package's own pretrained weights.
+        checkpoint: a file of weights, see `selfdistill.models.weights.load_weights`; None: those of the package.
         data: a data set; see `selfdistill.data.load_data`.
         data_root: where named sets are kept.
         image_size: S, at least 8 pixels; None: what the package's weights were trained at, 32 for our CIFAR networks.
