@@ -142,8 +142,8 @@ def evaluation_progress(records: list[RunRecord]) -> str:
     first, seeds = records[0], len({record.seed for record in records})
     return (
         f"{seeds} seed{'s' if seeds > 1 else ''}, last epoch: {first.data.name}, "
-        f"{first.data.classes} classes, {first.data.train_n:,} training and {first.evaluation['n']:,} test "
-        f"images; {first.recipe['model']} of {first.parameters:,} parameters, {first.epochs} epochs"
+        f"{first.data.classes} classes, {first.data.train_n:,} training and {first.evaluation.n:,} test "
+        f"images; {first.recipe.model} of {first.parameters:,} parameters, {first.epochs} epochs"
     )
 
 

@@ -94,9 +94,9 @@ def state_of(kit: Kit, planned: Planned, failed: str | None) -> str:
     run, epochs = kit.run_of(planned), planned.cell.recipe.epochs
     if (run / "result.json").is_file():
         record = RunRecord.load(run / "result.json")
-        mean = statistics.fmean(row["test_top1"] for row in record.log)
-        said = f"{'done' if kit.is_done(planned) else 'trained, not measured'}: top-1 {record.evaluation['top1']:.2%}"
-        said += f", mean over the epochs {mean:.2%}, ECE {record.evaluation['ece']:.3f}"
+        mean = statistics.fmean(row.test_top1 or 0.0 for row in record.log)
+        said = f"{'done' if kit.is_done(planned) else 'trained, not measured'}: top-1 {record.evaluation.top1:.2%}"
+        said += f", mean over the epochs {mean:.2%}, ECE {record.evaluation.ece:.3f}"
     else:
         done, _ = last_epoch(run)
         said = f"at epoch {done} of {epochs}" if run.is_dir() else "not begun"

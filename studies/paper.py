@@ -119,18 +119,18 @@ def problems(config: PaperConfig) -> Iterator[str]:
 
 
 def _problems_of_run(record: RunRecord, recipe: TrainConfig, size: DatasetSize) -> Iterator[str]:
-    if record.recipe_hash != recipe_hash(record.recipe):
-        yield f"the recipe's hash is {recipe_hash(record.recipe)}, not {record.recipe_hash}"
+    if record.recipe_hash != recipe_hash(record.recipe_values):
+        yield f"the recipe's hash is {recipe_hash(record.recipe_values)}, not {record.recipe_hash}"
     # Compiled or not, the same is computed: where the compiler fails, gpu.py goes on without it.
-    recipe = replace(recipe, classes=size.classes, compile=record.recipe["compile"])
-    if differing := recipe.differences(TrainConfig(**record.recipe)):
+    recipe = replace(recipe, classes=size.classes, compile=record.recipe.compile)
+    if differing := recipe.differences(record.recipe):
         yield f"its recipe is not the table's: {', '.join(differing)}"
     if record.commit is None:
         yield "it does not say of which commit it is"
     if (found := recorded_size(record)) != size:
         yield f"trained on {found}, not on {size}"
-    if record.evaluation["n"] != size.test:
-        yield f"scored on {record.evaluation['n']} of {size.test} test images"
+    if record.evaluation.n != size.test:
+        yield f"scored on {record.evaluation.n} of {size.test} test images"
 
 
 def _evaluations_of(training: Training, config: PaperConfig) -> dict[str, RunEvaluation]:

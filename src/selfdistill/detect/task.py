@@ -1,7 +1,6 @@
 """Object detection as a task of the training engine: Faster R-CNN, its four losses, COCO's mAP."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +11,9 @@ from selfdistill.data.decode import cpu_count
 from selfdistill.detect.batches import Batch, BoxLoader, Target, in_order
 from selfdistill.detect.coco import Coco
 from selfdistill.detect.config import DetectConfig
-from selfdistill.detect.metric import AveragePrecision, average_precision
+from selfdistill.detect.metric import average_precision
 from selfdistill.detect.network import Backbone, build_detector
-from selfdistill.detect.record import METRICS, DetectRecord, make_record
+from selfdistill.detect.record import METRICS, AveragePrecision, DetectRecord, make_record
 from selfdistill.network import evaluation_mode
 from selfdistill.train.export import save_weights
 from selfdistill.train.meters import Loss
@@ -88,8 +87,8 @@ class Detection(Task[Batch]):
 
     def evaluate(self, progress: Progress) -> dict[str, float | None]:
         """Return COCO's averages, and how many detections there were."""
-        values = asdict(self.average_precision(progress))
-        return {name: values[name] for name in METRICS}
+        measured = self.average_precision(progress)
+        return {name: getattr(measured, name) for name in METRICS}
 
     def finish(self, run: Path, state: State) -> DetectRecord:
         """Write the detector as ``model.safetensors``; the record has what was measured after the last epoch."""

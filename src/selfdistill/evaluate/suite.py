@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
 from selfdistill.data import ImageData
 from selfdistill.data.unlabelled import Unlabelled
-from selfdistill.evaluate.accuracy import top_k_accuracy
+from selfdistill.evaluate.accuracy import (
+    brier_score,
+    negative_log_likelihood,
+    rank_of_label,
+    softmax,
+    top_k_accuracy,
+)
 from selfdistill.evaluate.agreement import Reading, read_features
+from selfdistill.evaluate.arrays import checked_logits
+from selfdistill.evaluate.calibration import adaptive_calibration_error, calibration_gap, reliability
 from selfdistill.evaluate.corruptions import (
     CORRUPTIONS,
     LEAST_SIZE,
     SEVERITIES,
-    CorruptionAccuracy,
     PublishedCorruptions,
+    measure_corruptions,
 )
-from selfdistill.evaluate.corruptions.measure import measure_corruptions
-from selfdistill.evaluate.evaluation import Evaluation, score
-from selfdistill.evaluate.images import Images, Tick, no_progress
-from selfdistill.evaluate.ood.measure import OODResult, measure_ood, ood_passes
-from selfdistill.evaluate.passes import predict
-from selfdistill.evaluate.robustness import Robustness, measure_robustness, robustness_passes
+from selfdistill.evaluate.images import Images, Tick, no_progress, predict
+from selfdistill.evaluate.ood.measure import measure_ood, ood_passes
+from selfdistill.evaluate.robustness import measure_robustness, robustness_passes
+from selfdistill.evaluate.selective import risk_coverage
+from selfdistill.evaluate.temperature import temperature_scaling
 from selfdistill.head import find_head
-
-MEASURES = ("robustness", "shift", "ood")
-"""What can be measured beyond accuracy and calibration; "shift" is accuracy under corruption, as records name it."""
+from selfdistill.records.evaluation import MEASURES, CorruptionAccuracy, Evaluation, OODResult, Robustness
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, images done, images in all); an image counts once for each forward pass."""
@@ -64,7 +69,7 @@ def evaluate(
         model: already on `device`; a `SelfDistiller` scores its student. Its train/eval modes are restored.
         data: a data set; see `selfdistill.data.load_data`.
         device: where the batches go.
-        measures: some of `MEASURES`.
+        measures: some of `selfdistill.records.evaluation.MEASURES`.
         ood_sets: out-of-distribution sets at the network's size, for "ood"; see `selfdistill.data.load_unlabelled`.
         published: CIFAR-10-C or CIFAR-100-C for "shift"; None: the test images are corrupted here.
         max_images: PGD and own corruptions see at most so many test images, evenly spaced; >= 1.
@@ -116,7 +121,7 @@ def evaluate(
         )
         if not ood_sets:
             omitted.append("out-of-distribution detection: no set of images was given")
-    return replace(
+    return msgspec.structs.replace(
         score(
             clean.logits,
             clean.labels,
@@ -128,6 +133,42 @@ def evaluate(
         shift=corruptions,
         ood=ood,
         omitted=tuple(omitted),
+    )
+
+
+def score(
+    logits: Tensor, labels: Tensor, *, bins: int = 10, train_n: int | None = None, train_top1: float | None = None
+) -> Evaluation:
+    """The `Evaluation` of logits (N, C) and labels (N,) at hand; the last two arguments are stored as given.
+
+    Raises:
+        ValueError: a shape does not fit, a logit is not finite, a label is not a class, or bins < 1.
+
+    Example:
+        >>> score(torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 0])).top1
+        0.5
+    """
+    z, y = checked_logits(logits, labels)
+    p = softmax(z)
+    right = rank_of_label(z, y) == 1
+    diagram = reliability(p, y, bins)
+    return Evaluation(
+        n=len(y),
+        top1=float(right.mean()),
+        top5=top_k_accuracy(z, y, 5) if z.shape[1] > 5 else None,
+        nll=negative_log_likelihood(z, y),
+        brier=brier_score(p, y),
+        ece=diagram.expected_calibration_error,
+        bins=bins,
+        confidence=float(p.max(axis=1).mean()),
+        gap=calibration_gap(p, y),
+        reliability=diagram,
+        per_class=tuple(float(right[y == c].mean()) if (y == c).any() else None for c in range(z.shape[1])),
+        train_n=train_n,
+        train_top1=train_top1,
+        adaptive_ece=adaptive_calibration_error(p, y, bins),
+        scaled=temperature_scaling(z, y, bins=bins) if len(y) > 1 else None,
+        selective=risk_coverage(p.max(axis=1), right),
     )
 
 

@@ -12,6 +12,7 @@ from selfdistill.data import ImageData
 from selfdistill.detect.config import DetectConfig
 from selfdistill.paper.scales import PaperConfig, Training
 from selfdistill.paper.tables import CellMetric, CellSpec, PaperTable
+from selfdistill.records.record import plain
 from selfdistill.train.progress import Callback
 
 _EPOCHS = {"1x": 12, "0.5x": 7}
@@ -56,8 +57,8 @@ class Detector:
 
         seed = TrainConfig.from_yaml(run / "recipe.yaml").seed
         record = detect(self.recipe(run, config, seed), self.folder(run), progress=progress)
-        measured = {f"epoch {row['epoch']}": row for row in record.log if row["detections"] is not None}
-        return measured | {"n": record.evaluation["n"]}
+        measured = {f"epoch {row.epoch}": plain(row) for row in record.log if row.detections is not None}
+        return measured | {"n": record.evaluation.n}
 
     def folder(self, run: Path) -> Path:
         """The folder of the detector on a run's network."""

@@ -17,9 +17,8 @@ from selfdistill.paper.tables import METHODS, SD_DROPOUT, PaperTable
 from selfdistill.records.summary import Statistic
 from selfdistill.report.diagram import write_diagram
 from selfdistill.report.measured import Measured
-from selfdistill.report.measures.reliability import reliability_panels
-from selfdistill.report.pages import write_pages
-from selfdistill.report.section import Figure
+from selfdistill.report.measures.calibration import reliability_panels
+from selfdistill.report.pages import Figure, write_pages
 from selfdistill.report.style import INK, MUTED, Panel, colour, heading, marker, plain, short
 
 DESIGNS = {

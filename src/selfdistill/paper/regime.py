@@ -92,7 +92,7 @@ def _load_records(training: Training, config: PaperConfig, seeds: Sequence[int])
 
 def _fit(records: Sequence[RunRecord]) -> Fit:
     return Fit(
-        statistics.fmean(record.evaluation["train_top1"] for record in records),
-        statistics.fmean(record.log[-1]["ce"] for record in records),
-        statistics.fmean(record.evaluation["gap"] for record in records),
+        statistics.fmean(record.evaluation.train_top1 or 0.0 for record in records),
+        statistics.fmean(record.log[-1].terms["ce"] or 0.0 for record in records),
+        statistics.fmean(record.evaluation.gap for record in records),
     )

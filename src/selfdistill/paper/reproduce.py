@@ -32,7 +32,6 @@ from selfdistill.paper.scales import (
 )
 from selfdistill.paper.tables import PaperTable, RunEvaluation, RunKey
 from selfdistill.records import EvaluationRecord, RunRecord
-from selfdistill.records.evaluation import SCHEMA
 from selfdistill.runs.executor import Executor, Task
 from selfdistill.runs.executor_config import ExecutorConfig
 from selfdistill.runs.grid import PlannedRun, is_trained, run_grid
@@ -232,7 +231,6 @@ def evaluate_run(
         file = evaluation_file(run, evaluation)
         file.parent.mkdir(exist_ok=True)
         EvaluationRecord(
-            schema=SCHEMA,
             of={"recipe_hash": record.recipe_hash, "date": record.date},
             config=evaluation.cache_key(config),
             evaluation=numbers,

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from selfdistill.paper.regime import Regime, table_regimes
 from selfdistill.paper.scales import PaperConfig, Training
 from selfdistill.paper.tables import CellSpec, LogTarget, PaperTable, RunEvaluation, RunKey, printed_number
-from selfdistill.records import EvaluationRecord, RunRecord, Statistic, statistic_of
+from selfdistill.records import Evaluation, EvaluationRecord, RunRecord, Statistic, statistic_of
+from selfdistill.records.record import plain
 
 EvaluationKey = tuple[Training, RunEvaluation | None, int]
 """A training, what measured its run (None: the training itself), and the seed."""
@@ -91,7 +92,7 @@ class TableResult:
         figure: how it is drawn, if it is.
         cells: its cells.
         runs: provenance of each run: name, recipe hash, date, commit, device, and the commits of its evaluations.
-        reliability: for Fig. 2, by row and column, each seed's diagram as a dict.
+        reliability: for Fig. 2, by row and column, what was measured of each seed.
         regimes: how the networks fit their training images, as far as that is known.
     """
 
@@ -103,7 +104,7 @@ class TableResult:
     figure: str
     cells: tuple[TableCell, ...]
     runs: tuple[Mapping[str, Any], ...]
-    reliability: Mapping[str, tuple[Mapping[str, Any], ...]]
+    reliability: Mapping[str, tuple[Evaluation, ...]]
     regimes: tuple[Regime, ...] = ()
 
     @property
@@ -159,7 +160,7 @@ def collect_result(table: PaperTable, config: PaperConfig, missing: MissingReaso
         if (record := load_cached_evaluation(files[training, seed].parent, evaluation, config)) is not None
     }
     numbers: dict[EvaluationKey, Mapping[str, Any]] = {
-        (training, None, seed): record.evaluation | {"log": _log_columns(record)}
+        (training, None, seed): plain(record.evaluation) | {"log": _log_columns(record)}
         for (training, seed), record in records.items()
     }
     numbers |= {key: record.evaluation for key, record in cached.items()}
@@ -262,8 +263,8 @@ def _missing_reason(spec: CellSpec, reasons: MissingReasons, missing: Mapping[in
 
 def _log_columns(record: RunRecord) -> dict[str, list[Any]]:
     """Return the columns of a run's log, each with one value per epoch."""
-    names = dict.fromkeys(name for row in record.log for name in row)
-    return {name: [row.get(name) for row in record.log] for name in names}
+    names = dict.fromkeys(name for row in record.rows for name in row)
+    return {name: [row.get(name) for row in record.rows] for name in names}
 
 
 def _run_provenance(
@@ -274,7 +275,7 @@ def _run_provenance(
     return {name: getattr(record, name) for name in names} | {"measured_with": list(dict.fromkeys(commits))}
 
 
-def _reliability(table: PaperTable, records: Mapping[RunKey, RunRecord]) -> dict[str, tuple[Mapping[str, Any], ...]]:
+def _reliability(table: PaperTable, records: Mapping[RunKey, RunRecord]) -> dict[str, tuple[Evaluation, ...]]:
     return {
         f"{cell.row}, {cell.column}": of_seeds
         for cell in table.cells

@@ -21,6 +21,7 @@ from selfdistill.paper.tables import (
     PaperTable,
 )
 from selfdistill.records import RunRecord
+from selfdistill.records.record import plain
 from selfdistill.runs.evaluation import EvaluationConfig, as_updates, load_ood_sets, measure
 from selfdistill.train import load_run
 from selfdistill.train.progress import Callback
@@ -52,7 +53,7 @@ class SuiteEvaluation:
 
     def cache_key(self, config: PaperConfig) -> dict[str, Any]:
         """What determines the numbers, without the path of the corrupted images."""
-        key = self._suite_config(config).to_dict()
+        key: dict[str, Any] = plain(self._suite_config(config).suite)
         return key | {"corruptions": None if key["corruptions"] is None else self.source}
 
     def skip_reason(self, config: PaperConfig) -> str | None:
@@ -73,14 +74,16 @@ class SuiteEvaluation:
     def evaluate(self, run: Path, data: ImageData, config: PaperConfig, progress: Callback) -> dict[str, Any]:
         """Run the suite on the run's network."""
         on_stage = as_updates(RunRecord.load(run / "result.json"), progress)
-        return measure(load_run(run), data, self._suite_config(config), train=False, progress=on_stage).to_dict()
+        found = measure(load_run(run), data, self._suite_config(config), train=False, progress=on_stage)
+        numbers: dict[str, Any] = plain(found)
+        return numbers
 
     def _suite_config(self, config: PaperConfig) -> EvaluationConfig:
         is_smoke = config.scale == "smoke"
         return EvaluationConfig(
             measures=(self.measure,),
             ood=() if self.measure != "ood" else ("photographs",) if is_smoke else (self.source,),
-            corruptions=config.data_root / CIFAR100C if self.source == CIFAR100C else None,
+            corruptions=str(config.data_root / CIFAR100C) if self.source == CIFAR100C else None,
             max_images=8 if is_smoke else 1000,
             max_ood_images=32 if is_smoke else None,
             data_root=config.data_root,

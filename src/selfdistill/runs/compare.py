@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import torch
 from rich.console import Console
 
@@ -11,7 +12,7 @@ from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.data.decode import cpu_count
 from selfdistill.errors import ArgumentError
-from selfdistill.records import EvaluationRecord, RunRecord
+from selfdistill.records import RunRecord, SuiteRecord
 from selfdistill.runs.evaluation import BASIC_EVALUATION, EvaluationConfig, count_forwards, fit_to_budget, load_ood_sets
 from selfdistill.runs.executor import share_cpus
 from selfdistill.runs.executor_config import ExecutorConfig
@@ -72,7 +73,8 @@ def run_comparison(
     ood_n = sum(len(one.split) for one in load_ood_sets(evaluation, data.image_size))
     measured = next((path for run in runs if (path := out / run.name / "evaluation.json").is_file()), None)
     if fit and measured:  # a resumed comparison is measured as its first runs were
-        evaluation = replace(evaluation, max_images=EvaluationRecord.load(measured).config["max_images"])
+        max_images = SuiteRecord.load(measured).config.max_images
+        evaluation = msgspec.structs.replace(evaluation, max_images=max_images)
     if untrained := [run for run in runs if not is_trained(run, out)]:
         with console.status("measuring how long a step takes"):
             timings = _measured(untrained, data, jobs)

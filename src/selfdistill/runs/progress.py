@@ -30,9 +30,10 @@ def describe_plan(recipe: TrainConfig, data: ImageData) -> str:
 
 def describe_record(record: RunRecord) -> str:
     """Return a line on a finished run."""
-    top1, ece, gap = (record.evaluation[name] for name in ("top1", "ece", "gap"))
+    e = record.evaluation
     return (
-        f"{record.method} seed {record.seed}: test {top1:.1%}, ECE {ece:.3f} (gap {gap:+.3f}), {record.seconds:.0f} s"
+        f"{record.method} seed {record.seed}: test {e.top1:.1%}, ECE {e.ece:.3f} (gap {e.gap:+.3f}), "
+        f"{record.seconds:.0f} s"
     )
 
 
