@@ -18,9 +18,10 @@ from typing import Any
 from selfdistill.detect import DetectConfig, detect, load_coco
 from selfdistill.detect.network import load_backbone
 from selfdistill.detect.task import assemble
+from selfdistill.progress import progress_bar
 from selfdistill.records.record import plain
 from selfdistill.report.tables import Table, markdown
-from selfdistill.train import progress_bar, random_state
+from selfdistill.train import random_state
 from selfdistill.train.session import make_fabric
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "detection" / "sixteen.json"

@@ -40,7 +40,7 @@ from selfdistill.paper.scales import DatasetSize, Training, dataset_size, record
 from selfdistill.paper.tables import RunEvaluation
 from selfdistill.records import EvaluationRecord, RunRecord, recipe_hash
 from selfdistill.report.tables import Table, markdown
-from selfdistill.runs.executor_config import ExecutorConfig
+from selfdistill.runs.grid import ExecutorConfig
 
 FOLDER = PAGES / "paper"
 """Folder of the pages, with one folder per scale."""

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from selfdistill.config import TrainConfig
+from selfdistill.progress import Progress, no_progress
 from selfdistill.records import RunRecord, SuiteRecord, load_all, load_run_record
 from selfdistill.runs.evaluation import (
     BASIC_EVALUATION,
@@ -16,7 +17,7 @@ from selfdistill.runs.evaluation import (
     train_and_evaluate,
 )
 from selfdistill.runs.score import own_images
-from selfdistill.train import Update, load_run
+from selfdistill.train import load_run
 from selfdistill.train.run import load
 from tests.pictures import write_digits
 
@@ -28,19 +29,20 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("measured")
     data = write_digits(folder / "digits3", train=6, test=4)
     recipe = TrainConfig(data=str(data), model="resnet10_cifar", width=4, epochs=1, threads=1)
-    told: list[Update] = []
+    told: list[Progress] = []
     out = folder / "runs" / "run"
     record = train_and_evaluate(recipe, out, FEW, data=load(recipe), progress=told.append)
     assert record.evaluation.robustness is not None
     assert record.evaluation.robustness.pgd_n == 6
-    assert [update.measuring for update in told if update.measuring][-1] == "out-of-distribution"
+    assert told[-1].stage == "measuring out-of-distribution detection"
+    assert told[-1].done == told[-1].total
     return out
 
 
 def test_a_run_that_is_measured_is_not_measured_again(run: Path) -> None:
     before = (run / "evaluation.json").read_bytes()
     recipe = TrainConfig.from_yaml(run / "recipe.yaml")
-    again = train_and_evaluate(recipe, run, FEW, data=own_images(run, load_run(run)), progress=lambda update: None)
+    again = train_and_evaluate(recipe, run, FEW, data=own_images(run, load_run(run)), progress=no_progress)
     assert (run / "evaluation.json").read_bytes() == before
     assert again == load_run_record(run)
     assert is_evaluated(run, FEW)

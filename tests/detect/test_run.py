@@ -16,7 +16,8 @@ from selfdistill.detect import DetectConfig, DetectRecord, average_precision, de
 from selfdistill.detect.batches import in_order
 from selfdistill.detect.record import Counts
 from selfdistill.detect.task import TERMS
-from selfdistill.train import Interrupted, NonFiniteLossError, Update, loop
+from selfdistill.progress import Progress
+from selfdistill.train import Interrupted, NonFiniteLossError, loop
 from selfdistill.train import run as run_module
 from selfdistill.train.checkpoint import Checkpoints
 from selfdistill.train.meters import Meters
@@ -53,7 +54,7 @@ def same(one: Path, other: Path) -> None:
 
 def test_a_run(tmp_path: Path, recipe: DetectConfig) -> None:
     said: list[str] = []
-    told: list[Update] = []
+    told: list[Progress] = []
     out = tmp_path / "run"
     before = torch.get_rng_state()
     recipe = replace(recipe, keep_epochs=(1,))
@@ -63,9 +64,11 @@ def test_a_run(tmp_path: Path, recipe: DetectConfig) -> None:
         "tiny: 4 images of train2017, 4 boxes (0 crowds and 0 degenerate ones left out), evaluated on 3 of val2017; "
         "resnet18, weights: from scratch, trained BatchNorm, 64 px; 2 epochs, batches of 2, lr 0.001"
     ]
-    assert [update.epoch for update in told if update.kind == "epoch"] == [1, 2]
-    assert tuple(told[-1].terms) == TERMS
-    assert told[-1].metrics == {"mAP": record.evaluation.map}
+    assert [event.training.epoch for event in told if event.epoch_done and event.training] == [1, 2]
+    last = told[-1].training
+    assert last is not None
+    assert tuple(last.terms) == TERMS
+    assert last.metrics == {"mAP": record.evaluation.map}
     assert record == DetectRecord.load(out / "result.json")
     assert (record.name, record.epochs, record.schedule, record.policy) == ("run", 2, "2 epochs", "last epoch")
     assert record.data.train == Counts(name="train2017", n=4, boxes=4, crowds=0, degenerate=0, empty=1)

@@ -228,8 +228,10 @@ def test_the_suite_leaves_the_model_in_training_mode_and_scores_it_in_evaluation
 
 def test_the_progress_of_each_measure_reaches_its_end() -> None:
     told: dict[str, list[tuple[int, int]]] = {}
-    whole(progress=lambda measure, done, total: told.setdefault(measure, []).append((done, total)))
-    assert list(told) == ["accuracy and calibration", "attacks", "corruptions", "out-of-distribution"]
+    whole(progress=lambda event: told.setdefault(event.stage, []).append((event.done, event.total)))
+    assert [stage.removeprefix("measuring ") for stage in told] == [
+        "accuracy and calibration", "attacks", "corruptions", "out-of-distribution detection",
+    ]  # fmt: skip
     for steps in told.values():
         assert steps[0][0] == 0
         assert steps[-1][0] == steps[-1][1]

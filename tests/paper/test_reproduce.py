@@ -27,7 +27,7 @@ from selfdistill.paper.scales import (
     check_run,
     dataset_size,
 )
-from selfdistill.runs.executor_config import ExecutorConfig
+from selfdistill.runs.grid import ExecutorConfig
 from selfdistill.train import load_run
 from tests.paper.conftest import Make, find_cell
 from tests.published import write_cifar

@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 import selfdistill
 from selfdistill.config import ResolvedTrainConfig, TrainConfig
 from selfdistill.data import ImageData
+from selfdistill.progress import Progress
 from selfdistill.records import RunRecord
-from selfdistill.train import NonFiniteLossError, Update, train
+from selfdistill.train import NonFiniteLossError, train
 from selfdistill.train import run as run_module
 from selfdistill.train.meters import Meters
 from selfdistill.train.session import Session
@@ -27,9 +28,9 @@ def rows(out: Path) -> list[dict[str, str]]:
 
 def test_what_a_run_leaves(tmp_path: Path, recipe: TrainConfig, data: ImageData) -> None:
     out = tmp_path / "runs" / "grey"
-    updates: list[Update] = []
+    events: list[Progress] = []
     recipe = replace(recipe, keep_epochs=(2,), eval_every=2, epochs=5)
-    record = train(recipe, out, data=data, progress=updates.append)
+    record = train(recipe, out, data=data, progress=events.append)
     names = {"recipe.yaml", "log.csv", "checkpoints", "model.safetensors", "model.json", "result.json"}
     assert {path.name for path in out.iterdir()} - {".lock"} == names | {"model@2.safetensors"}
     assert ResolvedTrainConfig.from_yaml(out / "recipe.yaml") == recipe.resolve(data)
@@ -64,13 +65,14 @@ def test_what_a_run_leaves(tmp_path: Path, recipe: TrainConfig, data: ImageData)
     assert earlier.keys() == model.state_dict().keys()
     assert not torch.equal(earlier["fc.weight"], model.state_dict()["fc.weight"])
 
-    ends = [update for update in updates if update.kind == "epoch"]
-    assert [update.epoch for update in ends] == [1, 2, 3, 4, 5]
-    assert [update.step for update in ends] == [3, 6, 9, 12, 15]
-    assert ends[-1].seconds_left == 0
-    assert ends[-1].metrics["test"] == pytest.approx(record.evaluation.top1)
-    assert list(ends[0].metrics) == ["train"]
-    assert updates[-1] == replace(ends[-1], kind="evaluate")
+    ends = [event for event in events if event.epoch_done]
+    epochs = [event.training for event in ends if event.training is not None]
+    assert [at.epoch for at in epochs] == [1, 2, 3, 4, 5]
+    assert [event.done for event in ends] == [3, 6, 9, 12, 15]
+    assert epochs[-1].seconds_left == 0
+    assert epochs[-1].metrics["test"] == pytest.approx(record.evaluation.top1)
+    assert list(epochs[0].metrics) == ["train"]
+    assert (events[-1].stage, events[-1].training) == ("evaluating", epochs[-1])
 
 
 def test_it_learns(tmp_path: Path, recipe: TrainConfig, data: ImageData) -> None:

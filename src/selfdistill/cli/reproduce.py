@@ -12,7 +12,7 @@ from selfdistill.cli.show import print_table
 
 if TYPE_CHECKING:
     from selfdistill.paper import PaperConfig, PaperTable
-    from selfdistill.runs.executor_config import ExecutorConfig
+    from selfdistill.runs.grid import ExecutorConfig
 
 
 def reproduce(
@@ -60,8 +60,8 @@ def reproduce(
     """
     from selfdistill.errors import ArgumentError
     from selfdistill.paper import PaperConfig, find_tables
-    from selfdistill.runs.executor_config import ExecutorConfig
     from selfdistill.runs.folders import check_writable
+    from selfdistill.runs.grid import ExecutorConfig
 
     if any(not 0 <= seed < 2**63 for seed in seeds) or len(set(seeds)) < len(seeds):
         given = " ".join(map(str, seeds))

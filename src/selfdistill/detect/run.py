@@ -12,7 +12,7 @@ from selfdistill.detect.config import DetectConfig
 from selfdistill.detect.network import Backbone, build_detector, load_backbone
 from selfdistill.detect.record import DetectRecord
 from selfdistill.detect.task import Detection, assemble
-from selfdistill.train.progress import Callback
+from selfdistill.progress import OnProgress, no_progress
 from selfdistill.train.run import interruptible, load_finished, run_task
 from selfdistill.train.session import Session
 
@@ -27,7 +27,7 @@ def detect(
     devices: int = 1,
     nodes: int = 1,
     accelerator: str = "auto",
-    progress: Callback | None = None,
+    progress: OnProgress = no_progress,
     announce: Callable[[str], None] | None = None,
 ) -> DetectRecord:
     """Train an object detector by a recipe into a folder, or resume what is there, and evaluate it.
@@ -40,7 +40,7 @@ def detect(
         devices: GPUs, or CPU processes, on each machine.
         nodes: machines.
         accelerator: ``"cuda"``, ``"cpu"``, or ``"auto"`` for a GPU where there is one.
-        progress: is called with each :class:`~selfdistill.train.progress.Update`.
+        progress: is called with each :class:`~selfdistill.progress.Progress`.
         announce: is called with a line on what is done, before it begins.
 
     Returns:

@@ -22,10 +22,6 @@ PRECISIONS = ("32-true", "bf16-mixed")
 _CACHE_LIMIT = 2 * 2**30  # bytes
 
 
-def no_progress(*_: object) -> None:
-    """Report nothing."""
-
-
 @dataclass(frozen=True)
 class Images:
     """Labelled images, the same in each pass and always in the same order.

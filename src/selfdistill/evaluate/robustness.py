@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from selfdistill.evaluate.adversarial import EPSILONS, PAPER_EPS, attacked_loss, paper_step, pgd, standard_step
 from selfdistill.evaluate.gradient import clean_logits, input_gradients
-from selfdistill.evaluate.images import Images, Tick, no_progress
+from selfdistill.evaluate.images import Images, Tick
+from selfdistill.progress import no_progress
 from selfdistill.records.evaluation import Robustness
 
 

@@ -12,8 +12,8 @@ from selfdistill.data import ImageData
 from selfdistill.detect.config import DetectConfig
 from selfdistill.paper.scales import PaperConfig, Training
 from selfdistill.paper.tables import CellMetric, CellSpec, PaperTable
+from selfdistill.progress import OnProgress
 from selfdistill.records.record import plain
-from selfdistill.train.progress import Callback
 
 _EPOCHS = {"1x": 12, "0.5x": 7}
 
@@ -51,7 +51,7 @@ class Detector:
 
         load_coco(config.data_root / "coco")
 
-    def evaluate(self, run: Path, data: ImageData, config: PaperConfig, progress: Callback) -> dict[str, Any]:
+    def evaluate(self, run: Path, data: ImageData, config: PaperConfig, progress: OnProgress) -> dict[str, Any]:
         """Train the detector; return its average precisions by epoch, and the number of images."""
         from selfdistill.detect import detect
 

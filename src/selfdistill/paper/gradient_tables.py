@@ -24,9 +24,9 @@ from selfdistill.paper.analysis.lemma2 import check_lemma2
 from selfdistill.paper.analysis.proposition1 import proposition1
 from selfdistill.paper.scales import PaperConfig, Training
 from selfdistill.paper.tables import SD_DROPOUT, CellMetric, CellSpec, PaperTable, RunEvaluation
+from selfdistill.progress import OnProgress
 from selfdistill.train import load_run, random_state
 from selfdistill.train.classification import assemble
-from selfdistill.train.progress import Callback
 from selfdistill.train.run import machine
 from selfdistill.train.session import make_fabric
 
@@ -64,7 +64,7 @@ class GradientAnalysis:
     def check_data(self, config: PaperConfig, data: ImageData) -> None:
         """It needs only the run's own images."""
 
-    def evaluate(self, run: Path, data: ImageData, config: PaperConfig, progress: Callback) -> dict[str, Any]:
+    def evaluate(self, run: Path, data: ImageData, config: PaperConfig, progress: OnProgress) -> dict[str, Any]:
         """Analyse the run's network."""
         device = default_device()
         model = load_network_at(run, data, self.share).to(device)

@@ -6,9 +6,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
@@ -31,12 +28,10 @@ from selfdistill.paper.scales import (
     write_synthetic_images,
 )
 from selfdistill.paper.tables import PaperTable, RunEvaluation, RunKey
+from selfdistill.progress import Display, OnProgress
 from selfdistill.records import EvaluationRecord, RunRecord
 from selfdistill.runs.executor import Executor, Task
-from selfdistill.runs.executor_config import ExecutorConfig
-from selfdistill.runs.grid import PlannedRun, is_trained, run_grid
-from selfdistill.runs.progress import grid_progress, job_progress
-from selfdistill.train.progress import Callback
+from selfdistill.runs.grid import ExecutorConfig, PlannedRun, is_trained, run_grid
 from selfdistill.train.record import provenance
 from selfdistill.train.run import load, machine
 
@@ -125,8 +120,8 @@ def _complete_runs(
     ]
     executor = executor_config.make(data)
     if to_train:
-        with grid_progress(Console(stderr=True), len(to_train)) as (on_update, on_record):
-            run_grid(to_train, config.runs, data=data, executor=executor, on_update=on_update, on_record=on_record)
+        with Display(jobs=len(to_train), every=30.0) as display:
+            run_grid(to_train, config.runs, data=data, executor=executor, display=display)
     to_evaluate = [(run, one) for run, one in _missing_evaluations(table, config, runs) if one in possible]
     _evaluate_runs(executor, to_evaluate, config)
 
@@ -188,16 +183,15 @@ def _evaluate_runs(executor: Executor, todo: Sequence[tuple[Path, RunEvaluation]
         Task(run / one.name, TrainConfig.from_yaml(run / "recipe.yaml"), partial(evaluate_run, run, one, config))
         for run, one in todo
     ]
-    with job_progress(Console(stderr=True), len(tasks), "evaluations") as (move, close):
-
-        def report(folder: Path, update: Any) -> None:
-            move(_label(folder), update)
-
-        def finish(folder: Path, seconds: float) -> None:
-            close(_label(folder), f"{_label(folder)}: measured in {seconds:.0f} s")
-
-        hint = f"run the same command again to resume ({config.out})"
-        executor.execute(tasks, on_update=report, on_result=finish, resume_hint=hint)
+    with Display(jobs=len(tasks), things="evaluations", every=30.0) as display:
+        executor.execute(
+            tasks,
+            on_progress=lambda folder, event: display.update(_label(folder), event),
+            on_result=lambda folder, seconds: display.finish(
+                _label(folder), f"{_label(folder)}: measured in {seconds:.0f} s"
+            ),
+            resume_hint=f"run the same command again to resume ({config.out})",
+        )
 
 
 def _label(folder: Path) -> str:
@@ -211,7 +205,7 @@ def evaluate_run(
     *,
     data: ImageData,
     cpus: int | None = None,
-    progress: Callback,
+    progress: OnProgress,
 ) -> float:
     """Run an evaluation of a finished run, cache it in ``<run>/measured/``, atomically, and return its seconds.
 

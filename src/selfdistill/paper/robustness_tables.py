@@ -20,11 +20,10 @@ from selfdistill.paper.tables import (
     CellSpec,
     PaperTable,
 )
-from selfdistill.records import RunRecord
+from selfdistill.progress import OnProgress
 from selfdistill.records.record import plain
-from selfdistill.runs.evaluation import EvaluationConfig, as_updates, load_ood_sets, measure
+from selfdistill.runs.evaluation import EvaluationConfig, load_ood_sets, measure
 from selfdistill.train import load_run
-from selfdistill.train.progress import Callback
 
 CIFAR100C = "CIFAR-100-C"
 """Folder of the published corrupted images, below ``data_root``."""
@@ -71,10 +70,9 @@ class SuiteEvaluation:
         if suite_config.corruptions is not None:
             open_published(fetch_cifar100c(config.data_root), classes=len(data.classes))
 
-    def evaluate(self, run: Path, data: ImageData, config: PaperConfig, progress: Callback) -> dict[str, Any]:
+    def evaluate(self, run: Path, data: ImageData, config: PaperConfig, progress: OnProgress) -> dict[str, Any]:
         """Run the suite on the run's network."""
-        on_stage = as_updates(RunRecord.load(run / "result.json"), progress)
-        found = measure(load_run(run), data, self._suite_config(config), train=False, progress=on_stage)
+        found = measure(load_run(run), data, self._suite_config(config), train=False, progress=progress)
         numbers: dict[str, Any] = plain(found)
         return numbers
 

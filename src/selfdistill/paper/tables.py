@@ -16,8 +16,8 @@ from typing import Any, Literal, Protocol
 
 from selfdistill.data import ImageData
 from selfdistill.paper.scales import SEEDS, PaperConfig, Training
+from selfdistill.progress import OnProgress
 from selfdistill.runs.grid import PlannedRun
-from selfdistill.train.progress import Callback
 
 SD_DROPOUT = "SDDropout()"
 """lambda_SDD = 1 alone (Appendix A.1), and, a guess, with label smoothing."""
@@ -60,7 +60,7 @@ class RunEvaluation(Protocol):
     def check_data(self, config: PaperConfig, data: ImageData) -> None:
         """Raise a ValueError, a RuntimeError or an OSError if images that it needs are missing."""
 
-    def evaluate(self, run: Path, data: ImageData, config: PaperConfig, progress: Callback) -> dict[str, Any]:
+    def evaluate(self, run: Path, data: ImageData, config: PaperConfig, progress: OnProgress) -> dict[str, Any]:
         """Evaluate the network of a run, report the progress, and return the numbers."""
 
 

@@ -109,13 +109,13 @@ def _facts(record: DetectRecord) -> Table:
     """What was trained, on what, where."""
     train, start, recipe = record.data.train, record.backbone, record.recipe
     training = sum(row.seconds for row in record.log)
-    rows = [
+    of_run = (("Run", start.run), ("Method", start.method))
+    rows: list[tuple[str, str]] = [
         ("Backbone", start.model),
         ("Its weights", start.weights),
-        *([("Run", start.run)] if start.run else []),
-        *([("Method", start.method)] if start.method else []),
+        *((name, value) for name, value in of_run if value is not None),
         *([("Its test top-1", f"{start.top1:.2%} on {start.data}")] if start.top1 is not None else []),
-        ("BatchNorm", recipe.norm),
+        ("BatchNorm", f"{recipe.norm}"),
         ("Trained layers of the backbone", f"{recipe.trainable_layers} of 5"),
         ("Parameters", f"{record.parameters:,}, of which {record.trained_parameters:,} are trained"),
         ("Training images", f"{train.n:,} of {train.name}, {train.empty:,} of them without a box"),

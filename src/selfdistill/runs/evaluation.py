@@ -14,13 +14,13 @@ from selfdistill.data.decode import cpu_count
 from selfdistill.data.unlabelled import Unlabelled
 from selfdistill.evaluate.corruptions import open_published
 from selfdistill.evaluate.ood.scores import tuning_size
-from selfdistill.evaluate.suite import Progress, evaluate
+from selfdistill.evaluate.suite import evaluate
 from selfdistill.network import default_device
+from selfdistill.progress import OnProgress, no_progress
 from selfdistill.records import Evaluation, RunRecord, SuiteRecord, load_run_record
 from selfdistill.records.evaluation import SuiteConfig
 from selfdistill.runs.executor import with_cpus
-from selfdistill.train import LoadedModel, Update, load_run, train
-from selfdistill.train.progress import Callback
+from selfdistill.train import LoadedModel, load_run, train
 from selfdistill.train.record import provenance
 from selfdistill.train.run import machine
 
@@ -52,7 +52,7 @@ def measure(
     config: EvaluationConfig,
     *,
     train: bool = True,
-    progress: Progress | None = None,
+    progress: OnProgress = no_progress,
 ) -> Evaluation:
     """Score a network on images that are prepared as it was trained: its size, its mean and its deviation.
 
@@ -141,7 +141,7 @@ def evaluate_run(
     config: EvaluationConfig,
     *,
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress = no_progress,
 ) -> RunRecord:
     """Measure a finished run on its own images, write ``evaluation.json`` beside its record, and return the two as one.
 
@@ -174,7 +174,7 @@ def train_and_evaluate(
     *,
     data: ImageData,
     cpus: int | None = None,
-    progress: Callback,
+    progress: OnProgress,
 ) -> RunRecord:
     """Train by a recipe into a run folder and evaluate it; what is done already is not done again.
 
@@ -184,42 +184,13 @@ def train_and_evaluate(
         config: what is measured afterwards.
         data: the images.
         cpus: of this run; None: what the recipe says.
-        progress: called with the training's updates, and then with the evaluation's.
+        progress: called with the training's events, and then with the evaluation's.
     """
     recipe = with_cpus(recipe, cpus)
-    record = train(recipe, out, data=data, progress=progress)
+    train(recipe, out, data=data, progress=progress)
     if is_evaluated(out, config):
         return load_run_record(out)
-    return evaluate_run(out, load_run(out), data, config, threads=recipe.threads, progress=as_updates(record, progress))
-
-
-def as_updates(record: RunRecord, progress: Callback) -> Progress:
-    """Return a callback that reports the evaluation of a finished run as its training reported its own progress.
-
-    Args:
-        record: of the run.
-        progress: what takes the updates.
-    """
-
-    def tell(what: str, done: int, total: int) -> None:
-        last = record.log[-1]
-        progress(
-            Update(
-                kind="evaluate",
-                epoch=record.epochs,
-                epochs=record.epochs,
-                step=done,
-                steps=total,
-                loss=last.loss or 0.0,
-                terms={},
-                metrics={"train": last.train_accuracy or 0.0, "test": record.evaluation.top1},
-                images_per_second=record.images_per_second,
-                seconds_left=0.0,
-                measuring=what,
-            )
-        )
-
-    return tell
+    return evaluate_run(out, load_run(out), data, config, threads=recipe.threads, progress=progress)
 
 
 def is_evaluated(run: Path, config: EvaluationConfig) -> bool:

@@ -5,16 +5,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
-from rich.console import Console
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData, load_data
 from selfdistill.errors import ArgumentError
+from selfdistill.progress import stage_bars
 from selfdistill.records import Evaluation, RunRecord
 from selfdistill.runs.evaluation import EvaluationConfig, evaluate_run, measure
 from selfdistill.runs.external import all_images, load_external
 from selfdistill.runs.folders import name_of
-from selfdistill.runs.progress import evaluation_progress
 from selfdistill.train import LoadedModel, load_run
 from selfdistill.train.record import provenance
 from selfdistill.train.run import load
@@ -99,7 +98,7 @@ def score_run(run: Path, data: str | None, config: EvaluationConfig) -> Scored:
     """
     loaded = load_run(run)  # before its images are decoded: a wrong folder is refused at once
     record = None
-    with evaluation_progress(Console(stderr=True)) as progress:
+    with stage_bars() as progress:
         if data is not None:
             images = other_images(run, loaded, data, config)
             evaluation = measure(loaded, images, config, train=False, progress=progress)
@@ -161,7 +160,7 @@ def score_external(
     )
     images = external.data
     loaded = LoadedModel(external.model, images.classes, images.image_size, images.mean, images.std)
-    with evaluation_progress(Console(stderr=True)) as progress:
+    with stage_bars() as progress:
         evaluation = measure(
             loaded, images, config, train=images.test_split_description != "all images", progress=progress
         )

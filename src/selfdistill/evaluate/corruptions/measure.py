@@ -12,7 +12,8 @@ from selfdistill.evaluate.corruptions.apply import corrupt
 from selfdistill.evaluate.corruptions.published import PublishedCorruptions
 from selfdistill.evaluate.corruptions.table import CORRUPTIONS, SEVERITIES
 from selfdistill.evaluate.gradient import clean_logits
-from selfdistill.evaluate.images import Images, Tick, no_progress
+from selfdistill.evaluate.images import Images, Tick
+from selfdistill.progress import no_progress
 from selfdistill.records.evaluation import OWN, PUBLISHED, CorruptionAccuracy
 
 _PUBLISHED_SIZE = 32

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from selfdistill.evaluate.agreement import Reading, posterior_sd, read_features
 from selfdistill.evaluate.arrays import Floats
 from selfdistill.evaluate.gradient import clean_logits
-from selfdistill.evaluate.images import Images, Tick, no_progress
+from selfdistill.evaluate.images import Images, Tick
 from selfdistill.evaluate.ood.mahalanobis import Mahalanobis, fit_mahalanobis
 from selfdistill.evaluate.ood.metrics import score_detector
 from selfdistill.evaluate.ood.scores import (
@@ -26,6 +26,7 @@ from selfdistill.evaluate.ood.scores import (
     tuning_size,
 )
 from selfdistill.network import eager
+from selfdistill.progress import no_progress
 from selfdistill.records.evaluation import OODDetector, OODDisagreement, OODResult
 from selfdistill.tap import Head
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from selfdistill.evaluate.agreement import read_features
 from selfdistill.evaluate.gradient import scoring
-from selfdistill.evaluate.images import Images, Tick, no_progress
+from selfdistill.evaluate.images import Images, Tick
 from selfdistill.network import eager
 from selfdistill.paper.analysis.dropped import (
     check_temperature,
@@ -24,6 +24,7 @@ from selfdistill.paper.analysis.dropped import (
     tapped,
 )
 from selfdistill.paper.analysis.norms import linear_reach, log_gradient_norms, reach
+from selfdistill.progress import no_progress
 
 Weights = Literal["head", "all"]
 """What a gradient is taken with respect to: the head's weights, or all."""

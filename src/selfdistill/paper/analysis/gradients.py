@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from selfdistill.evaluate.gradient import scoring
-from selfdistill.evaluate.images import Images, Tick, no_progress
+from selfdistill.evaluate.images import Images, Tick
 from selfdistill.losses import symmetric_kl
 from selfdistill.network import eager
 from selfdistill.paper.analysis.dropped import check_temperature, chosen, learned, pass_twice_dropped, tapped
+from selfdistill.progress import no_progress
 
 Gradient = tuple[Tensor, ...]
 """One tensor a weight."""
