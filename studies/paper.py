@@ -18,11 +18,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import archive
+import msgspec
 import torch
 from linked import linked_table
 from setting import JOBS, PAGES
 
 from selfdistill.config import TrainConfig
+from selfdistill.evaluate.evaluation import Evaluation
 from selfdistill.paper import (
     TABLES,
     PaperConfig,
@@ -110,9 +112,10 @@ def problems(config: PaperConfig) -> Iterator[str]:
                 yield f"{file}: measured of another run"
             if measured.commit is None:
                 yield f"{file}: it does not say of which commit it is"
-            if isinstance(evaluation, SuiteEvaluation) and measured.evaluation["n"] != size.test:
-                yield f"{file}: scored on {measured.evaluation['n']} of {size.test} test images"
-            counts.setdefault(evaluation.name, set()).add(_n_images(evaluation, measured))
+            result = msgspec.convert(measured.evaluation, evaluation.result_type)
+            if isinstance(result, Evaluation) and result.n != size.test:
+                yield f"{file}: scored on {result.n} of {size.test} test images"
+            counts.setdefault(evaluation.name, set()).add(_n_images(evaluation, result))
             if len(counts[evaluation.name]) > 1:
                 numbers = sorted(counts[evaluation.name])
                 yield f"{file}: measured on other numbers of images than those before: {numbers}"
@@ -139,12 +142,12 @@ def _evaluations_of(training: Training, config: PaperConfig) -> dict[str, RunEva
     return {one.name: one for one in evaluations if one.skip_reason(config) is None}
 
 
-def _n_images(evaluation: RunEvaluation, measured: EvaluationRecord) -> tuple[int | None, ...]:
+def _n_images(evaluation: RunEvaluation, result: object) -> tuple[int | None, ...]:
     """Return how many images each number of an evaluation was measured on."""
     metrics = (
         m for table in TABLES.values() for cell in table.cells for m in cell.metrics if m.evaluation == evaluation
     )
-    return tuple(metric.n_images(measured.evaluation) for metric in dict.fromkeys(metrics))
+    return tuple(metric.n_images(result) for metric in dict.fromkeys(metrics))
 
 
 def write_pages(found: Sequence[TableResult], out: Path) -> None:

@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -19,12 +20,13 @@ from selfdistill.paper.pages import (
 )
 from selfdistill.paper.scales import PUBLISHED_SIZES, Training
 from selfdistill.paper.tables import LogTarget
-from selfdistill.records import Data, RunRecord
 from selfdistill.report.tables import DASH, terminal
+from tests.report.conftest import record as make_record
 
 ANCHORS = TABLES["anchors"]
 EPOCHS = 200
 FIT = {"train_top1": 1.0, "gap": 0.12}
+MADE = make_record(epochs=EPOCHS)
 
 
 @pytest.mark.parametrize(
@@ -91,8 +93,7 @@ def write_records(config: PaperConfig, *, eval_every: int = 1) -> None:
         (metric,) = spec.metrics
         low, high = spec.log_target.band(None)
         scale = 100 if metric.unit == "%" else metric.factor
-        name = str(metric.path[1] if metric.path[0] == "log" else metric.path[0])
-        middle.setdefault(spec.training, {}).setdefault(name, (low + high) / 2 / scale)
+        middle.setdefault(spec.training, {}).setdefault(str(metric.path[1]), (low + high) / 2 / scale)
     middle[Training("SDDropout()")]["sdd"] = 0.31 / 9
     size = PUBLISHED_SIZES["cifar100"]
     for training, values in middle.items():
@@ -107,18 +108,8 @@ def write_records(config: PaperConfig, *, eval_every: int = 1) -> None:
             run = config.runs / planned.name
             run.mkdir(parents=True)
             (run / "recipe.yaml").write_text(planned.recipe.to_yaml())
-            record = RunRecord(
-                schema=1, name=planned.name, method=training.method, seed=seed, recipe_hash="0" * 16,
-                recipe={"batch_size": 128},
-                data=Data(name="cifar100", classes=size.classes, train_n=size.train, test_n=size.test,
-                          test_split_description="test set", skipped=0),
-                epochs=EPOCHS,
-                policy="last epoch", best=None, log=log,
-                evaluation=FIT | {"top1": values["top1"] + (at - 1) * 1e-3, "n": size.test},
-                seconds=1.0, seconds_per_epoch=1.0, images_per_second=1.0, parameters=1, extra_parameters=0,
-                peak_memory_bytes=None, device="cpu", threads=1, versions={}, date="2026-01-01T00:00:00+00:00",
-                commit="c" * 40,
-            )  # fmt: skip
+            evaluation = MADE.evaluation | FIT | {"top1": values["top1"] + (at - 1) * 1e-3, "n": size.test}
+            record = msgspec.structs.replace(MADE, name=planned.name, seed=seed, log=log, evaluation=evaluation)
             record.save(run / "result.json")
 
 

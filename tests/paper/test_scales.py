@@ -117,7 +117,7 @@ def test_a_run_of_another_recipe_is_refused(changed: dict[str, Any], told: str, 
     run = config.runs / planned.name
     run.mkdir(parents=True)
     (run / "recipe.yaml").write_text(replace(planned.recipe, **({"classes": 100, "threads": 4} | changed)).to_yaml())
-    with pytest.raises(ValueError, match=rf"full belongs to another recipe: {told}; choose another `out`, or delete"):
+    with pytest.raises(ValueError, match=told):
         write_commands([TABLES["table12"]], config)
     (run / "recipe.yaml").write_text(replace(planned.recipe, classes=100, threads=4, workers=8).to_yaml())
     check_run(run, planned.recipe, dataset_size("cifar100", "full"))

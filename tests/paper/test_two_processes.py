@@ -30,9 +30,8 @@ LAUNCHERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("launcher", "flat"), [("selfdistill", False), pytest.param("torchrun", True, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("launcher", "flat"), [("selfdistill", False), ("torchrun", True)])
 def test_table_3_by_two_processes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], launcher: str, flat: bool
 ) -> None:

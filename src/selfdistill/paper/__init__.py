@@ -1,6 +1,6 @@
 """The paper's tables and figures: what each is made of, at each scale, and the published numbers beside."""
 
-from selfdistill.paper import anchors, classification_tables, detection_table, gradient_tables, robustness_tables
+from selfdistill.paper import classification_tables, detection_table, gradient_tables, robustness_tables
 from selfdistill.paper.figures import FIGURE1
 from selfdistill.paper.reproduce import reproduce_table, reproduce_tables
 from selfdistill.paper.results import TableCell, TableResult, collect_result
@@ -28,7 +28,6 @@ _ALL = (
     *detection_table.TABLES,
     *robustness_tables.TABLES,
     *gradient_tables.TABLES,
-    *anchors.TABLES,
 )
 
 TABLES = {

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from selfdistill.paper.anchors import NOT_EACH_EPOCH, OTHER_RUNS
+import msgspec
+
+from selfdistill.paper.classification_tables import NOT_EACH_EPOCH, OTHER_RUNS
 from selfdistill.paper.figures import result_figures
-from selfdistill.paper.regime import MAX_TRAIN_CE, MIN_GAP, MIN_TRAIN_TOP1
-from selfdistill.paper.results import TableCell, TableResult
+from selfdistill.paper.results import MAX_TRAIN_CE, MIN_GAP, MIN_TRAIN_TOP1, TableCell, TableResult
 from selfdistill.records import write_atomically
 from selfdistill.records.record import to_json
 from selfdistill.report.pages import write_pages
@@ -48,7 +49,7 @@ def write_page(result: TableResult, out: Path) -> Path:
         OSError: the folder cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / f"{result.table}.json", to_json(result.to_dict()))
+    write_atomically(out / f"{result.table}.json", to_json(_with_statistics(result)))
     figures = result_figures(result)
     context = {
         "title": table_title(result),
@@ -66,6 +67,18 @@ def write_page(result: TableResult, out: Path) -> Path:
         "position": {},
     }
     return write_pages("paper", out, figures, context, methods=(), former=(f"{result.table}-*",), file=result.table)
+
+
+def _with_statistics(result: TableResult) -> dict[str, Any]:
+    """Return a result with the statistics of its cells; differences, bands and sides at the full scale alone."""
+    plain: dict[str, Any] = msgspec.to_builtins(result)
+    for cell, values in zip(result.cells, plain["cells"], strict=True):
+        found, is_full = cell.statistic, result.is_full_scale
+        values["mean"], values["sd"], values["n"] = (found.mean, found.sd, found.n) if found else (None, None, 0)
+        values["difference"] = cell.difference if is_full else None
+        if cell.log_target is not None:
+            values["band"], values["side"] = (cell.band, cell.side) if is_full else (None, None)
+    return plain
 
 
 def terminal_text(result: TableResult, table: Table) -> str:
@@ -243,12 +256,12 @@ def _runs_table(result: TableResult) -> Table:
     """One row per run: its recipe's hash, and with which commits, when and where it was trained and evaluated."""
     rows = [
         (
-            run["name"],
-            run["recipe_hash"],
-            _short_commit(run["commit"]),
-            ", ".join(map(_short_commit, run["measured_with"])) or DASH,
-            run["date"][:10],
-            run["device"],
+            run.name,
+            run.recipe_hash,
+            _short_commit(run.commit),
+            ", ".join(map(_short_commit, run.measured_with)) or DASH,
+            run.date[:10],
+            run.device,
         )
         for run in result.runs
     ]

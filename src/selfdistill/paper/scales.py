@@ -39,6 +39,15 @@ DATASETS = {
 
 Network = Literal["resnet18", "resnet34", "densenet121", "resnet18_byot224", "resnet152"]
 
+NETWORKS: dict[Network, str] = {
+    "resnet18": "ResNet-18",
+    "resnet34": "ResNet-34",
+    "densenet121": "DenseNet-121",
+    "resnet18_byot224": "ResNet-18 with BYOT's stem",
+    "resnet152": "ResNet-152",
+}
+"""The paper's networks by the names it prints."""
+
 _CIFAR = {"resnet18": "resnet18_cifar", "resnet34": "resnet34_cifar", "densenet121": "densenet121_cifar"}
 _PHOTOGRAPHS = {"resnet18": "torchvision:resnet18", "resnet152": "torchvision:resnet152"}
 _TINY = {"resnet34": ("resnet10_cifar", 6), "densenet121": ("resnet10_cifar", 8), "resnet18_byot224": (None, 4)}
@@ -52,7 +61,7 @@ class Training:
     Attributes:
         method: the method's repr.
         data: key of `DATASETS`.
-        network: the paper's name for it; its stem fits the image size.
+        network: key of `NETWORKS`; its stem fits the image size.
         head_layers: fully connected layers (Table 13).
     """
 
