@@ -138,8 +138,7 @@ def _problems_of_run(record: RunRecord, recipe: TrainConfig, size: DatasetSize) 
 
 def _evaluations_of(training: Training, config: PaperConfig) -> dict[str, RunEvaluation]:
     """Return the evaluations of a training in any table, by name."""
-    evaluations = (one for table in TABLES.values() for one in table.evaluations_of(training))
-    return {one.name: one for one in evaluations if one.skip_reason(config) is None}
+    return {one.name: one for table in TABLES.values() for one in table.planned_evaluations(training, config)}
 
 
 def _n_images(evaluation: RunEvaluation, result: object) -> tuple[int | None, ...]:
@@ -232,8 +231,7 @@ def _is_complete(name: str, tables: Sequence[PaperTable], config: PaperConfig) -
         for table in tables
         for (training, _), run in table.planned_runs(config).items()
         if run.name == name
-        for evaluation in table.evaluations_of(training)
-        if evaluation.skip_reason(config) is None
+        for evaluation in table.planned_evaluations(training, config)
     ]
     return all(load_cached_evaluation(config.runs / name, one, config) is not None for one in evaluations)
 

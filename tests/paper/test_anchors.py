@@ -121,15 +121,15 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> TableResult:
 
 
 def test_deviations_stand_first_on_the_page(full: TableResult, tmp_path: Path) -> None:
-    said = describe_deviations(full)
-    assert said == [
+    sentences = describe_deviations(full)
+    assert sentences == [
         "1 of the 46 numbers measured here deviates from the logs.",
         "SD-Dropout: Training 9 SDD: 0.3100 ± 0.0000, above 0.2950 to 0.3010",
     ]
     write_page(full, tmp_path)
     for suffix in ("md", "html"):
         text = (tmp_path / f"anchors.{suffix}").read_text().replace("\\", "")
-        assert 0 < text.index(said[0]) < text.index(said[1]) < text.index("77.3 ")
+        assert 0 < text.index(sentences[0]) < text.index(sentences[1]) < text.index("77.3 ")
         assert "within 3 sd" in text
     plain = json.loads((tmp_path / "anchors.json").read_text())
     by_name = {(cell["row"], cell["column"]): cell for cell in plain["cells"]}
@@ -144,6 +144,7 @@ def test_anchors_do_not_describe_the_regime(full: TableResult) -> None:
 
 def test_a_row_has_both_numbers_the_band_and_the_verdict(full: TableResult) -> None:
     table = anchors_table(full)
+    assert table_title(full) == "Anchors: Losses and accuracies of the published runs' logs"
     assert table.headings == ("", "Ours", "Published", "Band", "Verdict")
     rows = {row[0]: row[1:] for row in table.rows}
     assert len(rows) == len(ANCHORS.cells) == 46
@@ -153,23 +154,23 @@ def test_a_row_has_both_numbers_the_band_and_the_verdict(full: TableResult) -> N
     assert rows["SD-Dropout: Training 9 SDD"][-1] == "above"
 
 
-def test_the_verdict_fits_on_a_terminal(tmp_path: Path) -> None:
-    config = PaperConfig("full", tmp_path, seeds=(41,))
+@pytest.fixture(scope="module")
+def every_fifth_epoch(tmp_path_factory: pytest.TempPathFactory) -> TableResult:
+    """Anchors of one seed, whose test accuracy was measured after every fifth epoch."""
+    config = PaperConfig("full", tmp_path_factory.mktemp("anchors"), seeds=(41,))
     write_records(config, eval_every=5)
-    shown = terminal(anchors_table(collect_result(ANCHORS, config), published=False))
-    console = Console(width=80, file=io.StringIO())
-    console.print(shown)
-    assert isinstance(console.file, io.StringIO)
-    text = console.file.getvalue()
-    assert text.count("inside") == 36
-    assert "Verdict" in text
+    return collect_result(ANCHORS, config)
 
 
-def test_a_mean_of_all_epochs_needs_all_epochs(tmp_path: Path) -> None:
-    config = PaperConfig("full", tmp_path, seeds=(41,))
-    write_records(config, eval_every=5)
-    result = collect_result(ANCHORS, config)
-    table = anchors_table(result)
+def test_the_verdict_fits_on_a_terminal(every_fifth_epoch: TableResult) -> None:
+    file = io.StringIO()
+    Console(width=80, file=file).print(terminal(anchors_table(every_fifth_epoch, published=False)))
+    assert file.getvalue().count("inside") == 36
+    assert "Verdict" in file.getvalue()
+
+
+def test_a_mean_of_all_epochs_needs_all_epochs(every_fifth_epoch: TableResult) -> None:
+    table = anchors_table(every_fifth_epoch)
     rows = {row[0]: row[1:] for row in table.rows}
     assert rows["Cross-entropy: Top-1, mean of all epochs"] == (
         "not every epoch measured",
@@ -179,7 +180,7 @@ def test_a_mean_of_all_epochs_needs_all_epochs(tmp_path: Path) -> None:
     )
     assert rows["Cross-entropy: Top-1, last epoch"][-1] == "inside"
     assert [note.partition(": ")[2] for note in table.notes] == ["not every epoch measured: seed 41"]
-    assert describe_deviations(result)[0] == "1 of the 37 numbers measured here deviates from the logs."
+    assert describe_deviations(every_fifth_epoch)[0] == "1 of the 37 numbers measured here deviates from the logs."
 
 
 def test_smaller_scales_show_our_numbers_without_verdict(full: TableResult, tmp_path: Path) -> None:
@@ -200,7 +201,3 @@ def test_a_missing_number_gets_no_verdict(tmp_path: Path) -> None:
     assert describe_deviations(result) == []
     assert {row[1] for row in anchors_table(result).rows} == {DASH}
     assert {row[-1] for row in anchors_table(result).rows} == {DASH}
-
-
-def test_the_title_of_anchors_has_no_number(full: TableResult) -> None:
-    assert table_title(full) == "Anchors: Losses and accuracies of the published runs' logs"

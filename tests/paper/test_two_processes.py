@@ -67,8 +67,8 @@ def test_table_3_by_two_processes(
     assert (record.data.classes, record.data.train_n, record.data.test_n) == (3, 36, 6)
     assert (record.evaluation["n"], record.epochs, record.policy) == (6, 1, "last epoch")
     assert math.isfinite(record.log[0]["loss"])
-    kept = {"batch_size": 256, "lr": 0.1, "image_size": 224, "augment": "resized_crop_flip", "seed": 41}
-    assert {name: record.recipe[name] for name in kept} == kept
+    expected = {"batch_size": 256, "lr": 0.1, "image_size": 224, "augment": "resized_crop_flip", "seed": 41}
+    assert {name: record.recipe[name] for name in expected} == expected
     assert record.recipe["method"] == TRAINING.method
     # The one step's 8 passes are shared: each process makes 4 of them.
     weights = load_file(config.runs / planned.name / "model.safetensors")

@@ -141,8 +141,7 @@ def _load_images(runs: Mapping[RunKey, PlannedRun], config: PaperConfig) -> Imag
 
 def _evaluations(table: PaperTable, config: PaperConfig, runs: Mapping[RunKey, PlannedRun]) -> list[RunEvaluation]:
     """Return the evaluations of the runs at this scale, each once."""
-    evaluations = dict.fromkeys(one for training, _ in runs for one in table.evaluations_of(training))
-    return [one for one in evaluations if one.skip_reason(config) is None]
+    return list(dict.fromkeys(one for training, _ in runs for one in table.planned_evaluations(training, config)))
 
 
 def _missing_evaluations(

@@ -70,6 +70,11 @@ class TableCell:
     log_target: LogTarget | None = None
 
     @property
+    def name(self) -> str:
+        """Row and column."""
+        return f"{self.row}: {self.column}"
+
+    @property
     def statistic(self) -> Statistic | None:
         """Mean, sd and n over seeds; None without a number."""
         return statistic_of(self.values.values())
@@ -243,6 +248,9 @@ def collect_result(table: PaperTable, config: PaperConfig, missing: MissingReaso
     }
     reasons = (missing or {}) | _skip_reasons(table, config)
     trainings = dict.fromkeys(replace(training, method=SD_DROPOUT) for training in table.trainings)
+    by_training: dict[Training, tuple[Values, ...]] = {}
+    for (training, _), record in records.items():
+        by_training[training] = (*by_training.get(training, ()), record.evaluation)
     regimes = (_regime(training, config, table.seeds(config)) for training in trainings)
     return TableResult(
         table=table.name,
@@ -253,7 +261,11 @@ def collect_result(table: PaperTable, config: PaperConfig, missing: MissingReaso
         figure=table.figure,
         cells=tuple(_make_cell(spec, config, table.seeds(config), results, reasons) for spec in table.cells),
         runs=tuple(_provenance(key, record, cached) for key, record in records.items()),
-        reliability=_reliability(table, records) if table.figure == "reliability" else {},
+        reliability={
+            f"{cell.row}, {cell.column}": by_training[cell.training]
+            for cell in table.cells
+            if table.figure == "reliability" and cell.training in by_training
+        },
         regimes=tuple(regime for regime in regimes if regime is not None),
     )
 
@@ -302,40 +314,34 @@ def _make_cell(
     reasons: MissingReasons,
 ) -> TableCell:
     """Return a cell; a seed counts if everything that its number is made of was measured."""
-    by_seed = _results_by_seed(spec, config, seeds, results)
+    if spec.training is None:
+        assert spec.check is not None
+        found: dict[int, list[object]] = {0: [spec.check(config)]}
+    else:
+        keys = {seed: [(spec.training, metric.evaluation, seed) for metric in spec.metrics] for seed in seeds}
+        found = {seed: [results[key] for key in of_seed if key in results] for seed, of_seed in keys.items()}
     first, images = spec.metrics[0], None
     values: dict[int, float] = {}
-    for seed, found in by_seed.items():
-        parts = [metric.value(result) for metric, result in zip(spec.metrics, found, strict=False)]
+    for seed, of_seed in found.items():
+        parts = [metric.value(result) for metric, result in zip(spec.metrics, of_seed, strict=False)]
         there = [part for part in parts if part is not None]
         if len(there) == len(spec.metrics):
             values[seed] = statistics.fmean(there)
-            images = None if spec.training is None else first.n_images(found[0])
+            images = None if spec.training is None else first.n_images(of_seed[0])
     return TableCell(
         row=spec.row,
         column=spec.column,
         unit=first.unit,
         digits=first.digits,
         values=values,
-        expected_n=len(by_seed),
+        expected_n=len(found),
         epochs=None if spec.training is None else config.plan_run(spec.training, seeds[0]).recipe.epochs,
         images=images,
         target=spec.target,
         printed=None if spec.target is None else published_numbers()[spec.target],
-        missing_reason=_missing_reason(spec, reasons, {s: found for s, found in by_seed.items() if s not in values}),
+        missing_reason=_missing_reason(spec, reasons, {seed: of for seed, of in found.items() if seed not in values}),
         log_target=spec.log_target,
     )
-
-
-def _results_by_seed(
-    spec: CellSpec, config: PaperConfig, seeds: Sequence[int], results: Mapping[ResultKey, object]
-) -> dict[int, list[object]]:
-    """Return what was measured for each metric of a cell; a number that needs no run stands under the seed 0."""
-    if spec.training is None:
-        assert spec.check is not None
-        return {0: [spec.check.run(config)]}
-    keys = {seed: [(spec.training, metric.evaluation, seed) for metric in spec.metrics] for seed in seeds}
-    return {seed: [results[key] for key in of_seed if key in results] for seed, of_seed in keys.items()}
 
 
 def _missing_reason(spec: CellSpec, reasons: MissingReasons, missing: Mapping[int, Sequence[object]]) -> str:
@@ -354,14 +360,6 @@ def _provenance(key: RunKey, record: RunRecord, cached: Mapping[ResultKey, Cache
     commits = dict.fromkeys(found.commit for (training, _, seed), found in cached.items() if (training, seed) == key)
     names = [name for name in RunProvenance.__dataclass_fields__ if name != "measured_with"]
     return RunProvenance(**{name: getattr(record, name) for name in names}, measured_with=tuple(commits))
-
-
-def _reliability(table: PaperTable, records: Mapping[RunKey, RunRecord]) -> dict[str, tuple[Values, ...]]:
-    return {
-        f"{cell.row}, {cell.column}": of_seeds
-        for cell in table.cells
-        if (of_seeds := tuple(record.evaluation for (one, _), record in records.items() if one == cell.training))
-    }
 
 
 def _regime(training: Training, config: PaperConfig, seeds: Sequence[int]) -> Regime | None:

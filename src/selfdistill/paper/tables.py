@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import statistics
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import msgspec
 
@@ -70,13 +70,6 @@ class RunEvaluation(ABC):
     @abstractmethod
     def evaluate(self, run: Path, data: ImageData, config: PaperConfig, progress: Callback) -> object:
         """Evaluate the network of a run, report the progress, and return the numbers."""
-
-
-class Check(Protocol):
-    """A computation that needs no network."""
-
-    def run(self, config: PaperConfig) -> object:
-        """Return the numbers."""
 
 
 Keys = tuple[str | int, ...]
@@ -140,7 +133,7 @@ class CellSpec:
         training: whose runs are measured; None: no network is needed.
         metrics: the number; the mean of several.
         target: path of the printed number in ``targets.json``; None: the paper prints none.
-        check: computes the number if no network is needed.
+        check: returns the numbers if no network is needed.
         log_target: the number in the logs of the published runs, which is in no table of the paper.
     """
 
@@ -149,7 +142,7 @@ class CellSpec:
     training: Training | None
     metrics: tuple[CellMetric, ...]
     target: str | None = None
-    check: Check | None = None
+    check: Callable[[PaperConfig], object] | None = None
     log_target: LogTarget | None = None
 
 
@@ -216,11 +209,11 @@ class PaperTable:
     @property
     def title(self) -> str:
         """What it shows."""
-        return _texts()[self.name].title
+        return table_texts()[self.name].title
 
     def protocol(self, scale: str) -> tuple[str, ...]:
         """Return how its numbers are made at a scale, one or two sentences each."""
-        texts = _texts()[self.name]
+        texts = table_texts()[self.name]
         return texts.protocol + (texts.full_scale if scale == "full" else ())
 
     @property
@@ -232,6 +225,10 @@ class PaperTable:
         """Return the evaluations of a training's runs, each once."""
         metrics = (metric for cell in self.cells if cell.training == training for metric in cell.metrics)
         return tuple(dict.fromkeys(metric.evaluation for metric in metrics if metric.evaluation is not None))
+
+    def planned_evaluations(self, training: Training, config: PaperConfig) -> tuple[RunEvaluation, ...]:
+        """Return those evaluations that the scale does not skip."""
+        return tuple(one for one in self.evaluations_of(training) if one.skip_reason(config) is None)
 
     def seeds(self, config: PaperConfig) -> tuple[int, ...]:
         """Return the seeds of its runs."""
@@ -297,7 +294,8 @@ class LogTarget:
 
 
 @cache
-def _texts() -> dict[str, TableTexts]:
+def table_texts() -> dict[str, TableTexts]:
+    """Return the words of each table's page by the table's name, in the paper's order."""
     return msgspec.yaml.decode(_read("tables.yaml"), type=dict[str, TableTexts])
 
 

@@ -18,7 +18,7 @@ def pair() -> Tensor:
     return drop_twice(torch.rand(6, 8, dtype=torch.float64))
 
 
-def detached(a: Tensor, b: Tensor, temperature: float, direction: str) -> Tensor:
+def detach_one_side(a: Tensor, b: Tensor, temperature: float, direction: str) -> Tensor:
     """Eq. 6 or 7, the constant side detached."""
     if direction == "forward":
         return kl(a.detach(), b, temperature) + kl(b.detach(), a, temperature)
@@ -36,7 +36,7 @@ def test_against_detaching_by_hand(pair: Tensor, temperature: float) -> None:
     weights = list(head.parameters())
     found = weight_gradients(head(u), head(v), weights, temperature)
     for direction, gradient in zip(("forward", "reverse"), found, strict=True):
-        expected = torch.autograd.grad(detached(head(u), head(v), temperature, direction), weights)
+        expected = torch.autograd.grad(detach_one_side(head(u), head(v), temperature, direction), weights)
         torch.testing.assert_close(flat(gradient), flat(expected))
     assert all(weight.grad is None for weight in weights)
 
@@ -87,7 +87,9 @@ def literal(trained: Trained, size: int, seed: int) -> list[tuple[Tensor, Tensor
         weights = list(model.parameters())
         found.append(
             tuple(
-                flat(torch.autograd.grad(detached(model[6](u), model[6](v), 3.0, way), weights, retain_graph=True))
+                flat(
+                    torch.autograd.grad(detach_one_side(model[6](u), model[6](v), 3.0, way), weights, retain_graph=True)
+                )
                 for way in ("forward", "reverse")
             )
         )

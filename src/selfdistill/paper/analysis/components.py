@@ -15,15 +15,8 @@ from selfdistill.evaluate.agreement import read_features
 from selfdistill.evaluate.gradient import scoring
 from selfdistill.evaluate.images import Images
 from selfdistill.network import eager
-from selfdistill.paper.analysis.masks import (
-    PAPER,
-    Conditions,
-    classify_pair,
-    drop_twice,
-    forward_pair,
-    tap_head,
-    trainable_weights,
-)
+from selfdistill.paper.analysis import masks
+from selfdistill.paper.analysis.masks import PAPER, Conditions
 
 Weights = Literal["head", "all"]
 """What a gradient is taken with respect to: the head's weights, or all."""
@@ -56,8 +49,8 @@ def measure_components(
     """Measure both posteriors of each image and the norms of their gradients, in evaluation mode.
 
     With respect to a linear head's weights the norms have a closed form. With respect to all weights, or those of
-    another head, each image passes backward once for each class and mask: on one core a ResNet-18 of CIFAR with 100
-    classes takes about 20 seconds an image.
+    another head, each image takes a backward pass for each class and mask: on one core a ResNet-18 of CIFAR with
+    100 classes takes about 20 seconds per image.
 
     Args:
         model: on the images' device.
@@ -66,15 +59,8 @@ def measure_components(
         conditions: the masks and T.
 
     Raises:
-        ValueError: there is no image, no head or nothing to train, the model is of half precision, a logit is not
-            finite, or a mask leaves an image no gradient.
-
-    Example:
-        >>> from selfdistill.data import load_data
-        >>> data = load_data("digits", per_class=2, test_per_class=2)
-        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 16), nn.ReLU(), nn.Linear(16, 10))
-        >>> measure_components(model, Images(data.test, data, "cpu")).log_dp.shape
-        torch.Size([20, 10])
+        ValueError: images, a head or trainable weights are missing, the model is of half precision, a logit is not
+            finite, or a mask leaves an image without a gradient.
     """
     parts = _head_parts if weights == "head" else _model_parts
     log_posteriors, log_norms = [], []
@@ -141,7 +127,7 @@ def linear_reach(head: nn.Module, features: Tensor) -> Tensor | None:
 
 
 def measure_reach(logits: Tensor, log_p: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """Measure R_1 .. R_C of one image by as many backward passes; the graph is kept.
+    """Measure R_1 .. R_C of one image by as many backward passes; the graph remains.
 
     Args:
         logits: z, (C,), with the graph that leads to the weights.
@@ -182,22 +168,22 @@ def _head_parts(model: nn.Module, images: Images, conditions: Conditions) -> _Pa
     in_closed_form = linear_reach(module, reading.features[:1]) is not None
     rows = images.batch_size if in_closed_form else 1
     for first, features in zip(count(0, rows), torch.split(reading.features, rows)):
-        pair = drop_twice(features.to(images.device), conditions, first=first)
+        pair = masks.drop_twice(features.to(images.device), conditions, first=first)
         with scoring(module, pair), torch.set_grad_enabled(not in_closed_form):
-            logits = classify_pair(reading.head, pair)
+            logits = masks.classify_pair(reading.head, pair)
             reaches = linear_reach(module, pair)
             log_posterior = _log_posterior(logits, conditions)
             if reaches is None:
-                reaches = _pair_reach(logits, log_posterior, trainable_weights(module))
+                reaches = _pair_reach(logits, log_posterior, masks.trainable_weights(module))
         yield log_posterior, reaches.cpu()
 
 
 def _model_parts(model: nn.Module, images: Images, conditions: Conditions) -> _Parts:
-    with tap_head(model, images) as tap:
-        weights = trainable_weights(eager(model))
+    with masks.tap_head(model, images) as tap:
+        weights = masks.trainable_weights(eager(model))
         for first, (x, _) in enumerate(replace(images, batch_size=1).batches()):
             with scoring(model, x), torch.enable_grad():
-                logits = forward_pair(model, tap, x, conditions, first=first)
+                logits = masks.forward_pair(model, tap, x, conditions, first=first)
                 log_posterior = _log_posterior(logits, conditions)
                 reaches = _pair_reach(logits, log_posterior, weights)
             yield log_posterior, reaches

@@ -15,15 +15,8 @@ from selfdistill.evaluate.gradient import scoring
 from selfdistill.evaluate.images import Images
 from selfdistill.losses import kl, symmetric_kl
 from selfdistill.network import eager
-from selfdistill.paper.analysis.masks import (
-    PAPER,
-    Conditions,
-    classify_pair,
-    drop_twice,
-    forward_pair,
-    tap_head,
-    trainable_weights,
-)
+from selfdistill.paper.analysis import masks
+from selfdistill.paper.analysis.masks import PAPER, Conditions
 from selfdistill.tap import Head
 
 Direction = Literal["forward", "reverse"]
@@ -123,20 +116,13 @@ def check_lemma1(model: nn.Module, images: Images, conditions: Conditions = PAPE
         conditions: the masks and T.
 
     Raises:
-        ValueError: there is no image or no head, a logit is not finite, or no mask changes the logits.
-
-    Example:
-        >>> from selfdistill.data import load_data
-        >>> data = load_data("digits", per_class=2, test_per_class=2)
-        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 16), nn.ReLU(), nn.Linear(16, 10))
-        >>> check_lemma1(model, Images(data.test, data, "cpu")).reverse_weights < 1e-12
-        True
+        ValueError: images or a head are missing, a logit is not finite, or no mask changes the logits.
     """
     reading = read_features(model, images.batches())
     n, temperature = len(reading.features), conditions.temperature
     with torch.inference_mode(False), torch.enable_grad():
         module = copy.deepcopy(reading.head.module).cpu().double().eval().requires_grad_()
-        a, b = classify_pair(Head(module), drop_twice(reading.features.double(), conditions))
+        a, b = masks.classify_pair(Head(module), masks.drop_twice(reading.features.double(), conditions))
         if torch.equal(a, b):
             raise ValueError("the logits are the same under any mask (a head of zeros?), so that no gradient is left")
         under_u, under_v = ((z / temperature).softmax(dim=1) for z in (a, b))
@@ -268,26 +254,18 @@ def measure_gradients(model: nn.Module, images: Images, conditions: Conditions =
         conditions: the masks and T.
 
     Raises:
-        ValueError: there is no head or nothing to train, the model is of half precision, or a logit is not finite.
-
-    Example:
-        >>> from selfdistill.data import load_data
-        >>> data = load_data("digits", per_class=2, test_per_class=3)
-        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 16), nn.ReLU(), nn.Linear(16, 10))
-        >>> found = measure_gradients(model, Images(data.test, data, "cpu", batch_size=8))
-        >>> found.n, found.head.weights, found.whole.weights
-        (24, 170, 49338)
+        ValueError: a head or trainable weights are missing, the model is of half precision, or a logit is not finite.
     """
     size = min(images.batch_size, len(images))
     images = images.part(0, len(images) // size * size)
     of_head, of_all = [], []
-    with tap_head(model, images) as tap:
-        weights = trainable_weights(eager(model))
-        in_head = {id(weight) for weight in trainable_weights(tap.head.module)}
+    with masks.tap_head(model, images) as tap:
+        weights = masks.trainable_weights(eager(model))
+        in_head = {id(weight) for weight in masks.trainable_weights(tap.head.module)}
         at = [position for position, weight in enumerate(weights) if id(weight) in in_head]
         for batch, (x, _) in enumerate(images.batches()):
             with scoring(model, x), torch.enable_grad():
-                a, b = forward_pair(model, tap, x, conditions, first=batch * size)
+                a, b = masks.forward_pair(model, tap, x, conditions, first=batch * size)
                 forward, reverse = weight_gradients(a, b, weights, conditions.temperature)
             of_head.append(compare_gradients([forward[i] for i in at], [reverse[i] for i in at]))
             of_all.append(compare_gradients(forward, reverse))

@@ -45,7 +45,7 @@ def margin_slope(rho: Decimal) -> Decimal:
         >>> round(margin_slope(Decimal(2)), 4)
         Decimal('0.0729')
     """
-    e, log = _shifted(rho), _logarithm(rho)
+    e, log = _shift(rho), _logarithm(rho)
     return rho.ln() + log.ln() + (rho + 1) * (1 / rho + 1 / (e * log)) - (log + 1) - rho / e - 1 / (e * log**2)
 
 
@@ -58,17 +58,17 @@ def margin_curvature(rho: Decimal) -> Decimal:
         >>> round(margin_curvature(Decimal(2)), 4)
         Decimal('0.0811')
     """
-    e, log = _shifted(rho), _logarithm(rho)
+    e, log = _shift(rho), _logarithm(rho)
     falling = (rho + 1) * (1 / rho**2 + (log + 1) / (e * log) ** 2)
     return 2 / rho + 2 / (e * log) - falling - 2 / e + rho / e**2 + (log + 2) / (e**2 * log**3)
 
 
-def _shifted(rho: Decimal) -> Decimal:
+def _shift(rho: Decimal) -> Decimal:
     return rho - 1 + Decimal(1).exp()
 
 
 def _logarithm(rho: Decimal) -> Decimal:
-    return _shifted(rho).ln()
+    return _shift(rho).ln()
 
 
 @dataclass(frozen=True)

@@ -102,12 +102,12 @@ def measure_assumptions(components: Components) -> Assumptions:
     first, second = check_assumptions(components)
     weight = (components.log_p.exp() + components.log_q.exp()) / 2
 
-    def weighted(values: Tensor) -> float:
+    def weighted_mean(values: Tensor) -> float:
         return float((values.double() * weight).sum(dim=1).mean())
 
     def average(values: Tensor) -> Averages:
         # numpy's median: torch's is the lower of the two middle values
-        return Averages(_mean(values), float(np.median(values.numpy())), weighted(values))
+        return Averages(_mean(values), float(np.median(values.numpy())), weighted_mean(values))
 
     return Assumptions(
         **msgspec.structs.asdict(components.conditions),
@@ -115,7 +115,7 @@ def measure_assumptions(components: Components) -> Assumptions:
         n=r.shape[0],
         classes=r.shape[1],
         first=_mean(first),
-        first_weighted=weighted(first),
+        first_weighted=weighted_mean(first),
         second=_mean(second),
         both=_mean(first & second),
         r=average(r),
@@ -176,7 +176,7 @@ class Proposition1(Conditions, frozen=True, kw_only=True):
         classes: C.
         positive: share with D_i > 0.
         assumed: share for which Assumptions 1 and 2 both hold.
-        positive_if_assumed: share with D_i > 0 among those; the proposition says 1. None: there is none, as below.
+        positive_if_assumed: share with D_i > 0 among those; the proposition says 1. None without any, as below.
         positive_if_first_fails: among those for which Assumption 1 fails; 0, since k(r) < 0 for rho <= 1.
         positive_if_second_fails: among those for which Assumption 1 holds and Assumption 2 does not: either way.
         positive_images: share of the images with D = D_1 + .. + D_C > 0 (Eq. 21).
@@ -199,19 +199,7 @@ class Proposition1(Conditions, frozen=True, kw_only=True):
 
 
 def measure_proposition1(components: Components) -> Proposition1:
-    """Count the components and images whose D_i and D are positive, by what Proposition 1 says of them.
-
-    Example:
-        >>> from torch import nn
-        >>> from selfdistill.paper.analysis.components import measure_components
-        >>> from selfdistill.data import load_data
-        >>> from selfdistill.evaluate.images import Images
-        >>> data = load_data("digits", per_class=2, test_per_class=2)
-        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 16), nn.ReLU(), nn.Linear(16, 10))
-        >>> found = measure_proposition1(measure_components(model, Images(data.test, data, "cpu")))
-        >>> found.n, found.positive_if_assumed, found.positive_if_first_fails
-        (20, 1.0, 0.0)
-    """
+    """Count the components and images whose D_i and D are positive, by what Proposition 1 says of them."""
     reverse, forward = reverse_and_forward(components)
     difference = differences(components)
     positive = difference > 0
