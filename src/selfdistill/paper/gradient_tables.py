@@ -15,15 +15,8 @@ from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.evaluate.images import Images
 from selfdistill.network import default_device
+from selfdistill.paper.analysis import directions, high_precision, proposition1
 from selfdistill.paper.analysis.components import Weights, measure_components
-from selfdistill.paper.analysis.directions import Gradients, Lemma1, check_lemma1, measure_gradients
-from selfdistill.paper.analysis.high_precision import Lemma2, RandomPosteriors, check_lemma2, check_proposition1
-from selfdistill.paper.analysis.proposition1 import (
-    Assumptions,
-    Proposition1,
-    measure_assumptions,
-    measure_proposition1,
-)
 from selfdistill.paper.scales import PaperConfig, Training
 from selfdistill.paper.tables import SD_DROPOUT, CellMetric, CellSpec, PaperTable, RunEvaluation
 from selfdistill.train import load_run, random_state
@@ -35,7 +28,12 @@ from selfdistill.train.session import make_fabric
 SAMPLE = 8
 """Images for the gradients with respect to all weights, which are taken class by class."""
 
-_RESULTS = {"assumptions": Assumptions, "gradients": Gradients, "lemma1": Lemma1, "proposition1": Proposition1}
+_RESULTS = {
+    "assumptions": proposition1.Assumptions,
+    "gradients": directions.Gradients,
+    "lemma1": directions.Lemma1,
+    "proposition1": proposition1.Proposition1,
+}
 
 
 @dataclass(frozen=True)
@@ -72,12 +70,14 @@ class GradientAnalysis(RunEvaluation):
         model = load_network_at(run, data, self.share).to(device)
         images = Images(data.test, data, device, batch_size=128)
         if self.kind == "gradients":
-            return measure_gradients(model, images.spaced(1024))
+            return directions.measure_gradients(model, images.spaced(1024))
         if self.kind == "lemma1":
-            return check_lemma1(model, images.spaced(256))
+            return directions.check_lemma1(model, images.spaced(256))
         images = images.spaced(SAMPLE if self.weights == "all" else 10_000)
         components = measure_components(model, images, self.weights)
-        return (measure_assumptions if self.kind == "assumptions" else measure_proposition1)(components)
+        if self.kind == "assumptions":
+            return proposition1.measure_assumptions(components)
+        return proposition1.measure_proposition1(components)
 
 
 def load_network_at(run: Path, data: ImageData, share: float) -> nn.Module:
@@ -101,15 +101,15 @@ def load_network_at(run: Path, data: ImageData, share: float) -> nn.Module:
 
 
 @cache
-def run_lemma2(config: PaperConfig) -> Lemma2:
+def run_lemma2(config: PaperConfig) -> high_precision.Lemma2:
     """Check Lemma 2 on a grid of rho; at the scale "smoke" of fewer points."""
-    return check_lemma2(2 if config.scale == "smoke" else 50)
+    return high_precision.check_lemma2(2 if config.scale == "smoke" else 50)
 
 
 @cache
-def run_proposition1(config: PaperConfig) -> RandomPosteriors:
+def run_proposition1(config: PaperConfig) -> high_precision.RandomPosteriors:
     """Check Proposition 1 on random posteriors; at the scale "smoke" on fewer of them."""
-    return check_proposition1(20 if config.scale == "smoke" else 300)
+    return high_precision.check_proposition1(20 if config.scale == "smoke" else 300)
 
 
 _TRAINING = Training(SD_DROPOUT)

@@ -34,11 +34,7 @@ def logit_gradients(a: Tensor, b: Tensor, temperature: float, direction: Directi
 
     and dD / db with p and q exchanged: Lemma 1 (Eq. 8 and 9) with the softmax's derivative put in.
 
-    Args:
-        a: logits under the mask u, (B, C).
-        b: logits under the mask v, (B, C).
-        temperature: T > 0.
-        direction: "forward" or "reverse".
+    a and b are the logits under the masks u and v, (B, C).
 
     Returns:
         Two tensors (B, C), float64: of each row's own divergence, not of the batch's mean.
@@ -65,10 +61,7 @@ def lemma1_sum(p: Tensor, q: Tensor, direction: Direction) -> Tensor:
         forward (Eq. 8):  sum_i (1 - p_i / q_i) ∇q_i + (1 - q_i / p_i) ∇p_i
         reverse (Eq. 9):  sum_i log(p_i / q_i) ∇p_i + log(q_i / p_i) ∇q_i
 
-    Args:
-        p: posterior under u, (B, C), all entries positive, with the graph that leads to the weights.
-        q: posterior under v, likewise.
-        direction: "forward" or "reverse".
+    p and q are the posteriors under u and v, (B, C), all entries positive, with the graph that leads to the weights.
 
     Returns:
         The mean over the batch; only its gradient means anything.
@@ -170,11 +163,8 @@ def weight_gradients(
     Without the training loss's factor lambda * T**2, which is the same in both; the divergences sum over the classes
     and average over the batch.
 
-    Args:
-        a: logits under the mask u, (B, C), with the graph that leads to the weights.
-        b: logits under the mask v, likewise.
-        weights: θ; one that the logits do not depend on has a gradient of zeros.
-        temperature: T > 0.
+    a and b are the logits under u and v, (B, C), with the graph that leads to the weights θ; a weight that they do not
+    depend on has a gradient of zeros.
 
     Returns:
         (forward, reverse), each one tensor per weight. The weights' `.grad` is left alone.
