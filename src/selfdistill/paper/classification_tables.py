@@ -170,10 +170,11 @@ TABLES = (
     PaperTable(
         "table2",
         (
-            *_calibration(),
+            *_calibration(),  # the ECE has no sign: the gaps stand beside it
             *(replace(c, column=f"{c.column}: gap", metrics=(_GAP,), target=None) for c in _calibration()),
         ),
     ),
+    # The printed numbers stand in Table 2 alone.
     PaperTable("figure2", tuple(replace(cell, target=None) for cell in _calibration()), figure="reliability"),
     PaperTable(
         "table3",
