@@ -57,8 +57,9 @@ class Kit:
 
     def missing_evaluations(self, planned: Planned) -> list[RunEvaluation]:
         """The evaluations of a finished run that the tables need and that are not cached."""
-        evaluations = dict.fromkeys(one for table in self.tables for one in table.evaluations_of(planned.training))
-        wanted = [one for one in evaluations if one.skip_reason(self.config) is None]
+        wanted = dict.fromkeys(
+            one for table in self.tables for one in table.planned_evaluations(planned.training, self.config)
+        )
         return [one for one in wanted if load_cached_evaluation(self.run_of(planned), one, self.config) is None]
 
     def is_done(self, planned: Planned) -> bool:

@@ -36,13 +36,17 @@ def test_the_full_scale_shows_difference_and_sd() -> None:
     assert table.rows[0] == ("A", "Top-1", "77.00 ± 1.00 %", "3 of 3", "76.5 %", "+0.50")
     assert table.rows[1] == ("B", "Top-1", "no data", "0 of 3", "50.0 %", DASH)
     assert table.notes == ("B: no data: get it there",)
-    assert full_scale_result().to_dict()["cells"][0]["difference"] == 0.5
 
 
 def test_smaller_scales_show_no_difference() -> None:
-    result = full_scale_result(scale="small")
-    assert "Difference" not in narrow_table(result).headings
-    assert result.to_dict()["cells"][0]["difference"] is None
+    assert "Difference" not in narrow_table(full_scale_result(scale="small")).headings
+
+
+@pytest.mark.parametrize(("scale", "difference"), [("full", 0.5), ("small", None)])
+def test_json_has_a_difference_at_the_full_scale_only(scale: str, difference: float | None, tmp_path: Path) -> None:
+    write_page(full_scale_result(scale=scale), tmp_path)
+    cell = json.loads((tmp_path / "table1.json").read_text())["cells"][0]
+    assert (cell["mean"], cell["sd"], cell["n"], cell["difference"]) == (77.0, 1.0, 3, difference)
 
 
 def test_page_and_json_hold_the_numbers(make: Make, tmp_path: Path) -> None:

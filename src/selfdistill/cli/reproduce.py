@@ -98,11 +98,11 @@ def _print_needs(tables: "Sequence[PaperTable]", config: "PaperConfig") -> None:
     from selfdistill.paper.scales import Training
     from selfdistill.report import terminal
 
-    timed: dict[Training, float] = {}
+    seconds: dict[Training, float] = {}
     all_needs: list[TrainingNeeds] = []
     for table in tables:
         with Console(stderr=True).status(f"{table.name}: measuring how long a step takes"):
-            needs = list_needs(table, config, timed=timed)
+            needs = list_needs(table, config, seconds)
         all_needs += needs
         if needs:
             title = f"{table.name}: {table.title}, {len(table.cells)} cells"
