@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from selfdistill.data import ImageData, Split
 from selfdistill.data.unlabelled import Unlabelled
-from selfdistill.evaluate.images import Images
-from selfdistill.evaluate.passes import predict
-from selfdistill.evaluate.suite import MEASURES, evaluate
+from selfdistill.evaluate.images import Images, predict
+from selfdistill.evaluate.suite import evaluate
 from selfdistill.models import build
+from selfdistill.records.evaluation import MEASURES
 from selfdistill.train.record import provenance
 
 CLASSES = 100

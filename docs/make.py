@@ -74,13 +74,13 @@ def pages(out: Path) -> dict[Path, str]:
         },
         DOCS / "when_it_helps.md": {"settings": sign_flip.settings_table(study), "says": sign_flip.findings(study)},
         DOCS / "every_method.md": {
-            "measured": f"Means of {evaluation_progress(every)}.",
+            "measured": f"Means of {measured_on(every)}.",
             "pairs": every_method.pairs_table(every),
             "says": every_method.findings(every),
             "losses": every_method.losses_table(every),
         },
         DOCS / "trust.md": {
-            "measured": f"Means of {evaluation_progress(trusted)}. {trust.measured_how(trusted)}",
+            "measured": f"Means of {measured_on(trusted)}. {trust.measured_how(trusted)}",
             "measures": trust.measures_table(trusted),
             "says": trust.findings(trusted),
             "detection": trust.detection_table(trusted),
@@ -131,19 +131,19 @@ def headline(records: list[RunRecord]) -> str:
     shown = [column_of(name) for name in ("top1", "nll", "ece", "gap")]
     return (
         f"{markdown(metric_table(summary, shown))}\n\n"
-        f"Mean ± sd of {evaluation_progress(records)}. Gap is mean "
+        f"Mean ± sd of {measured_on(records)}. Gap is mean "
         "confidence minus accuracy: + over-confident, - under-confident. "
         f"[All of it]({HEADLINE.folder.relative_to(DOCS.parent)}/report.md)."
     )
 
 
-def evaluation_progress(records: list[RunRecord]) -> str:
+def measured_on(records: list[RunRecord]) -> str:
     """Return the seeds, the images and the network of a comparison."""
     first, seeds = records[0], len({record.seed for record in records})
     return (
         f"{seeds} seed{'s' if seeds > 1 else ''}, last epoch: {first.data.name}, "
-        f"{first.data.classes} classes, {first.data.train_n:,} training and {first.evaluation['n']:,} test "
-        f"images; {first.recipe['model']} of {first.parameters:,} parameters, {first.epochs} epochs"
+        f"{first.data.classes} classes, {first.data.train_n:,} training and {first.evaluation.n:,} test "
+        f"images; {first.recipe.model} of {first.parameters:,} parameters, {first.epochs} epochs"
     )
 
 

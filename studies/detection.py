@@ -18,8 +18,10 @@ from typing import Any
 from selfdistill.detect import DetectConfig, detect, load_coco
 from selfdistill.detect.network import load_backbone
 from selfdistill.detect.task import assemble
+from selfdistill.progress import progress_bar
+from selfdistill.records.record import plain
 from selfdistill.report.tables import Table, markdown
-from selfdistill.train import progress_bar, random_state
+from selfdistill.train import random_state
 from selfdistill.train.session import make_fabric
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "detection" / "sixteen.json"
@@ -50,7 +52,8 @@ def untrained(recipe: DetectConfig) -> dict[str, Any]:
         data = load_coco(recipe.data, images=recipe.images, eval_split=recipe.eval_split)
         resolved = recipe.resolve(backbone.model, trained=False)
         session = assemble(resolved, data, backbone, make_fabric(resolved, accelerator="cpu"))
-        return asdict(session.task.average_precision())
+        untrained: dict[str, Any] = plain(session.task.average_precision())
+        return untrained
 
 
 def run(recipe: DetectConfig) -> dict[str, Any]:
@@ -58,7 +61,7 @@ def run(recipe: DetectConfig) -> dict[str, Any]:
     before = untrained(recipe)
     with tempfile.TemporaryDirectory() as folder, progress_bar("detection") as progress:
         record = detect(recipe, Path(folder) / "sixteen", accelerator="cpu", progress=progress)
-    values = asdict(record)
+    values: dict[str, Any] = plain(record)
     del values["recipe"]["data"]  # where the images lay on one machine
     return {"untrained": before} | values
 

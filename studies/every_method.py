@@ -4,6 +4,8 @@ uv run python studies/every_method.py     trains what is missing (CIFAR-100 in d
 uv run python docs/make.py                     writes the page and the figures from the records
 """
 
+from statistics import fmean
+
 from setting import Setting
 
 from selfdistill.config import TrainConfig
@@ -64,8 +66,9 @@ def losses_table(records: list[RunRecord]) -> str:
     rows = []
     for method, runs in by_method.items():
         last = [run.log[-1] for run in runs]
-        cells = [f"{sum(row[name] for row in last) / len(last):.4f}" if name in last[0] else "" for name in names]
-        train = sum(run.evaluation["train_top1"] for run in runs) / len(runs)
+        terms = [[row.terms[name] or 0.0 for row in last if name in row.terms] for name in names]
+        cells = [f"{fmean(values):.4f}" if values else "" for values in terms]
+        train = fmean(run.evaluation.train_top1 or 0.0 for run in runs)
         rows.append((method, *cells, f"{100 * train:.1f}"))
     return markdown(Table(("Method", *names, "Train top-1 (%)"), tuple(rows)))
 

@@ -33,10 +33,10 @@ from rich.console import Console
 from selfdistill.paper import TABLES
 from selfdistill.paper.reproduce import evaluate_run
 from selfdistill.paper.scales import DatasetSize, dataset_size, write_synthetic_images
+from selfdistill.progress import Display, Progress
 from selfdistill.runs.executor import cpus_per_job, with_cpus
-from selfdistill.train import Interrupted, Update, train
+from selfdistill.train import Interrupted, train
 from selfdistill.train.folder import BusyError
-from selfdistill.train.progress import Lines
 from selfdistill.train.record import provenance
 from selfdistill.train.run import load
 
@@ -51,11 +51,11 @@ def train_one(kit: Kit, name: str, until: float) -> int:
     """Train a run and measure it, in a process of its own; it stops by itself in time, or if nobody waits for it."""
     (planned,) = (one for one in kit.plan if one.name == name)
     parent, told = os.getppid(), False
-    lines = Lines(Console(), name)
+    display = Display(Console())
 
-    def progress(update: Update) -> None:
+    def progress(event: Progress) -> None:
         nonlocal told
-        lines(update)
+        display.update(name, event)
         if not told and (time.time() >= until or os.getppid() != parent):
             told = True
             signal.raise_signal(signal.SIGTERM)

@@ -57,8 +57,9 @@ class Kit:
 
     def missing_evaluations(self, planned: Planned) -> list[RunEvaluation]:
         """The evaluations of a finished run that the tables need and that are not cached."""
-        evaluations = dict.fromkeys(one for table in self.tables for one in table.evaluations_of(planned.training))
-        wanted = [one for one in evaluations if one.skip_reason(self.config) is None]
+        wanted = dict.fromkeys(
+            one for table in self.tables for one in table.planned_evaluations(planned.training, self.config)
+        )
         return [one for one in wanted if load_cached_evaluation(self.run_of(planned), one, self.config) is None]
 
     def is_done(self, planned: Planned) -> bool:
@@ -94,9 +95,9 @@ def state_of(kit: Kit, planned: Planned, failed: str | None) -> str:
     run, epochs = kit.run_of(planned), planned.cell.recipe.epochs
     if (run / "result.json").is_file():
         record = RunRecord.load(run / "result.json")
-        mean = statistics.fmean(row["test_top1"] for row in record.log)
-        said = f"{'done' if kit.is_done(planned) else 'trained, not measured'}: top-1 {record.evaluation['top1']:.2%}"
-        said += f", mean over the epochs {mean:.2%}, ECE {record.evaluation['ece']:.3f}"
+        mean = statistics.fmean(row.test_top1 or 0.0 for row in record.log)
+        said = f"{'done' if kit.is_done(planned) else 'trained, not measured'}: top-1 {record.evaluation.top1:.2%}"
+        said += f", mean over the epochs {mean:.2%}, ECE {record.evaluation.ece:.3f}"
     else:
         done, _ = last_epoch(run)
         said = f"at epoch {done} of {epochs}" if run.is_dir() else "not begun"

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import archive
+import msgspec
 import torch
 from linked import linked_table
 from setting import JOBS, PAGES
@@ -38,9 +39,9 @@ from selfdistill.paper.results import MissingReasons, load_cached_evaluation
 from selfdistill.paper.robustness_tables import SuiteEvaluation
 from selfdistill.paper.scales import DatasetSize, Training, dataset_size, recorded_size
 from selfdistill.paper.tables import RunEvaluation
-from selfdistill.records import EvaluationRecord, RunRecord, recipe_hash
+from selfdistill.records import Evaluation, EvaluationRecord, RunRecord, recipe_hash
 from selfdistill.report.tables import Table, markdown
-from selfdistill.runs.executor_config import ExecutorConfig
+from selfdistill.runs.grid import ExecutorConfig
 
 FOLDER = PAGES / "paper"
 """Folder of the pages, with one folder per scale."""
@@ -110,41 +111,41 @@ def problems(config: PaperConfig) -> Iterator[str]:
                 yield f"{file}: measured of another run"
             if measured.commit is None:
                 yield f"{file}: it does not say of which commit it is"
-            if isinstance(evaluation, SuiteEvaluation) and measured.evaluation["n"] != size.test:
-                yield f"{file}: scored on {measured.evaluation['n']} of {size.test} test images"
-            counts.setdefault(evaluation.name, set()).add(_n_images(evaluation, measured))
+            result = msgspec.convert(measured.evaluation, evaluation.result_type)
+            if isinstance(result, Evaluation) and result.n != size.test:
+                yield f"{file}: scored on {result.n} of {size.test} test images"
+            counts.setdefault(evaluation.name, set()).add(_n_images(evaluation, result))
             if len(counts[evaluation.name]) > 1:
                 numbers = sorted(counts[evaluation.name])
                 yield f"{file}: measured on other numbers of images than those before: {numbers}"
 
 
 def _problems_of_run(record: RunRecord, recipe: TrainConfig, size: DatasetSize) -> Iterator[str]:
-    if record.recipe_hash != recipe_hash(record.recipe):
-        yield f"the recipe's hash is {recipe_hash(record.recipe)}, not {record.recipe_hash}"
+    if record.recipe_hash != recipe_hash(record.recipe_values):
+        yield f"the recipe's hash is {recipe_hash(record.recipe_values)}, not {record.recipe_hash}"
     # Compiled or not, the same is computed: where the compiler fails, gpu.py goes on without it.
-    recipe = replace(recipe, classes=size.classes, compile=record.recipe["compile"])
-    if differing := recipe.differences(TrainConfig(**record.recipe)):
+    recipe = replace(recipe, classes=size.classes, compile=record.recipe.compile)
+    if differing := recipe.differences(record.recipe):
         yield f"its recipe is not the table's: {', '.join(differing)}"
     if record.commit is None:
         yield "it does not say of which commit it is"
     if (found := recorded_size(record)) != size:
         yield f"trained on {found}, not on {size}"
-    if record.evaluation["n"] != size.test:
-        yield f"scored on {record.evaluation['n']} of {size.test} test images"
+    if record.evaluation.n != size.test:
+        yield f"scored on {record.evaluation.n} of {size.test} test images"
 
 
 def _evaluations_of(training: Training, config: PaperConfig) -> dict[str, RunEvaluation]:
     """Return the evaluations of a training in any table, by name."""
-    evaluations = (one for table in TABLES.values() for one in table.evaluations_of(training))
-    return {one.name: one for one in evaluations if one.skip_reason(config) is None}
+    return {one.name: one for table in TABLES.values() for one in table.planned_evaluations(training, config)}
 
 
-def _n_images(evaluation: RunEvaluation, measured: EvaluationRecord) -> tuple[int | None, ...]:
+def _n_images(evaluation: RunEvaluation, result: object) -> tuple[int | None, ...]:
     """Return how many images each number of an evaluation was measured on."""
     metrics = (
         m for table in TABLES.values() for cell in table.cells for m in cell.metrics if m.evaluation == evaluation
     )
-    return tuple(metric.n_images(measured.evaluation) for metric in dict.fromkeys(metrics))
+    return tuple(metric.n_images(result) for metric in dict.fromkeys(metrics))
 
 
 def write_pages(found: Sequence[TableResult], out: Path) -> None:
@@ -229,8 +230,7 @@ def _is_complete(name: str, tables: Sequence[PaperTable], config: PaperConfig) -
         for table in tables
         for (training, _), run in table.planned_runs(config).items()
         if run.name == name
-        for evaluation in table.evaluations_of(training)
-        if evaluation.skip_reason(config) is None
+        for evaluation in table.planned_evaluations(training, config)
     ]
     return all(load_cached_evaluation(config.runs / name, one, config) is not None for one in evaluations)
 

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 import every_method
+from findings import FINDINGS, count_pairs, other_findings
 from linked import linked_table
 
 import paper
 from selfdistill.paper import PaperConfig, TableResult
-from selfdistill.paper.findings import FINDINGS, count_pairs, other_findings
 from selfdistill.paper.pages import describe_regime, regime_table, table_title
 from selfdistill.records import paired, statistic_of
 from selfdistill.report.tables import markdown
@@ -70,7 +70,7 @@ def front_page(reproduced: Mapping[str, Sequence[TableResult]]) -> str:
 
 
 def _own_scale(results: Sequence[TableResult]) -> str:
-    trained = sorted({run["name"] for result in results for run in result.runs})
+    trained = sorted({run.name for result in results for run in result.runs})
     if not trained:
         return "At the paper's own scale nothing has been reproduced here yet: that wants a GPU."
     tables = [result.table for result in results if any(cell.values and cell.epochs for cell in result.cells)]

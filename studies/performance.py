@@ -136,8 +136,8 @@ def agreement_table() -> str:
     headings = ("Method", "What", "float32, by seed", "bfloat16 and compiled", "Mean change", "Sd of the seeds")
     first = FLOAT32.load()[0]
     return (
-        f"{markdown(Table(headings, tuple(rows)))}\n\n{first.recipe['model']}, width {first.recipe['width']}, "
-        f"{first.data.train_n:,} training and {first.evaluation['n']:,} test images of {first.data.name}, "
+        f"{markdown(Table(headings, tuple(rows)))}\n\n{first.recipe.model}, width {first.recipe.width}, "
+        f"{first.data.train_n:,} training and {first.evaluation.n:,} test images of {first.data.name}, "
         f"{first.epochs} epochs, last epoch."
     )
 
@@ -252,11 +252,11 @@ def _of(setting: Setting, method: str) -> list[RunRecord]:
 
 
 def _final_loss(record: RunRecord) -> float:
-    return float(record.log[-1]["loss"] or 0.0)
+    return record.log[-1].loss or 0.0
 
 
 def _top1(record: RunRecord) -> float:
-    return float(record.evaluation["top1"])
+    return record.evaluation.top1
 
 
 def _each(values: Sequence[float]) -> str:

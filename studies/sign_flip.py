@@ -61,7 +61,7 @@ def settings_table(study: Study) -> str:
 
 def _training_accuracy(records: list[RunRecord], method: str) -> str:
     """The mean over seeds of the share of training images that are right after the last epoch."""
-    return f"{fmean(one.evaluation['train_top1'] for one in records if one.method == method):.1%}"
+    return f"{fmean(one.evaluation.train_top1 or 0.0 for one in records if one.method == method):.1%}"
 
 
 def findings(study: Study) -> str:

@@ -72,15 +72,14 @@ def detection_table(records: list[RunRecord]) -> str:
     by_method: dict[str, list[RunRecord]] = {}
     for record in records:
         by_method.setdefault(record.method, []).append(record)
-    first = records[0].evaluation["ood"]
     rows = [
         (
-            one["name"],
+            one.name,
             detector,
             *(f"{100 * fmean(_auroc(run, at, detector) for run in runs):.1f}" for runs in by_method.values()),
         )
-        for at, one in enumerate(first)
-        for detector in one["detectors"]
+        for at, one in enumerate(records[0].evaluation.ood)
+        for detector in one.detectors
     ]
     return markdown(Table(("Set", "Detector", *by_method), tuple(rows)))
 
@@ -90,12 +89,14 @@ def spread_table(records: list[RunRecord]) -> str:
     by_method: dict[str, list[RunRecord]] = {}
     for record in records:
         by_method.setdefault(record.method, []).append(record)
-    names = [one["name"] for one in records[0].evaluation["ood"]]
+    names = [one.name for one in records[0].evaluation.ood]
     rows = []
     for method, runs in by_method.items():
-        of_sets = [[run.evaluation["ood"][at]["disagreement"] for run in runs] for at in range(len(names))]
-        inside = fmean(one["inside"] for one in of_sets[0])
-        rows.append((method, f"{inside:.5f}", *(f"{fmean(one['outside'] for one in runs):.5f}" for runs in of_sets)))
+        of_sets = [
+            [found for run in runs if (found := run.evaluation.ood[at].disagreement)] for at in range(len(names))
+        ]
+        test = fmean(one.in_distribution for one in of_sets[0])
+        rows.append((method, f"{test:.5f}", *(f"{fmean(one.ood for one in found):.5f}" for found in of_sets)))
     return markdown(Table(("Method", "test images", *names), tuple(rows)))
 
 
@@ -118,11 +119,13 @@ def findings(records: list[RunRecord]) -> str:
 def measured_how(records: list[RunRecord]) -> str:
     """Say on how many images each number stands."""
     evaluation = records[0].evaluation
-    attacks, shift, sets = evaluation["robustness"], evaluation["shift"], evaluation["ood"]
-    others = ", ".join(f"{one['name']} ({one['n']:,} images, {one['prepared']})" for one in sets)
+    attacks, shift = evaluation.robustness, evaluation.shift
+    assert attacks is not None
+    assert shift is not None
+    others = ", ".join(f"{one.name} ({one.n:,} images, {one.prepared})" for one in evaluation.ood)
     return (
-        f"PGD and the corruptions ({shift['source']}, {shift['n']:,} images at each severity) see "
-        f"{attacks['pgd_n']:,} of the {attacks['n']:,} test images, FGSM all of them. "
+        f"PGD and the corruptions ({shift.source}, {shift.n:,} images at each severity) see "
+        f"{attacks.pgd_n:,} of the {attacks.n:,} test images, FGSM all of them. "
         f"Out-of-distribution sets: {others}."
     )
 
@@ -146,8 +149,7 @@ def cost_table() -> str:
 
 
 def _auroc(run: RunRecord, at: int, detector: str) -> float:
-    value: float = run.evaluation["ood"][at]["detectors"][detector]["metrics"]["auroc"]
-    return value
+    return run.evaluation.ood[at].detectors[detector].metrics.auroc
 
 
 def _changed(column: Column, difference: Difference) -> str:

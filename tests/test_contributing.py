@@ -83,14 +83,15 @@ except ValueError as error:
 
 def test_a_metric_is_a_function_a_field_and_one_entry(copy: Path) -> None:
     code = """
-import json
+import msgspec
 import torch
-from selfdistill.evaluate.evaluation import Evaluation, score
-from selfdistill.records.metrics import METRICS, metric_of
-from selfdistill.report.digest import digest
+from selfdistill.evaluate.suite import score
+from selfdistill.records import METRICS, Evaluation
+from selfdistill.report import digest
 logits = torch.tensor([[0.75, 0.25], [0.5, 0.5]]).log()
-values = json.loads(json.dumps(score(logits, torch.tensor([0, 1])).to_dict()))
-print(round(Evaluation.from_dict(values).margin, 6), round(metric_of(values, "margin"), 6))
-assert any(row[0].startswith("Margin") for row in digest(values).rows)
+written = msgspec.json.encode(score(logits, torch.tensor([0, 1])))
+evaluation = msgspec.json.decode(written, type=Evaluation)
+print(round(evaluation.margin, 6), round(METRICS["margin"].read(evaluation), 6))
+assert any(row[0].startswith("Margin") for row in digest(evaluation).rows)
 """
     assert run(copy, "-c", code) == "0.25 0.25\n"

@@ -16,7 +16,7 @@ from selfdistill.cli.app import app
 from selfdistill.config import TrainConfig
 from selfdistill.data import load_data
 from selfdistill.paper import PaperConfig
-from selfdistill.records import EvaluationRecord, RunRecord, evaluation
+from selfdistill.records import EvaluationRecord, RunRecord
 from selfdistill.train import train
 
 ROOT = Path(__file__).parents[1]
@@ -160,10 +160,9 @@ def test_what_no_table_measures_never_stands_in_the_docs(records: Path) -> None:
     odd = run / "measured" / "else.json"
     record = RunRecord.load(run / "result.json")
     EvaluationRecord(
-        schema=evaluation.SCHEMA,
         of={"recipe_hash": record.recipe_hash, "date": record.date},
         config={},
-        evaluation={"n": record.evaluation["n"]},
+        evaluation={"n": record.evaluation.n},
         seconds=1.0,
         device="cpu",
         threads=1,

@@ -1,14 +1,14 @@
 """`evaluation.json` beside `result.json`: whose it is, and how the two become one record."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from selfdistill.config import TrainConfig
-from selfdistill.evaluate.evaluation import Evaluation
-from selfdistill.records import EvaluationRecord, RunRecord, load_all, load_run_record
+from selfdistill.progress import Progress, no_progress
+from selfdistill.records import RunRecord, SuiteRecord, load_all, load_run_record
 from selfdistill.runs.evaluation import (
     BASIC_EVALUATION,
     EvaluationConfig,
@@ -17,7 +17,7 @@ from selfdistill.runs.evaluation import (
     train_and_evaluate,
 )
 from selfdistill.runs.score import own_images
-from selfdistill.train import Update
+from selfdistill.train import load_run
 from selfdistill.train.run import load
 from tests.pictures import write_digits
 
@@ -29,46 +29,48 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("measured")
     data = write_digits(folder / "digits3", train=6, test=4)
     recipe = TrainConfig(data=str(data), model="resnet10_cifar", width=4, epochs=1, threads=1)
-    told: list[Update] = []
+    told: list[Progress] = []
     out = folder / "runs" / "run"
     record = train_and_evaluate(recipe, out, FEW, data=load(recipe), progress=told.append)
-    assert record.evaluation["robustness"]["pgd_n"] == 6
-    assert [update.measuring for update in told if update.measuring][-1] == "out-of-distribution"
+    assert record.evaluation.robustness is not None
+    assert record.evaluation.robustness.pgd_n == 6
+    assert told[-1].stage == "measuring out-of-distribution detection"
+    assert told[-1].done == told[-1].total
     return out
 
 
 def test_a_run_that_is_measured_is_not_measured_again(run: Path) -> None:
     before = (run / "evaluation.json").read_bytes()
     recipe = TrainConfig.from_yaml(run / "recipe.yaml")
-    again = train_and_evaluate(recipe, run, FEW, data=own_images(run), progress=lambda update: None)
+    again = train_and_evaluate(recipe, run, FEW, data=own_images(run, load_run(run)), progress=no_progress)
     assert (run / "evaluation.json").read_bytes() == before
     assert again == load_run_record(run)
     assert is_evaluated(run, FEW)
     assert is_evaluated(run, BASIC_EVALUATION)
-    assert not is_evaluated(run, replace(FEW, max_images=5))
-    assert not is_evaluated(run, replace(FEW, ood=()))
+    assert not is_evaluated(run, msgspec.structs.replace(FEW, max_images=5))
+    assert not is_evaluated(run, msgspec.structs.replace(FEW, ood=()))
 
 
 def test_the_training_s_own_numbers_stay_and_the_others_come_from_the_suite(run: Path) -> None:
     (record,) = load_all(run.parent)
-    plain, suite = RunRecord.load(run / "result.json"), EvaluationRecord.load(run / "evaluation.json")
+    plain, suite = RunRecord.load(run / "result.json"), SuiteRecord.load(run / "evaluation.json")
     for name in ("top1", "ece", "nll", "selective", "reliability"):
-        assert record.evaluation[name] == plain.evaluation[name]
+        assert getattr(record.evaluation, name) == getattr(plain.evaluation, name)
+    assert (plain.evaluation.robustness, plain.evaluation.shift, plain.evaluation.ood) == (None, None, ())
     for name in ("robustness", "shift", "ood"):
-        assert plain.evaluation[name] in (None, [])
-        assert record.evaluation[name] == suite.evaluation[name]
-    assert record.evaluation["measured"]["asked"] == FEW.to_dict()
-    assert record.evaluation["measured"]["seconds"] > 0
+        assert getattr(record.evaluation, name) == getattr(suite.evaluation, name)
+    assert record.evaluation.measured
+    assert record.evaluation.measured.config == FEW.suite
+    assert record.evaluation.measured.seconds > 0
     assert record.comparable_key == plain.comparable_key
-    whole = Evaluation.from_dict({k: record.evaluation[k] for k in Evaluation.__dataclass_fields__})
-    assert whole.ood[0].name == "photographs"
-    assert whole.ood[0].n == 10
+    (photographs,) = record.evaluation.ood
+    assert (photographs.name, photographs.n) == ("photographs", 10)
 
 
 def test_the_same_evaluation_twice_is_the_same(run: Path) -> None:
-    first = EvaluationRecord.load(run / "evaluation.json")
-    evaluate_run(run, own_images(run), FEW, threads=1)
-    assert EvaluationRecord.load(run / "evaluation.json").evaluation == first.evaluation
+    first = SuiteRecord.load(run / "evaluation.json")
+    evaluate_run(run, load_run(run), own_images(run, load_run(run)), FEW, threads=1)
+    assert SuiteRecord.load(run / "evaluation.json").evaluation == first.evaluation
 
 
 def test_an_evaluation_of_an_earlier_run_in_the_folder_is_not_taken(run: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,14 +10,30 @@ import msgspec
 import pytest
 from scipy import stats
 
-from selfdistill.records import BestEpoch, Data, RunRecord, load_all, recipe_hash, summarise, write_atomically
+from selfdistill.records import (
+    BestEpoch,
+    Data,
+    Evaluation,
+    LogRow,
+    RunRecord,
+    load_all,
+    recipe_hash,
+    summarise,
+    write_atomically,
+)
+from selfdistill.records.evaluation import Reliability
+from selfdistill.records.record import plain
 
 PHOTOS = Data(name="photos", classes=3, train_n=90, test_n=30, test_split_description="test folder", skipped=0)
 
 
 def record(method: str = "CrossEntropy()", seed: int = 0, **changes: object) -> RunRecord:
-    metrics = {"top1": 0.7, "top5": None, "nll": 1.0, "brier": 0.4, "ece": 0.1, "gap": 0.05, "train_top1": 0.99}
+    metrics = {"top1": 0.7, "nll": 1.0, "brier": 0.4, "ece": 0.1, "gap": 0.05, "train_top1": 0.99}
     metrics.update({name: changes.pop(name) for name in list(changes) if name in metrics})
+    evaluation = Evaluation(
+        n=10, top5=None, bins=10, confidence=0.75, reliability=Reliability((0.0, 1.0), (10,), (0.75,), (0.7,)),
+        per_class=(0.7,), **metrics,
+    )  # fmt: skip
     recipe = {"data": "photos", "method": method, "seed": seed, "epochs": 30, "threads": 2, "lr": 0.1}
     recipe.update(changes.pop("recipe", {}))
     values: dict[str, object] = {
@@ -24,14 +41,14 @@ def record(method: str = "CrossEntropy()", seed: int = 0, **changes: object) -> 
         "name": f"{method}-{seed}",
         "method": method,
         "seed": seed,
-        "recipe": recipe,
+        "recipe_values": recipe,
         "recipe_hash": recipe_hash(recipe),
         "data": PHOTOS,
         "epochs": 30,
         "policy": "last epoch",
-        "evaluation": metrics,
+        "evaluation": evaluation,
         "best": BestEpoch(epoch=20, top1=0.75, policy="best epoch on the test images: optimistic"),
-        "log": [{"epoch": 1, "lr": 0.1, "loss": 1.0, "ce": 0.9, "sd_dropout": 0.1, "train_accuracy": 0.5}],
+        "rows": ({"epoch": 1, "lr": 0.1, "loss": 1.0, "ce": 0.9, "sd_dropout": 0.1, "train_accuracy": 0.5},),
         "seconds": 60.0,
         "seconds_per_epoch": 2.0,
         "images_per_second": 1000.0,
@@ -55,36 +72,41 @@ def test_json_round_trip_is_exact(tmp_path: Path) -> None:
 
 
 def test_numbers_that_are_not_finite_become_null_at_any_depth(tmp_path: Path) -> None:
-    one = record(log=[{"epoch": 1, "ce": math.nan}], nll=math.inf)
+    one = record(rows=({"epoch": 1, "ce": math.nan, "lr": math.inf},))
     one.save(tmp_path / "result.json")
     text = (tmp_path / "result.json").read_text()
     assert "NaN" not in text
     assert "Infinity" not in text
-    back = RunRecord.load(tmp_path / "result.json")
-    assert back.log == [{"epoch": 1, "ce": None}]
-    assert back.evaluation["nll"] is None
+    assert RunRecord.load(tmp_path / "result.json").log == (LogRow(epoch=1, terms={"ce": None}),)
 
 
 def test_terms_are_the_columns_that_every_log_has_not() -> None:
-    assert record().terms == ("ce", "sd_dropout")
+    one = record()
+    assert one.terms == ("ce", "sd_dropout")
+    row = LogRow(epoch=1, lr=0.1, loss=1.0, terms={"ce": 0.9, "sd_dropout": 0.1}, train_accuracy=0.5)
+    assert one.log == (row,)
+
+
+def test_a_recipe_of_fewer_fields_is_read_and_compared_as_it_is() -> None:
+    older = {"image_size": 32, "classes": 3, "augment": "crop", "model": "resnet10_cifar", "batch_size": 8}
+    one = record(recipe=older)
+    assert (one.recipe.model, one.recipe.epochs, one.recipe.milestones) == ("resnet10_cifar", 30, (0.5, 0.75))
+    assert one.compared()["recipe"] == {"data": "photos", "epochs": 30, "lr": 0.1} | older
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", r"result\.json: damaged, not JSON \(Input data was truncated\); delete it and run again$"),
-        (b'{"schema": 1, "method"', r"result\.json: damaged, not JSON"),
-        (b"\xff\xfe\x00", r"result\.json: damaged, not JSON"),
-        (b"[1, 2]", r"result\.json: not the record of a selfdistill run$"),
-        (b'{"accuracy": 3}', r"result\.json: not the record of a selfdistill run$"),
-        (b'{"schema": 9, "method": "", "evaluation": {}}', r"result\.json: record schema 9, this version reads 1"),
-        (
-            b'{"schema": 1, "method": "", "evaluation": {}}',
-            r"result\.json: not a whole record \(Object missing required field `name`\); delete it and run again$",
-        ),
+        (b"", "damaged, not JSON"),
+        (b'{"schema": 1, "method"', "damaged, not JSON"),
+        (b"\xff\xfe\x00", "damaged, not JSON"),
+        (b"[1, 2]", "not the record"),
+        (b'{"accuracy": 3}', "not the record"),
+        (b'{"schema": 9, "method": "", "evaluation": {}}', "record schema 9"),
+        (b'{"schema": 1, "method": "", "evaluation": {}}', r"`\$\.evaluation`"),
     ],
 )
-def test_a_damaged_or_foreign_file_is_one_line_that_names_it(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_damaged_or_other_file_is_one_line_that_names_it(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "result.json"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message) as caught:
@@ -94,19 +116,19 @@ def test_a_damaged_or_foreign_file_is_one_line_that_names_it(tmp_path: Path, con
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "field"),
     [
-        ({"evaluation": {}}, "evaluation without `top1`"),
-        ({"seed": "0"}, r"Expected `int`, got `str` - at `\$\.seed`"),
-        ({"seconds": None}, r"Expected `float`, got `null` - at `\$\.seconds`"),
-        ({"colour": 1}, "Object contains unknown field `colour`"),
-        ({"data": {"name": "photos"}}, r"Object missing required field `classes` - at `\$\.data`"),
+        ({"evaluation": {}}, "`n`"),
+        ({"seed": "0"}, "$.seed"),
+        ({"seconds": None}, "$.seconds"),
+        ({"colour": 1}, "`colour`"),
+        ({"data": {"name": "photos"}}, "$.data"),
     ],
 )
-def test_a_field_of_another_type_is_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
+def test_a_field_of_another_type_is_refused(tmp_path: Path, change: dict[str, object], field: str) -> None:
     path = tmp_path / "result.json"
-    path.write_text(json.dumps(msgspec.to_builtins(record()) | change))
-    with pytest.raises(ValueError, match=rf"result\.json: not a whole record \({message}\); delete it and run again$"):
+    path.write_text(json.dumps(plain(record()) | change))
+    with pytest.raises(ValueError, match=re.escape(field)):
         RunRecord.load(path)
 
 
@@ -126,7 +148,7 @@ def test_load_all_finds_every_finished_run(tmp_path: Path) -> None:
         record(seed=seed).save(tmp_path / f"run-{seed}" / "result.json")
     (tmp_path / "unfinished").mkdir()
     assert [r.seed for r in load_all(tmp_path)] == [0, 1]
-    with pytest.raises(ValueError, match=r"unfinished: no result\.json here or below; only a finished run has one"):
+    with pytest.raises(ValueError, match=r"unfinished: no result\.json"):
         load_all(tmp_path / "unfinished")
 
 
@@ -237,18 +259,17 @@ def test_equal_runs_make_no_difference() -> None:
 
 def test_runs_of_other_recipes_are_refused_by_the_fields_that_differ() -> None:
     other = record("SDDropout()", recipe={"epochs": 60, "lr": 0.01})
-    message = r"cannot be compared \(recipe\.epochs: 30 and 60; recipe\.lr: 0\.1 and 0\.01\)$"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=r"recipe\.epochs: 30 and 60; recipe\.lr: 0\.1 and 0\.01"):
         summarise([record(), other])
     fewer = record("SDDropout()", data=msgspec.structs.replace(PHOTOS, test_n=29))
-    with pytest.raises(ValueError, match=r"\(data\.test_n: 30 and 29\)$"):
+    with pytest.raises(ValueError, match=r"data\.test_n: 30 and 29"):
         summarise([record(), fewer])
 
 
 def test_a_seed_twice_and_no_record_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"^records: CrossEntropy\(\) has seed 0 twice \(CrossEntropy\(\)-0, again\)"):
+    with pytest.raises(ValueError, match=r"seed 0 twice \(CrossEntropy\(\)-0, again\)"):
         summarise([record(), record(name="again")])
-    with pytest.raises(ValueError, match=r"^records: none given, there is nothing to summarise$"):
+    with pytest.raises(ValueError, match="records: none given"):
         summarise([])
 
 

@@ -223,7 +223,7 @@ def test_evaluate_measures_a_run_and_its_report_shows_it(run: Run, finished: Pat
     shutil.copytree(finished, copy)
     status, out, err = run("evaluate", copy, "--max-images", 6, "--json", "numbers.json")
     assert status == 0
-    begun = ["accuracy and calibration", "attacks", "corruptions", "out-of-distribution"]
+    begun = ["accuracy and calibration", "attacks", "corruptions", "out-of-distribution detection"]
     assert err.splitlines() == [f"measuring {measure}" for measure in begun]
     assert max(map(len, out.splitlines()[:-1])) <= 80  # but for the path
     for told in ("PGD-20", "mCA", "AUROC", "AURC", "photographs"):

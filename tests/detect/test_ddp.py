@@ -56,7 +56,7 @@ def test_two_processes(tmp_path: Path, recipe: DetectConfig) -> None:
     for name, value in by_hand(recipe).items():
         torch.testing.assert_close(ours[name], value, atol=2e-4, rtol=1e-3, msg=name)
     record = DetectRecord.load(tmp_path / "whole" / "result.json")
-    assert (record.processes, record.evaluation["n"]) == (2, 3)
+    assert (record.processes, record.evaluation.n) == (2, 3)
 
     for rank in (0, 1):
         told = (tmp_path / f"stopped-{rank}.txt").read_text()

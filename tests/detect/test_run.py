@@ -1,6 +1,5 @@
 """A detector's run: what it writes, that it goes on to the same bits, and that it learns."""
 
-import json
 import os
 import signal
 from collections.abc import Callable
@@ -15,8 +14,10 @@ from torchvision.models.detection import FasterRCNN
 
 from selfdistill.detect import DetectConfig, DetectRecord, average_precision, detect, load_coco, load_detector
 from selfdistill.detect.batches import in_order
+from selfdistill.detect.record import Counts
 from selfdistill.detect.task import TERMS
-from selfdistill.train import Interrupted, NonFiniteLossError, Update, loop
+from selfdistill.progress import Progress
+from selfdistill.train import Interrupted, NonFiniteLossError, loop
 from selfdistill.train import run as run_module
 from selfdistill.train.checkpoint import Checkpoints
 from selfdistill.train.meters import Meters
@@ -53,7 +54,7 @@ def same(one: Path, other: Path) -> None:
 
 def test_a_run(tmp_path: Path, recipe: DetectConfig) -> None:
     said: list[str] = []
-    told: list[Update] = []
+    told: list[Progress] = []
     out = tmp_path / "run"
     before = torch.get_rng_state()
     recipe = replace(recipe, keep_epochs=(1,))
@@ -63,20 +64,19 @@ def test_a_run(tmp_path: Path, recipe: DetectConfig) -> None:
         "tiny: 4 images of train2017, 4 boxes (0 crowds and 0 degenerate ones left out), evaluated on 3 of val2017; "
         "resnet18, weights: from scratch, trained BatchNorm, 64 px; 2 epochs, batches of 2, lr 0.001"
     ]
-    assert [update.epoch for update in told if update.kind == "epoch"] == [1, 2]
-    assert tuple(told[-1].terms) == TERMS
-    assert told[-1].metrics == {"mAP": record.evaluation["map"]}
+    assert [event.training.epoch for event in told if event.epoch_done and event.training] == [1, 2]
+    last = told[-1].training
+    assert last is not None
+    assert tuple(last.terms) == TERMS
+    assert last.metrics == {"mAP": record.evaluation.map}
     assert record == DetectRecord.load(out / "result.json")
     assert (record.name, record.epochs, record.schedule, record.policy) == ("run", 2, "2 epochs", "last epoch")
-    assert record.data["train"] == {
-        "name": "train2017", "n": 4, "boxes": 4, "crowds": 0, "degenerate": 0, "empty": 1,
-    }  # fmt: skip
-    assert (record.data["classes"], record.evaluation["n"], record.evaluation["boxes"]) == (4, 3, 2)
-    assert record.recipe == json.loads(json.dumps(record.recipe))
-    assert DetectConfig(**record.recipe) == DetectConfig.from_yaml(out / "recipe.yaml")
+    assert record.data.train == Counts(name="train2017", n=4, boxes=4, crowds=0, degenerate=0, empty=1)
+    assert (record.data.classes, record.evaluation.n, record.evaluation.boxes) == (4, 3, 2)
+    assert record.recipe == DetectConfig.from_yaml(out / "recipe.yaml")
     assert {"torch", "torchvision", "torchmetrics", "faster-coco-eval"} <= record.versions.keys()
-    assert [row["lr"] for row in record.log] == [0.001, 0.0001]  # epoch 2 comes after a drop
-    assert record.log[1]["loss"] == pytest.approx(sum(record.log[1][name] for name in TERMS))
+    assert [row.lr for row in record.log] == [0.001, 0.0001]  # epoch 2 comes after a drop
+    assert record.log[1].loss == pytest.approx(sum(getattr(record.log[1], name) for name in TERMS))
     weights = load_file(out / "model.safetensors")
     detector = load_detector(out)
     assert not detector.training
@@ -85,8 +85,8 @@ def test_a_run(tmp_path: Path, recipe: DetectConfig) -> None:
     images = load_coco(recipe.data).evaluation.images
     with torch.inference_mode():
         again = average_precision((detector(x)[0], y[0]) for x, y in in_order(images, device=CPU, workers=0))
-    assert record.evaluation == pytest.approx(vars(again))
-    assert [row["map"] for row in record.log] == [None, record.evaluation["map"]]
+    assert record.evaluation == again
+    assert [row.map for row in record.log] == [None, record.evaluation.map]
     assert load_file(out / "model@1.safetensors").keys() == weights.keys()
 
     # A finished run is returned as it is; another recipe's folder is refused.
@@ -210,13 +210,10 @@ def test_on_the_backbone_of_a_run(tmp_path: Path, recipe: DetectConfig, trained:
     """Measured on its training images; the frozen half of the run's network is in the detector bit by bit."""
     on_run = replace(recipe, model=None, backbone=str(trained), eval_split="train", images=2, epochs=1, batch_size=1)
     record = detect(on_run, tmp_path / "run")
-    assert (record.backbone["model"], record.backbone["method"], record.backbone["run"]) == (
-        "resnet18",
-        "SDDropout()",
-        "sddropout-seed3",
-    )
-    assert (record.recipe["norm"], record.recipe["trainable_layers"]) == ("frozen", 3)
-    assert (record.data["evaluation"]["name"], record.evaluation["n"]) == ("train2017", 2)
+    start = record.backbone
+    assert (start.model, start.method, start.run) == ("resnet18", "SDDropout()", "sddropout-seed3")
+    assert (record.recipe.norm, record.recipe.trainable_layers) == ("frozen", 3)
+    assert (record.data.evaluation.name, record.evaluation.n) == ("train2017", 2)
     assert record.trained_parameters < record.parameters
     before, after = load_file(trained / "model.safetensors"), load_file(tmp_path / "run" / "model.safetensors")
     for name, value in before.items():

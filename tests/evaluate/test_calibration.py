@@ -4,7 +4,6 @@ import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from selfdistill.evaluate.calibration import (
-    Reliability,
     adaptive_calibration_error,
     calibration_gap,
     expected_calibration_error,
@@ -136,11 +135,6 @@ def test_only_diagrams_on_the_same_bins_are_pooled() -> None:
         pool([reliability(p, y), reliability(p, y, bins=5)])
     with pytest.raises(ValueError, match="0 given"):
         pool([])
-
-
-def test_dict_round_trip_is_exact() -> None:
-    diagram = reliability(*draw(8))
-    assert Reliability.from_dict(diagram.to_dict()) == diagram
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,3 @@
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,16 +9,14 @@ from torch import Tensor, nn
 from selfdistill.data import ImageData, Split
 from selfdistill.evaluate.corruptions import (
     CORRUPTIONS,
-    OWN,
-    PUBLISHED,
     SEVERITIES,
-    CorruptionAccuracy,
     PublishedCorruptions,
     corrupt,
     measure_corruptions,
     open_published,
 )
 from selfdistill.evaluate.images import Images
+from selfdistill.records.evaluation import OWN, PUBLISHED
 from tests import nets
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -161,11 +158,6 @@ def test_what_the_caller_left_behind_changes_nothing_and_stays(model: nn.Module,
     assert not model[0].norm.training
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random)
-
-
-def test_to_json_and_back(model: nn.Module, images: Images) -> None:
-    found = measure_corruptions(model, images)
-    assert CorruptionAccuracy.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False))) == found
 
 
 def test_published_images_of_another_size_are_refused(model: nn.Module, images: Images, tmp_path: Path) -> None:

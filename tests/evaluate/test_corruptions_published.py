@@ -1,7 +1,6 @@
 """The published arrays, and the means of Table 6."""
 
 import hashlib
-import json
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +11,12 @@ import torch
 
 from selfdistill.evaluate.corruptions import (
     CORRUPTIONS,
-    OWN,
-    PUBLISHED,
-    CorruptionAccuracy,
     fetch_cifar100c,
     open_published,
     published,
     summarise,
 )
+from selfdistill.records.evaluation import OWN, PUBLISHED
 
 N = 4  # images at each severity; 10,000 as published
 
@@ -204,13 +201,6 @@ def test_means_by_hand() -> None:
     assert result.per_severity == pytest.approx((0.57, 0.47, 0.37, 0.27, 0.17))
     assert result.mca == pytest.approx(0.37), "accuracy, not an error divided by another network's"
     assert result.mca == pytest.approx(sum(result.per_severity) / 5)
-
-
-def test_to_json_and_back() -> None:
-    result = summarise(rows(SD_DROPOUT), n=10_000, source=PUBLISHED)
-    values = json.loads(json.dumps(result.to_dict()))
-    assert CorruptionAccuracy.from_dict(values) == result
-    assert (values["mca"], values["source"], values["n"]) == (result.mca, "published arrays", 10_000)
 
 
 @pytest.mark.parametrize(

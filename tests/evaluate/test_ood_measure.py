@@ -1,4 +1,3 @@
-import json
 import math
 from statistics import fmean, stdev
 
@@ -11,10 +10,10 @@ from torch import Tensor, nn
 from selfdistill.data import ImageData, Split
 from selfdistill.evaluate.agreement import Reading, read_features
 from selfdistill.evaluate.images import Images
-from selfdistill.evaluate.ood.detector import score_detector
-from selfdistill.evaluate.ood.measure import OODResult, measure_ood, ood_passes
-from selfdistill.evaluate.ood.metrics import ood_metrics, roc_curve
+from selfdistill.evaluate.ood.measure import measure_ood, ood_passes
+from selfdistill.evaluate.ood.metrics import ood_metrics, roc_curve, score_detector
 from selfdistill.evaluate.ood.scores import ODIN_GRID
+from selfdistill.records.evaluation import OODResult
 from tests import nets
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -238,8 +237,8 @@ def test_the_spread_over_masks_against_a_literal_loop(model: nn.Module) -> None:
     for detection, (_, _, ood) in zip(measured(model), ood_images(), strict=True):
         found = detection.disagreement
         assert (found.masks, found.p, found.temperature, found.seeds) == (20, 0.5, 1.0, 5)
-        assert found.inside == pytest.approx(in_distribution, rel=1e-6)
-        assert found.outside == pytest.approx(disagreement(model, ood), rel=1e-6)
+        assert found.in_distribution == pytest.approx(in_distribution, rel=1e-6)
+        assert found.ood == pytest.approx(disagreement(model, ood), rel=1e-6)
 
 
 # What is computed, and how often
@@ -295,7 +294,7 @@ def test_the_batch_size_changes_nothing(model: nn.Module) -> None:
         for name, found in small.detectors.items():
             other = large.detectors[name]
             assert (found.metrics, found.curve, found.eps) == (other.metrics, other.curve, other.eps)
-        assert small.disagreement.outside == pytest.approx(large.disagreement.outside, rel=1e-12)
+        assert small.disagreement.ood == pytest.approx(large.disagreement.ood, rel=1e-12)
 
 
 def test_a_second_run_is_equal_to_the_last_bit() -> None:
@@ -330,7 +329,7 @@ def test_the_same_images_cannot_be_told_apart(model: nn.Module) -> None:
     sets = [("the same", "as they are", in_distribution)]
     (found,) = measure_ood(model, in_distribution, sets, training=training, id_reading=reading)
     assert [detector.metrics.auroc for detector in found.detectors.values()] == [pytest.approx(0.5, abs=1e-12)] * 6
-    assert found.disagreement.inside == found.disagreement.outside
+    assert found.disagreement.in_distribution == found.disagreement.ood
 
 
 # What cannot be measured is left out
@@ -366,17 +365,6 @@ def test_the_outer_sets_are_read_at_the_head_of_the_reading() -> None:
     assert found.detectors["Mahalanobis"].metrics.auroc == pytest.approx(0.5, abs=1e-12)
 
 
-# To JSON
-
-
-def test_to_json_and_back(model: nn.Module) -> None:
-    found = [*measured(model), *measure_ood(model, id_images(), ood_images()[:1])]
-    for detection in found:
-        text = json.dumps(detection.to_dict(), allow_nan=False)
-        assert OODResult.from_dict(json.loads(text)) == detection
-        assert list(json.loads(text)["detectors"]) == list(detection.detectors)
-
-
 # The curve and the histogram
 
 
@@ -402,7 +390,7 @@ def test_the_histogram_against_a_literal_count() -> None:
     low, high = min(in_distribution + ood), max(in_distribution + ood)
     assert found.edges == pytest.approx([low + (high - low) * k / 30 for k in range(31)])
     assert (found.edges[0], found.edges[-1]) == (low, high)
-    for scores, counts in ((in_distribution, found.inside), (ood, found.outside)):
+    for scores, counts in ((in_distribution, found.in_distribution), (ood, found.ood)):
         assert list(counts) == [
             sum(left <= score < right or (k == 29 and score == right) for score in scores)
             for k, (left, right) in enumerate(zip(found.edges, found.edges[1:], strict=False))
@@ -417,7 +405,7 @@ def test_scores_with_fewer_numbers_than_bins_between_them(in_distribution: list[
     found = score_detector(np.array(in_distribution), np.array(ood)).histogram
     assert len(found.edges) == 31
     assert (np.diff(found.edges) > 0).all()
-    assert (sum(found.inside), sum(found.outside)) == (len(in_distribution), len(ood))
+    assert (sum(found.in_distribution), sum(found.ood)) == (len(in_distribution), len(ood))
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e4])
@@ -426,11 +414,11 @@ def test_networks_that_know_nothing_or_are_sure_to_the_last_bit(model: nn.Module
     model.head.bias.data *= scale
     for detection in measured(model):
         softmax = detection.detectors["max softmax"]
-        assert sum(softmax.histogram.outside) == detection.n
+        assert sum(softmax.histogram.ood) == detection.n
         if scale == 0:
             assert {found.metrics.auroc for name, found in detection.detectors.items() if name in BASIC} == {0.5}
             assert detection.detectors["ODIN released"].eps == 0.0
-            assert (detection.disagreement.inside, detection.disagreement.outside) == (0.0, 0.0)
+            assert (detection.disagreement.in_distribution, detection.disagreement.ood) == (0.0, 0.0)
         else:
             assert softmax.metrics.fpr_at_95_tpr > 0.8  # nearly all are 1
 

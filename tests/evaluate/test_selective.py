@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from selfdistill.evaluate.selective import RiskCoverage, aurc, risk_coverage, selective_risk
+from selfdistill.evaluate.selective import aurc, risk_coverage, selective_risk
 from tests.reference import selective as reference
 
 CASES = {
@@ -63,11 +63,6 @@ def test_the_curve_ends_at_the_error_rate_and_thinning_keeps_aurc() -> None:
     assert thin.risk[-1] == pytest.approx(1 - correct.mean())
     for coverage, risk in zip(thin.coverage, thin.risk, strict=True):
         assert risk == whole.risk[round(coverage * 1003) - 1]
-
-
-def test_dict_round_trip_is_exact() -> None:
-    curve = risk_coverage(*CASES["ties"])
-    assert RiskCoverage.from_dict(curve.to_dict()) == curve
 
 
 @pytest.mark.parametrize(

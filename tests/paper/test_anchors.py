@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -19,12 +20,13 @@ from selfdistill.paper.pages import (
 )
 from selfdistill.paper.scales import PUBLISHED_SIZES, Training
 from selfdistill.paper.tables import LogTarget
-from selfdistill.records import Data, RunRecord
 from selfdistill.report.tables import DASH, terminal
+from tests.report.conftest import record as make_record
 
 ANCHORS = TABLES["anchors"]
 EPOCHS = 200
-FIT = {"train_top1": 1.0, "gap": 0.12}
+MADE = make_record(epochs=EPOCHS)
+FIT = msgspec.structs.replace(MADE.evaluation, train_top1=1.0, gap=0.12)
 
 
 @pytest.mark.parametrize(
@@ -91,8 +93,7 @@ def write_records(config: PaperConfig, *, eval_every: int = 1) -> None:
         (metric,) = spec.metrics
         low, high = spec.log_target.band(None)
         scale = 100 if metric.unit == "%" else metric.factor
-        name = str(metric.path[1] if metric.path[0] == "log" else metric.path[0])
-        middle.setdefault(spec.training, {}).setdefault(name, (low + high) / 2 / scale)
+        middle.setdefault(spec.training, {}).setdefault(str(metric.path[1]), (low + high) / 2 / scale)
     middle[Training("SDDropout()")]["sdd"] = 0.31 / 9
     size = PUBLISHED_SIZES["cifar100"]
     for training, values in middle.items():
@@ -107,18 +108,8 @@ def write_records(config: PaperConfig, *, eval_every: int = 1) -> None:
             run = config.runs / planned.name
             run.mkdir(parents=True)
             (run / "recipe.yaml").write_text(planned.recipe.to_yaml())
-            record = RunRecord(
-                schema=1, name=planned.name, method=training.method, seed=seed, recipe_hash="0" * 16,
-                recipe={"batch_size": 128},
-                data=Data(name="cifar100", classes=size.classes, train_n=size.train, test_n=size.test,
-                          test_split_description="test set", skipped=0),
-                epochs=EPOCHS,
-                policy="last epoch", best=None, log=log,
-                evaluation=FIT | {"top1": values["top1"] + (at - 1) * 1e-3, "n": size.test},
-                seconds=1.0, seconds_per_epoch=1.0, images_per_second=1.0, parameters=1, extra_parameters=0,
-                peak_memory_bytes=None, device="cpu", threads=1, versions={}, date="2026-01-01T00:00:00+00:00",
-                commit="c" * 40,
-            )  # fmt: skip
+            evaluation = msgspec.structs.replace(FIT, top1=values["top1"] + (at - 1) * 1e-3, n=size.test)
+            record = msgspec.structs.replace(MADE, name=planned.name, seed=seed, rows=tuple(log), evaluation=evaluation)
             record.save(run / "result.json")
 
 
@@ -130,15 +121,15 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> TableResult:
 
 
 def test_deviations_stand_first_on_the_page(full: TableResult, tmp_path: Path) -> None:
-    said = describe_deviations(full)
-    assert said == [
+    sentences = describe_deviations(full)
+    assert sentences == [
         "1 of the 46 numbers measured here deviates from the logs.",
         "SD-Dropout: Training 9 SDD: 0.3100 ± 0.0000, above 0.2950 to 0.3010",
     ]
     write_page(full, tmp_path)
     for suffix in ("md", "html"):
         text = (tmp_path / f"anchors.{suffix}").read_text().replace("\\", "")
-        assert 0 < text.index(said[0]) < text.index(said[1]) < text.index("77.3 ")
+        assert 0 < text.index(sentences[0]) < text.index(sentences[1]) < text.index("77.3 ")
         assert "within 3 sd" in text
     plain = json.loads((tmp_path / "anchors.json").read_text())
     by_name = {(cell["row"], cell["column"]): cell for cell in plain["cells"]}
@@ -153,6 +144,7 @@ def test_anchors_do_not_describe_the_regime(full: TableResult) -> None:
 
 def test_a_row_has_both_numbers_the_band_and_the_verdict(full: TableResult) -> None:
     table = anchors_table(full)
+    assert table_title(full) == "Anchors: Losses and accuracies of the published runs' logs"
     assert table.headings == ("", "Ours", "Published", "Band", "Verdict")
     rows = {row[0]: row[1:] for row in table.rows}
     assert len(rows) == len(ANCHORS.cells) == 46
@@ -162,23 +154,23 @@ def test_a_row_has_both_numbers_the_band_and_the_verdict(full: TableResult) -> N
     assert rows["SD-Dropout: Training 9 SDD"][-1] == "above"
 
 
-def test_the_verdict_fits_on_a_terminal(tmp_path: Path) -> None:
-    config = PaperConfig("full", tmp_path, seeds=(41,))
+@pytest.fixture(scope="module")
+def every_fifth_epoch(tmp_path_factory: pytest.TempPathFactory) -> TableResult:
+    """Anchors of one seed, whose test accuracy was measured after every fifth epoch."""
+    config = PaperConfig("full", tmp_path_factory.mktemp("anchors"), seeds=(41,))
     write_records(config, eval_every=5)
-    shown = terminal(anchors_table(collect_result(ANCHORS, config), published=False))
-    console = Console(width=80, file=io.StringIO())
-    console.print(shown)
-    assert isinstance(console.file, io.StringIO)
-    text = console.file.getvalue()
-    assert text.count("inside") == 36
-    assert "Verdict" in text
+    return collect_result(ANCHORS, config)
 
 
-def test_a_mean_of_all_epochs_needs_all_epochs(tmp_path: Path) -> None:
-    config = PaperConfig("full", tmp_path, seeds=(41,))
-    write_records(config, eval_every=5)
-    result = collect_result(ANCHORS, config)
-    table = anchors_table(result)
+def test_the_verdict_fits_on_a_terminal(every_fifth_epoch: TableResult) -> None:
+    file = io.StringIO()
+    Console(width=80, file=file).print(terminal(anchors_table(every_fifth_epoch, published=False)))
+    assert file.getvalue().count("inside") == 36
+    assert "Verdict" in file.getvalue()
+
+
+def test_a_mean_of_all_epochs_needs_all_epochs(every_fifth_epoch: TableResult) -> None:
+    table = anchors_table(every_fifth_epoch)
     rows = {row[0]: row[1:] for row in table.rows}
     assert rows["Cross-entropy: Top-1, mean of all epochs"] == (
         "not every epoch measured",
@@ -188,7 +180,7 @@ def test_a_mean_of_all_epochs_needs_all_epochs(tmp_path: Path) -> None:
     )
     assert rows["Cross-entropy: Top-1, last epoch"][-1] == "inside"
     assert [note.partition(": ")[2] for note in table.notes] == ["not every epoch measured: seed 41"]
-    assert describe_deviations(result)[0] == "1 of the 37 numbers measured here deviates from the logs."
+    assert describe_deviations(every_fifth_epoch)[0] == "1 of the 37 numbers measured here deviates from the logs."
 
 
 def test_smaller_scales_show_our_numbers_without_verdict(full: TableResult, tmp_path: Path) -> None:
@@ -209,7 +201,3 @@ def test_a_missing_number_gets_no_verdict(tmp_path: Path) -> None:
     assert describe_deviations(result) == []
     assert {row[1] for row in anchors_table(result).rows} == {DASH}
     assert {row[-1] for row in anchors_table(result).rows} == {DASH}
-
-
-def test_the_title_of_anchors_has_no_number(full: TableResult) -> None:
-    assert table_title(full) == "Anchors: Losses and accuracies of the published runs' logs"

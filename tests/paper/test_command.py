@@ -39,10 +39,10 @@ def test_a_mistake_is_one_line_that_names_it(
     with pytest.raises(SystemExit) as end:
         main(["reproduce", *words])
     assert end.value.code == 2
-    told = capsys.readouterr().err
-    assert told.startswith("selfdistill: error: ")
-    assert named in told
-    assert told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("selfdistill: error: ")
+    assert named in printed
+    assert printed.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -52,9 +52,9 @@ def test_list_without_a_table_covers_all(
     monkeypatch.setattr("selfdistill.paper.listing.estimate_seconds", lambda *_: 60.0)
     with pytest.raises(SystemExit) as end:
         main(["reproduce", "--list", "--scale", "smoke", "--out", str(tmp_path)])
-    told = capsys.readouterr()
-    assert end.value.code == 0, told.err
-    assert [name for name in TABLES if f"{name}: " not in told.out] == []
+    printed = capsys.readouterr()
+    assert end.value.code == 0, printed.err
+    assert [name for name in TABLES if f"{name}: " not in printed.out] == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -85,6 +85,6 @@ def test_reproduce_prints_the_numbers_and_the_page(make: Make, out: Path, capsys
     ):
         with pytest.raises(SystemExit) as end:
             main(["reproduce", "table12", "--scale", "smoke", *map(str, words)])
-        told = capsys.readouterr()
-        assert end.value.code == 0, told.err
-        assert all(text in told.out for text in wanted)
+        printed = capsys.readouterr()
+        assert end.value.code == 0, printed.err
+        assert all(text in printed.out for text in wanted)

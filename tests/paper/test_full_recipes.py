@@ -69,7 +69,7 @@ def first_of_their_kind() -> set[Training]:
     return set(first.values())
 
 
-def marked() -> list[object]:
+def mark_slow() -> list[object]:
     fast = first_of_their_kind()
     return [
         pytest.param(
@@ -121,7 +121,7 @@ def load_once() -> Load:
     return once
 
 
-@pytest.mark.parametrize("training", marked())
+@pytest.mark.parametrize("training", mark_slow())
 def test_a_step(training: Training, root: Path, load_once: Load) -> None:
     recipe = PaperConfig("full", root / "out", root).plan_run(training, 41).recipe
     data = load_once(recipe)
@@ -169,10 +169,10 @@ def run_of(root: Path) -> Callable[[Training], Path]:
     config = PaperConfig("full", root / "out", root)
 
     def make(training: Training) -> Path:
-        cell = config.plan_run(training, 41)
+        planned = config.plan_run(training, 41)
         few = {"classes": 2, "per_class": 1, "test_per_class": 1, "epochs": 1, "batch_size": 2, "accumulate": 1}
-        train(replace(cell.recipe, **few, workers=0), config.runs / cell.name, accelerator="cpu")
-        return config.runs / cell.name
+        train(replace(planned.recipe, **few, workers=0), config.runs / planned.name, accelerator="cpu")
+        return config.runs / planned.name
 
     return make
 

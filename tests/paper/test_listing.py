@@ -24,12 +24,12 @@ from tests.paper.conftest import Make
 
 def test_needs_count_finished_runs_and_time_missing_ones(make: Make, out: Path, tmp_path: Path) -> None:
     make("table12")
-    timed: dict[Training, float] = {}
-    done = list_needs(TABLES["table12"], PaperConfig("smoke", out), timed=timed)
-    assert [(need.trained, need.planned, need.seconds) for need in done] == [(1, 1, None)] * 8
-    assert timed == {}
-    fresh = list_needs(TABLES["table13"], PaperConfig("smoke", tmp_path), timed=timed)
-    assert [(need.trained, need.planned) for need in fresh] == [(0, 1)] * 2
+    seconds: dict[Training, float] = {}
+    done = list_needs(TABLES["table12"], PaperConfig("smoke", out), seconds)
+    assert [(need.n_trained, need.n_runs, need.seconds) for need in done] == [(1, 1, None)] * 8
+    assert seconds == {}
+    fresh = list_needs(TABLES["table13"], PaperConfig("smoke", tmp_path), seconds)
+    assert [(need.n_trained, need.n_runs) for need in fresh] == [(0, 1)] * 2
     assert all(0 < need.seconds_left < 60 for need in fresh)
     assert list(tmp_path.iterdir()) == []
 

@@ -1,19 +1,19 @@
 """Records that look like real ones: the evaluation is computed from random logits, so its numbers agree."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 
 from selfdistill.evaluate.adversarial import EPSILONS, PAPER_EPS
-from selfdistill.evaluate.corruptions import CORRUPTIONS, OWN, CorruptionAccuracy, summarise
-from selfdistill.evaluate.evaluation import Evaluation, score
-from selfdistill.evaluate.ood.measure import OODDisagreement, OODResult, score_detector
+from selfdistill.evaluate.corruptions import CORRUPTIONS, summarise
+from selfdistill.evaluate.ood.metrics import score_detector
 from selfdistill.evaluate.ood.scores import tuning_size
-from selfdistill.evaluate.robustness import Robustness
-from selfdistill.records import SCHEMA, BestEpoch, Data, RunRecord, recipe_hash
+from selfdistill.evaluate.suite import score
+from selfdistill.records import SCHEMA, BestEpoch, Data, Evaluation, RunRecord, recipe_hash
+from selfdistill.records.evaluation import OWN, CorruptionAccuracy, OODDisagreement, OODResult, Robustness
 
 MakeRecord = Callable[..., RunRecord]
 DETECTORS = ("max softmax", "max logit", "energy", "ODIN fixed", "ODIN released", "Mahalanobis")
@@ -44,7 +44,7 @@ def record(
     labels = (logits + gumbel).argmax(axis=1)
     evaluation = score(torch.tensor(claim * logits), torch.tensor(labels), train_n=5000, train_top1=0.99)
     if suite:
-        evaluation = dataclasses.replace(
+        evaluation = msgspec.structs.replace(
             evaluation,
             robustness=robustness(random, evaluation, toughness),
             shift=shift(random, evaluation, toughness),
@@ -54,6 +54,7 @@ def record(
     resolved: dict[str, object] = {
         "data": data_name, "image_size": 32, "method": method, "model": "resnet10_cifar", "epochs": epochs, "lr": 0.1,
         "batch_size": 128, "weights": "none", "milestones": [0.5, 0.75], "seed": seed, "threads": 2,
+        "classes": classes, "augment": "crop",
     }  # fmt: skip
     resolved.update(recipe or {})
     distilled = "SDDropout" in method
@@ -61,7 +62,7 @@ def record(
         {
             "epoch": e,
             "lr": 0.1,
-            "loss": 2.3 * np.exp(-4 * e / epochs) + 0.02,
+            "loss": float(2.3 * np.exp(-4 * e / epochs) + 0.02),
             "ce": float(2.3 * np.exp(-4 * e / epochs) * (1 + 0.05 * random.random()) + 0.01),
             **({"sd_dropout": float(0.9 * np.exp(-e / epochs) * (1 + 0.1 * random.random()))} if distilled else {}),
             "train_accuracy": float(0.99 - 0.8 * np.exp(-5 * e / epochs)),
@@ -76,7 +77,7 @@ def record(
         name=f"{method}-{seed}",
         method=method,
         seed=seed,
-        recipe=resolved,
+        recipe_values=resolved,
         recipe_hash=recipe_hash(resolved),
         data=Data(
             name=data_name,
@@ -88,9 +89,9 @@ def record(
         ),
         epochs=epochs,
         policy="last epoch",
-        evaluation=evaluation.to_dict(),
+        evaluation=evaluation,
         best=BestEpoch(epoch=25, top1=evaluation.top1 + 0.006, policy="best epoch on the test images: optimistic"),
-        log=log,
+        rows=tuple(log),
         seconds=61.5,
         seconds_per_epoch=2.0 + 0.04 * distilled + 0.01 * seed,
         images_per_second=2500.0,
@@ -147,13 +148,15 @@ def detection(random: np.random.Generator, evaluation: Evaluation, toughness: fl
             inside, outside = (1 / (1 + np.exp(-scores)) * 0.9 + 0.1 for scores in (inside, outside))
         if detector == "ODIN fixed":
             inside, outside = (0.1 + 1e-5 * scores for scores in (inside, outside))
-        eps = {"ODIN fixed": 0.0014, "ODIN released": random.integers(0, 21) / 5000}.get(detector)
+        eps = {"ODIN fixed": 0.0014, "ODIN released": int(random.integers(0, 21)) / 5000}.get(detector)
         detectors[detector] = score_detector(inside, outside, eps)
     spread = 0.02 / toughness * (1 + 0.05 * float(random.random()))
     return OODResult(
         name=name, n=n_out, prepared="shorter side to 32 px, central square", detectors=detectors, tuned_on=tuned,
         temperature=1000.0,
-        disagreement=OODDisagreement(masks=20, p=0.5, temperature=1.0, seeds=5, inside=spread, outside=1.4 * spread),
+        disagreement=OODDisagreement(
+            masks=20, p=0.5, temperature=1.0, seeds=5, in_distribution=spread, ood=1.4 * spread
+        ),
     )  # fmt: skip
 
 

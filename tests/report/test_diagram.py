@@ -18,10 +18,8 @@ from selfdistill.losses import kl
 from selfdistill.method import Needs, Step, Term
 from selfdistill.methods import parse_method
 from selfdistill.paper.figures import DESIGNS
-from selfdistill.report.diagram import draw_diagram, write_diagram
-from selfdistill.report.diagram.columns import TIMES
-from selfdistill.report.diagram.draw import text_width
-from selfdistill.report.diagram.observe import LABELS, Node, Observation, observe
+from selfdistill.report.diagram import TIMES, draw_diagram, text_width, write_diagram
+from selfdistill.report.observe import LABELS, Node, Observation, observe
 from selfdistill.report.tables import MINUS
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -1,32 +1,29 @@
-import copy
 import statistics
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
-from selfdistill.evaluate import corruptions
-from selfdistill.records import RunRecord
-from selfdistill.records.metrics import PUBLISHED
+from selfdistill.records import Evaluation, RunRecord
+from selfdistill.records.evaluation import PUBLISHED, RiskCoverage, Robustness, RocCurve
 from selfdistill.report.measured import Measured, every, measured, parts, table
 from selfdistill.report.measures import sections
-from selfdistill.report.measures.attacks import disagreements, flattery, hidden_gradients
 from selfdistill.report.measures.calibration import calibration_notes, calibration_sheet, scaling_findings
 from selfdistill.report.measures.corruption import corruption_section
 from selfdistill.report.measures.masks import masks_section
-from selfdistill.report.measures.ood import ood_section
-from selfdistill.report.measures.robustness import robustness_section
-from selfdistill.report.measures.scores import mean_curve
+from selfdistill.report.measures.ood import mean_curve, ood_section
+from selfdistill.report.measures.robustness import disagreements, flattery, hidden_gradients, robustness_section
 from selfdistill.report.measures.selective import selective_section
-from selfdistill.report.section import Section, Sheet
+from selfdistill.report.pages import Section, Sheet
 from selfdistill.report.tables import Column, Table
+from tests.changing import changed
 
 Make = Callable[..., RunRecord]
 
 
-def evaluations(records: list[RunRecord], method: str) -> list[dict[str, Any]]:
+def evaluations(records: list[RunRecord], method: str) -> list[Evaluation]:
     return [record.evaluation for record in records if record.method == method]
 
 
@@ -46,16 +43,23 @@ def cell(values: list[float], digits: int = 1) -> str:
 
 def attacked(
     *runs: tuple[list[float], list[float]], vanished: float = 0.0, name: str = "A()", index: int = 0
-) -> Measured:
+) -> Measured[Robustness]:
     """Each run: FGSM on PGD's images, and PGD, at 2/255 and 8/255."""
-    return Measured(
-        name,
-        index,
-        {
-            seed: {"eps": [2 / 255, 8 / 255], "pgd_fgsm": fgsm, "pgd": pgd, "pgd_steps": 20, "vanished": vanished}
-            for seed, (fgsm, pgd) in enumerate(runs)
-        },
-    )
+    by_seed = {
+        seed: Robustness(
+            n=10, clean=0.9, eps=(2 / 255, 8 / 255), fgsm=tuple(fgsm), paper_eps=0.2, paper=0.5, vanished=vanished,
+            pgd_n=10, pgd_steps=20, pgd_clean=0.9, pgd=tuple(pgd), pgd_fgsm=tuple(fgsm),
+        )
+        for seed, (fgsm, pgd) in enumerate(runs)
+    }  # fmt: skip
+    return Measured(name, index, by_seed)
+
+
+def quality_alone(evaluation: Evaluation) -> Evaluation:
+    """As the first records had it."""
+    new = {"adaptive_ece", "scaled", "selective", "robustness", "shift", "ood", "omitted"}
+    values = msgspec.to_builtins(evaluation)
+    return msgspec.convert({name: values[name] for name in values.keys() - new}, Evaluation)
 
 
 def test_a_measure_that_nobody_took_has_no_section(make_record: Make) -> None:
@@ -68,53 +72,47 @@ def test_a_measure_that_nobody_took_has_no_section(make_record: Make) -> None:
         "Out-of-distribution detection",
         "Agreement under dropout masks",
     ]
-    new = ("adaptive_ece", "scaled", "selective", "robustness", "shift", "ood", "omitted")
-    older = {key: value for key, value in run.evaluation.items() if key not in new}
-    methods = (Measured("A()", 0, {0: older}),)
+    methods = (Measured("A()", 0, {0: quality_alone(run.evaluation)}),)
     assert sections(methods) == ()
     assert calibration_sheet(methods) is None
     assert calibration_notes(methods) == scaling_findings(methods) == ()
-    for key in new:  # as a record of today writes what was not measured
-        older[key] = [] if key in ("ood", "omitted") else None
-    assert sections(methods) == ()
 
 
 def test_runs_without_the_measure_are_left_out_of_its_mean_and_its_count(make_record: Make) -> None:
-    with_it, without = make_record(suite=True), make_record(seed=1, suite=True)
-    without.evaluation["shift"] = None
+    with_it, without = make_record(suite=True), changed(make_record(seed=1, suite=True), None, "evaluation", "shift")
     only = make_record("SDDropout()")
     methods = measured([with_it, without, only])
-    (shown,) = parts(methods, "shift")
+    (shown,) = parts(methods, lambda evaluation: evaluation.shift)
     assert list(shown.by_seed) == [0]
     assert "SDDropout()" not in str(sheets(corruption_section(methods)))
 
 
 def test_rows_count_the_seeds_where_there_are_several_runs() -> None:
-    one = Measured("A()", 0, {0: {"n": 1}})
-    columns = [("n", Column("n", "n", digits=0), lambda values: values["n"])]
+    one = Measured("A()", 0, {0: 1.0})
+    columns = [("n", Column("n", "n", digits=0), float)]
     assert table([one], columns).headings == ("Network", "n")
-    two = table([one, Measured("B()", 1, {3: {"n": 2}, 4: {"n": 3}})], columns)
+    two = table([one, Measured("B()", 1, {3: 2.0, 4: 3.0})], columns)
     assert two.headings == ("Method", "n", "Seeds")
     assert two.rows[1][-1] == "2"
 
 
 def test_numbers_of_images_that_differ_are_shown_as_a_range() -> None:
-    methods = [Measured("A()", 0, {0: {"n": 1000}, 1: {"n": 300}}), Measured("B()", 1, {0: {"n": 500}})]
-    assert every(methods, lambda values: values["n"]) == "300 to 1,000"
-    assert every(methods, lambda values: None) == "–"  # noqa: RUF001
+    methods = [Measured("A()", 0, {0: 1000, 1: 300}), Measured("B()", 1, {0: 500})]
+    assert every(methods, lambda n: n) == "300 to 1,000"
+    assert every(methods, lambda n: None) == "–"  # noqa: RUF001
 
 
 def test_attacks_are_mean_and_sd_with_their_protocol(whole_suite: list[RunRecord]) -> None:
     section = robustness_section(measured(whole_suite))
     fgsm, pgd = sheets(section)
-    runs = [evaluation["robustness"] for evaluation in evaluations(whole_suite, "SDDropout()")]
+    runs = [found for e in evaluations(whole_suite, "SDDropout()") if (found := e.robustness)]
     shown = row(fgsm.table, "SDDropout()")
-    assert shown["Clean"] == cell([r["clean"] for r in runs])
-    assert shown["0.5/255"] == cell([r["fgsm"][0] for r in runs])
-    assert shown["8/255"] == cell([r["fgsm"][4] for r in runs])
-    assert shown["Paper"] == cell([r["paper"] for r in runs])
-    assert shown["No gradient"] == cell([r["vanished"] for r in runs])
-    assert row(pgd.table, "SDDropout()")["2/255"] == cell([r["pgd"][2] for r in runs])
+    assert shown["Clean"] == cell([r.clean for r in runs])
+    assert shown["0.5/255"] == cell([r.fgsm[0] for r in runs])
+    assert shown["8/255"] == cell([r.fgsm[4] for r in runs])
+    assert shown["Paper"] == cell([r.paper for r in runs])
+    assert shown["No gradient"] == cell([r.vanished for r in runs])
+    assert row(pgd.table, "SDDropout()")["2/255"] == cell([r.pgd[2] for r in runs])
     assert fgsm.caption == "Accuracy (%) under FGSM, 1,500 test images"
     assert pgd.caption == "Accuracy (%) under PGD-20, 1,000 of them, evenly spaced"
     assert section is not None
@@ -174,8 +172,8 @@ def test_where_they_disagree_at_several_eps_the_standing_one_is_told() -> None:
     assert "above B() at 2/255, 8/255; at 2/255: +10.0 points" in said
 
 
-def _triples(method: Measured) -> list[tuple[float, float, list[float]]]:
-    return [(*values["pgd_fgsm"], values["pgd"]) for values in method.values]
+def _triples(method: Measured[Robustness]) -> list[tuple[float, float, list[float]]]:
+    return [(*attacks.pgd_fgsm, list(attacks.pgd)) for attacks in method.values]
 
 
 def test_hidden_gradients_are_told_from_five_per_cent_on() -> None:
@@ -195,30 +193,30 @@ def test_a_single_network_is_told_where_fgsm_flatters_most() -> None:
 
 def test_corruption_by_severity_and_by_corruption(whole_suite: list[RunRecord]) -> None:
     by_severity, by_corruption = sheets(corruption_section(measured(whole_suite)))
-    runs = [evaluation["shift"] for evaluation in evaluations(whole_suite, "SDDropout()")]
+    runs = [found for e in evaluations(whole_suite, "SDDropout()") if (found := e.shift)]
     shown = row(by_severity.table, "SDDropout()")
-    each = [[a for of in r["accuracy"].values() for a in of] for r in runs]
+    each = [[a for of in r.accuracy.values() for a in of] for r in runs]
     assert shown["mCA"] == cell([statistics.fmean(values) for values in each], 2)
-    assert shown["Severity 5"] == cell([statistics.fmean(of[4] for of in r["accuracy"].values()) for r in runs])
-    assert shown["Clean"] == cell([e["top1"] for e in evaluations(whole_suite, "SDDropout()")])
+    assert shown["Severity 5"] == cell([statistics.fmean(of[4] for of in r.accuracy.values()) for r in runs])
+    assert shown["Clean"] == cell([e.top1 for e in evaluations(whole_suite, "SDDropout()")])
     assert len(by_corruption.table.rows) == 15 + 1
     assert by_corruption.table.headings == ("Corruption", "CrossEntropy()", "SDDropout()", "LabelSmoothing()")
-    fog = [statistics.fmean(r["accuracy"]["fog"]) for r in runs]
+    fog = [statistics.fmean(r.accuracy["fog"]) for r in runs]
     assert row(by_corruption.table, "Fog")["SDDropout()"] == cell(fog)
 
 
 def test_clean_beside_mca_is_of_the_same_runs(make_record: Make) -> None:
     runs = [make_record(seed=seed, suite=True) for seed in range(3)]
-    runs[2].evaluation.update(shift=None, n=9, top1=0.0)
+    for name, value in (("shift", None), ("n", 9), ("top1", 0.0)):
+        runs[2] = changed(runs[2], value, "evaluation", name)
     section = corruption_section(measured(runs))
     shown = row(sheets(section)[0].table, "CrossEntropy()")
-    assert (shown["Clean"], shown["Seeds"]) == (cell([run.evaluation["top1"] for run in runs[:2]]), "2")
+    assert (shown["Clean"], shown["Seeds"]) == (cell([run.evaluation.top1 for run in runs[:2]]), "2")
     assert section is not None
     assert "Clean: the 1,500 test images as they are" in section.notes
 
 
 def test_whose_corruptions_they_are_is_said(make_record: Make) -> None:
-    assert PUBLISHED == corruptions.PUBLISHED
     runs = [make_record(suite=True), make_record("SDDropout()", suite=True)]
 
     def explained() -> str:
@@ -228,9 +226,9 @@ def test_whose_corruptions_they_are_is_said(make_record: Make) -> None:
 
     assert "our own corruptions of the test images, a substitute" in explained()
     assert "not with Table 6" in explained()
-    runs[0].evaluation["shift"]["source"] = corruptions.PUBLISHED
+    runs[0] = changed(runs[0], PUBLISHED, "evaluation", "shift", "source")
     assert "not alike: SDDropout() saw our own corruptions" in explained()
-    runs[1].evaluation["shift"]["source"] = corruptions.PUBLISHED
+    runs[1] = changed(runs[1], PUBLISHED, "evaluation", "shift", "source")
     assert "the published arrays" in explained()
     assert "substitute" not in explained()
 
@@ -238,10 +236,10 @@ def test_whose_corruptions_they_are_is_said(make_record: Make) -> None:
 def test_detectors_by_method_and_in_full(whole_suite: list[RunRecord]) -> None:
     section = ood_section(measured(whole_suite))
     auroc, fpr, whole = sheets(section)[:3]
-    runs = [evaluation["ood"][0]["detectors"] for evaluation in evaluations(whole_suite, "LabelSmoothing()")]
+    runs = [evaluation.ood[0].detectors for evaluation in evaluations(whole_suite, "LabelSmoothing()")]
     assert auroc.caption == "photographs: AUROC (%)"
-    assert row(auroc.table, "LabelSmoothing()")["energy"] == cell([r["energy"]["metrics"]["auroc"] for r in runs])
-    fprs = [r["ODIN fixed"]["metrics"]["fpr_at_95_tpr"] for r in runs]
+    assert row(auroc.table, "LabelSmoothing()")["energy"] == cell([r["energy"].metrics.auroc for r in runs])
+    fprs = [r["ODIN fixed"].metrics.fpr_at_95_tpr for r in runs]
     assert row(fpr.table, "LabelSmoothing()")["ODIN fixed"] == cell(fprs)
     assert whole.folded
     assert len(whole.table.rows) == 3 * 6
@@ -251,8 +249,8 @@ def test_detectors_by_method_and_in_full(whole_suite: list[RunRecord]) -> None:
         "AUPR out": "aupr_out", "Balanced in": "balanced_aupr_in", "Balanced out": "balanced_aupr_out",
     }  # fmt: skip
     for heading, name in names.items():
-        assert released[heading] == cell([r["ODIN released"]["metrics"][name] for r in runs])
-    eps = [r["ODIN released"]["eps"] for r in runs]
+        assert released[heading] == cell([getattr(r["ODIN released"].metrics, name) for r in runs])
+    eps = [r["ODIN released"].eps or 0.0 for r in runs]
     assert released["ODIN's eps"] == f"{min(eps):g} to {max(eps):g}"
     assert row(whole.table, "LabelSmoothing()", "ODIN fixed")["ODIN's eps"] == "0.0014"
     assert row(whole.table, "LabelSmoothing()", "energy")["ODIN's eps"] == "–"  # noqa: RUF001
@@ -275,9 +273,8 @@ def test_each_set_says_its_protocol(whole_suite: list[RunRecord]) -> None:
 
 
 def test_a_detector_worse_than_chance_is_named(whole_suite: list[RunRecord]) -> None:
-    runs = copy.deepcopy(whole_suite)
-    for run in runs[3:6]:
-        run.evaluation["ood"][1]["detectors"]["ODIN fixed"]["metrics"]["auroc"] = 0.3
+    path = ("evaluation", "ood", 1, "detectors", "ODIN fixed", "metrics", "auroc")
+    runs = [*whole_suite[:3], *(changed(run, 0.3, *path) for run in whole_suite[3:6]), *whole_suite[6:]]
     section = ood_section(measured(runs))
     assert section is not None
     assert section.findings[0].startswith("On svhn, ODIN fixed is worse than chance for SDDropout():")
@@ -285,7 +282,8 @@ def test_a_detector_worse_than_chance_is_named(whole_suite: list[RunRecord]) -> 
 
 def test_a_method_without_a_set_or_a_detector_has_a_dash(make_record: Make) -> None:
     runs = [make_record(suite=True), make_record("SDDropout()", suite=True, sets=("svhn",))]
-    del runs[1].evaluation["ood"][0]["detectors"]["Mahalanobis"]
+    detectors = {name: d for name, d in runs[1].evaluation.ood[0].detectors.items() if name != "Mahalanobis"}
+    runs[1] = changed(runs[1], detectors, "evaluation", "ood", 0, "detectors")
     captions = {sheet.caption: sheet.table for sheet in sheets(ood_section(measured(runs)))}
     assert len(captions["photographs: every metric (%)"].rows) == 6
     assert row(captions["svhn: AUROC (%)"], "SDDropout()")["Mahalanobis"] == "–"  # noqa: RUF001
@@ -297,13 +295,13 @@ def test_the_mean_of_roc_curves_against_brute_force() -> None:
     curves = []
     for points in (5, 40):
         fpr, tpr = (np.sort(np.concatenate([[0, 1], random.random(points)])) for _ in range(2))
-        curves.append({"fpr": fpr.tolist(), "tpr": tpr.tolist()})
+        curves.append(RocCurve(tuple(fpr.tolist()), tuple(tpr.tolist())))
     fpr, tpr = mean_curve(curves)
     assert (fpr[0], tpr[0], fpr[-1], tpr[-1]) == (0, 0, 1, 1)
     for k in (1, 17, 40, 66, 79):  # where the line fpr + tpr = k / 40 meets each curve, found by bisection
         met = []
         for curve in curves:
-            steps = list(zip(curve["fpr"], curve["tpr"], strict=True))
+            steps = list(zip(curve.fpr, curve.tpr, strict=True))
             for (x0, y0), (x1, y1) in pairwise(steps):
                 if x0 + y0 <= k / 40 <= x1 + y1:
                     share = (k / 40 - x0 - y0) / (x1 + y1 - x0 - y0)
@@ -320,8 +318,8 @@ def test_the_claim_about_dropout_masks_is_told_from_its_intervals(whole_suite: l
     )
     (sheet,) = sheets(section)
     shown = row(sheet.table, "CrossEntropy()")
-    spread = [e["ood"][0]["disagreement"] for e in evaluations(whole_suite, "CrossEntropy()")]
-    assert shown["Test images"].startswith(f"{statistics.fmean(s['inside'] for s in spread):.4f} ±")
+    spread = [found for e in evaluations(whole_suite, "CrossEntropy()") if (found := e.ood[0].disagreement)]
+    assert shown["Test images"].startswith(f"{statistics.fmean(s.in_distribution for s in spread):.4f} ±")
     assert shown["photographs / test"] == "1.40 ± 0.00"
     assert "20 masks" in section.notes[0]
     assert "p = 0.5, at temperature 1; mean over 5 draws" in section.notes[0]
@@ -332,19 +330,16 @@ def test_one_seed_says_nothing_of_the_claim(make_record: Make) -> None:
     section = masks_section(measured(runs))
     assert section is not None
     assert section.findings == ()
-    for run in runs:
-        for detection in run.evaluation["ood"]:
-            detection["disagreement"] = None
+    for at in range(2):
+        runs = [changed(run, None, "evaluation", "ood", at, "disagreement") for run in runs]
     assert masks_section(measured(runs)) is None
 
 
-def scaled(name: str, ece: float, after: float, index: int = 0) -> Measured:
-    return Measured(
-        name, index, {0: {"ece": ece, "bins": 10, "scaled": {"ece": after, "temperatures": [1.5, 1.7], "n": 50}}}
-    )
+def test_what_temperature_scaling_alone_reaches_is_told(make_record: Make) -> None:
+    def scaled(name: str, ece: float, after: float, index: int = 0) -> Measured[Evaluation]:
+        evaluation = changed(changed(make_record().evaluation, ece, "ece"), after, "scaled", "ece")
+        return Measured(name, index, {0: changed(evaluation, (1.5, 1.7), "scaled", "temperatures")})
 
-
-def test_what_temperature_scaling_alone_reaches_is_told() -> None:
     baseline, better, worse = (
         scaled("CrossEntropy()", 0.15, 0.02),
         scaled("A()", 0.01, 0.01, 1),
@@ -366,23 +361,23 @@ def test_calibration_beside_the_reference(whole_suite: list[RunRecord]) -> None:
     assert sheet is not None
     runs = evaluations(whole_suite, "CrossEntropy()")
     shown = row(sheet.table, "CrossEntropy()")
-    temperatures = [statistics.fmean(e["scaled"]["temperatures"]) for e in runs]
+    scaled = [found for e in runs if (found := e.scaled)]
+    temperatures = [statistics.fmean(one.temperatures) for one in scaled]
     assert shown["T"] == f"{statistics.fmean(temperatures):.2f} ± {statistics.stdev(temperatures):.2f}"
-    assert shown["ECE, scaled"].startswith(f"{statistics.fmean(e['scaled']['ece'] for e in runs):.3f} ±")
-    assert shown["Adaptive ECE"].startswith(f"{statistics.fmean(e['adaptive_ece'] for e in runs):.3f} ±")
+    assert shown["ECE, scaled"].startswith(f"{statistics.fmean(one.ece for one in scaled):.3f} ±")
+    assert shown["Adaptive ECE"].startswith(f"{statistics.fmean(e.adaptive_ece or 0.0 for e in runs):.3f} ±")
 
 
 def test_errors_among_the_surest_images(make_record: Make) -> None:
-    curve = make_record(n=1000).evaluation["selective"]
-    risks = dict(zip(curve["coverage"], curve["risk"], strict=True))
-    (sheet,) = sheets(selective_section([Measured("A()", 0, {0: {"selective": curve}})]))
+    evaluation = make_record(n=1000).evaluation
+    curve = evaluation.selective
+    assert curve is not None
+    risks = dict(zip(curve.coverage, curve.risk, strict=True))
+    (sheet,) = sheets(selective_section([Measured("A()", 0, {0: evaluation})]))
     shown = row(sheet.table, "A()")
     assert shown["Error, surest 80 %"] == f"{100 * risks[0.8]:.1f}"
     assert shown["Error, all"] == f"{100 * risks[1.0]:.1f}"
-    assert shown["AURC"] == f"{curve['aurc']:.4f}"
-
-
-def test_fewer_images_than_the_share_asks_for(make_record: Make) -> None:
-    curve = {"coverage": [1.0], "risk": [0.0], "aurc": 0.0, "n": 1}
-    (sheet,) = sheets(selective_section([Measured("A()", 0, {0: {"selective": curve}})]))
+    assert shown["AURC"] == f"{curve.aurc:.4f}"
+    of_one_image = changed(evaluation, RiskCoverage((1.0,), (0.0,), 0.0, 1), "selective")
+    (sheet,) = sheets(selective_section([Measured("A()", 0, {0: of_one_image})]))
     assert row(sheet.table, "A()")["Error, surest 50 %"] == "–"  # noqa: RUF001

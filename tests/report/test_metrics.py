@@ -6,24 +6,23 @@ from pathlib import Path
 import pytest
 
 from selfdistill.records import METRICS, Metric, RunRecord, summarise
-from selfdistill.records.metrics import read_at
-from selfdistill.report import difference_table, metric_table, verdict, write_report
-from selfdistill.report.digest import digest
+from selfdistill.report import difference_table, digest, metric_table, verdict, write_report
 from selfdistill.report.measured import measured
 from selfdistill.report.measures.calibration import calibration_sheet
+from tests.changing import changed
 
 Make = Callable[..., RunRecord]
 
 SHARPNESS = Metric(
     "sharpness",
     "Sharpness",
-    read_at("evaluation", "sharpness"),
+    lambda evaluation: evaluation.brier,
     better="higher",
     unit="%",
     digits=1,
     note="how sharp it is",
-    how=lambda evaluation: f"of {evaluation['n']:,} images",
-    protocol=read_at("evaluation", "sharpened_by"),
+    how=lambda evaluation: f"of {evaluation.n:,} images",
+    protocol=lambda evaluation: evaluation.omitted,
     places=("quality", "calibration", "differences", "figure"),
     verdict="in sharpness",
 )
@@ -31,13 +30,13 @@ SHARPNESS = Metric(
 
 @pytest.fixture
 def runs(make_record: Make, monkeypatch: pytest.MonkeyPatch) -> list[RunRecord]:
-    """Two methods with three seeds each, whose evaluations hold a number that only a new entry knows."""
+    """Two methods with three seeds each, of which a new entry reads a number, here that of another metric."""
     monkeypatch.setitem(METRICS, "sharpness", SHARPNESS)
-    records = [make_record(method, seed) for method in ("A()", "B()") for seed in range(3)]
-    for record in records:
-        record.evaluation["sharpness"] = 0.5 + 0.01 * record.seed + 0.1 * (record.method == "B()")
-        record.evaluation["sharpened_by"] = "hand"
-    return records
+    return [
+        changed(make_record(method, seed), 0.5 + 0.01 * seed + 0.1 * (method == "B()"), "evaluation", "brier")
+        for method in ("A()", "B()")
+        for seed in range(3)
+    ]
 
 
 def test_a_new_entry_is_in_every_table(runs: list[RunRecord]) -> None:
@@ -64,7 +63,7 @@ def test_a_new_entry_is_in_the_verdict_and_the_page(runs: list[RunRecord], tmp_p
 
 
 def test_a_new_entry_is_not_compared_across_protocols(runs: list[RunRecord]) -> None:
-    runs[-1].evaluation["sharpened_by"] = "machine"
+    runs[-1] = changed(runs[-1], ("sharpened by machine",), "evaluation", "omitted")
     assert ("B()", "sharpness") not in summarise(runs).differences
 
 

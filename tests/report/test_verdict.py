@@ -1,11 +1,11 @@
 import re
 from collections.abc import Callable
 
-import msgspec
 import pytest
 
 from selfdistill.records import RunRecord, summarise
 from selfdistill.report.verdict import confident, verdict
+from tests.changing import changed
 
 Make = Callable[..., RunRecord]
 
@@ -67,8 +67,7 @@ def test_one_run_states_its_signed_gap(make_record: Make) -> None:
     [(0.5, "does not fit its training images yet"), (0.999, "overfits"), (None, "")],
 )
 def test_remarks_say_how_far_the_baseline_fits(make_record: Make, train: float | None, words: str) -> None:
-    one = make_record(spread=3.0)
-    one.evaluation["train_top1"] = train
+    one = changed(make_record(spread=3.0), train, "evaluation", "train_top1")
     remarks = verdict(summarise([one])).remarks
     assert any(words in remark for remark in remarks) if words else not remarks
 
@@ -114,9 +113,7 @@ def test_no_clear_difference_in_robustness_is_said(make_record: Make) -> None:
 
 
 def test_what_was_not_measured_is_not_judged(make_record: Make, whole_suite: list[RunRecord]) -> None:
-    runs = [
-        msgspec.structs.replace(run, evaluation=run.evaluation | {"robustness": None, "ood": []}) for run in whole_suite
-    ]
+    runs = [changed(changed(run, None, "evaluation", "robustness"), (), "evaluation", "ood") for run in whole_suite]
     headline = verdict(summarise(runs)).headline
     assert "attack" not in headline
     assert "AUROC" not in headline

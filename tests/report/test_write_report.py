@@ -13,11 +13,12 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from selfdistill.evaluate.evaluation import Evaluation, score
-from selfdistill.evaluate.passes import predict
+from selfdistill.evaluate.images import predict
+from selfdistill.evaluate.suite import score
 from selfdistill.records import RunRecord
-from selfdistill.report import write_evaluation_report, write_report
-from selfdistill.report.lists import evaluation_table
+from selfdistill.records.evaluation import Measured, SuiteConfig
+from selfdistill.report import digest, write_evaluation_report, write_report
+from tests.changing import changed
 
 Make = Callable[..., RunRecord]
 
@@ -204,17 +205,23 @@ def test_sets_that_users_name_are_escaped(make_record: Make, tmp_path: Path) -> 
 
 
 def test_what_was_measured_and_where_is_said(make_record: Make, tmp_path: Path) -> None:
-    runs = [make_record(seed=seed, suite=True) for seed in range(2)]
-    for run in runs:
-        run.evaluation["measured"] = {
-            "seconds": 12.3,
-            "device": "cpu (other)",
-            "threads": 7,
-            "versions": {"python": "3.12.9", "torch": f"2.1{run.seed}.0"},
-            "date": f"2026-11-2{run.seed}T00:00:00+00:00",
-            "commit": None,
-            "asked": {"measures": ["robustness", "shift"], "max_images": 1234},
-        }
+    runs = [
+        changed(
+            make_record(seed=seed, suite=True),
+            Measured(
+                seconds=12.3,
+                device="cpu (other)",
+                threads=7,
+                versions={"python": "3.12.9", "torch": f"2.1{seed}.0"},
+                date=f"2026-11-2{seed}T00:00:00+00:00",
+                commit=None,
+                config=SuiteConfig(measures=("robustness", "shift"), max_images=1234),
+            ),
+            "evaluation",
+            "measured",
+        )
+        for seed in range(2)
+    ]
     assert "taken on cpu (other), 12 s a run" in read(write_report(runs, tmp_path, title="One")).text
     rows = dict(re.findall(r"^\| (measured: [^|]*) \| ([^|]*) \|$", (tmp_path / "report.md").read_text(), re.MULTILINE))
     assert rows == {
@@ -232,8 +239,8 @@ def test_what_was_not_measured_alike_is_said(make_record: Make, tmp_path: Path) 
     runs = [make_record(method, suite=True) for method in ("CrossEntropy()", "SDDropout()")]
     words = "No difference is given in"
     assert words not in read(write_report(runs, tmp_path, title="T")).text
-    runs[0].evaluation["robustness"]["pgd_n"] = 300
-    runs[1].evaluation["ood"][0]["n"] = 300
+    runs[0] = changed(runs[0], 300, "evaluation", "robustness", "pgd_n")
+    runs[1] = changed(runs[1], 300, "evaluation", "ood", 0, "n")
     text = read(write_report(runs, tmp_path, title="T")).text
     assert f"{words} PGD-20 at 2/255, AUROC, ODIN: the runs were measured on other images" in text
     assert "mCA (points)" in text
@@ -263,8 +270,9 @@ def test_one_network_that_is_no_run_has_a_page(make_record: Make, tmp_path: Path
 
 
 def test_one_network_of_which_little_was_measured(make_record: Make, tmp_path: Path) -> None:
-    new = ("adaptive_ece", "scaled", "selective", "robustness", "shift", "ood", "omitted")
-    older = {key: value for key, value in make_record().evaluation.items() if key not in new}
+    older = make_record().evaluation
+    for name in ("adaptive_ece", "scaled", "selective"):
+        older = changed(older, None, name)
     page = write_evaluation_report("net", older, tmp_path, title="T")
     assert names(tmp_path) == ["reliability.svg"]
     assert "Network, images and versions" not in read(page).text
@@ -272,17 +280,20 @@ def test_one_network_of_which_little_was_measured(make_record: Make, tmp_path: P
 
 def test_the_terminal_has_a_line_for_each_number(make_record: Make) -> None:
     evaluation = make_record(suite=True).evaluation
-    rows = {row[0]: row[1:] for row in evaluation_table(Evaluation.from_dict(evaluation)).rows}
-    attacks, odin = evaluation["robustness"], evaluation["ood"][1]["detectors"]["ODIN fixed"]["metrics"]
-    assert rows["PGD-20 at 2/255 (%)"] == (f"{100 * attacks['pgd'][2]:.1f}", " accuracy; 1,000 images, evenly spaced")
-    assert rows["FGSM at 2/255 (%)"][0] == f"{100 * attacks['fgsm'][2]:.1f}"
+    rows = {row[0]: row[1:] for row in digest(evaluation).rows}
+    attacks, shift, odin = evaluation.robustness, evaluation.shift, evaluation.ood[1].detectors["ODIN fixed"].metrics
+    assert attacks is not None
+    assert shift is not None
+    assert evaluation.selective is not None
+    assert rows["PGD-20 at 2/255 (%)"] == (f"{100 * attacks.pgd[2]:.1f}", "accuracy; 1,000 images, evenly spaced")
+    assert rows["FGSM at 2/255 (%)"][0] == f"{100 * attacks.fgsm[2]:.1f}"
     assert rows["mCA (%)"] == (
-        f"{100 * evaluation['shift']['mca']:.2f}", " 1,000 images, 15 x 5 times; own corruptions, not for Table 6"
+        f"{100 * shift.mca:.2f}", "1,000 images, 15 x 5 times; own corruptions, not for Table 6"
     )  # fmt: skip
-    assert rows["AUROC, ODIN fixed, svhn (%)"][0] == f"{100 * odin['auroc']:.1f}"
-    assert rows["FPR, ODIN fixed, svhn (%)"][0] == f"{100 * odin['fpr_at_95_tpr']:.1f}"
-    assert rows["Not measured"][1] == " Mahalanobis of one class: no training image"
-    assert rows["AURC"][0] == f"{evaluation['selective']['aurc']:.4f}"
+    assert rows["AUROC, ODIN fixed, svhn (%)"][0] == f"{100 * odin.auroc:.1f}"
+    assert rows["FPR, ODIN fixed, svhn (%)"][0] == f"{100 * odin.fpr_at_95_tpr:.1f}"
+    assert rows["Not measured"][1] == "Mahalanobis of one class: no training image"
+    assert rows["AURC"][0] == f"{evaluation.selective.aurc:.4f}"
 
 
 def test_one_run_has_no_differences(make_record: Make, tmp_path: Path) -> None:
@@ -342,8 +353,8 @@ def test_two_classes_missing_values_and_one_epoch(make_record: Make, tmp_path: P
         for m in ("CrossEntropy()", "SDDropout()")
         for s in range(2)
     ]
-    for record in records:
-        record.log[0].update(test_top1=None, ce=None, loss=None)
+    for name in ("test_top1", "ce", "loss"):
+        records = [changed(record, None, "rows", 0, name) for record in records]
     text = read(write_report(records, tmp_path, title="Two")).text
     assert "Top-5" not in text
     assert "Best-epoch top-1 (%)" not in text
@@ -383,9 +394,9 @@ def test_real_digits_trained_for_a_few_steps(make_record: Make, tmp_path: Path) 
                 optimiser.step()
             evaluation = score(*predict(model, [(x[1200:], y[1200:])]), train_n=1200, train_top1=0.99)
             base = make_record(method, seed, epochs=3)
-            records.append(msgspec.structs.replace(base, evaluation=evaluation.to_dict()))
-    assert records[0].evaluation["top1"] > 0.85
-    assert records[3].evaluation["gap"] < -0.1  # four steps: hardly trained, far from confident
+            records.append(msgspec.structs.replace(base, evaluation=evaluation))
+    assert records[0].evaluation.top1 > 0.85
+    assert records[3].evaluation.gap < -0.1  # four steps: hardly trained, far from confident
     text = read(write_report(records, tmp_path, title="Digits")).text
     assert "LabelSmoothing() lowered it" in text
-    assert f"{100 * statistics.fmean(r.evaluation['top1'] for r in records[:3]):.2f}" in text
+    assert f"{100 * statistics.fmean(r.evaluation.top1 for r in records[:3]):.2f}" in text

@@ -12,6 +12,7 @@ from selfdistill.data.synthetic import SAMPLES, example_methods, make_batch
 from selfdistill.method import Method, Needs
 from selfdistill.methods import parse_method
 from selfdistill.models import build
+from selfdistill.progress import Progress
 from selfdistill.report.lists import cost_table, method_lines
 from selfdistill.runs import cost
 from selfdistill.runs.cost import Cost, Costs, measure_costs, run_costs
@@ -177,10 +178,11 @@ def test_ratios_are_medians_over_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
             return next(taken[self.name])
 
     monkeypatch.setattr(cost, "StepProfiler", Clocked)
-    told: list[str] = []
-    costs = measure_costs(nn.Identity(), {"SDDropout": SDDropout()}, seconds=0, tell=told.append)
+    told: list[Progress] = []
+    costs = measure_costs(nn.Identity(), {"SDDropout": SDDropout()}, seconds=0, progress=told.append)
     assert costs.methods == {"SDDropout": Cost(time=1.5, memory=1.5, extra_parameters=3, pairs=3)}
-    assert (costs.seconds, costs.bytes, costs.refused, told) == (3.0, 10, {}, ["SDDropout"])
+    assert (costs.seconds, costs.bytes, costs.refused) == (3.0, 10, {})
+    assert told == [Progress("measuring", 0, 1, "methods", detail="SDDropout")]
     pairs = [order[at : at + 2] for at in (1, 3, 5)]
     assert pairs == [["CrossEntropy", "SDDropout"], ["SDDropout", "CrossEntropy"], ["CrossEntropy", "SDDropout"]]
 

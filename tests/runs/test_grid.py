@@ -8,12 +8,12 @@ import pytest
 
 from selfdistill.config import TrainConfig
 from selfdistill.errors import ArgumentError
+from selfdistill.progress import TRAINING, Display
 from selfdistill.records import NOT_COMPARED
 from selfdistill.runs import executor
 from selfdistill.runs.evaluation import BASIC_EVALUATION
 from selfdistill.runs.executor import share_cpus
-from selfdistill.runs.executor_config import ExecutorConfig
-from selfdistill.runs.grid import PlannedRun, is_finished, plan_runs, run_grid, slug
+from selfdistill.runs.grid import ExecutorConfig, is_finished, plan_runs, run_grid, slug
 from selfdistill.train.run import load
 
 
@@ -62,24 +62,21 @@ def test_jobs_share_the_processors_and_nothing_that_is_compared(
     assert {"threads", "workers"} <= NOT_COMPARED
 
 
-def test_only_what_is_missing_is_run(recipe: TrainConfig, tmp_path: Path) -> None:
+def test_only_what_is_missing_is_run(recipe: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = load(recipe)
     one = TrainConfig(**{**vars(recipe), "epochs": 1})
     cells = plan_runs(one, ["CrossEntropy()"], [0, 1])
     told: list[tuple[str, str]] = []
+    display = Display()
+    monkeypatch.setattr(display, "update", lambda name, event: told.append((event.stage, name)))
+    monkeypatch.setattr(display, "finish", lambda name, line: told.append(("finished", name)))
     first = run_grid(cells[:1], tmp_path, data=data)
     assert [is_finished(cell, tmp_path, BASIC_EVALUATION) for cell in cells] == [True, False]
-    records = run_grid(
-        cells,
-        tmp_path,
-        data=data,
-        on_update=lambda cell, update: told.append((update.kind, cell.name)),
-        on_record=lambda cell, record: told.append(("finished", record.name)),
-    )
+    records = run_grid(cells, tmp_path, data=data, display=display)
     assert records[0] == first[0]
     assert [record.seed for record in records] == [0, 1]
     assert told[0] == ("finished", "crossentropy-seed0")
-    assert ("epoch", "crossentropy-seed1") in told
+    assert (TRAINING, "crossentropy-seed1") in told
     assert told[-1] == ("finished", "crossentropy-seed1")
 
 
@@ -90,21 +87,25 @@ def test_executor_config_refuses_bad_numbers(config: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_a_failed_process_is_named_and_the_others_save(recipe: TrainConfig, tmp_path: Path) -> None:
+def test_a_failed_process_is_named_and_the_others_save(
+    recipe: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first run is killed from outside; then one whose data are gone fails."""
     data = load(recipe)
     cells = plan_runs(TrainConfig(**{**vars(recipe), "epochs": 400}), ["CrossEntropy()", "Dropout()"], [0])
     killed: list[int] = []
 
-    def kill(cell: PlannedRun, update: object) -> None:
-        if not killed and cell.name.startswith("dropout"):
+    def kill(name: str, event: object) -> None:
+        if not killed and name.startswith("dropout"):
             victim = multiprocessing.active_children()[1]
             assert victim.pid is not None
             killed.append(victim.pid)
             os.kill(victim.pid, signal.SIGKILL)
 
-    with pytest.raises(RuntimeError, match=r"dropout-seed0: its process was killed by signal 9 before it was done"):
-        run_grid(cells, tmp_path, data=data, executor=ExecutorConfig(jobs=2).make(data), on_update=kill)
+    display = Display()
+    monkeypatch.setattr(display, "update", kill)
+    with pytest.raises(RuntimeError, match="dropout-seed0: its process was killed by signal 9"):
+        run_grid(cells, tmp_path, data=data, executor=ExecutorConfig(jobs=2).make(data), display=display)
     assert multiprocessing.active_children() == []
     gone = plan_runs(TrainConfig(**{**vars(recipe), "data": str(tmp_path / "gone")}), ["CrossEntropy()"], [5])
     with pytest.raises(RuntimeError, match=r"crossentropy-seed5: unknown data set '.*gone'"):

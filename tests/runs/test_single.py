@@ -8,6 +8,7 @@ import pytest
 from selfdistill.config import TrainConfig
 from selfdistill.runs.score import own_images
 from selfdistill.runs.single import run_single
+from selfdistill.train import load_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
 
@@ -33,6 +34,6 @@ def test_a_run_names_its_cache_and_evaluation_makes_none(
     (kept,) = (root / "cache").glob("*.pixels")
     assert f"72 px, decoded into {kept} (delete it when you like); resnet10_cifar" in capsys.readouterr().err
     kept.unlink()
-    images = own_images(out)
+    images = own_images(out, load_run(out))
     assert images.train.cache is None
     assert list((root / "cache").glob("*.pixels")) == []

@@ -245,8 +245,8 @@ def test_a_training_is_stopped_and_goes_on(gpu: ModuleType, tmp_path: Path) -> N
     assert gpu.train_one(kit, planned.name, until=float("inf")) == 0
     assert gpu.state_of(kit, planned, None).startswith("done: top-1 ")
     record = RunRecord.load(kit.run_of(planned) / "result.json")
-    assert [row["epoch"] for row in record.log] == [1, 2]
-    assert all(row["test_top1"] is not None for row in record.log)
+    assert [row.epoch for row in record.log] == [1, 2]
+    assert all(row.test_top1 is not None for row in record.log)
     assert EvaluationRecord.load(kit.run_of(planned) / "measured" / "robustness.json").belongs_to(record)
     importlib.import_module("gpu_records").publish(tmp_path, kit.config, tmp_path / "out", "1234")
     importlib.import_module("archive").unpack(tmp_path / "out" / "paper-smoke-float32.jsonl.gz", kit.config.out)

@@ -32,7 +32,7 @@ def test_a_run_with_a_cache_is_the_run_that_resizes(
         patch.setattr(files, "read_rgb", None)  # not even what is scored is decoded again
         for workers in (0, 2):
             record = train(replace(of_files, cache=True, workers=workers), tmp_path / f"kept{workers}", data=photos)
-            assert (record.recipe["resize"], record.recipe["cache"]) == (18, True)
+            assert (record.recipe.resize, record.recipe.cache) == (18, True)
             same_run(tmp_path / "decoded", tmp_path / f"kept{workers}")
     weights = [load_file(tmp_path / name / "model.safetensors")["conv1.weight"] for name in ("kept0", "as_they_are")]
     assert not weights[0].equal(weights[1])
@@ -49,5 +49,5 @@ def test_what_a_step_takes_is_measured_with_the_cache(of_files: TrainConfig, pho
 
 def test_a_set_in_memory_has_no_cache(of_files: TrainConfig, data: ImageData, tmp_path: Path) -> None:
     record = train(replace(of_files, cache=True, augment="crop", epochs=1), tmp_path / "run", data=data)
-    assert record.recipe["resize"] is None
+    assert record.recipe.resize is None
     assert not (tmp_path / "data").exists()

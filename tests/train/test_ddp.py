@@ -72,7 +72,7 @@ def test_two_processes(
     with random_state.preserved():
         for name, value in by_hand(recipe, data).items():
             torch.testing.assert_close(ours[name], value, atol=2e-5, rtol=1e-4, msg=name)
-    assert RunRecord.load(tmp_path / "plain" / "result.json").evaluation["n"] == len(data.test)
+    assert RunRecord.load(tmp_path / "plain" / "result.json").evaluation.n == len(data.test)
 
     # Stopped by a signal to one of them, twice, and gone on with: the same bits, each with its own memory.
     for rank in (0, 1):

@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 import selfdistill
 from selfdistill.config import ResolvedTrainConfig, TrainConfig
 from selfdistill.data import ImageData
+from selfdistill.progress import Progress
 from selfdistill.records import RunRecord
-from selfdistill.train import NonFiniteLossError, Update, train
+from selfdistill.train import NonFiniteLossError, train
 from selfdistill.train import run as run_module
 from selfdistill.train.meters import Meters
 from selfdistill.train.session import Session
@@ -27,9 +28,9 @@ def rows(out: Path) -> list[dict[str, str]]:
 
 def test_what_a_run_leaves(tmp_path: Path, recipe: TrainConfig, data: ImageData) -> None:
     out = tmp_path / "runs" / "grey"
-    updates: list[Update] = []
+    events: list[Progress] = []
     recipe = replace(recipe, keep_epochs=(2,), eval_every=2, epochs=5)
-    record = train(recipe, out, data=data, progress=updates.append)
+    record = train(recipe, out, data=data, progress=events.append)
     names = {"recipe.yaml", "log.csv", "checkpoints", "model.safetensors", "model.json", "result.json"}
     assert {path.name for path in out.iterdir()} - {".lock"} == names | {"model@2.safetensors"}
     assert ResolvedTrainConfig.from_yaml(out / "recipe.yaml") == recipe.resolve(data)
@@ -44,8 +45,8 @@ def test_what_a_run_leaves(tmp_path: Path, recipe: TrainConfig, data: ImageData)
         assert float(row["loss"]) == pytest.approx(float(row["ce"]) + 9 * float(row["sdd"]), rel=1e-5)
 
     assert record == RunRecord.load(out / "result.json")
-    assert record.evaluation["n"] == 21
-    assert record.evaluation["top1"] == pytest.approx(float(log[-1]["test_top1"]))
+    assert record.evaluation.n == 21
+    assert record.evaluation.top1 == pytest.approx(float(log[-1]["test_top1"]))
     assert record.best is not None
     assert record.best.top1 == max(float(row["test_top1"]) for row in log if row["test_top1"])
     assert record.policy == "last epoch"
@@ -53,36 +54,37 @@ def test_what_a_run_leaves(tmp_path: Path, recipe: TrainConfig, data: ImageData)
     assert record.data.train_n == 44
     assert (record.extra_parameters, record.peak_memory_bytes) == (0, None)
     assert record.parameters == sum(p.numel() for p in selfdistill.load(out).parameters())
-    assert record.recipe == json.loads((out / "result.json").read_text())["recipe"]
+    assert record.recipe_values == json.loads((out / "result.json").read_text())["recipe"]
     assert 0 < record.seconds_per_epoch < record.seconds
 
     model = selfdistill.load(out)
     assert data.test.images is not None
     x = (data.test.images / 255 - 0.4) / 0.2
-    assert (model(x).argmax(1) == data.test.labels).float().mean().item() == pytest.approx(record.evaluation["top1"])
+    assert (model(x).argmax(1) == data.test.labels).float().mean().item() == pytest.approx(record.evaluation.top1)
     earlier = load_file(out / "model@2.safetensors")
     assert earlier.keys() == model.state_dict().keys()
     assert not torch.equal(earlier["fc.weight"], model.state_dict()["fc.weight"])
 
-    ends = [update for update in updates if update.kind == "epoch"]
-    assert [update.epoch for update in ends] == [1, 2, 3, 4, 5]
-    assert [update.step for update in ends] == [3, 6, 9, 12, 15]
-    assert ends[-1].seconds_left == 0
-    assert ends[-1].metrics["test"] == pytest.approx(record.evaluation["top1"])
-    assert list(ends[0].metrics) == ["train"]
-    assert updates[-1] == replace(ends[-1], kind="evaluate")
+    ends = [event for event in events if event.epoch_done]
+    epochs = [event.training for event in ends if event.training is not None]
+    assert [at.epoch for at in epochs] == [1, 2, 3, 4, 5]
+    assert [event.done for event in ends] == [3, 6, 9, 12, 15]
+    assert epochs[-1].seconds_left == 0
+    assert epochs[-1].metrics["test"] == pytest.approx(record.evaluation.top1)
+    assert list(epochs[0].metrics) == ["train"]
+    assert (events[-1].stage, events[-1].training) == ("evaluating", epochs[-1])
 
 
 def test_it_learns(tmp_path: Path, recipe: TrainConfig, data: ImageData) -> None:
     # A small rate: at 0.05 the losses of so few images jump, and rounding decides where they end.
     record = train(replace(recipe, epochs=8, batch_size=8, lr=0.02), tmp_path, data=data)
-    assert record.evaluation["top1"] > 0.9
+    assert record.evaluation.top1 > 0.9
 
 
 def test_the_peers_accuracy_stands_beside_the_students(tmp_path: Path, recipe: TrainConfig, data: ImageData) -> None:
     record = train(replace(recipe, method="DML()", eval_every=2), tmp_path, data=data)
-    assert [row["peer_top1"] is None for row in record.log] == [True, False, False]
-    assert record.metric("peer_top1") == record.log[-1]["peer_top1"]
+    assert [row.peer_top1 is None for row in record.log] == [True, False, False]
+    assert record.metric("peer_top1") == record.log[-1].peer_top1
     assert record.terms == ("ce", "dml")
     assert record.extra_parameters == record.parameters
     assert set(load_file(tmp_path / "model.safetensors")) == set(selfdistill.load(tmp_path).state_dict())

@@ -1,6 +1,5 @@
 """``selfdistill evaluate``."""
 
-from json import dumps
 from typing import Annotated
 
 from cyclopts import Group, Parameter
@@ -61,20 +60,19 @@ def evaluate(
         mean: mean of each channel, in [0, 1] (default: that of the pretrained weights)
         std: standard deviation of each channel (default: that of the pretrained weights)
     """
-    from selfdistill.report import terminal, write_evaluation_report, write_report
-    from selfdistill.report.lists import evaluation_table
+    from selfdistill.records.record import to_json
+    from selfdistill.report import digest, terminal, write_evaluation_report, write_report
     from selfdistill.runs.score import score
 
     config = evaluation_config(ood, corruptions, max_images, quick, data_root, skip_unreadable)
     scored = score(
         run, model, data, config, checkpoint=checkpoint, width=width, image_size=image_size, mean=mean, std=std
     )
-    numbers = scored.evaluation.to_dict()
     shows = json is not True  # JSON on the screen stands alone
     if json:
-        write_or_print(json, dumps(numbers, indent=1) + "\n")
+        write_or_print(json, to_json(scored.evaluation).decode())
     if shows:
-        print_table(terminal(evaluation_table(scored.evaluation), title=scored.title, prose=(0, 2)))
+        print_table(terminal(digest(scored.evaluation), title=scored.title, prose=(0, 2)))
         print_skipped(scored.skipped)
     if quick:
         return
@@ -82,6 +80,6 @@ def evaluate(
     if scored.record is not None:
         page = write_report([scored.record], folder, title=scored.title)
     else:
-        page = write_evaluation_report(scored.label, numbers, folder, title=scored.title, facts=scored.facts)
+        page = write_evaluation_report(scored.label, scored.evaluation, folder, title=scored.title, facts=scored.facts)
     if shows:
         print(f"Report: {page}")

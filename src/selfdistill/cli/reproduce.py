@@ -12,7 +12,7 @@ from selfdistill.cli.show import print_table
 
 if TYPE_CHECKING:
     from selfdistill.paper import PaperConfig, PaperTable
-    from selfdistill.runs.executor_config import ExecutorConfig
+    from selfdistill.runs.grid import ExecutorConfig
 
 
 def reproduce(
@@ -60,8 +60,8 @@ def reproduce(
     """
     from selfdistill.errors import ArgumentError
     from selfdistill.paper import PaperConfig, find_tables
-    from selfdistill.runs.executor_config import ExecutorConfig
     from selfdistill.runs.folders import check_writable
+    from selfdistill.runs.grid import ExecutorConfig
 
     if any(not 0 <= seed < 2**63 for seed in seeds) or len(set(seeds)) < len(seeds):
         given = " ".join(map(str, seeds))
@@ -98,11 +98,11 @@ def _print_needs(tables: "Sequence[PaperTable]", config: "PaperConfig") -> None:
     from selfdistill.paper.scales import Training
     from selfdistill.report import terminal
 
-    timed: dict[Training, float] = {}
+    seconds: dict[Training, float] = {}
     all_needs: list[TrainingNeeds] = []
     for table in tables:
         with Console(stderr=True).status(f"{table.name}: measuring how long a step takes"):
-            needs = list_needs(table, config, timed=timed)
+            needs = list_needs(table, config, seconds)
         all_needs += needs
         if needs:
             title = f"{table.name}: {table.title}, {len(table.cells)} cells"

@@ -26,7 +26,7 @@ def evaluation_config(
         ArgumentError: ``max_images`` is below 1.
     """
     from selfdistill.errors import ArgumentError
-    from selfdistill.evaluate.suite import MEASURES
+    from selfdistill.records.evaluation import MEASURES
     from selfdistill.runs.evaluation import EvaluationConfig
 
     if max_images is not None and max_images < 1:
@@ -34,7 +34,7 @@ def evaluation_config(
     return EvaluationConfig(
         measures=() if quick else MEASURES,
         ood=tuple(ood),
-        corruptions=corruptions,
+        corruptions=None if corruptions is None else str(corruptions),
         max_images=1000 if max_images is None else max_images,
         data_root=Path(data_root),
         skip_unreadable=skip_unreadable,

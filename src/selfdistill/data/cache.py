@@ -22,13 +22,13 @@ from selfdistill.data.cached_images import CachedImages, Index
 from selfdistill.data.decode import (
     UnreadableImageError,
     cpu_count,
-    progress_bar,
     read_rgb,
     sides_for,
     to_shorter_side,
 )
 from selfdistill.data.files import margin
 from selfdistill.data.sets import ImageData, Split
+from selfdistill.progress import track
 
 _FORMAT = 1  # of the file, and of how its pixels are made
 _AHEAD = 128  # images that are decoded before they are written, at most
@@ -162,7 +162,7 @@ def _decoded(paths: Sequence[Path], boxes: Sequence[Box], side: int) -> Generato
     pool = ThreadPoolExecutor(min(8, cpu_count()))
     waiting: deque[Future[NDArray[np.uint8]]] = deque()
     try:
-        for path, box in progress_bar(zip(paths, boxes, strict=True), "decoding images once", len(paths)):
+        for path, box in track(zip(paths, boxes, strict=True), "decoding images once", len(paths)):
             waiting.append(pool.submit(decode, path, box))
             if len(waiting) > _AHEAD:
                 yield waiting.popleft().result()
@@ -175,7 +175,7 @@ def _decoded(paths: Sequence[Path], boxes: Sequence[Box], side: int) -> Generato
 
 
 def _check_room(folder: Path, paths: Sequence[Path], boxes: Sequence[Box], side: int) -> None:
-    parts = progress_bar(zip(paths, boxes, strict=True), "measuring images", len(paths))
+    parts = track(zip(paths, boxes, strict=True), "measuring images", len(paths))
     needed = sum(_bytes(path, box, side) for path, box in parts)
     free = shutil.disk_usage(folder).free
     if needed > free:
@@ -212,7 +212,7 @@ def _locked(lock: int, folder: Path) -> bool:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         # Only to tell of it: the one item is there once the lock is.
-        for _ in progress_bar([None], f"another process writes in {folder}", 0):
+        for _ in track([None], f"another process writes in {folder}", 0):
             fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError:
         return False

@@ -1,18 +1,18 @@
 """Image files to RGB, and the one pass over a set of files that finds the unreadable ones before a run starts."""
 
 import os
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+
+from selfdistill.progress import track
 
 IMAGE_SUFFIXES = frozenset(
     (
@@ -39,7 +39,6 @@ SMALL = 64
 _SHOW_PROGRESS = 2000  # files
 
 
-_Item = TypeVar("_Item")
 _Look = tuple[int | None, Image.Image | None, str]
 
 
@@ -116,7 +115,7 @@ def scan(paths: Sequence[Path], image_size: int | None, boxes: Tensor | None = N
     with ThreadPoolExecutor(min(8, cpu_count())) as pool:
         parts = repeat(None) if boxes is None else boxes.tolist()
         looks = pool.map(look, paths, parts)
-        found = list(progress_bar(looks, "reading images", len(paths)) if len(paths) > _SHOW_PROGRESS else looks)
+        found = list(track(looks, "reading images", len(paths)) if len(paths) > _SHOW_PROGRESS else looks)
     reasons = {at: reason for at, (_, _, reason) in enumerate(found) if reason}
     return Scan(tuple(f[0] for f in found), tuple(f[1] for f in found), reasons)
 
@@ -147,17 +146,6 @@ def sides_for(size: tuple[int, int], side: int) -> tuple[int, int]:
 def to_tensor(images: Iterable[Image.Image]) -> Tensor:
     """Stack RGB images of one size to uint8 ``(N, 3, H, W)``."""
     return torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images])
-
-
-def progress_bar(items: Iterable[_Item], title: str, total: int) -> Iterator[_Item]:
-    """Yield the items, on a terminal under a progress bar; a ``total`` of 0 is not known."""
-    if not sys.stderr.isatty():
-        yield from items
-        return
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(items, title, total=total or None, console=Console(stderr=True), transient=True)
 
 
 def cpu_count() -> int:

@@ -18,7 +18,6 @@ from selfdistill.data.decode import (
     SMALL,
     UnreadableImageError,
     cpu_count,
-    progress_bar,
     read_rgb,
     to_tensor,
 )
@@ -27,6 +26,7 @@ from selfdistill.data.named import load_named
 from selfdistill.data.named.download import ARCHIVES, archived_files, svhn_test_images
 from selfdistill.data.sets import Limits, Split
 from selfdistill.data.sources import unknown_source
+from selfdistill.progress import track
 
 UNLABELLED_SETS = ("photographs", *ARCHIVES, "svhn", "imagenet_resize", "cifar10")
 
@@ -162,7 +162,7 @@ def _files(name: str, folder: Path, files: Sequence[Path], size: int, skip_unrea
         return image.size, _square(image, size) if size <= SMALL else None
 
     with ThreadPoolExecutor(min(8, cpu_count())) as pool:
-        found = list(progress_bar(pool.map(look, files), f"reading {name}", len(files)))
+        found = list(track(pool.map(look, files), f"reading {name}", len(files)))
     reasons = [entry for entry in found if isinstance(entry, str)]
     if reasons and (not skip_unreadable or len(reasons) == len(files)):
         remedy = f"repair or remove {'them' if len(reasons) > 1 else 'it'}"

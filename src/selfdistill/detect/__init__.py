@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from selfdistill.detect.coco import Coco, load_coco
     from selfdistill.detect.config import DetectConfig
-    from selfdistill.detect.load import load_detector
-    from selfdistill.detect.metric import AveragePrecision, average_precision
-    from selfdistill.detect.record import DetectRecord
-    from selfdistill.detect.run import detect
+    from selfdistill.detect.metric import average_precision
+    from selfdistill.detect.record import AveragePrecision, DetectRecord
+    from selfdistill.detect.run import detect, load_detector
 
 _WHERE = {
-    "AveragePrecision": "metric",
+    "AveragePrecision": "record",
     "Coco": "coco",
     "DetectConfig": "config",
     "DetectRecord": "record",
     "average_precision": "metric",
     "detect": "run",
     "load_coco": "coco",
-    "load_detector": "load",
+    "load_detector": "run",
 }
 
 __all__ = [

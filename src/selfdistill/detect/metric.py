@@ -1,10 +1,11 @@
 """COCO's mean average precision, by torchmetrics with the kernels of faster-coco-eval."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
+
+from selfdistill.detect.record import AveragePrecision
 
 _NAMES = {
     "map": "map",
@@ -15,35 +16,6 @@ _NAMES = {
     "map_large": "map_large",
     "recall": "mar_100",
 }
-
-
-@dataclass(frozen=True)
-class AveragePrecision:
-    """How well boxes were found: COCO's averages, fractions; None where there is no such box.
-
-    Attributes:
-        map: mean over IoU 0.50, 0.55 ... 0.95, over the classes that occur, of the precision at 101 recalls: "mAP".
-        map_50: the same at IoU 0.50 alone: "mAP@0.5".
-        map_75: at IoU 0.75 alone.
-        map_small: of objects below 32 x 32 pixels of area.
-        map_medium: of 32 x 32 to 96 x 96.
-        map_large: above.
-        recall: the largest recall with 100 detections an image, mean over IoUs and classes.
-        n: images.
-        boxes: that are to be found; crowds are not counted.
-        detections: how many there were.
-    """
-
-    map: float | None
-    map_50: float | None
-    map_75: float | None
-    map_small: float | None
-    map_medium: float | None
-    map_large: float | None
-    recall: float | None
-    n: int
-    boxes: int
-    detections: int
 
 
 def average_precision(

@@ -132,7 +132,7 @@ def _backbone_of_run(run: Path) -> Backbone:
             "seed": record.seed,
             "epochs": record.epochs,
             "data": record.data.name,
-            "top1": record.evaluation["top1"],
+            "top1": record.evaluation.top1,
         }
     return Backbone(model, _without_head(loaded.model), loaded.mean, loaded.std, source)
 

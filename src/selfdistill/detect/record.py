@@ -1,41 +1,125 @@
 """The record of a detector, `result.json`: written last and atomically, so that a run that has one is finished."""
 
-import json
-from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
+import msgspec
 from torch import nn
 
 from selfdistill.detect.coco import Coco, Part
 from selfdistill.detect.config import DetectConfig
 from selfdistill.detect.network import Backbone
 from selfdistill.records import recipe_hash, write_atomically
-from selfdistill.records.record import to_json
-from selfdistill.train.record import peak_memory_bytes, provenance, recipe_values
+from selfdistill.records.record import plain, read_json, to_json, to_struct
+from selfdistill.train.record import peak_memory_bytes, provenance
 from selfdistill.train.task import State
 
 SCHEMA = "detection 2"
 
-METRICS = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "recall", "detections")
-"""What is measured after an epoch, of an `AveragePrecision`."""
+
+class AveragePrecision(msgspec.Struct, frozen=True, kw_only=True):
+    """How well boxes were found: COCO's averages, fractions; None where there is no such box.
+
+    Attributes:
+        map: mean over IoU 0.50, 0.55 ... 0.95, over the classes that occur, of the precision at 101 recalls: "mAP".
+        map_50: the same at IoU 0.50 alone: "mAP@0.5".
+        map_75: at IoU 0.75 alone.
+        map_small: of objects below 32 x 32 pixels of area.
+        map_medium: of 32 x 32 to 96 x 96.
+        map_large: above.
+        recall: the largest recall with 100 detections an image, mean over IoUs and classes.
+        detections: how many there were.
+        n: images.
+        boxes: that are to be found; crowds are not counted.
+    """
+
+    map: float | None
+    map_50: float | None
+    map_75: float | None
+    map_small: float | None
+    map_medium: float | None
+    map_large: float | None
+    recall: float | None
+    detections: int
+    n: int
+    boxes: int
 
 
-@dataclass(frozen=True)
-class DetectRecord:
+METRICS = AveragePrecision.__struct_fields__[:-2]
+"""What is measured after an epoch."""
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a detector started from: network, normalisation, and where the weights are from; of a run more."""
+
+    model: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    weights: str
+    run: str | None = None
+    method: str | None = None
+    seed: int | None = None
+    epochs: int | None = None
+    data: str | None = None
+    top1: float | None = None
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the data: its boxes; the crowds and degenerate boxes left out; images, and those without a box."""
+
+    name: str
+    boxes: int
+    crowds: int
+    degenerate: int
+    empty: int
+    n: int
+
+
+class DetectData(msgspec.Struct, frozen=True, kw_only=True):
+    """What a detector was trained and evaluated on; classes counts the logits."""
+
+    name: str
+    classes: int
+    train: Counts
+    evaluation: Counts
+
+
+class DetectRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One epoch: the means of the losses, and what was measured after it, if it was."""
+
+    epoch: int
+    lr: float
+    loss: float
+    classifier: float
+    box_reg: float
+    objectness: float
+    rpn_box_reg: float
+    map: float | None
+    map_50: float | None
+    map_75: float | None
+    map_small: float | None
+    map_medium: float | None
+    map_large: float | None
+    recall: float | None
+    detections: int | None
+    seconds: float
+    images_per_second: float
+
+
+class DetectRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One finished detector, whole to JSON and back. Precisions are fractions, times seconds, sizes bytes.
 
     Attributes:
         schema: kind and version of this format.
         name: what the run is called.
         seed: of the run.
-        recipe: the resolved recipe; recipe_hash: `recipe_hash(recipe)`.
-        backbone: what it started from: model, mean, std, weights; of a run also run, method, seed, epochs, data, top1.
-        data: name, classes (logits); train and evaluation: name, n, boxes, crowds, degenerate, empty.
+        recipe: resolved; recipe_hash: `recipe_hash` of its values.
+        backbone: what it started from.
+        data: the images and their boxes.
         epochs: trained; schedule: what they are called; policy: which epoch is evaluated.
-        evaluation: an `AveragePrecision` as a dict, of the last epoch.
-        log: a dict for each epoch: its means over the training images, and `METRICS` if it was evaluated.
+        evaluation: of the last epoch.
+        log: every epoch.
         seconds: of training and evaluations.
         parameters: of the detector; trained_parameters: of them, those that were trained.
         peak_memory_bytes: of the accelerator; None on a CPU.
@@ -46,15 +130,15 @@ class DetectRecord:
     schema: str
     name: str
     seed: int
-    recipe: dict[str, Any]
+    recipe: DetectConfig
     recipe_hash: str
-    backbone: dict[str, Any]
-    data: dict[str, Any]
+    backbone: Source
+    data: DetectData
     epochs: int
     schedule: str
     policy: str
-    evaluation: dict[str, Any]
-    log: list[dict[str, Any]]
+    evaluation: AveragePrecision
+    log: tuple[DetectRow, ...]
     seconds: float
     parameters: int
     trained_parameters: int
@@ -72,7 +156,7 @@ class DetectRecord:
         Raises:
             OSError: the file cannot be written; whatever was there before is still there.
         """
-        write_atomically(path, to_json(asdict(self)))
+        write_atomically(path, to_json(self))
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -82,14 +166,11 @@ class DetectRecord:
             OSError: the file cannot be read.
             ValueError: it is damaged, or no record of a detector; the file is named.
         """
-        try:
-            values = json.loads(Path(path).read_bytes())
-        except ValueError as error:  # JSON and UTF-8 errors are both ValueErrors
-            raise ValueError(f"{path}: damaged, not JSON ({error}); delete it and run again") from error
-        names = {field.name for field in fields(cls)}
-        if not isinstance(values, dict) or set(values) != names or values["schema"] != SCHEMA:
-            raise ValueError(f"{path}: not the record of a detector of this version; choose another `out`")
-        return cls(**values)
+        problem, remedy = f"{path}: not the record of a detector of this version", "choose another `out`"
+        record = to_struct(read_json(path, "delete it and run again"), cls, problem, remedy)
+        if record.schema != SCHEMA:
+            raise ValueError(f"{problem} (schema {record.schema!r} instead of {SCHEMA!r}); {remedy}")
+        return record
 
 
 def make_record(
@@ -113,7 +194,7 @@ def make_record(
         state: at its end; the last row of its log is the evaluation.
         processes: of the training.
     """
-    values, device = recipe_values(recipe), next(detector.parameters()).device
+    values, device = plain(recipe), next(detector.parameters()).device
     parameters = list(detector.parameters())
     made = provenance(device)
     made["versions"] |= {package: version(package) for package in ("torchmetrics", "faster-coco-eval")}
@@ -122,20 +203,17 @@ def make_record(
         schema=SCHEMA,
         name=name,
         seed=recipe.seed,
-        recipe=values,
+        recipe=recipe,
         recipe_hash=recipe_hash(values),
-        backbone={"model": backbone.model, "mean": list(backbone.mean), "std": list(backbone.std)} | backbone.source,
-        data={
-            "name": data.name,
-            "classes": data.classes,
-            "train": _counts(data.train),
-            "evaluation": _counts(of),
-        },
+        backbone=Source(model=backbone.model, mean=backbone.mean, std=backbone.std, **backbone.source),
+        data=DetectData(
+            name=data.name, classes=data.classes, train=_counts(data.train), evaluation=_counts(data.evaluation)
+        ),
         epochs=state.epoch,
         schedule=recipe.schedule_name,
         policy="last epoch",
-        evaluation={name: state.rows[-1][name] for name in METRICS} | {"n": len(of), "boxes": of.boxes},
-        log=[dict(row) for row in state.rows],
+        evaluation=msgspec.convert(state.rows[-1] | {"n": len(of), "boxes": of.boxes}, AveragePrecision),
+        log=msgspec.convert(state.rows, tuple[DetectRow, ...]),
         seconds=state.total_seconds,
         parameters=sum(parameter.numel() for parameter in parameters),
         trained_parameters=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
@@ -145,6 +223,12 @@ def make_record(
     )
 
 
-def _counts(part: Part) -> dict[str, Any]:
-    names = ("name", "boxes", "crowds", "degenerate", "empty")
-    return {name: getattr(part, name) for name in names} | {"n": len(part)}
+def _counts(part: Part) -> Counts:
+    return Counts(
+        name=part.name,
+        boxes=part.boxes,
+        crowds=part.crowds,
+        degenerate=part.degenerate,
+        empty=part.empty,
+        n=len(part),
+    )

@@ -1,15 +1,18 @@
-"""An object detector's run. ``detect`` is the one function that does it all."""
+"""An object detector's run: ``detect`` does it all, ``load_detector`` loads what it left."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetensors.torch import load_file
+from torchvision.models.detection import FasterRCNN
+
 from selfdistill.detect.coco import Coco, load_coco
 from selfdistill.detect.config import DetectConfig
-from selfdistill.detect.network import Backbone, load_backbone
+from selfdistill.detect.network import Backbone, build_detector, load_backbone
 from selfdistill.detect.record import DetectRecord
 from selfdistill.detect.task import Detection, assemble
-from selfdistill.train.progress import Callback
+from selfdistill.progress import OnProgress, no_progress
 from selfdistill.train.run import interruptible, load_finished, run_task
 from selfdistill.train.session import Session
 
@@ -24,7 +27,7 @@ def detect(
     devices: int = 1,
     nodes: int = 1,
     accelerator: str = "auto",
-    progress: Callback | None = None,
+    progress: OnProgress = no_progress,
     announce: Callable[[str], None] | None = None,
 ) -> DetectRecord:
     """Train an object detector by a recipe into a folder, or resume what is there, and evaluate it.
@@ -37,7 +40,7 @@ def detect(
         devices: GPUs, or CPU processes, on each machine.
         nodes: machines.
         accelerator: ``"cuda"``, ``"cpu"``, or ``"auto"`` for a GPU where there is one.
-        progress: is called with each :class:`~selfdistill.train.progress.Update`.
+        progress: is called with each :class:`~selfdistill.progress.Progress`.
         announce: is called with a line on what is done, before it begins.
 
     Returns:
@@ -93,3 +96,32 @@ def plan(recipe: DetectConfig, data: Coco, backbone: Backbone) -> str:
         f"{recipe.schedule_name}, batches of {recipe.batch_size}, lr {recipe.lr:g}",
     ]
     return "; ".join(parts)
+
+
+def load_detector(run: str | Path) -> FasterRCNN:
+    """Load a run's detector, in evaluation mode on the CPU.
+
+    It takes a list of images, each float32 ``(3, H, W)`` in [0, 1], and returns for each ``boxes`` ``(m, 4)`` in its
+    pixels, ``labels`` (the data's category ids) and ``scores``.
+
+    Args:
+        run: the folder that ``selfdistill detect`` wrote.
+
+    Raises:
+        ValueError: there is no finished detector, or its files are damaged or do not fit each other.
+    """
+    run = Path(run)
+    path, weights = run / "result.json", run / "model.safetensors"
+    if not path.is_file():
+        raise ValueError(f"{run} holds no finished detector: there is no {path.name} in it")
+    record = DetectRecord.load(path)
+    start = record.backbone
+    backbone = Backbone(start.model, None, start.mean, start.std, {})
+    detector = build_detector(backbone, record.recipe, record.data.classes)
+    try:
+        detector.load_state_dict(load_file(weights))
+    except FileNotFoundError:
+        raise ValueError(f"{weights} is missing: delete {path} and run the same command again") from None
+    except Exception as error:  # safetensors raises a bare Exception subclass for a damaged file
+        raise ValueError(f"{weights} does not fit {path}: {' '.join(str(error).split())}") from None
+    return detector.eval()

@@ -1,7 +1,6 @@
 """Object detection as a task of the training engine: Faster R-CNN, its four losses, COCO's mAP."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,14 +11,15 @@ from selfdistill.data.decode import cpu_count
 from selfdistill.detect.batches import Batch, BoxLoader, Target, in_order
 from selfdistill.detect.coco import Coco
 from selfdistill.detect.config import DetectConfig
-from selfdistill.detect.metric import AveragePrecision, average_precision
+from selfdistill.detect.metric import average_precision
 from selfdistill.detect.network import Backbone, build_detector
-from selfdistill.detect.record import METRICS, DetectRecord, make_record
+from selfdistill.detect.record import METRICS, AveragePrecision, DetectRecord, make_record
 from selfdistill.network import evaluation_mode
+from selfdistill.progress import Counter, OnProgress, no_progress
 from selfdistill.train.export import save_weights
 from selfdistill.train.meters import Loss
 from selfdistill.train.session import Session, prepare
-from selfdistill.train.task import Progress, State, Task, no_progress
+from selfdistill.train.task import State, Task
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -73,23 +73,24 @@ class Detection(Task[Batch]):
         terms = torch.stack([losses[f"loss_{name}"] for name in TERMS])
         return Loss(terms.sum(), dict(zip(TERMS, terms.detach(), strict=True)), {}, len(batch.images))
 
-    def average_precision(self, progress: Progress = no_progress) -> AveragePrecision:
+    def average_precision(self, progress: OnProgress = no_progress) -> AveragePrecision:
         """Measure the detector, trained or not, image by image against the boxes that are there."""
         part = self.data.evaluation
 
         def detections() -> Iterator[tuple[dict[str, Tensor], Target]]:
             batches = in_order(part.images, device=self.fabric.device, workers=self.workers)
-            for done, (images, targets) in enumerate(batches, start=1):
+            count = Counter(progress, f"measuring mAP on {part.name}", len(part))
+            for images, targets in batches:
                 yield self.detector(images)[0], targets[0]
-                progress(f"mAP on {part.name}", done, len(part))
+                count(1)
 
         with evaluation_mode(self.detector), torch.inference_mode():
             return average_precision(detections())
 
-    def evaluate(self, progress: Progress) -> dict[str, float | None]:
+    def evaluate(self, progress: OnProgress) -> dict[str, float | None]:
         """Return COCO's averages, and how many detections there were."""
-        values = asdict(self.average_precision(progress))
-        return {name: values[name] for name in METRICS}
+        measured = self.average_precision(progress)
+        return {name: getattr(measured, name) for name in METRICS}
 
     def finish(self, run: Path, state: State) -> DetectRecord:
         """Write the detector as ``model.safetensors``; the record has what was measured after the last epoch."""

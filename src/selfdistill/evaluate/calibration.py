@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from selfdistill.evaluate.arrays import Floats, checked_probabilities
+from selfdistill.records.evaluation import Reliability
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,45 +101,6 @@ def calibration_gap(probabilities: Tensor | npt.ArrayLike, labels: Tensor | npt.
     """
     confidence, correct = _confidence(probabilities, labels)
     return float(confidence.mean() - correct.mean())
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """A reliability diagram's numbers: per bin the count, the mean confidence and the accuracy.
-
-    Attributes:
-        edges: the M + 1 borders of the bins, 0 to 1; a bin is open on the left and closed on the right.
-        count: rows in each bin.
-        confidence: mean confidence in each bin, a fraction; None where the bin is empty.
-        accuracy: share of right predictions in each bin, a fraction; None where the bin is empty.
-
-    Example:
-        >>> reliability([[0.75, 0.25], [0.25, 0.75]], [0, 0], bins=2)
-        Reliability(edges=(0.0, 0.5, 1.0), count=(0, 2), confidence=(None, 0.75), accuracy=(None, 0.5))
-    """
-
-    edges: tuple[float, ...]
-    count: tuple[int, ...]
-    confidence: tuple[float | None, ...]
-    accuracy: tuple[float | None, ...]
-
-    @property
-    def expected_calibration_error(self) -> float:
-        """Eq. 12 over these bins: sum of count times |accuracy - confidence|, over N."""
-        return sum(
-            n * abs(a - c)
-            for n, a, c in zip(self.count, self.accuracy, self.confidence, strict=True)
-            if a is not None and c is not None
-        ) / sum(self.count)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists, ready for JSON."""
-        return {key: list(value) for key, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Sequence[Any]]) -> Reliability:
-        """The inverse of `to_dict`, exactly."""
-        return cls(**{key: tuple(value) for key, value in values.items()})
 
 
 def reliability(probabilities: Tensor | npt.ArrayLike, labels: Tensor | npt.ArrayLike, bins: int = 10) -> Reliability:

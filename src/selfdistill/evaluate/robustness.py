@@ -2,68 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from selfdistill.evaluate.adversarial import EPSILONS, PAPER_EPS, attacked_loss, paper_step, pgd, standard_step
 from selfdistill.evaluate.gradient import clean_logits, input_gradients
-from selfdistill.evaluate.images import Images, Tick, no_progress
-
-
-@dataclass(frozen=True)
-class Robustness:
-    """Accuracy on clean and on attacked images. Fractions; in evaluation mode and float32.
-
-    FGSM sees the gradient once. A network that is sure beyond float32's reach gives it nothing to see, and one whose
-    gradient turns within eps misleads it, so FGSM alone flatters over-confident networks: where `pgd` is far below
-    `pgd_fgsm`, believe PGD; where `vanished` is large, believe neither.
-
-    Attributes:
-        n: images of `clean`, `fgsm`, `paper` and `vanished`.
-        clean: accuracy on them as they are.
-        eps: radii of `fgsm`, `pgd` and `pgd_fgsm`, rising, shares of the pixel range.
-        fgsm: accuracy under FGSM at each eps, protocol "standard".
-        paper_eps: radius of `paper`, in normalised units: not comparable with `eps`.
-        paper: accuracy under FGSM, protocol "paper" (Table 5), which attacks the network's own prediction.
-        vanished: share of the images whose loss of the true label has a gradient of exactly 0 in every pixel: the
-            softmax is 1 and 0 to the last bit, and neither FGSM nor PGD from there can find a direction. Such images
-            count as robust below without having been attacked.
-        pgd_n: images of `pgd_clean`, `pgd` and `pgd_fgsm`, evenly spaced over the n.
-        pgd_steps: steps of PGD.
-        pgd_clean: accuracy on those images as they are.
-        pgd: accuracy under PGD at each eps. An image that a smaller ball breaks is broken in a larger, which holds it.
-        pgd_fgsm: accuracy under FGSM, "standard", on the same images at each eps.
-    """
-
-    n: int
-    clean: float
-    eps: tuple[float, ...]
-    fgsm: tuple[float, ...]
-    paper_eps: float
-    paper: float
-    vanished: float
-    pgd_n: int
-    pgd_steps: int
-    pgd_clean: float
-    pgd: tuple[float, ...]
-    pgd_fgsm: tuple[float, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists, ready for JSON."""
-        return asdict(self) | {key: list(getattr(self, key)) for key in _CURVES}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Robustness:
-        """The inverse of `to_dict`, exactly."""
-        return cls(**(dict(values) | {key: tuple(values[key]) for key in _CURVES}))
-
-
-_CURVES = ("eps", "fgsm", "pgd", "pgd_fgsm")
+from selfdistill.evaluate.images import Images, Tick
+from selfdistill.progress import no_progress
+from selfdistill.records.evaluation import Robustness
 
 
 def measure_robustness(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from selfdistill.evaluate.arrays import Floats, as_floats
+from selfdistill.records.evaluation import RiskCoverage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,33 +63,6 @@ def selective_risk(confidence: Tensor | npt.ArrayLike, correct: Tensor | npt.Arr
     sizes = np.diff(np.append(starts, len(sure)))
     share = np.repeat(np.add.reduceat(wrong, starts) / sizes, sizes)  # of each image: the error rate of its ties
     return np.asarray(np.cumsum(share) / np.arange(1, len(sure) + 1))
-
-
-@dataclass(frozen=True)
-class RiskCoverage:
-    """A risk-coverage curve's numbers.
-
-    Attributes:
-        coverage: shares of the images that are answered, rising to 1.
-        risk: the error rate among those answered.
-        aurc: the area under the whole curve, over every k, whatever the number of points kept here.
-        n: images.
-    """
-
-    coverage: tuple[float, ...]
-    risk: tuple[float, ...]
-    aurc: float
-    n: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists, ready for JSON."""
-        return asdict(self) | {"coverage": list(self.coverage), "risk": list(self.risk)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> RiskCoverage:
-        """The inverse of `to_dict`, exactly."""
-        points: dict[str, Sequence[float]] = {key: tuple(values[key]) for key in ("coverage", "risk")}
-        return cls(**(dict(values) | points))
 
 
 def risk_coverage(

@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
 from selfdistill.data import ImageData
 from selfdistill.data.unlabelled import Unlabelled
-from selfdistill.evaluate.accuracy import top_k_accuracy
+from selfdistill.evaluate.accuracy import (
+    brier_score,
+    negative_log_likelihood,
+    rank_of_label,
+    softmax,
+    top_k_accuracy,
+)
 from selfdistill.evaluate.agreement import Reading, read_features
+from selfdistill.evaluate.arrays import checked_logits
+from selfdistill.evaluate.calibration import adaptive_calibration_error, calibration_gap, reliability
 from selfdistill.evaluate.corruptions import (
     CORRUPTIONS,
     LEAST_SIZE,
     SEVERITIES,
-    CorruptionAccuracy,
     PublishedCorruptions,
+    measure_corruptions,
 )
-from selfdistill.evaluate.corruptions.measure import measure_corruptions
-from selfdistill.evaluate.evaluation import Evaluation, score
-from selfdistill.evaluate.images import Images, Tick, no_progress
-from selfdistill.evaluate.ood.measure import OODResult, measure_ood, ood_passes
-from selfdistill.evaluate.passes import predict
-from selfdistill.evaluate.robustness import Robustness, measure_robustness, robustness_passes
+from selfdistill.evaluate.images import Images, Tick, predict
+from selfdistill.evaluate.ood.measure import measure_ood, ood_passes
+from selfdistill.evaluate.robustness import measure_robustness, robustness_passes
+from selfdistill.evaluate.selective import risk_coverage
+from selfdistill.evaluate.temperature import temperature_scaling
 from selfdistill.head import find_head
-
-MEASURES = ("robustness", "shift", "ood")
-"""What can be measured beyond accuracy and calibration; "shift" is accuracy under corruption, as records name it."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with (stage, images done, images in all); an image counts once for each forward pass."""
+from selfdistill.progress import Counter, OnProgress, no_progress
+from selfdistill.records.evaluation import MEASURES, CorruptionAccuracy, Evaluation, OODResult, Robustness
 
 
 def evaluate(
@@ -51,7 +54,7 @@ def evaluate(
     max_train: int = 10_000,
     bins: int = 10,
     precision: str = "32-true",
-    progress: Progress | None = None,
+    progress: OnProgress = no_progress,
 ) -> Evaluation:
     """Score a model on the test images of `data`, and on its training images without augmentation.
 
@@ -64,7 +67,7 @@ def evaluate(
         model: already on `device`; a `SelfDistiller` scores its student. Its train/eval modes are restored.
         data: a data set; see `selfdistill.data.load_data`.
         device: where the batches go.
-        measures: some of `MEASURES`.
+        measures: some of `selfdistill.records.evaluation.MEASURES`.
         ood_sets: out-of-distribution sets at the network's size, for "ood"; see `selfdistill.data.load_unlabelled`.
         published: CIFAR-10-C or CIFAR-100-C for "shift"; None: the test images are corrupted here.
         max_images: PGD and own corruptions see at most so many test images, evenly spaced; >= 1.
@@ -74,7 +77,7 @@ def evaluate(
         max_train: at most this many of them, evenly spaced over the set; `train_n` says how many.
         bins: bins of the calibration errors, >= 1.
         precision: "32-true", or "bf16-mixed" for the forward passes, if `measures` is empty; every metric is float64.
-        progress: called after each batch.
+        progress: called after each batch; an image counts once for each forward pass.
 
     Raises:
         ValueError: an argument is out of range, or the model's output does not fit the data set.
@@ -90,19 +93,18 @@ def evaluate(
     """
     _check(measures, ood_sets, precision, max_images=max_images, max_train=max_train)
     omitted: list[str] = []
-    report = progress or no_progress
     images = partial(Images, data=data, device=device, batch_size=batch_size, workers=workers)
     test = images(data.test).cached() if measures else images(data.test)
     training = images(data.train).spaced(max_train) if train else None
     head = _head_name(model, test, omitted) if "ood" in measures and ood_sets else None
 
-    tick = _ticker(report, "accuracy and calibration", len(test) + (len(training) if training else 0))
+    tick = Counter(progress, "measuring accuracy and calibration", len(test) + (len(training) if training else 0))
     clean = _CleanPass.over(model, test, head, precision, tick)
     fitted = _CleanPass.over(model, training, head, precision, tick) if training else None
-    robustness = _robustness(model, test, max_images, report) if "robustness" in measures else None
+    robustness = _robustness(model, test, max_images, progress) if "robustness" in measures else None
     corruptions = None
     if "shift" in measures:
-        corruptions = _corruptions(model, test.spaced(max_images), published, report, omitted)
+        corruptions = _corruptions(model, test.spaced(max_images), published, progress, omitted)
     ood: tuple[OODResult, ...] = ()
     if "ood" in measures:
         sets = [(one.name, one.prepared, images(one.split).cached()) for one in ood_sets]
@@ -112,11 +114,15 @@ def evaluate(
             sets,
             training=fitted.reading if fitted else None,
             id_reading=clean.reading,
-            tick=_ticker(report, "out-of-distribution", ood_passes(len(test), [len(one) for _, _, one in sets])),
+            tick=Counter(
+                progress,
+                "measuring out-of-distribution detection",
+                ood_passes(len(test), [len(one) for _, _, one in sets]),
+            ),
         )
         if not ood_sets:
             omitted.append("out-of-distribution detection: no set of images was given")
-    return replace(
+    return msgspec.structs.replace(
         score(
             clean.logits,
             clean.labels,
@@ -128,6 +134,42 @@ def evaluate(
         shift=corruptions,
         ood=ood,
         omitted=tuple(omitted),
+    )
+
+
+def score(
+    logits: Tensor, labels: Tensor, *, bins: int = 10, train_n: int | None = None, train_top1: float | None = None
+) -> Evaluation:
+    """The `Evaluation` of logits (N, C) and labels (N,) at hand; the last two arguments are stored as given.
+
+    Raises:
+        ValueError: a shape does not fit, a logit is not finite, a label is not a class, or bins < 1.
+
+    Example:
+        >>> score(torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 0])).top1
+        0.5
+    """
+    z, y = checked_logits(logits, labels)
+    p = softmax(z)
+    right = rank_of_label(z, y) == 1
+    diagram = reliability(p, y, bins)
+    return Evaluation(
+        n=len(y),
+        top1=float(right.mean()),
+        top5=top_k_accuracy(z, y, 5) if z.shape[1] > 5 else None,
+        nll=negative_log_likelihood(z, y),
+        brier=brier_score(p, y),
+        ece=diagram.expected_calibration_error,
+        bins=bins,
+        confidence=float(p.max(axis=1).mean()),
+        gap=calibration_gap(p, y),
+        reliability=diagram,
+        per_class=tuple(float(right[y == c].mean()) if (y == c).any() else None for c in range(z.shape[1])),
+        train_n=train_n,
+        train_top1=train_top1,
+        adaptive_ece=adaptive_calibration_error(p, y, bins),
+        scaled=temperature_scaling(z, y, bins=bins) if len(y) > 1 else None,
+        selective=risk_coverage(p.max(axis=1), right),
     )
 
 
@@ -153,13 +195,13 @@ class _CleanPass(NamedTuple):
         return cls(logits, labels, reading)
 
 
-def _robustness(model: nn.Module, images: Images, max_images: int, report: Progress) -> Robustness:
-    tick = _ticker(report, "attacks", robustness_passes(len(images), max_images))
+def _robustness(model: nn.Module, images: Images, max_images: int, progress: OnProgress) -> Robustness:
+    tick = Counter(progress, "measuring attacks", robustness_passes(len(images), max_images))
     return measure_robustness(model, images, max_images=max_images, tick=tick)
 
 
 def _corruptions(
-    model: nn.Module, images: Images, published: PublishedCorruptions | None, report: Progress, omitted: list[str]
+    model: nn.Module, images: Images, published: PublishedCorruptions | None, progress: OnProgress, omitted: list[str]
 ) -> CorruptionAccuracy | None:
     size = images.data.image_size
     if published is None and size < LEAST_SIZE:
@@ -167,7 +209,7 @@ def _corruptions(
         omitted.append(f"corruptions: images of {size} x {size} pixels, at least {least} are needed")
         return None
     n = len(images) if published is None else published.n
-    tick = _ticker(report, "corruptions", len(CORRUPTIONS) * len(SEVERITIES) * n)
+    tick = Counter(progress, "measuring corruptions", len(CORRUPTIONS) * len(SEVERITIES) * n)
     return measure_corruptions(model, images, published=published, tick=tick)
 
 
@@ -184,18 +226,6 @@ def _with_ticks(batches: Iterable[tuple[Tensor, Tensor]], tick: Tick) -> Iterato
     for x, y in batches:
         yield x, y
         tick(len(y))
-
-
-def _ticker(report: Progress, stage: str, total: int) -> Tick:
-    done = 0
-
-    def tick(images: int) -> None:
-        nonlocal done
-        done += images
-        report(stage, done, total)
-
-    report(stage, 0, total)
-    return tick
 
 
 def _check(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +11,7 @@ import numpy.typing as npt
 from selfdistill.evaluate.accuracy import negative_log_likelihood, softmax
 from selfdistill.evaluate.arrays import checked_logits
 from selfdistill.evaluate.calibration import calibration_gap, expected_calibration_error
+from selfdistill.records.evaluation import Scaled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,36 +66,6 @@ def fit_temperature(logits: Tensor | npt.ArrayLike, labels: Tensor | npt.ArrayLi
     if at_last <= 0:
         return LOWEST
     return math.exp(-brentq(slope, first, last, xtol=1e-12))
-
-
-@dataclass(frozen=True)
-class Scaled:
-    """Calibration with temperature scaling, each image at a temperature that was fitted without it: a reference.
-
-    Attributes:
-        temperatures: fitted on the images at even and at odd positions; each scores the other half.
-        n: images.
-        nll: mean negative log-likelihood, nats.
-        ece: expected calibration error (Eq. 12) of all images over `bins` bins.
-        gap: mean confidence minus accuracy; the accuracy is what it was, since no temperature changes a prediction.
-        bins: number of equal-width bins of `ece`.
-    """
-
-    temperatures: tuple[float, float]
-    n: int
-    nll: float
-    ece: float
-    gap: float
-    bins: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and a list, ready for JSON."""
-        return asdict(self) | {"temperatures": list(self.temperatures)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Scaled:
-        """The inverse of `to_dict`, exactly."""
-        return cls(**(dict(values) | {"temperatures": tuple(values["temperatures"])}))
 
 
 def temperature_scaling(logits: Tensor | npt.ArrayLike, labels: Tensor | npt.ArrayLike, *, bins: int = 10) -> Scaled:

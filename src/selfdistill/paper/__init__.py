@@ -1,11 +1,11 @@
 """The paper's tables and figures: what each is made of, at each scale, and the published numbers beside."""
 
-from selfdistill.paper import anchors, classification_tables, detection_table, gradient_tables, robustness_tables
+from selfdistill.paper import classification_tables, detection_table, gradient_tables, robustness_tables
 from selfdistill.paper.figures import FIGURE1
 from selfdistill.paper.reproduce import reproduce_table, reproduce_tables
 from selfdistill.paper.results import TableCell, TableResult, collect_result
 from selfdistill.paper.scales import PaperConfig, Scale
-from selfdistill.paper.tables import PaperTable
+from selfdistill.paper.tables import PaperTable, table_texts
 from selfdistill.text import join_names, nearest
 
 __all__ = [
@@ -21,30 +21,19 @@ __all__ = [
     "reproduce_tables",
 ]
 
-_KINDS = ("table", "figure", "lemma", "proposition", "anchors", "caltech101")
-_ALL = (
-    FIGURE1,
-    *classification_tables.TABLES,
-    *detection_table.TABLES,
-    *robustness_tables.TABLES,
-    *gradient_tables.TABLES,
-    *anchors.TABLES,
-)
+_MODULES = (classification_tables, detection_table, robustness_tables, gradient_tables)
+_ORDER = list(table_texts())
+_ALL = (FIGURE1, *(table for module in _MODULES for table in module.TABLES))
 
-TABLES = {
-    table.name: table
-    for kind in _KINDS
-    for table in sorted(_ALL, key=lambda table: (len(table.name), table.name))
-    if table.name.startswith(kind)
-}
-"""By their name on the command line, in the paper's order."""
+TABLES = {table.name: table for table in sorted(_ALL, key=lambda table: _ORDER.index(table.name))}
+"""By their name on the command line, in the order of ``tables.yaml``, the paper's."""
 
 
 def find_tables(name: str) -> tuple[PaperTable, ...]:
     """Return a table by its name, or all of them for ``"all"``; ``"Table 1"`` will do.
 
     Raises:
-        ValueError: there is no such table; the nearest is named.
+        ValueError: the name is unknown; the nearest is named.
 
     Example:
         >>> [table.name for table in find_tables("table9")], find_tables("all")[0].name
@@ -58,7 +47,8 @@ def find_tables(name: str) -> tuple[PaperTable, ...]:
     if plain == "all":
         return tuple(TABLES.values())
     if plain not in TABLES:
-        near = None if plain.strip("0123456789") in _KINDS else nearest(plain, TABLES, cutoff=0.6)
+        is_number_wrong = plain.strip("0123456789") in {known.strip("0123456789") for known in TABLES}
+        near = None if is_number_wrong else nearest(plain, TABLES, cutoff=0.6)
         remedy = f"choose from {join_names([*TABLES, 'all'])}" if near is None else f"did you mean {near!r}?"
         raise ValueError(f"unknown table {name!r}; {remedy}")
     return (TABLES[plain],)

@@ -7,18 +7,42 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.detect.config import DetectConfig
 from selfdistill.paper.scales import PaperConfig, Training
-from selfdistill.paper.tables import CellMetric, CellSpec, PaperTable
-from selfdistill.train.progress import Callback
+from selfdistill.paper.tables import CellMetric, CellSpec, PaperTable, RunEvaluation
+from selfdistill.progress import OnProgress
 
-_EPOCHS = {"1x": 12, "0.5x": 7}
+Schedule = Literal["1x", "0.5x"]
+
+_EPOCHS: dict[Schedule, int] = {"1x": 12, "0.5x": 7}
+
+
+class Precision(msgspec.Struct, frozen=True):
+    """Average precision on the validation images, as a fraction.
+
+    Attributes:
+        map: mean over IoU thresholds from 0.5 to 0.95; None without a detection.
+        map_50: at the IoU threshold 0.5.
+    """
+
+    map: float | None
+    map_50: float | None
+
+
+class DetectorResult(msgspec.Struct, frozen=True):
+    """What was measured of a detector on n validation images, after its epochs 7 and 12; None if it has only 7."""
+
+    n: int
+    after_7: Precision = msgspec.field(name="epoch 7")
+    after_12: Precision | None = msgspec.field(name="epoch 12", default=None)
 
 
 @dataclass(frozen=True)
-class Detector:
+class Detector(RunEvaluation):
     """Faster R-CNN with a feature pyramid on a run's network; it is trained in the run's folder, and deleted with it.
 
     It is evaluated after epoch 7 and after its last one.
@@ -27,7 +51,8 @@ class Detector:
         schedule: 12 epochs, or 7.
     """
 
-    schedule: Literal["1x", "0.5x"]
+    schedule: Schedule
+    result_type = DetectorResult
 
     @property
     def name(self) -> str:
@@ -35,7 +60,7 @@ class Detector:
         return f"coco-{self.schedule}"
 
     def cache_key(self, config: PaperConfig) -> dict[str, Any]:
-        """What determines the numbers: the recipe without its paths, and without the seed, which is the run's."""
+        """Return what determines the numbers: the recipe without its paths and its seed, which is the run's."""
         left_out = {"data", "backbone", "seed", *DetectConfig.NON_SEMANTIC_FIELDS}
         values = ((name, value) for name, value in vars(self._recipe).items() if name not in left_out)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values}
@@ -50,17 +75,18 @@ class Detector:
 
         load_coco(config.data_root / "coco")
 
-    def evaluate(self, run: Path, data: ImageData, config: PaperConfig, progress: Callback) -> dict[str, Any]:
-        """Train the detector; return its average precisions by epoch, and the number of images."""
+    def evaluate(self, run: Path, data: ImageData, config: PaperConfig, progress: OnProgress) -> DetectorResult:
+        """Train the detector, and return its average precisions."""
         from selfdistill.detect import detect
 
         seed = TrainConfig.from_yaml(run / "recipe.yaml").seed
         record = detect(self.recipe(run, config, seed), self.folder(run), progress=progress)
-        measured = {f"epoch {row['epoch']}": row for row in record.log if row["detections"] is not None}
-        return measured | {"n": record.evaluation["n"]}
+        by_epoch = {row.epoch: row for row in record.log if row.detections is not None}
+        precisions = {epoch: Precision(row.map, row.map_50) for epoch, row in by_epoch.items()}
+        return DetectorResult(record.evaluation.n, precisions[7], precisions.get(12))
 
     def folder(self, run: Path) -> Path:
-        """The folder of the detector on a run's network."""
+        """Return the folder of the detector on a run's network."""
         return run / "detectors" / self.schedule
 
     def recipe(self, run: Path, config: PaperConfig, seed: int) -> DetectConfig:
@@ -74,7 +100,7 @@ class Detector:
         return DetectConfig(epochs=_EPOCHS[self.schedule], eval_every=7)
 
 
-_ROWS: tuple[tuple[str, Literal["1x", "0.5x"], int, str | None], ...] = (
+_ROWS: tuple[tuple[str, Schedule, int, str | None], ...] = (
     ("1x, after epoch 7", "1x", 7, "0.5x (7 epochs)"),
     ("1x (12 epochs)", "1x", 12, "1x (12 epochs)"),
     ("0.5x, drops after 5 and 6 of 7 epochs", "0.5x", 7, None),
@@ -89,31 +115,14 @@ def _cells() -> Iterator[CellSpec]:
     )
     for key, name, method in methods:
         for row, schedule, epoch, printed in _ROWS:
-            for column, measured in (("mAP", "map"), ("mAP50", "map_50")):
+            for column, number in (("mAP", "map"), ("mAP50", "map_50")):
                 yield CellSpec(
                     f"{name}, {row}",
                     column,
                     Training(method, "imagenet", "resnet152"),
-                    (CellMetric((f"epoch {epoch}", measured), Detector(schedule), digits=1),),
+                    (CellMetric((f"after_{epoch}", number), Detector(schedule), digits=1),),
                     None if printed is None else f"table4_coco/rows/{key}/{printed}/{column}",
                 )
 
 
-TABLES = (
-    PaperTable(
-        "table4",
-        "Object detection on COCO, Faster R-CNN on the networks of Table 3",
-        tuple(_cells()),
-        ("Average precision on the validation images. One seed.",),
-        (
-            "Trained on train2017, evaluated on val2017; SD-Dropout acts in the network's own training alone. Batches "
-            "of 16, learning rate 0.02, where the paper says nothing. Epochs are those of the network on ImageNet.",
-            "The row that the paper prints as 0.5x (7 epochs) is far below its 1x (31.2 and 39.4 mAP for "
-            "cross-entropy), as a 1x run is after epoch 7, before its first drop (after epoch 8): it stands beside "
-            "that. A schedule of 7 epochs with drops of its own has a row without printed numbers.",
-            "torchvision's Faster R-CNN comes out 1 to 2 points of mAP below the recipe that the printed numbers come "
-            "from: compare the rows with each other.",
-        ),
-        one_seed=True,
-    ),
-)
+TABLES = (PaperTable("table4", tuple(_cells()), one_seed=True),)

@@ -17,9 +17,8 @@ from selfdistill.paper.tables import METHODS, SD_DROPOUT, PaperTable
 from selfdistill.records.summary import Statistic
 from selfdistill.report.diagram import write_diagram
 from selfdistill.report.measured import Measured
-from selfdistill.report.measures.reliability import reliability_panels
-from selfdistill.report.pages import write_pages
-from selfdistill.report.section import Figure
+from selfdistill.report.measures.calibration import reliability_panels
+from selfdistill.report.pages import Figure, write_pages
 from selfdistill.report.style import INK, MUTED, Panel, colour, heading, marker, plain, short
 
 DESIGNS = {
@@ -30,19 +29,7 @@ DESIGNS = {
 }
 """The methods of Fig. 1 by the paper's names."""
 
-FIGURE1 = PaperTable(
-    "figure1",
-    "Design of the self-knowledge distillation methods",
-    (),
-    (
-        "Each method took a step on a small synthetic network, with its defaults, and was watched: what changes a term "
-        "is read by it, and what gets no gradient there is a constant. Nothing is trained, and no image is needed.",
-        "The paper's figure shows DML, DDGSD, BYOT, CS-KD and SD-Dropout; the others are what it compares them with.",
-        "Weights are those of the paper's runs, with the square of the temperature.",
-    ),
-    figure="diagrams",
-)
-
+FIGURE1 = PaperTable("figure1", figure="diagrams")
 
 _CAPTIONS = {
     "bars": "Means; the lines on the bars are the sd over seeds.",
@@ -196,6 +183,6 @@ def write_figure1(out: Path) -> Path:
         "title": f"Figure 1: {FIGURE1.title}",
         "name": FIGURE1.name,
         "diagrams": [(name, file.name, Markup(file.read_text())) for name, file in files.items()],
-        "protocol": FIGURE1.protocol,
+        "protocol": FIGURE1.protocol("full"),
     }
     return write_pages("diagrams", out, (), context, methods=(), former=(), file=FIGURE1.name)

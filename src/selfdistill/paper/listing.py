@@ -44,33 +44,33 @@ class TrainingNeeds:
 
     Attributes:
         training: which.
-        trained: finished runs.
-        planned: runs in all.
-        evaluated: finished runs with a cached result, by the evaluation's name.
+        n_trained: finished runs.
+        n_runs: runs in all.
+        n_evaluated: finished runs with a cached result, by the evaluation's name.
         seconds: per run on this machine; None if nothing is left to train.
         skip_reason: why the scale skips it; empty if it does not.
     """
 
     training: Training
-    trained: int
-    planned: int
-    evaluated: Mapping[str, int]
+    n_trained: int
+    n_runs: int
+    n_evaluated: Mapping[str, int]
     seconds: float | None
     skip_reason: str
 
     @property
     def seconds_left(self) -> float:
         """Of all missing runs, one after another."""
-        return (self.seconds or 0.0) * (self.planned - self.trained)
+        return (self.seconds or 0.0) * (self.n_runs - self.n_trained)
 
 
-def list_needs(table: PaperTable, config: PaperConfig, *, timed: dict[Training, float]) -> list[TrainingNeeds]:
+def list_needs(table: PaperTable, config: PaperConfig, seconds: dict[Training, float]) -> list[TrainingNeeds]:
     """Return what a table needs; images are neither loaded nor downloaded.
 
     Args:
         table: which.
         config: where, and at what scale.
-        timed: seconds per run by training; a training that is not in it is timed and added.
+        seconds: per run, by training; a training that is not in it is timed and added.
     """
     runs = table.planned_runs(config)
     needs = []
@@ -79,27 +79,26 @@ def list_needs(table: PaperTable, config: PaperConfig, *, timed: dict[Training, 
         trained = [run for run in planned if is_trained(run, config.runs)]
         skip_reason = config.skip_reason(training) or ""
         is_needed = len(trained) < len(planned) and not skip_reason
-        if is_needed and training not in timed:
-            timed[training] = estimate_seconds(training, planned[0].recipe, config)
-        evaluated = {
+        if is_needed and training not in seconds:
+            seconds[training] = estimate_seconds(training, planned[0].recipe, config)
+        n_evaluated = {
             one.name: sum(load_cached_evaluation(config.runs / run.name, one, config) is not None for run in trained)
-            for one in table.evaluations_of(training)
-            if one.skip_reason(config) is None
+            for one in table.planned_evaluations(training, config)
         }
-        seconds = timed[training] if is_needed else None
-        needs.append(TrainingNeeds(training, len(trained), len(planned), evaluated, seconds, skip_reason))
+        per_run = seconds[training] if is_needed else None
+        needs.append(TrainingNeeds(training, len(trained), len(planned), n_evaluated, per_run, skip_reason))
     return needs
 
 
 def needs_table(needs: Sequence[TrainingNeeds]) -> Table:
-    """One row per training: what is done, and how long a run takes."""
+    """Return a row per training: what is done, and how long a run takes."""
     rows = [
         (
             f"{DATASETS[need.training.data]}, {need.training.network}"
             + (", 2 FC" if need.training.head_layers == 2 else "")
             + f": {need.training.method}",
-            need.skip_reason or f"{need.trained} of {need.planned}",
-            ", ".join(f"{name} {done} of {need.planned}" for name, done in need.evaluated.items()) or DASH,
+            need.skip_reason or f"{need.n_trained} of {need.n_runs}",
+            ", ".join(f"{name} {done} of {need.n_runs}" for name, done in need.n_evaluated.items()) or DASH,
             DASH if need.seconds is None else format_duration(need.seconds),
         )
         for need in needs
@@ -192,10 +191,8 @@ def _missing_detectors(
 ) -> dict[Path, DetectConfig]:
     return {
         one.folder(run): one.recipe(run, config, seed)
-        for one in table.evaluations_of(training)
-        if isinstance(one, Detector)
-        and one.skip_reason(config) is None
-        and not (one.folder(run) / "result.json").is_file()
+        for one in table.planned_evaluations(training, config)
+        if isinstance(one, Detector) and not (one.folder(run) / "result.json").is_file()
     }
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from selfdistill.paper.anchors import NOT_EACH_EPOCH, OTHER_RUNS
+import msgspec
+
+from selfdistill.paper.classification_tables import NOT_EACH_EPOCH, OTHER_RUNS
 from selfdistill.paper.figures import result_figures
-from selfdistill.paper.regime import MAX_TRAIN_CE, MIN_GAP, MIN_TRAIN_TOP1
-from selfdistill.paper.results import TableCell, TableResult
+from selfdistill.paper.results import MAX_TRAIN_CE, MIN_GAP, MIN_TRAIN_TOP1, TableCell, TableResult
 from selfdistill.records import write_atomically
 from selfdistill.records.record import to_json
 from selfdistill.report.pages import write_pages
@@ -48,7 +49,7 @@ def write_page(result: TableResult, out: Path) -> Path:
         OSError: the folder cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / f"{result.table}.json", to_json(result.to_dict()))
+    write_atomically(out / f"{result.table}.json", to_json(_with_statistics(result)))
     figures = result_figures(result)
     context = {
         "title": table_title(result),
@@ -68,6 +69,18 @@ def write_page(result: TableResult, out: Path) -> Path:
     return write_pages("paper", out, figures, context, methods=(), former=(f"{result.table}-*",), file=result.table)
 
 
+def _with_statistics(result: TableResult) -> dict[str, Any]:
+    """Return a result with the statistics of its cells; differences, bands and sides at the full scale alone."""
+    plain: dict[str, Any] = msgspec.to_builtins(result)
+    for cell, values in zip(result.cells, plain["cells"], strict=True):
+        found, is_full = cell.statistic, result.is_full_scale
+        values["mean"], values["sd"], values["n"] = (found.mean, found.sd, found.n) if found else (None, None, 0)
+        values["difference"] = cell.difference if is_full else None
+        if cell.log_target is not None:
+            values["band"], values["side"] = (cell.band, cell.side) if is_full else (None, None)
+    return plain
+
+
 def terminal_text(result: TableResult, table: Table) -> str:
     """Return what is printed below a table on a terminal: deviations, conditions, protocol, and what is missing."""
     missing = (f"Missing: {note}" for note in table.notes)
@@ -75,55 +88,56 @@ def terminal_text(result: TableResult, table: Table) -> str:
 
 
 def narrow_table(result: TableResult) -> Table:
-    """One row per cell, for a terminal: our number, its seeds, the printed number, and the difference at full scale.
+    """Return a row per cell, for a terminal: our number, its seeds, the printed number, and the difference from it.
 
-    Anchors have the band and the verdict instead.
+    The difference is shown at the full scale; anchors have the band and the verdict instead.
     """
     if result.has_log_targets:
         return anchors_table(result, published=False)
-    printed = ("Printed", "Difference") if result.is_full_scale else ("Printed, full",)
+    headings = ["Row", "Column", "Ours", "Seeds", "Printed" if result.is_full_scale else "Printed, full"]
     rows = []
     for cell in result.cells:
         seeds = DASH if cell.epochs is None else f"{len(cell.values)} of {cell.expected_n}"
-        texts = [cell.row, cell.column, format_value(cell), seeds, _format_printed(cell)]
-        if result.is_full_scale:
-            texts.append(_format_difference(cell))
-        rows.append(tuple(texts))
-    return Table(("Row", "Column", "Ours", "Seeds", *printed), tuple(rows), tuple(missing_notes(result.cells)))
+        printed = DASH if cell.printed is None else f"{cell.printed}{_unit(cell)}"
+        difference = [_format_difference(cell)] if result.is_full_scale else []
+        rows.append((cell.row, cell.column, format_value(cell), seeds, printed, *difference))
+    more = ["Difference"] if result.is_full_scale else []
+    return Table((*headings, *more), tuple(rows), tuple(missing_notes(result.cells)))
 
 
 def wide_table(result: TableResult) -> Table:
-    """The table in the paper's own shape: our number with its sd over seeds, and the printed number in brackets.
+    """Return the table in the paper's own shape: our number, its sd over seeds, and the printed number in brackets.
 
     At the full scale the difference stands beside the printed number; below it rows without a number are left out. A
     cell with fewer seeds than the others says so, and rows name their number of images if it differs between rows.
     """
-    by_place = {(cell.row, cell.column): cell for cell in result.cells}
-    rows = [row for row in _headings(result.cells, "row") if result.is_full_scale or _counts(row, result.cells)]
-    cells = [cell for cell in result.cells if cell.row in rows]
-    columns = _headings(cells, "column")
-    units = {column: {cell.unit for cell in cells if cell.column == column} for column in columns}
-    max_n = max((len(cell.values) for cell in cells), default=0)
-    images = {row: _counts(row, result.cells, images=True) for row in rows}
+    with_number = [cell for cell in result.cells if cell.values]
+    rows = dict.fromkeys(cell.row for cell in result.cells)
+    if not result.is_full_scale:
+        rows = {row: None for row in rows if any(cell.row == row for cell in with_number)}
+    cells = {(cell.row, cell.column): cell for cell in result.cells if cell.row in rows}
+    columns = dict.fromkeys(column for _, column in cells)
+    units = {column: {cell.unit for cell in cells.values() if cell.column == column} for column in columns}
+    max_n = max((len(cell.values) for cell in with_number), default=0)
+    images = {row: _join_numbers(cell.images for cell in with_number if cell.row == row) for row in rows}
     images_differ = len(set(images.values())) > 1
+
+    def text(row: str, column: str) -> str:
+        if (row, column) not in cells:
+            return ""
+        return _format_cell(cells[row, column], result, max_n, with_unit=len(units[column]) > 1)
+
     texts = [
-        (
-            row,
-            *(
-                _format_cell(by_place.get((row, column)), result, max_n, with_unit=len(units[column]) > 1)
-                for column in columns
-            ),
-            *([_any_of(images[row]) or DASH] if images_differ else []),
-        )
+        (row, *(text(row, column) for column in columns), *([images[row] or DASH] if images_differ else []))
         for row in rows
     ]
-    headings = [column if units[column] == {""} or len(units[column]) > 1 else f"{column} (%)" for column in columns]
+    headings = [f"{column} (%)" if units[column] == {"%"} else column for column in columns]
     more = ("Images",) if images_differ else ()
     return Table(("", *headings, *more), tuple(texts), tuple(missing_notes(result.cells)))
 
 
 def anchors_table(result: TableResult, *, published: bool = True) -> Table:
-    """One row per number: ours, and at the full scale the logs' number, its band and the verdict.
+    """Return a row per number: ours, and at the full scale the logs' number, its band and the verdict.
 
     Args:
         result: of the anchors.
@@ -134,33 +148,37 @@ def anchors_table(result: TableResult, *, published: bool = True) -> Table:
         if cell.column == OTHER_RUNS and not result.is_full_scale:
             continue
         fewer = f", n = {len(cell.values)}" if 0 < len(cell.values) < cell.expected_n else ""
-        beside = {"Published": _format_published(cell), "Band": _format_band(cell), "Verdict": cell.side or DASH}
-        rows.append(
-            {"": _cell_name(cell), "Ours": format_value(cell) + fewer} | (beside if result.is_full_scale else {})
-        )
-    headings = [heading for heading in rows[0] if published or heading != "Published"]
-    texts = tuple(tuple(row[heading] for heading in headings) for row in rows)
-    return Table(tuple(headings), texts, tuple(missing_notes(result.cells)))
+        row = {"": cell.name, "Ours": format_value(cell) + fewer}
+        if result.is_full_scale:
+            row |= {"Published": _format_published(cell)} if published else {}
+            row |= {"Band": _format_band(cell), "Verdict": cell.side or DASH}
+        rows.append(row)
+    return Table(tuple(rows[0]), tuple(tuple(row.values()) for row in rows), tuple(missing_notes(result.cells)))
 
 
 def describe_result(result: TableResult) -> str:
-    """Say in a line what the numbers are of; below the full scale it says that this is no reproduction."""
+    """Say in a line what the numbers are of; below the full scale it says that this is not a reproduction."""
     cells = [cell for cell in result.cells if cell.epochs is not None]
     if not cells:
         return "No network is needed."
-    epochs = sorted({cell.epochs for cell in cells if cell.epochs is not None})
-    images = sorted({cell.images for cell in result.cells if cell.images is not None})
-    seeds_of_cells = [list(cell.values) for cell in cells if cell.values]
-    seeds = sorted({seed for seeds in seeds_of_cells for seed in seeds})
-    words = [f"Scale {result.description}.", f"{_any_of(epochs)} epochs, the last one scored."]
-    if images:
-        words.append(f"On {_any_of(images)} images.")
+    words = [
+        f"Scale {result.description}.",
+        f"{_join_numbers(cell.epochs for cell in cells)} epochs, the last one scored.",
+    ]
+    if images := _join_numbers(cell.images for cell in result.cells):
+        words.append(f"On {images} images.")
+    seeds_of_cells = [set(cell.values) for cell in cells if cell.values]
+    seeds = sorted(set().union(*seeds_of_cells))
     if len(seeds) == 1:
         words.append(f"Seed {seeds[0]}.")
     elif seeds:
         fewer = " as far as they were run" if min(map(len, seeds_of_cells)) < len(seeds) else ""
         words.append(f"Mean ± sd of the seeds {join_names(map(str, seeds))}{fewer}.")
-    return " ".join([*words, *_reference_note(result)])
+    if result.has_log_targets:
+        words.append(_BANDS if result.is_full_scale else _NO_BANDS)
+    elif not result.is_full_scale and any(cell.printed is not None for cell in result.cells):
+        words.append(_REFERENCE)
+    return " ".join(words)
 
 
 def describe_deviations(result: TableResult) -> list[str]:
@@ -172,7 +190,7 @@ def describe_deviations(result: TableResult) -> list[str]:
     measured = "the one number" if len(found) == 1 else f"the {len(found)} numbers"
     verb = f"deviate{'s' if len(outside) < 2 else ''}"
     head = f"{len(outside) or 'None'} of {measured} measured here {verb} from the logs."
-    return [head, *(f"{_cell_name(one)}: {format_value(one)}, {one.side} {_format_band(one)}" for one in outside)]
+    return [head, *(f"{one.name}: {format_value(one)}, {one.side} {_format_band(one)}" for one in outside)]
 
 
 def describe_regime(result: TableResult) -> str:
@@ -186,15 +204,13 @@ def describe_regime(result: TableResult) -> str:
         return "Whether this is the paper's regime is not known: cross-entropy and SD-Dropout are not both trained yet."
     outside = [regime.networks for regime in result.regimes if not regime.is_papers]
     if outside:
-        return (
-            f"Cannot be tested here: {join_names(outside)}: not in the paper's regime, in which "
-            f"{_REGIME}. No verdict is drawn."
-        )
+        where = f"{join_names(outside)}: not in the paper's regime, in which {_REGIME}"
+        return f"Cannot be tested here: {where}. No verdict is drawn."
     return f"In the paper's regime: {_REGIME}."
 
 
 def regime_table(result: TableResult) -> Table:
-    """Two rows per dataset and network, cross-entropy and SD-Dropout: how they fit."""
+    """Return two rows per dataset and network, cross-entropy and SD-Dropout: how they fit."""
     number = Column("", "", digits=3).number
     rows = [
         (
@@ -212,11 +228,12 @@ def regime_table(result: TableResult) -> Table:
 
 def missing_notes(cells: Sequence[TableCell]) -> list[str]:
     """Return why numbers are missing, each reason once, with the rows that miss it."""
-    reasons: dict[str, dict[str, None]] = {}
-    for cell in cells:
-        if cell.missing_reason:
-            reasons.setdefault(cell.missing_reason, {})[cell.row] = None
-    return [f"{_shorten(list(rows))}: {reason}" for reason, rows in reasons.items()]
+    notes = []
+    for reason in dict.fromkeys(cell.missing_reason for cell in cells if cell.missing_reason):
+        rows = list(dict.fromkeys(cell.row for cell in cells if cell.missing_reason == reason))
+        named = rows if len(rows) < 4 else [f"{rows[0]}, {rows[1]} and {len(rows) - 2} more"]
+        notes.append(f"{', '.join(named)}: {reason}")
+    return notes
 
 
 def table_title(result: TableResult) -> str:
@@ -234,44 +251,30 @@ def format_value(cell: TableCell, *, with_unit: bool = True) -> str:
     unit = _unit(cell) if with_unit else ""
     if found.mean and abs(found.mean) < _TINY:
         return f"{found.mean:.1e}{unit}"
-    number = _column(cell).number
-    spread = "" if found.sd is None else f" ± {number(found.sd, signed=False)}"
-    return f"{number(found.mean)}{spread}{unit}"
+    return f"{Column('', '', digits=cell.digits).cell(found)}{unit}"
 
 
 def _runs_table(result: TableResult) -> Table:
-    """One row per run: its recipe's hash, and with which commits, when and where it was trained and evaluated."""
+    """Return a row per run: its recipe's hash, and with which commits, when and where it was trained and evaluated."""
+
+    def short(commit: str | None) -> str:
+        return (commit or DASH)[:9]
+
     rows = [
         (
-            run["name"],
-            run["recipe_hash"],
-            _short_commit(run["commit"]),
-            ", ".join(map(_short_commit, run["measured_with"])) or DASH,
-            run["date"][:10],
-            run["device"],
+            run.name,
+            run.recipe_hash,
+            short(run.commit),
+            ", ".join(map(short, run.measured_with)) or DASH,
+            run.date[:10],
+            run.device,
         )
         for run in result.runs
     ]
     return Table(("Run", "Recipe", "Trained with commit", "Measured with", "Date", "Device"), tuple(rows))
 
 
-def _short_commit(commit: str | None) -> str:
-    return (commit or DASH)[:9]
-
-
-def _headings(cells: Sequence[TableCell], of: Literal["row", "column"]) -> list[str]:
-    return list(dict.fromkeys(cell.row if of == "row" else cell.column for cell in cells))
-
-
-def _counts(row: str, cells: Sequence[TableCell], *, images: bool = False) -> tuple[int, ...]:
-    """Return the different numbers of seeds, or of images, of a row's cells that have a number."""
-    counts = (cell.images if images else len(cell.values) for cell in cells if cell.row == row and cell.values)
-    return tuple(sorted({count for count in counts if count is not None}))
-
-
-def _format_cell(cell: TableCell | None, result: TableResult, max_n: int, *, with_unit: bool) -> str:
-    if cell is None:
-        return ""
+def _format_cell(cell: TableCell, result: TableResult, max_n: int, *, with_unit: bool) -> str:
     has_seeds = cell.epochs is not None  # without a network there is one number
     fewer = f", n = {len(cell.values)}" if has_seeds and 0 < len(cell.values) < max_n else ""
     beside = "" if cell.printed is None else f" [{cell.printed}]"
@@ -280,12 +283,9 @@ def _format_cell(cell: TableCell | None, result: TableResult, max_n: int, *, wit
     return f"{format_value(cell, with_unit=with_unit)}{fewer}{beside}"
 
 
-def _format_printed(cell: TableCell) -> str:
-    return DASH if cell.printed is None else f"{cell.printed}{_unit(cell)}"
-
-
 def _format_difference(cell: TableCell) -> str:
-    return DASH if cell.difference is None else _column(cell).number(cell.difference, signed=True)
+    column = Column("", "", digits=cell.digits)
+    return DASH if cell.difference is None else column.number(cell.difference, signed=True)
 
 
 def _format_published(cell: TableCell) -> str:
@@ -301,28 +301,10 @@ def _format_band(cell: TableCell) -> str:
     return " to ".join(f"{end:.{cell.digits}f}" for end in cell.band) + _unit(cell)
 
 
-def _cell_name(cell: TableCell) -> str:
-    return f"{cell.row}: {cell.column}"
-
-
-def _column(cell: TableCell) -> Column:
-    return Column("", "", digits=cell.digits)
-
-
 def _unit(cell: TableCell) -> str:
     return f" {cell.unit}" if cell.unit else ""
 
 
-def _reference_note(result: TableResult) -> list[str]:
-    if result.has_log_targets:
-        return [_BANDS if result.is_full_scale else _NO_BANDS]
-    has_printed = any(cell.printed is not None for cell in result.cells)
-    return [_REFERENCE] if has_printed and not result.is_full_scale else []
-
-
-def _any_of(numbers: Sequence[int]) -> str:
-    return " or ".join(f"{number:,}" for number in numbers)
-
-
-def _shorten(rows: Sequence[str]) -> str:
-    return ", ".join(rows) if len(rows) < 4 else f"{rows[0]}, {rows[1]} and {len(rows) - 2} more"
+def _join_numbers(numbers: Iterable[int | None]) -> str:
+    """Return the different numbers as words, such as ``32 or 1,000``; empty if there are none."""
+    return " or ".join(f"{number:,}" for number in sorted({number for number in numbers if number is not None}))

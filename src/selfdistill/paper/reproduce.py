@@ -6,9 +6,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
+import msgspec
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
@@ -22,22 +21,12 @@ from selfdistill.paper.results import (
     evaluation_file,
     load_cached_evaluation,
 )
-from selfdistill.paper.scales import (
-    DatasetSize,
-    PaperConfig,
-    Training,
-    check_run,
-    dataset_size,
-    write_synthetic_images,
-)
+from selfdistill.paper.scales import DatasetSize, PaperConfig, check_run, dataset_size, write_synthetic_images
 from selfdistill.paper.tables import PaperTable, RunEvaluation, RunKey
+from selfdistill.progress import Display, OnProgress
 from selfdistill.records import EvaluationRecord, RunRecord
-from selfdistill.records.evaluation import SCHEMA
 from selfdistill.runs.executor import Executor, Task
-from selfdistill.runs.executor_config import ExecutorConfig
-from selfdistill.runs.grid import PlannedRun, is_trained, run_grid
-from selfdistill.runs.progress import grid_progress, job_progress
-from selfdistill.train.progress import Callback
+from selfdistill.runs.grid import ExecutorConfig, PlannedRun, is_trained, run_grid
 from selfdistill.train.record import provenance
 from selfdistill.train.run import load, machine
 
@@ -90,7 +79,7 @@ def reproduce_table(table: PaperTable, config: PaperConfig, executor: ExecutorCo
             for (training, seed), run in runs.items()
             if training.data == dataset and config.skip_reason(training) is None
         }
-        _complete_runs(table, config, of_dataset, dataset, missing, executor or ExecutorConfig())
+        _complete_runs(table, config, of_dataset, missing, executor or ExecutorConfig())
     return collect_result(table, config, missing)
 
 
@@ -98,7 +87,6 @@ def _complete_runs(
     table: PaperTable,
     config: PaperConfig,
     runs: Mapping[RunKey, PlannedRun],
-    dataset: str,
     missing: MissingReasons,
     executor_config: ExecutorConfig,
 ) -> None:
@@ -106,49 +94,49 @@ def _complete_runs(
 
     Missing images are found before hours of training: a training is skipped if none of its cells could have a number.
     """
-    if all(is_trained(run, config.runs) for run in runs.values()) and not any(
-        _missing_evaluations(table, config, runs)
-    ):
+    untrained = {key: run for key, run in runs.items() if not is_trained(run, config.runs)}
+    if not untrained and not any(_missing_evaluations(table, config, runs)):
         return
-    if config.scale == "smoke":
-        write_synthetic_images(config.images_folder(dataset), dataset)
     try:
-        data = load(next(iter(runs.values())).recipe)
-        _require_size(data, dataset_size(dataset, config.scale))
+        data = _load_images(runs, config)
     except (ValueError, RuntimeError, OSError) as error:
         missing.update({training: f"no data: {error}" for training, _ in runs})
         return
     possible = _possible_evaluations(_evaluations(table, config, runs), config, data, missing)
-    to_train = [
-        run
-        for (training, _), run in runs.items()
-        if not is_trained(run, config.runs) and _can_have_a_number(table, training, possible)
-    ]
+    trainable = {
+        cell.training
+        for cell in table.cells
+        if all(metric.evaluation is None or metric.evaluation in possible for metric in cell.metrics)
+    }
+    to_train = [run for (training, _), run in untrained.items() if training in trainable]
     executor = executor_config.make(data)
     if to_train:
-        with grid_progress(Console(stderr=True), len(to_train)) as (on_update, on_record):
-            run_grid(to_train, config.runs, data=data, executor=executor, on_update=on_update, on_record=on_record)
+        with Display(jobs=len(to_train), every=30.0) as display:
+            run_grid(to_train, config.runs, data=data, executor=executor, display=display)
     to_evaluate = [(run, one) for run, one in _missing_evaluations(table, config, runs) if one in possible]
     _evaluate_runs(executor, to_evaluate, config)
 
 
-def _can_have_a_number(table: PaperTable, training: Training, possible: set[RunEvaluation]) -> bool:
-    """Whether some cell of a training needs only evaluations whose images are there."""
-    cells = [cell for cell in table.cells if cell.training == training]
-    return any(all(m.evaluation is None or m.evaluation in possible for m in cell.metrics) for cell in cells)
+def _load_images(runs: Mapping[RunKey, PlannedRun], config: PaperConfig) -> ImageData:
+    """Load the images of runs on one dataset.
 
-
-def _require_size(data: ImageData, size: DatasetSize) -> None:
+    Raises:
+        ValueError: they are not as many as the scale uses; or what loading raises.
+    """
+    (training, _), run = next(iter(runs.items()))
+    if config.scale == "smoke":
+        write_synthetic_images(config.images_folder(training.data), training.data)
+    data, size = load(run.recipe), dataset_size(training.data, config.scale)
     found = DatasetSize(len(data.train), len(data.test), len(data.classes))
     if found != size:
         has, needs = (f"{one.train:,} training and {one.test:,} test images" for one in (found, size))
         raise ValueError(f"{data.name} has {has} of {found.classes:,} classes, not {needs} of {size.classes:,}")
+    return data
 
 
 def _evaluations(table: PaperTable, config: PaperConfig, runs: Mapping[RunKey, PlannedRun]) -> list[RunEvaluation]:
     """Return the evaluations of the runs at this scale, each once."""
-    evaluations = dict.fromkeys(one for training, _ in runs for one in table.evaluations_of(training))
-    return [one for one in evaluations if one.skip_reason(config) is None]
+    return list(dict.fromkeys(one for training, _ in runs for one in table.planned_evaluations(training, config)))
 
 
 def _missing_evaluations(
@@ -189,20 +177,19 @@ def _evaluate_runs(executor: Executor, todo: Sequence[tuple[Path, RunEvaluation]
         Task(run / one.name, TrainConfig.from_yaml(run / "recipe.yaml"), partial(evaluate_run, run, one, config))
         for run, one in todo
     ]
-    with job_progress(Console(stderr=True), len(tasks), "evaluations") as (move, close):
 
-        def report(folder: Path, update: Any) -> None:
-            move(_label(folder), update)
+    def label(folder: Path) -> str:
+        return f"{folder.parent.name}: {folder.name}"
 
-        def finish(folder: Path, seconds: float) -> None:
-            close(_label(folder), f"{_label(folder)}: measured in {seconds:.0f} s")
-
-        hint = f"run the same command again to resume ({config.out})"
-        executor.execute(tasks, on_update=report, on_result=finish, resume_hint=hint)
-
-
-def _label(folder: Path) -> str:
-    return f"{folder.parent.name}: {folder.name}"
+    with Display(jobs=len(tasks), things="evaluations", every=30.0) as display:
+        executor.execute(
+            tasks,
+            on_progress=lambda folder, event: display.update(label(folder), event),
+            on_result=lambda folder, seconds: display.finish(
+                label(folder), f"{label(folder)}: measured in {seconds:.0f} s"
+            ),
+            resume_hint=f"run the same command again to resume ({config.out})",
+        )
 
 
 def evaluate_run(
@@ -212,7 +199,7 @@ def evaluate_run(
     *,
     data: ImageData,
     cpus: int | None = None,
-    progress: Callback,
+    progress: OnProgress,
 ) -> float:
     """Run an evaluation of a finished run, cache it in ``<run>/measured/``, atomically, and return its seconds.
 
@@ -226,16 +213,15 @@ def evaluate_run(
     """
     started = time.perf_counter()
     with machine(cpus):
-        numbers = evaluation.evaluate(run, data, config, progress)
+        result = evaluation.evaluate(run, data, config, progress)
         seconds = time.perf_counter() - started
         record = RunRecord.load(run / "result.json")
         file = evaluation_file(run, evaluation)
         file.parent.mkdir(exist_ok=True)
         EvaluationRecord(
-            schema=SCHEMA,
             of={"recipe_hash": record.recipe_hash, "date": record.date},
             config=evaluation.cache_key(config),
-            evaluation=numbers,
+            evaluation=msgspec.to_builtins(result),
             seconds=seconds,
             **provenance(default_device()),
         ).save(file)

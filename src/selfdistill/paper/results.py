@@ -1,23 +1,36 @@
-"""What a table came to: its cells, collected from the records and the cached evaluations of its runs."""
+"""What a table came to: its cells, collected from the records and the cached evaluations of its runs.
+
+And whether its networks are in the paper's regime: they fit their training images, and cross-entropy is over-confident.
+Outside it every regulariser loses, and the numbers say nothing about the paper.
+"""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from selfdistill.paper.regime import Regime, table_regimes
-from selfdistill.paper.scales import PaperConfig, Training
-from selfdistill.paper.tables import CellSpec, LogTarget, PaperTable, RunEvaluation, RunKey, printed_number
-from selfdistill.records import EvaluationRecord, RunRecord, Statistic, statistic_of
-
-EvaluationKey = tuple[Training, RunEvaluation | None, int]
-"""A training, what measured its run (None: the training itself), and the seed."""
+from selfdistill.paper.scales import DATASETS, NETWORKS, PaperConfig, Training
+from selfdistill.paper.tables import (
+    SD_DROPOUT,
+    CellSpec,
+    LogTarget,
+    PaperTable,
+    RunEvaluation,
+    RunKey,
+    published_numbers,
+)
+from selfdistill.records import Evaluation, EvaluationRecord, RunRecord, Statistic, statistic_of
+from selfdistill.records.record import to_struct
+from selfdistill.train.record import optimiser_steps
 
 MissingReasons = dict[Training | RunEvaluation, str]
 """Why trainings are not made, or evaluations not run."""
+
+MIN_TRAIN_TOP1, MIN_GAP, MAX_TRAIN_CE = 0.99, 0.1, 0.5
+"""The first two bound cross-entropy's networks, the last SD-Dropout's; the paper's have 1, 0.12 and 0.126."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,11 @@ class TableCell:
     log_target: LogTarget | None = None
 
     @property
+    def name(self) -> str:
+        """Row and column."""
+        return f"{self.row}: {self.column}"
+
+    @property
     def statistic(self) -> Statistic | None:
         """Mean, sd and n over seeds; None without a number."""
         return statistic_of(self.values.values())
@@ -78,6 +96,62 @@ class TableCell:
         return "below" if found.mean < band[0] else "above" if found.mean > band[1] else "inside"
 
 
+class Fit(NamedTuple):
+    """How the networks of one method fit their training images, means over seeds.
+
+    Attributes:
+        train_top1: accuracy on the training images after the last epoch, in evaluation mode.
+        train_ce: the cross-entropy of the clean logits over the steps of the last epoch, in training mode.
+        gap: mean confidence minus accuracy on the test images.
+    """
+
+    train_top1: float
+    train_ce: float
+    gap: float
+
+
+@dataclass(frozen=True)
+class Regime:
+    """How two methods fit one dataset with one network.
+
+    Attributes:
+        networks: dataset and network, such as "CIFAR-100, ResNet-18".
+        steps: optimiser steps per run.
+        cross_entropy: the fit of `CrossEntropy()`.
+        sd_dropout: the fit of `SDDropout()`.
+    """
+
+    networks: str
+    steps: int
+    cross_entropy: Fit
+    sd_dropout: Fit
+
+    @property
+    def is_papers(self) -> bool:
+        """Whether the networks are in the paper's regime."""
+        return (
+            self.cross_entropy.train_top1 > MIN_TRAIN_TOP1
+            and self.cross_entropy.gap > MIN_GAP
+            and self.sd_dropout.train_ce < MAX_TRAIN_CE
+        )
+
+
+@dataclass(frozen=True)
+class RunProvenance:
+    """How a run came about: of its record, and the commits of its cached evaluations."""
+
+    name: str
+    method: str
+    seed: int
+    recipe_hash: str
+    epochs: int
+    date: str
+    commit: str | None
+    device: str
+    seconds: float
+    measured_with: tuple[str | None, ...]
+
+
 @dataclass(frozen=True)
 class TableResult:
     """A reproduced table.
@@ -90,8 +164,8 @@ class TableResult:
         protocol: how its numbers are made.
         figure: how it is drawn, if it is.
         cells: its cells.
-        runs: provenance of each run: name, recipe hash, date, commit, device, and the commits of its evaluations.
-        reliability: for Fig. 2, by row and column, each seed's diagram as a dict.
+        runs: the provenance of each run.
+        reliability: for Fig. 2, by row and column, the evaluation of each seed.
         regimes: how the networks fit their training images, as far as that is known.
     """
 
@@ -102,8 +176,8 @@ class TableResult:
     protocol: tuple[str, ...]
     figure: str
     cells: tuple[TableCell, ...]
-    runs: tuple[Mapping[str, Any], ...]
-    reliability: Mapping[str, tuple[Mapping[str, Any], ...]]
+    runs: tuple[RunProvenance, ...]
+    reliability: Mapping[str, tuple[Evaluation, ...]]
     regimes: tuple[Regime, ...] = ()
 
     @property
@@ -126,17 +200,23 @@ class TableResult:
         """Whether its numbers are compared with the logs of the published runs."""
         return any(cell.log_target is not None for cell in self.cells)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, texts and lists, ready for JSON."""
-        plain = asdict(self)
-        for cell, values in zip(self.cells, plain["cells"], strict=True):
-            found = cell.statistic
-            values["mean"], values["sd"], values["n"] = (found.mean, found.sd, found.n) if found else (None, None, 0)
-            values["difference"] = cell.difference if self.is_full_scale else None
-            if cell.log_target is not None:
-                values["band"], values["side"] = (cell.band, cell.side) if self.is_full_scale else (None, None)
-            values["values"] = {str(seed): value for seed, value in cell.values.items()}
-        return plain
+
+class TrainedRun(NamedTuple):
+    """What a training measured: at its end, and the columns of its log, each with one value per epoch."""
+
+    evaluation: Evaluation
+    log: Mapping[str, list[Any]]
+
+
+class CachedEvaluation(NamedTuple):
+    """The result of an evaluation of a finished run, and the commit that it was made with."""
+
+    result: Any
+    commit: str | None
+
+
+ResultKey = tuple[Training, RunEvaluation | None, int]
+"""A training, what measured its run (None: the training itself), and the seed."""
 
 
 def collect_result(table: PaperTable, config: PaperConfig, missing: MissingReasons | None = None) -> TableResult:
@@ -152,45 +232,65 @@ def collect_result(table: PaperTable, config: PaperConfig, missing: MissingReaso
     """
     files = {key: config.runs / run.name / "result.json" for key, run in table.planned_runs(config).items()}
     records = {key: RunRecord.load(file) for key, file in files.items() if file.is_file()}
-    cached = {
-        (training, evaluation, seed): record
+    cached: dict[ResultKey, CachedEvaluation] = {
+        (training, evaluation, seed): found
         for training, seed in records
         for evaluation in table.evaluations_of(training)
-        if (record := load_cached_evaluation(files[training, seed].parent, evaluation, config)) is not None
+        if (found := load_cached_evaluation(files[training, seed].parent, evaluation, config)) is not None
     }
-    numbers: dict[EvaluationKey, Mapping[str, Any]] = {
-        (training, None, seed): record.evaluation | {"log": _log_columns(record)}
-        for (training, seed), record in records.items()
+    results: dict[ResultKey, object] = {
+        **{(training, None, seed): _read_training(record) for (training, seed), record in records.items()},
+        **{key: found.result for key, found in cached.items()},
     }
-    numbers |= {key: record.evaluation for key, record in cached.items()}
     reasons = (missing or {}) | _skip_reasons(table, config)
+    trainings = dict.fromkeys(replace(training, method=SD_DROPOUT) for training in table.trainings)
+    by_training: dict[Training, tuple[Evaluation, ...]] = {}
+    for (training, _), record in records.items():
+        by_training[training] = (*by_training.get(training, ()), record.evaluation)
+    regimes = (_regime(training, config, table.seeds(config)) for training in trainings)
     return TableResult(
         table=table.name,
         title=table.title,
         scale=config.scale,
         description=config.description,
-        protocol=table.protocol + (table.full_scale_protocol if config.scale == "full" else ()),
+        protocol=table.protocol(config.scale),
         figure=table.figure,
-        cells=tuple(_make_cell(spec, config, table.seeds(config), numbers, reasons) for spec in table.cells),
-        runs=tuple(_run_provenance(key, record, cached) for key, record in records.items()),
-        reliability=_reliability(table, records) if table.figure == "reliability" else {},
-        regimes=table_regimes(table, config),
+        cells=tuple(_make_cell(spec, config, table.seeds(config), results, reasons) for spec in table.cells),
+        runs=tuple(_provenance(key, record, cached) for key, record in records.items()),
+        reliability={
+            f"{cell.row}, {cell.column}": by_training[cell.training]
+            for cell in table.cells
+            if table.figure == "reliability" and cell.training in by_training
+        },
+        regimes=tuple(regime for regime in regimes if regime is not None),
     )
 
 
-def load_cached_evaluation(run: Path, evaluation: RunEvaluation, config: PaperConfig) -> EvaluationRecord | None:
-    """Return what an evaluation measured of a finished run; None if it was not run, on another run, or differently."""
+def load_cached_evaluation(run: Path, evaluation: RunEvaluation, config: PaperConfig) -> CachedEvaluation | None:
+    """Return what an evaluation measured of a finished run; None if it was not run, on another run, or differently.
+
+    Raises:
+        ValueError: the cache is damaged.
+    """
     file = evaluation_file(run, evaluation)
     if not file.is_file():
         return None
     record = EvaluationRecord.load(file)
-    is_same = record.belongs_to(RunRecord.load(run / "result.json")) and record.config == evaluation.cache_key(config)
-    return record if is_same else None
+    if not record.belongs_to(RunRecord.load(run / "result.json")) or record.config != evaluation.cache_key(config):
+        return None
+    problem = f"{file}: not the result of this evaluation"
+    result = to_struct(record.evaluation, evaluation.result_type, problem, "delete it and evaluate the run again")
+    return CachedEvaluation(result, record.commit)
 
 
 def evaluation_file(run: Path, evaluation: RunEvaluation) -> Path:
     """Return the file in a run's folder that caches an evaluation."""
     return run / "measured" / f"{evaluation.name}.json"
+
+
+def _read_training(record: RunRecord) -> TrainedRun:
+    names = dict.fromkeys(name for row in record.rows for name in row)
+    return TrainedRun(record.evaluation, {name: [row.get(name) for row in record.rows] for name in names})
 
 
 def _skip_reasons(table: PaperTable, config: PaperConfig) -> MissingReasons:
@@ -205,50 +305,41 @@ def _make_cell(
     spec: CellSpec,
     config: PaperConfig,
     seeds: Sequence[int],
-    numbers: Mapping[EvaluationKey, Mapping[str, Any]],
+    results: Mapping[ResultKey, object],
     reasons: MissingReasons,
 ) -> TableCell:
     """Return a cell; a seed counts if everything that its number is made of was measured."""
-    by_seed = _numbers_by_seed(spec, config, seeds, numbers)
+    if spec.training is None:
+        assert spec.check is not None
+        found: dict[int, list[object]] = {0: [spec.check(config)]}
+    else:
+        keys = {seed: [(spec.training, metric.evaluation, seed) for metric in spec.metrics] for seed in seeds}
+        found = {seed: [results[key] for key in of_seed if key in results] for seed, of_seed in keys.items()}
     first, images = spec.metrics[0], None
     values: dict[int, float] = {}
-    for seed, found in by_seed.items():
-        parts = [metric.value(one) for metric, one in zip(spec.metrics, found, strict=False)]
+    for seed, of_seed in found.items():
+        parts = [metric.value(result) for metric, result in zip(spec.metrics, of_seed, strict=False)]
         there = [part for part in parts if part is not None]
         if len(there) == len(spec.metrics):
             values[seed] = statistics.fmean(there)
-            images = None if spec.training is None else first.n_images(found[0])
+            images = None if spec.training is None else first.n_images(of_seed[0])
     return TableCell(
         row=spec.row,
         column=spec.column,
         unit=first.unit,
         digits=first.digits,
         values=values,
-        expected_n=len(by_seed),
+        expected_n=len(found),
         epochs=None if spec.training is None else config.plan_run(spec.training, seeds[0]).recipe.epochs,
         images=images,
         target=spec.target,
-        printed=None if spec.target is None else printed_number(spec.target),
-        missing_reason=_missing_reason(spec, reasons, {s: found for s, found in by_seed.items() if s not in values}),
+        printed=None if spec.target is None else published_numbers()[spec.target],
+        missing_reason=_missing_reason(spec, reasons, {seed: of for seed, of in found.items() if seed not in values}),
         log_target=spec.log_target,
     )
 
 
-def _numbers_by_seed(
-    spec: CellSpec,
-    config: PaperConfig,
-    seeds: Sequence[int],
-    numbers: Mapping[EvaluationKey, Mapping[str, Any]],
-) -> dict[int, list[Mapping[str, Any]]]:
-    """Return what was measured for each metric of a cell; a number that needs no run stands under the seed 0."""
-    if spec.training is None:
-        assert spec.check is not None
-        return {0: [spec.check.run(config)]}
-    keys = {seed: [(spec.training, metric.evaluation, seed) for metric in spec.metrics] for seed in seeds}
-    return {seed: [numbers[key] for key in of_seed if key in numbers] for seed, of_seed in keys.items()}
-
-
-def _missing_reason(spec: CellSpec, reasons: MissingReasons, missing: Mapping[int, Sequence[Mapping[str, Any]]]) -> str:
+def _missing_reason(spec: CellSpec, reasons: MissingReasons, missing: Mapping[int, Sequence[object]]) -> str:
     """Return why seeds have no number, given what was measured of them; empty if none is missing."""
     if not missing:
         return ""
@@ -260,23 +351,29 @@ def _missing_reason(spec: CellSpec, reasons: MissingReasons, missing: Mapping[in
     return next((reasons[one] for one in candidates if one is not None and one in reasons), f"{seeds} not measured yet")
 
 
-def _log_columns(record: RunRecord) -> dict[str, list[Any]]:
-    """Return the columns of a run's log, each with one value per epoch."""
-    names = dict.fromkeys(name for row in record.log for name in row)
-    return {name: [row.get(name) for row in record.log] for name in names}
+def _provenance(key: RunKey, record: RunRecord, cached: Mapping[ResultKey, CachedEvaluation]) -> RunProvenance:
+    commits = dict.fromkeys(found.commit for (training, _, seed), found in cached.items() if (training, seed) == key)
+    names = [name for name in RunProvenance.__dataclass_fields__ if name != "measured_with"]
+    return RunProvenance(**{name: getattr(record, name) for name in names}, measured_with=tuple(commits))
 
 
-def _run_provenance(
-    key: RunKey, record: RunRecord, cached: Mapping[tuple[Training, RunEvaluation, int], EvaluationRecord]
-) -> dict[str, Any]:
-    names = ("name", "method", "seed", "recipe_hash", "epochs", "date", "commit", "device", "seconds")
-    commits = [one.commit for (training, _, seed), one in cached.items() if (training, seed) == key]
-    return {name: getattr(record, name) for name in names} | {"measured_with": list(dict.fromkeys(commits))}
+def _regime(training: Training, config: PaperConfig, seeds: Sequence[int]) -> Regime | None:
+    """Return the regime of a dataset and a network; None unless both methods have a finished run."""
+    plain = _load_records(replace(training, method="CrossEntropy()"), config, seeds)
+    distilled = _load_records(training, config, seeds)
+    if not plain or not distilled:
+        return None
+    layers = "" if training.head_layers == 1 else f" with {training.head_layers} fully connected layers"
+    networks = f"{DATASETS[training.data]}, {NETWORKS[training.network]}{layers}"
+    return Regime(networks, optimiser_steps(plain[0]), _fit(plain), _fit(distilled))
 
 
-def _reliability(table: PaperTable, records: Mapping[RunKey, RunRecord]) -> dict[str, tuple[Mapping[str, Any], ...]]:
-    return {
-        f"{cell.row}, {cell.column}": of_seeds
-        for cell in table.cells
-        if (of_seeds := tuple(record.evaluation for (one, _), record in records.items() if one == cell.training))
-    }
+def _load_records(training: Training, config: PaperConfig, seeds: Sequence[int]) -> list[RunRecord]:
+    files = (config.runs / config.plan_run(training, seed).name / "result.json" for seed in seeds)
+    return [RunRecord.load(file) for file in files if file.is_file()]
+
+
+def _fit(records: Sequence[RunRecord]) -> Fit:
+    runs = [_read_training(record) for record in records]
+    fits = [(run.evaluation.train_top1, run.log["ce"][-1], run.evaluation.gap) for run in runs]
+    return Fit(*(statistics.fmean(column) for column in zip(*fits, strict=True)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -39,10 +40,27 @@ DATASETS = {
 
 Network = Literal["resnet18", "resnet34", "densenet121", "resnet18_byot224", "resnet152"]
 
+NETWORKS: dict[Network, str] = {
+    "resnet18": "ResNet-18",
+    "resnet34": "ResNet-34",
+    "densenet121": "DenseNet-121",
+    "resnet18_byot224": "ResNet-18 with BYOT's stem",
+    "resnet152": "ResNet-152",
+}
+"""The paper's networks by the names it prints."""
+
 _CIFAR = {"resnet18": "resnet18_cifar", "resnet34": "resnet34_cifar", "densenet121": "densenet121_cifar"}
 _PHOTOGRAPHS = {"resnet18": "torchvision:resnet18", "resnet152": "torchvision:resnet152"}
 _TINY = {"resnet34": ("resnet10_cifar", 6), "densenet121": ("resnet10_cifar", 8), "resnet18_byot224": (None, 4)}
 _WIDTHS = {"small": 16, "medium": 32}  # of the first stage; 64 at the full scale
+_IMAGES_PER_CLASS = {"small": 15, "medium": 30}  # for training, of CIFAR-100; all test images are scored
+
+_few_images = partial(
+    replace, image_size=16, batch_size=32, features=512, eval_every=50, precision="bf16-mixed", channels_last=True
+)
+"""Few images of many classes, which the network fits, as in CUB-200-2011; minutes on a CPU."""
+
+_tiny_run = partial(replace, image_size=32, augment="crop_flip", epochs=2, batch_size=16, lr=0.01, threads=1)
 
 
 @dataclass(frozen=True)
@@ -52,7 +70,7 @@ class Training:
     Attributes:
         method: the method's repr.
         data: key of `DATASETS`.
-        network: the paper's name for it; its stem fits the image size.
+        network: key of `NETWORKS`; its stem fits the image size.
         head_layers: fully connected layers (Table 13).
     """
 
@@ -83,9 +101,6 @@ PUBLISHED_SIZES = {
 }
 """ImageNet is tested on its validation images; Caltech-101 has 30 training photographs per class."""
 
-IMAGES_PER_CLASS = {"small": 15, "medium": 30}
-"""Training images per class of CIFAR-100 by scale; all test images are scored."""
-
 _SYNTHETIC_PER_CLASS = {"train": 8, "test": 4}
 _SYNTHETIC_CLASSES = 8
 _SYNTHETIC_PIXELS = 32
@@ -102,8 +117,8 @@ def dataset_size(data: str, scale: str) -> DatasetSize:
         train, test = (per_class * _SYNTHETIC_CLASSES for per_class in _SYNTHETIC_PER_CLASS.values())
         return DatasetSize(train, test, _SYNTHETIC_CLASSES)
     size = PUBLISHED_SIZES[data]
-    if data == "cifar100" and scale in IMAGES_PER_CLASS:
-        return size._replace(train=IMAGES_PER_CLASS[scale] * size.classes)
+    if data == "cifar100" and scale in _IMAGES_PER_CLASS:
+        return size._replace(train=_IMAGES_PER_CLASS[scale] * size.classes)
     return size
 
 
@@ -160,12 +175,16 @@ class PaperConfig:
         recipe = replace(full_recipe(training), method=method, seed=seed, data_root=str(self.data_root))
         if training.data == "caltech101":  # a folder of photographs, not a named dataset
             recipe = replace(recipe, data=str(self.data_root / recipe.data))
-        if self.scale in IMAGES_PER_CLASS and training.data == "cifar100":
-            recipe = _few_images(recipe, training, self.scale)
+        if self.scale in _IMAGES_PER_CLASS and training.data == "cifar100":
+            width = _WIDTHS[self.scale] // (2 if training.network == "densenet121" else 1)  # its growth rate is half
+            recipe = _few_images(recipe, per_class=_IMAGES_PER_CLASS[self.scale], width=width)
         elif self.scale == "smoke":
-            recipe = _smoke(recipe, training, self.images_folder(training.data))
+            model, width = _TINY.get(training.network, ("resnet10_cifar", 4))
+            images = str(self.images_folder(training.data))
+            recipe = _tiny_run(recipe, data=images, model=model or recipe.model, width=width)
         if training == Training("SDDropout()"):  # Table 8 and Fig. 4 analyse its weights during the training
-            recipe = replace(recipe, keep_epochs=epochs_to_keep(recipe.epochs))
+            quarters = (max(1, round(share * recipe.epochs)) for share in (0.25, 0.5, 0.75, 1.0))
+            recipe = replace(recipe, keep_epochs=tuple(sorted({1, *quarters})))
         return PlannedRun(name, replace(recipe, **FAST) if self.fast else recipe)
 
 
@@ -181,8 +200,6 @@ def full_recipe(training: Training) -> TrainConfig:
         >>> recipe.model, recipe.epochs, recipe.batch_size, recipe.accumulate, recipe.lr
         ('torchvision:resnet152', 90, 256, 8, 0.1)
     """
-    if training.data == "caltech101":
-        return _few_photographs(training)
     small_images = training.data == "cifar100"
     models = _CIFAR if small_images else _PHOTOGRAPHS
     recipe = TrainConfig(
@@ -203,35 +220,17 @@ def full_recipe(training: Training) -> TrainConfig:
     )
     if training.data == "imagenet":
         return replace(recipe, epochs=90, milestones=(1 / 3, 2 / 3), batch_size=256, accumulate=8)
+    if training.data == "caltech101":  # not the paper's: few photographs per class, as in CUB-200-2011
+        return replace(
+            recipe,
+            image_size=64,
+            epochs=100,
+            precision="bf16-mixed",
+            channels_last=True,
+            cache=True,
+            eval_every=25,
+        )
     return recipe
-
-
-def _few_photographs(training: Training) -> TrainConfig:
-    """Caltech-101 below ``data_root``, from scratch: few photographs per class, as in CUB-200-2011."""
-    return TrainConfig(
-        data="caltech101",
-        method=training.method,
-        image_size=64,
-        augment="resized_crop_flip",
-        model="torchvision:resnet18",
-        epochs=100,
-        batch_size=32,
-        lr=0.1,
-        precision="bf16-mixed",
-        channels_last=True,
-        cache=True,
-        eval_every=25,
-    )
-
-
-def epochs_to_keep(epochs: int) -> tuple[int, ...]:
-    """Return the epochs whose weights an SD-Dropout run keeps: the first, and each quarter.
-
-    Example:
-        >>> epochs_to_keep(200), epochs_to_keep(2)
-        ((1, 50, 100, 150, 200), (1, 2))
-    """
-    return tuple(sorted({1, *(max(1, round(share * epochs)) for share in (0.25, 0.5, 0.75, 1.0))}))
 
 
 def check_run(run: Path, recipe: TrainConfig, size: DatasetSize) -> None:
@@ -253,38 +252,6 @@ def check_run(run: Path, recipe: TrainConfig, size: DatasetSize) -> None:
     is_finished = (run / "result.json").is_file()
     if is_finished and (found := recorded_size(RunRecord.load(run / "result.json"))) != size:
         raise ValueError(f"{run} was trained on {found}, not on {size}; {remedy}")
-
-
-def _few_images(recipe: TrainConfig, training: Training, scale: str) -> TrainConfig:
-    """Few images of many classes, which the network fits, as in CUB-200-2011; minutes on a CPU."""
-    width = _WIDTHS[scale] // (2 if training.network == "densenet121" else 1)  # its growth rate is 32 at the full scale
-    return replace(
-        recipe,
-        per_class=IMAGES_PER_CLASS[scale],
-        image_size=16,
-        batch_size=32,
-        width=width,
-        features=512,
-        precision="bf16-mixed",
-        channels_last=True,
-        eval_every=50,
-    )
-
-
-def _smoke(recipe: TrainConfig, training: Training, images: Path) -> TrainConfig:
-    model, width = _TINY.get(training.network, ("resnet10_cifar", 4))
-    return replace(
-        recipe,
-        data=str(images),
-        image_size=32,
-        augment="crop_flip",
-        model=model or recipe.model,
-        width=width,
-        epochs=2,
-        batch_size=16,
-        lr=0.01,
-        threads=1,
-    )
 
 
 def write_synthetic_images(folder: Path, data: str) -> None:

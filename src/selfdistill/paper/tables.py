@@ -1,23 +1,27 @@
 """What a table of the paper is: its cells, what each is measured by, and the published numbers.
 
-The published numbers, in the paper or in the logs of its runs, are in ``targets.json`` and nowhere else.
+The published numbers, in the paper or in the logs of its runs, are in ``targets.json`` and nowhere else; the words of
+the pages are in ``tables.yaml``.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
+
+import msgspec
 
 from selfdistill.data import ImageData
 from selfdistill.paper.scales import SEEDS, PaperConfig, Training
+from selfdistill.progress import OnProgress
 from selfdistill.runs.grid import PlannedRun
-from selfdistill.train.progress import Callback
 
 SD_DROPOUT = "SDDropout()"
 """lambda_SDD = 1 alone (Appendix A.1), and, a guess, with label smoothing."""
@@ -37,86 +41,86 @@ METHODS = {
 BASE, WITH_SD_DROPOUT = "Base", "+ SD-Dropout"
 """Headings of the two columns that most tables have."""
 
-LAMBDA_NOTE = (
-    "lambda of SD-Dropout is 1 alone and 0.1 with CS-KD, DDGSD, BYOT and DML, as run; with label smoothing it is 1, a "
-    "guess: neither the paper nor the authors' logs say. lambda of the other methods is 1 (CS-KD, DDGSD, DML) and 0.1 "
-    "(BYOT)."
-)
 
-
-class RunEvaluation(Protocol):
+class RunEvaluation(ABC):
     """An evaluation of a finished run beyond what its training measures; its result is cached in the run's folder."""
 
     @property
+    @abstractmethod
     def name(self) -> str:
         """Name of the cache file, without its suffix."""
 
+    @property
+    @abstractmethod
+    def result_type(self) -> type[Any]:
+        """What `evaluate` returns: a type that msgspec reads and writes."""
+
+    @abstractmethod
     def cache_key(self, config: PaperConfig) -> dict[str, Any]:
-        """What determines the numbers, ready for JSON; a cached result with another key is not used."""
+        """Return what determines the numbers, ready for JSON; a cached result with another key is not used."""
 
     def skip_reason(self, config: PaperConfig) -> str | None:
-        """Why this evaluation is not part of a scale; None if it is."""
+        """Return why this evaluation is not part of a scale; None if it is."""
+        return None
 
     def check_data(self, config: PaperConfig, data: ImageData) -> None:
-        """Raise a ValueError, a RuntimeError or an OSError if images that it needs are missing."""
+        """Raise a ValueError, a RuntimeError or an OSError if images that it needs besides the run's are missing."""
+        return
 
-    def evaluate(self, run: Path, data: ImageData, config: PaperConfig, progress: Callback) -> dict[str, Any]:
+    @abstractmethod
+    def evaluate(self, run: Path, data: ImageData, config: PaperConfig, progress: OnProgress) -> object:
         """Evaluate the network of a run, report the progress, and return the numbers."""
 
 
-class Check(Protocol):
-    """A computation that needs no network."""
-
-    def run(self, config: PaperConfig) -> dict[str, Any]:
-        """Return the numbers."""
+Keys = tuple[str | int, ...]
+"""Attributes, keys and positions that lead to a number."""
 
 
 @dataclass(frozen=True)
 class CellMetric:
-    """Where the number of a cell stands in an evaluation.
+    """Where the number of a cell stands in the result of an evaluation.
 
     Attributes:
-        path: keys and positions; a list there counts as its mean, if no value in it is missing.
-        evaluation: what measures it; None: the training, in whose evaluation "log" holds the columns of the log.
+        path: of the number; several numbers there count as their mean, if none is missing.
+        evaluation: what measures it; None: the training, see `selfdistill.paper.results.TrainedRun`.
         unit: "%" for a fraction, or nothing.
         digits: decimal places.
-        n_path: where the number of test images stands; empty: the number is not measured on test images.
+        n_path: of the number of test images; empty: the number is not measured on test images.
         factor: multiplies the number, on top of its unit.
         missing_reason: why an evaluated run may have no such number.
     """
 
-    path: tuple[str | int, ...]
+    path: Keys
     evaluation: RunEvaluation | None = None
     unit: Literal["%", ""] = "%"
     digits: int = 2
-    n_path: tuple[str | int, ...] = ("n",)
+    n_path: Keys = ("n",)
     factor: float = 1.0
     missing_reason: str = ""
 
-    def value(self, numbers: Mapping[str, Any]) -> float | None:
+    def value(self, result: object) -> float | None:
         """Return the number in its unit; None if it was not measured.
 
         Example:
             >>> CellMetric(("shift", "accuracy", "fog")).value({"shift": {"accuracy": {"fog": [0.75, 0.25]}}})
             50.0
         """
-        found = _dig(numbers, self.path)
-        if isinstance(found, list):
+        found = _follow(result, self.path)
+        if isinstance(found, list | tuple):
             found = None if None in found else statistics.fmean(found)
         return None if found is None else float(found) * self.factor * (100 if self.unit == "%" else 1)
 
-    def n_images(self, numbers: Mapping[str, Any]) -> int | None:
+    def n_images(self, result: object) -> int | None:
         """Return how many test images the number was measured on."""
-        found = _dig(numbers, self.n_path) if self.n_path else None
-        return None if found is None else int(found)
+        return _follow(result, self.n_path) if self.n_path else None
 
 
-def _dig(values: Any, path: tuple[str | int, ...]) -> Any:
+def _follow(result: Any, path: Keys) -> Any:
     for key in path:
-        if values is None:
+        if result is None:
             return None
-        values = values[key]
-    return values
+        result = result[key] if isinstance(key, int) or isinstance(result, Mapping) else getattr(result, key)
+    return result
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ class CellSpec:
         training: whose runs are measured; None: no network is needed.
         metrics: the number; the mean of several.
         target: path of the printed number in ``targets.json``; None: the paper prints none.
-        check: computes the number if no network is needed.
+        check: returns the numbers if no network is needed.
         log_target: the number in the logs of the published runs, which is in no table of the paper.
     """
 
@@ -138,12 +142,52 @@ class CellSpec:
     training: Training | None
     metrics: tuple[CellMetric, ...]
     target: str | None = None
-    check: Check | None = None
+    check: Callable[[PaperConfig], object] | None = None
     log_target: LogTarget | None = None
+
+
+def pair_cells(
+    row: str,
+    training: Training,
+    with_sd_dropout: str,
+    metric: CellMetric,
+    target: str | None = None,
+    *,
+    keys: tuple[object, object] = ("base", "sd_dropout"),
+) -> list[CellSpec]:
+    """Return the cells of a row with the two columns that most tables have.
+
+    Args:
+        row: heading.
+        training: of the column without SD-Dropout.
+        with_sd_dropout: method of the column with it.
+        metric: the numbers.
+        target: path of the printed numbers without its end; None: the paper prints none.
+        keys: the ends.
+    """
+    trainings = {BASE: training, WITH_SD_DROPOUT: replace(training, method=with_sd_dropout)}
+    return [
+        CellSpec(row, column, one, (metric,), None if target is None else f"{target}/{key}")
+        for (column, one), key in zip(trainings.items(), keys, strict=True)
+    ]
 
 
 RunKey = tuple[Training, int]
 """A training and its seed."""
+
+
+class TableTexts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The words of a table's page, in ``tables.yaml``.
+
+    Attributes:
+        title: what the table shows.
+        protocol: how its numbers are made, one or two sentences each.
+        full_scale: more of that, true only at the scale "full".
+    """
+
+    title: str
+    protocol: tuple[str, ...]
+    full_scale: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,22 +195,26 @@ class PaperTable:
     """A table or a figure of the paper.
 
     Attributes:
-        name: on the command line.
-        title: what it shows.
+        name: on the command line, and in ``tables.yaml``.
         cells: its cells; none if nothing is measured.
-        protocol: how its numbers are made, one or two sentences each.
-        full_scale_protocol: more of that, true only at the scale "full".
         figure: how it is drawn, if it is.
         one_seed: whether the seed 41 alone is run.
     """
 
     name: str
-    title: str
-    cells: tuple[CellSpec, ...]
-    protocol: tuple[str, ...]
-    full_scale_protocol: tuple[str, ...] = ()
+    cells: tuple[CellSpec, ...] = ()
     figure: Literal["", "diagrams", "reliability", "heat", "bars", "curves"] = ""
     one_seed: bool = False
+
+    @property
+    def title(self) -> str:
+        """What it shows."""
+        return table_texts()[self.name].title
+
+    def protocol(self, scale: str) -> tuple[str, ...]:
+        """Return how its numbers are made at a scale, one or two sentences each."""
+        texts = table_texts()[self.name]
+        return texts.protocol + (texts.full_scale if scale == "full" else ())
 
     @property
     def trainings(self) -> tuple[Training, ...]:
@@ -177,6 +225,10 @@ class PaperTable:
         """Return the evaluations of a training's runs, each once."""
         metrics = (metric for cell in self.cells if cell.training == training for metric in cell.metrics)
         return tuple(dict.fromkeys(metric.evaluation for metric in metrics if metric.evaluation is not None))
+
+    def planned_evaluations(self, training: Training, config: PaperConfig) -> tuple[RunEvaluation, ...]:
+        """Return those evaluations that the scale does not skip."""
+        return tuple(one for one in self.evaluations_of(training) if one.skip_reason(config) is None)
 
     def seeds(self, config: PaperConfig) -> tuple[int, ...]:
         """Return the seeds of its runs."""
@@ -207,9 +259,8 @@ class LogTarget:
     @property
     def numbers(self) -> tuple[float, ...]:
         """The number, or the pair."""
-        if self.kind == "one":
-            return (printed_number(self.target),)
-        return printed_number(f"{self.target}/0"), printed_number(f"{self.target}/1")
+        paths = (self.target,) if self.kind == "one" else (f"{self.target}/0", f"{self.target}/1")
+        return tuple(published_numbers()[path] for path in paths)
 
     def band(self, sd: float | None) -> tuple[float, float]:
         """Return the smallest and the largest number that agree with the logs.
@@ -242,27 +293,21 @@ class LogTarget:
         return round(low, 6), round(high, 6)
 
 
-def printed_number(path: str) -> float:
-    """Return a published number.
-
-    Args:
-        path: keys and positions in ``targets.json``, such as ``"table9_directions/cifar100/3"``.
-
-    Raises:
-        KeyError: there is no such number.
-
-    Example:
-        >>> printed_number("table1_accuracy/rows/cross_entropy/cifar100/base")
-        74.8
-    """
-    return published_numbers()[path]
+@cache
+def table_texts() -> dict[str, TableTexts]:
+    """Return the words of each table's page by the table's name, in the paper's order."""
+    return msgspec.yaml.decode(_read("tables.yaml"), type=dict[str, TableTexts])
 
 
 @cache
 def published_numbers() -> dict[str, float]:
-    """Return every number of ``targets.json`` by its path; texts are left out."""
-    text = files(__package__).joinpath("targets.json").read_text(encoding="utf-8")
-    return dict(_numbers_below("", json.loads(text)))
+    """Return every number of ``targets.json`` by its path, of keys and positions; texts are left out.
+
+    Example:
+        >>> published_numbers()["table1_accuracy/rows/cross_entropy/cifar100/base"]
+        74.8
+    """
+    return dict(_numbers_below("", json.loads(_read("targets.json"))))
 
 
 def _numbers_below(path: str, value: Any) -> Iterator[tuple[str, float]]:
@@ -271,3 +316,7 @@ def _numbers_below(path: str, value: Any) -> Iterator[tuple[str, float]]:
             yield from _numbers_below(f"{path}/{key}" if path else str(key), inner)
     elif isinstance(value, int | float):
         yield path, float(value)
+
+
+def _read(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")

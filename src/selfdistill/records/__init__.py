@@ -1,31 +1,37 @@
 """The record of a run, and what several records say together. Needs no torch."""
 
-from selfdistill.records.evaluation import EvaluationRecord, load_all, load_run_record
+from selfdistill.records.evaluation import Evaluation
 from selfdistill.records.metrics import METRICS, Metric
 from selfdistill.records.record import (
-    LOG_COLUMNS,
     NOT_COMPARED,
     SCHEMA,
     BestEpoch,
     Data,
+    EvaluationRecord,
+    LogRow,
     RunRecord,
+    SuiteRecord,
+    load_all,
+    load_run_record,
     recipe_hash,
     write_atomically,
 )
 from selfdistill.records.summary import Difference, Statistic, Summary, paired, statistic_of, summarise
 
 __all__ = [
-    "LOG_COLUMNS",
     "METRICS",
     "NOT_COMPARED",
     "SCHEMA",
     "BestEpoch",
     "Data",
     "Difference",
+    "Evaluation",
     "EvaluationRecord",
+    "LogRow",
     "Metric",
     "RunRecord",
     "Statistic",
+    "SuiteRecord",
     "Summary",
     "load_all",
     "load_run_record",

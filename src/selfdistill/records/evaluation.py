@@ -1,95 +1,326 @@
-"""`evaluation.json`: what the whole suite measured of a finished run, beside the record that its training wrote."""
+"""`Evaluation`: everything that was measured of one network on one test set, as records hold it.
+
+Each struct is whole to JSON and back by `msgspec.to_builtins` and `msgspec.convert`; every rate is a fraction.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Self
+from statistics import fmean
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from selfdistill.records.record import RunRecord, read_json, to_json, to_struct, write_atomically
+MEASURES = ("robustness", "shift", "ood")
+"""What can be measured beyond accuracy and calibration; "shift" is accuracy under corruption, as records name it."""
 
-SCHEMA = 1
+PUBLISHED, OWN = "published arrays", "own corruptions"
+"""Sources of corrupted images; the second is a substitute, and does not stand beside a printed number."""
 
 
-class EvaluationRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One evaluation of a run's network on the run's own test images, whole to JSON and back.
+class Reliability(msgspec.Struct, frozen=True):
+    """A reliability diagram's numbers: per bin the count, the mean confidence and the accuracy.
 
     Attributes:
-        schema: version of this format.
-        of: recipe_hash and date of the run that it belongs to.
-        config: which evaluations were run.
-        evaluation: an `Evaluation` as a dict.
-        seconds: that it took.
-        device, threads, versions, date (UTC, ISO 8601), commit: where, how and when.
+        edges: the M + 1 borders of the bins, 0 to 1; a bin is open on the left and closed on the right.
+        count: rows in each bin.
+        confidence: mean confidence in each bin, a fraction; None where the bin is empty.
+        accuracy: share of right predictions in each bin, a fraction; None where the bin is empty.
     """
 
-    schema: int
-    of: dict[str, str]
-    config: dict[str, Any] = msgspec.field(name="asked")
-    evaluation: dict[str, Any]
+    edges: tuple[float, ...]
+    count: tuple[int, ...]
+    confidence: tuple[float | None, ...]
+    accuracy: tuple[float | None, ...]
+
+    @property
+    def expected_calibration_error(self) -> float:
+        """Eq. 12 over these bins: sum of count times |accuracy - confidence|, over N."""
+        return sum(
+            n * abs(a - c)
+            for n, a, c in zip(self.count, self.accuracy, self.confidence, strict=True)
+            if a is not None and c is not None
+        ) / sum(self.count)
+
+
+class Scaled(msgspec.Struct, frozen=True, kw_only=True):
+    """Calibration with temperature scaling, each image at a temperature that was fitted without it: a reference.
+
+    Attributes:
+        temperatures: fitted on the images at even and at odd positions; each scores the other half.
+        n: images.
+        nll: mean negative log-likelihood, nats.
+        ece: expected calibration error (Eq. 12) of all images over `bins` bins.
+        gap: mean confidence minus accuracy; the accuracy is what it was, since no temperature changes a prediction.
+        bins: number of equal-width bins of `ece`.
+    """
+
+    temperatures: tuple[float, float]
+    n: int
+    nll: float
+    ece: float
+    gap: float
+    bins: int
+
+    @property
+    def temperature(self) -> float:
+        """Mean of the two fitted temperatures; above 1 the network was over-confident."""
+        return sum(self.temperatures) / 2
+
+
+class RiskCoverage(msgspec.Struct, frozen=True):
+    """A risk-coverage curve's numbers.
+
+    Attributes:
+        coverage: shares of the images that are answered, rising to 1.
+        risk: the error rate among those answered.
+        aurc: the area under the whole curve, over every k, whatever the number of points kept here.
+        n: images.
+    """
+
+    coverage: tuple[float, ...]
+    risk: tuple[float, ...]
+    aurc: float
+    n: int
+
+
+class Robustness(msgspec.Struct, frozen=True, kw_only=True):
+    """Accuracy on clean and on attacked images. Fractions; in evaluation mode and float32.
+
+    FGSM sees the gradient once. A network that is sure beyond float32's reach gives it nothing to see, and one whose
+    gradient turns within eps misleads it, so FGSM alone flatters over-confident networks: where `pgd` is far below
+    `pgd_fgsm`, believe PGD; where `vanished` is large, believe neither.
+
+    Attributes:
+        n: images of `clean`, `fgsm`, `paper` and `vanished`.
+        clean: accuracy on them as they are.
+        eps: radii of `fgsm`, `pgd` and `pgd_fgsm`, rising, shares of the pixel range.
+        fgsm: accuracy under FGSM at each eps, protocol "standard".
+        paper_eps: radius of `paper`, in normalised units: not comparable with `eps`.
+        paper: accuracy under FGSM, protocol "paper" (Table 5), which attacks the network's own prediction.
+        vanished: share of the images whose loss of the true label has a gradient of exactly 0 in every pixel: the
+            softmax is 1 and 0 to the last bit, and neither FGSM nor PGD from there can find a direction. Such images
+            count as robust below without having been attacked.
+        pgd_n: images of `pgd_clean`, `pgd` and `pgd_fgsm`, evenly spaced over the n.
+        pgd_steps: steps of PGD.
+        pgd_clean: accuracy on those images as they are.
+        pgd: accuracy under PGD at each eps. An image that a smaller ball breaks is broken in a larger, which holds it.
+        pgd_fgsm: accuracy under FGSM, "standard", on the same images at each eps.
+    """
+
+    n: int
+    clean: float
+    eps: tuple[float, ...]
+    fgsm: tuple[float, ...]
+    paper_eps: float
+    paper: float
+    vanished: float
+    pgd_n: int
+    pgd_steps: int
+    pgd_clean: float
+    pgd: tuple[float, ...]
+    pgd_fgsm: tuple[float, ...]
+
+
+class CorruptionAccuracy(msgspec.Struct, frozen=True, kw_only=True):
+    """Accuracy under corruption.
+
+    Attributes:
+        source: ``PUBLISHED`` or ``OWN``.
+        n: images at each severity of each corruption.
+        mca: mean corruption accuracy, Table 6's last row: over the fifteen corruptions of the means over severities.
+            Accuracy, not the mean corruption error (mCE) of other papers, which divides by another network's errors.
+        per_severity: mean over the fifteen corruptions, at severity 1, 2 ... 5.
+        accuracy: by corruption, in the order of Table 6, the accuracies at severity 1, 2 ... 5.
+    """
+
+    source: str
+    n: int
+    mca: float
+    per_severity: tuple[float, ...]
+    accuracy: dict[str, tuple[float, ...]]
+
+    @property
+    def per_corruption(self) -> dict[str, float]:
+        """Mean over the five severities: a row of Table 6."""
+        return {name: fmean(values) for name, values in self.accuracy.items()}
+
+
+class OODMetrics(msgspec.Struct, frozen=True, kw_only=True):
+    """How well scores separate two sets. Fractions; "in" is the positive class unless a name says "out".
+
+    Attributes:
+        fpr_at_95_tpr: share of the out-of-distribution images accepted at the highest threshold that accepts at least
+            95 % of the in-distribution ones.
+        detection_error: min over thresholds of (P(in rejected) + P(out accepted)) / 2: what Table 7 prints.
+        detection_error_at_95_tpr: the same mean at the threshold of `fpr_at_95_tpr`: what the paper's text defines.
+        auroc: P(in > out) + P(in = out) / 2 over pairs.
+        aupr_in: average precision, in positive, by counts: depends on the sizes of the sets.
+        aupr_out: average precision, out positive, by counts.
+        balanced_aupr_in: with either set weighing the same, as the release of ODIN forms it from rates.
+        balanced_aupr_out: the same, out positive.
+        n_in: in-distribution images.
+        n_out: out-of-distribution images.
+    """
+
+    fpr_at_95_tpr: float
+    detection_error: float
+    detection_error_at_95_tpr: float
+    auroc: float
+    aupr_in: float
+    aupr_out: float
+    balanced_aupr_in: float
+    balanced_aupr_out: float
+    n_in: int
+    n_out: int
+
+
+class RocCurve(msgspec.Struct, frozen=True):
+    """A ROC curve, thinned: share of the out- and of the in-distribution images accepted, from (0, 0) to (1, 1)."""
+
+    fpr: tuple[float, ...]
+    tpr: tuple[float, ...]
+
+
+class ScoreHistogram(msgspec.Struct, frozen=True):
+    """Counts of scores in equal bins over their common range.
+
+    Attributes:
+        edges: of the bins, one more than there are bins.
+        in_distribution: test images.
+        ood: out-of-distribution images.
+    """
+
+    edges: tuple[float, ...]
+    in_distribution: tuple[int, ...] = msgspec.field(name="inside")
+    ood: tuple[int, ...] = msgspec.field(name="outside")
+
+
+class OODDetector(msgspec.Struct, frozen=True):
+    """How well one score separates a set from the test images; eps is ODIN's, None for the other detectors."""
+
+    metrics: OODMetrics
+    curve: RocCurve
+    histogram: ScoreHistogram
+    eps: float | None
+
+
+class OODDisagreement(msgspec.Struct, frozen=True):
+    """Section 4.5's claim: the sd of the posterior over dropout masks, a mean over images, classes and mask sets.
+
+    Attributes:
+        masks: M, of each set of masks.
+        p: probability that a feature is dropped.
+        temperature: of the posteriors.
+        seeds: how many sets of masks.
+        in_distribution: on the test images.
+        ood: on the out-of-distribution images.
+    """
+
+    masks: int
+    p: float
+    temperature: float
+    seeds: int
+    in_distribution: float = msgspec.field(name="inside")
+    ood: float = msgspec.field(name="outside")
+
+
+class OODResult(msgspec.Struct, frozen=True):
+    """One out-of-distribution set against the test images.
+
+    Attributes:
+        name: of the set.
+        n: its images.
+        prepared: the resizing and cropping applied.
+        detectors: by name, those that could be measured.
+        tuned_on: in- and out-of-distribution images that chose the eps of "ODIN released" and are not scored by it.
+        temperature: ODIN's T.
+        disagreement: None if the network's head was not found.
+    """
+
+    name: str
+    n: int
+    prepared: str
+    detectors: dict[str, OODDetector]
+    tuned_on: tuple[int, int]
+    temperature: float
+    disagreement: OODDisagreement | None
+
+
+class SuiteConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What of an evaluation's config decides its numbers; records hold it.
+
+    Attributes:
+        measures: some of `MEASURES`; none: accuracy and calibration alone.
+        ood: out-of-distribution sets, as for `selfdistill.data.load_unlabelled`.
+        corruptions: a folder of the published CIFAR-10-C or CIFAR-100-C; None: own corruptions of the test images.
+        max_images: PGD and own corruptions see at most so many test images.
+        max_ood_images: use at most so many images of an out-of-distribution set, evenly spaced; None: all.
+    """
+
+    measures: tuple[str, ...] = MEASURES
+    ood: tuple[str, ...] = ("photographs",)
+    corruptions: str | None = None
+    max_images: int = 1000
+    max_ood_images: int | None = None
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """Where, how and when the suite was run: seconds that it took, device, date (UTC, ISO 8601), and its config."""
+
     seconds: float
     device: str
     threads: int
     versions: dict[str, str]
     date: str
     commit: str | None
-
-    def belongs_to(self, run: RunRecord) -> bool:
-        """Whether it was made of this run, and not of one that was in the folder before."""
-        return self.of == {"recipe_hash": run.recipe_hash, "date": run.date}
-
-    def save(self, path: Path) -> None:
-        """Write the record as JSON, atomically; a number that is not finite is written as null.
-
-        Raises:
-            OSError: the file cannot be written; whatever was there before is still there.
-        """
-        write_atomically(path, to_json(self))
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read a record.
-
-        Raises:
-            OSError: the file cannot be read.
-            ValueError: it is damaged, or no evaluation of this schema; the file is named.
-        """
-        remedy = "delete it and evaluate the run again"
-        record = to_struct(read_json(path, remedy), cls, f"{path}: not an evaluation of this version", remedy)
-        if record.schema != SCHEMA:
-            raise ValueError(f"{path}: evaluation schema {record.schema}, this version reads {SCHEMA}; {remedy}")
-        return record
+    config: SuiteConfig = msgspec.field(name="asked")
 
 
-def load_run_record(run: Path) -> RunRecord:
-    """A finished run's record; what its training did not measure is taken from `evaluation.json` beside it.
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """What was measured of one trained model on one test set. Every rate is a fraction.
 
-    `record.evaluation["measured"]` then says where, how and when.
-
-    Raises:
-        OSError: a file cannot be read.
-        ValueError: a file is damaged; it is named.
+    Attributes:
+        n: test images.
+        top1: share of test images whose predicted class is right.
+        top5: share whose class is among the five likeliest; None if there are fewer than six classes.
+        nll: mean negative log-likelihood, nats.
+        brier: Brier score, in [0, 2].
+        ece: expected calibration error (Eq. 12) over `bins` bins.
+        bins: number of bins of `ece`, `adaptive_ece` and `reliability`.
+        confidence: mean of the largest probability.
+        gap: `confidence` minus `top1`: above 0 over-confident, below 0 under-confident.
+        reliability: the diagram's numbers.
+        per_class: accuracy of each class; None for a class without a test image.
+        train_n: training images that were scored, without augmentation and in eval mode; None if none were.
+        train_top1: accuracy on them: near 1 says that the network has fitted its training set.
+        adaptive_ece: the calibration error over bins of equally many images.
+        scaled: what temperature scaling makes of the same logits, for reference; None for a single image.
+        selective: error rate by the share of images that are answered, the surest first.
+        robustness: accuracy under FGSM and PGD; None where it was not measured, as the next.
+        shift: accuracy under corruption.
+        ood: one entry for each out-of-distribution set.
+        omitted: a line for each measure that was asked for and could not be taken.
+        measured: where and how the suite was run, where that was after the training; unset where it was not.
     """
-    record, path = RunRecord.load(run / "result.json"), run / "evaluation.json"
-    if not path.is_file():
-        return record
-    suite = EvaluationRecord.load(path)
-    if not suite.belongs_to(record):
-        return record
-    own = {key: value for key, value in record.evaluation.items() if value not in (None, [])}
-    measured = {name: getattr(suite, name) for name in ("seconds", "device", "threads", "versions", "date", "commit")}
-    evaluation = suite.evaluation | own | {"measured": measured | {"asked": suite.config}}
-    return msgspec.structs.replace(record, evaluation=evaluation)
 
-
-def load_all(folder: Path) -> list[RunRecord]:
-    """Every finished run at or below `folder`, by path: one run's folder, or a grid's.
-
-    Raises:
-        ValueError: there is none, or one is damaged.
-    """
-    paths = sorted(Path(folder).rglob("result.json"))
-    if not paths:
-        raise ValueError(f"{folder}: no result.json here or below; only a finished run has one")
-    return [load_run_record(path.parent) for path in paths]
+    n: int
+    top1: float
+    top5: float | None
+    nll: float
+    brier: float
+    ece: float
+    bins: int
+    confidence: float
+    gap: float
+    reliability: Reliability
+    per_class: tuple[float | None, ...]
+    train_n: int | None = None
+    train_top1: float | None = None
+    adaptive_ece: float | None = None
+    scaled: Scaled | None = None
+    selective: RiskCoverage | None = None
+    robustness: Robustness | None = None
+    shift: CorruptionAccuracy | None = None
+    ood: tuple[OODResult, ...] = ()
+    omitted: tuple[str, ...] = ()
+    measured: Measured | UnsetType = UNSET

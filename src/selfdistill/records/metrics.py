@@ -9,25 +9,22 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
-Values = Mapping[str, Any]
-"""An evaluation or a part of one, by the names of its fields."""
-
-Source: TypeAlias = object
-"""What a metric is read in: a `RunRecord`, or `{"evaluation": ...}` of a network without a run."""
+from selfdistill.records.evaluation import PUBLISHED, Evaluation, Robustness
 
 Place = Literal["quality", "training", "narrow", "runs", "calibration", "differences", "figure", "digest"]
 """Where a metric is shown: the tables of quality and of training; the table on a narrow terminal; the table of every
 run; the table of calibration; the table and the figure of paired differences; the summary of a single network. A metric
 of "quality" is also in the table of every run and in the summary of a single network."""
 
+Attack = Literal["fgsm", "pgd", "pgd_fgsm"]
+"""Curves over eps of a `Robustness`."""
+
 DETECTOR = "ODIN fixed"
 """The detector of the OOD metrics: its eps was chosen on nobody's images."""
-PUBLISHED = "published arrays"
-"""Source of the corrupted images that compare with Table 6."""
 
 _EPS = 2 / 255  # of the metrics that stand for a whole curve over eps
 _SCALES = {"": 1.0, "%": 100.0, "MiB": 2.0**-20}
@@ -40,7 +37,7 @@ class Metric:
     Attributes:
         name: key in METRICS and `RunRecord.metric`.
         title: heading of its column.
-        read: its value in a record; None where it was not measured.
+        read: its value in an evaluation; None where it was not measured.
         better: "higher" or "lower"; None where neither is.
         unit: "%" of a fraction, "MiB" of bytes, or none.
         digits: after the decimal point, in that unit.
@@ -48,137 +45,83 @@ class Metric:
         spread: whether the sd over seeds is written.
         note: what it is.
         how: how a single network's value was measured, in words (default: the note).
-        protocol: what must be equal in two records for a difference to mean anything.
+        protocol: what must be equal in two evaluations for a difference to mean anything.
         places: where it is shown.
         verdict: where a method is better or worse by it, for the verdict's last sentence; "": not mentioned there.
+        read_run: its value in a `RunRecord`, where it belongs to the training and not to the evaluation.
     """
 
     name: str
     title: str
-    read: Callable[[Source], float | None]
+    read: Callable[[Evaluation], float | None] = lambda evaluation: None
     better: Literal["higher", "lower"] | None = None
     unit: Literal["", "%", "MiB"] = ""
     digits: int = 3
     signed: bool = False
     spread: bool = True
     note: str = ""
-    how: Callable[[Values], str] | None = None
-    protocol: Callable[[Source], object] = lambda record: None
+    how: Callable[[Evaluation], str] | None = None
+    protocol: Callable[[Evaluation], object] = lambda evaluation: None
     places: tuple[Place, ...] = ()
     verdict: str = ""
+    read_run: Callable[[Any], float | None] | None = None
 
     @property
     def scale(self) -> float:
         """Factor from the record's unit to `unit`."""
         return _SCALES[self.unit]
 
-
-def read_at(*path: str) -> Callable[[Source], Any]:
-    """A reader of one field of a record; it returns None where the field or a part above it is missing.
-
-    Example:
-        >>> of_ece = read_at("evaluation", "scaled", "ece")
-        >>> of_ece({"evaluation": {"scaled": {"ece": 0.5}}}), of_ece({"evaluation": {"scaled": None}})
-        (0.5, None)
-    """
-
-    def read(record: Source) -> Any:
-        value: Any = record
-        for name in path:
-            if value is not None:
-                value = value.get(name) if isinstance(value, Mapping) else getattr(value, name)
+    def of_run(self, record: Any) -> float | None:
+        """Its value in a `RunRecord`, whose module imports this one."""
+        value: float | None = self.read(record.evaluation) if self.read_run is None else self.read_run(record)
         return value
 
-    return read
+
+def accuracy_at(robustness: Robustness, attack: Attack, eps: float) -> float | None:
+    """Accuracy under an attack at one eps; None where that eps was not measured."""
+    pairs: zip[tuple[float, float]] = zip(robustness.eps, getattr(robustness, attack), strict=True)
+    return next((accuracy for at, accuracy in pairs if math.isclose(at, eps, rel_tol=1e-6)), None)
 
 
-def same(part: str, *names: str) -> Callable[[Source], tuple[object, ...]]:
-    """A reader of several fields of a part of the evaluation.
-
-    Example:
-        >>> same("shift", "source", "n")({"evaluation": {"shift": {"source": "own corruptions", "n": 1000}}})
-        ('own corruptions', 1000)
-    """
-    return lambda record: tuple(read_at("evaluation", part, name)(record) for name in names)
+def _under(attack: Attack) -> Callable[[Evaluation], float | None]:
+    return lambda e: accuracy_at(e.robustness, attack, _EPS) if e.robustness else None
 
 
-def accuracy_at(robustness: Values | None, attack: str, eps: float) -> float | None:
-    """Accuracy under an attack at one eps; None where that eps was not measured.
-
-    Example:
-        >>> accuracy_at({"eps": [1 / 255, 2 / 255], "pgd": [0.5, 0.25]}, "pgd", 2 / 255)
-        0.25
-    """
-    if robustness is None:
-        return None
-    pairs = zip(robustness["eps"], robustness[attack], strict=True)
-    return next((float(accuracy) for at, accuracy in pairs if math.isclose(at, eps, rel_tol=1e-6)), None)
-
-
-def metric_of(evaluation: Values, name: str) -> float | None:
-    """A metric of an evaluation that belongs to no run; None where it was not measured.
-
-    Raises:
-        KeyError: no such metric.
-
-    Example:
-        >>> metric_of({"gap": -0.1, "shift": {"mca": 0.5}}, "mca"), metric_of({"gap": -0.1}, "mca")
-        (0.5, None)
-        >>> metric_of({"gap": -0.1}, "abs_gap")
-        0.1
-    """
-    return METRICS[name].read({"evaluation": evaluation})
-
-
-def _absolute_gap(record: Source) -> float | None:
-    gap = read_at("evaluation", "gap")(record)
-    return None if gap is None else abs(gap)
-
-
-def _under(attack: str) -> Callable[[Source], float | None]:
-    return lambda record: accuracy_at(read_at("evaluation", "robustness")(record), attack, _EPS)
-
-
-def _over_ood_sets(metric: str) -> Callable[[Source], float | None]:
+def _over_ood_sets(metric: Literal["auroc", "fpr_at_95_tpr"]) -> Callable[[Evaluation], float | None]:
     """Mean over the OOD sets, each weighing the same."""
 
-    def read(record: Source) -> float | None:
-        values = [
-            one["detectors"][DETECTOR]["metrics"][metric]
-            for one in read_at("evaluation", "ood")(record) or ()
-            if DETECTOR in one["detectors"]
-        ]
-        return statistics.fmean(values) if values else None
+    def read(evaluation: Evaluation) -> float | None:
+        found = [one.detectors[DETECTOR].metrics for one in evaluation.ood if DETECTOR in one.detectors]
+        return statistics.fmean(getattr(metrics, metric) for metrics in found) if found else None
 
     return read
 
 
-def _ood_protocol(record: Source) -> object:
-    names = ("name", "n", "prepared", "temperature")
+def _ood_protocol(evaluation: Evaluation) -> object:
     return tuple(
-        (*(one.get(name) for name in names), one["detectors"].get(DETECTOR, {}).get("eps"))
-        for one in read_at("evaluation", "ood")(record) or ()
+        (one.name, one.n, one.prepared, one.temperature, found and found.eps)
+        for one in evaluation.ood
+        for found in [one.detectors.get(DETECTOR)]
     )
 
 
-def _peer_top1(record: Source) -> float | None:
-    log = read_at("log")(record)
-    return read_at("peer_top1")(log[-1]) if log else None
+def _attack_protocol(*names: str) -> Callable[[Evaluation], object]:
+    return lambda evaluation: tuple(getattr(evaluation.robustness, name, None) for name in names)
 
 
-def _how_scaled(evaluation: Values) -> str:
-    return f"T = {statistics.fmean(evaluation['scaled']['temperatures']):.2f}, fitted on the other half: a reference"
+def _how_scaled(evaluation: Evaluation) -> str:
+    assert evaluation.scaled is not None
+    return f"T = {evaluation.scaled.temperature:.2f}, fitted on the other half: a reference"
 
 
-def _how_attacked_as_printed(evaluation: Values) -> str:
-    attacks = evaluation["robustness"]
-    return f"{attacks['n']:,} images; eps {attacks['paper_eps']:g}, normalised units: for Table 5 alone"
+def _how_attacked(words: Callable[[Robustness], str]) -> Callable[[Evaluation], str]:
+    return lambda evaluation: words(evaluation.robustness) if evaluation.robustness else ""
 
 
-def _how_corrupted(evaluation: Values) -> str:
-    corrupted = evaluation["shift"]
-    source = corrupted["source"] if corrupted["source"] == PUBLISHED else f"{corrupted['source']}, not for Table 6"
-    return f"{corrupted['n']:,} images, 15 x 5 times; {source}"
+def _how_corrupted(evaluation: Evaluation) -> str:
+    assert evaluation.shift is not None
+    source = evaluation.shift.source
+    return f"{evaluation.shift.n:,} images, 15 x 5 times; {source}{'' if source == PUBLISHED else ', not for Table 6'}"
 
 
 METRICS: dict[str, Metric] = {
@@ -187,7 +130,7 @@ METRICS: dict[str, Metric] = {
         Metric(
             "top1",
             "Top-1",
-            read_at("evaluation", "top1"),
+            lambda e: e.top1,
             better="higher",
             unit="%",
             digits=2,
@@ -197,7 +140,7 @@ METRICS: dict[str, Metric] = {
         Metric(
             "top5",
             "Top-5",
-            read_at("evaluation", "top5"),
+            lambda e: e.top5,
             better="higher",
             unit="%",
             digits=2,
@@ -207,7 +150,7 @@ METRICS: dict[str, Metric] = {
         Metric(
             "nll",
             "NLL",
-            read_at("evaluation", "nll"),
+            lambda e: e.nll,
             better="lower",
             note="mean negative log-likelihood, nats; lower is better",
             places=("quality", "calibration", "differences", "figure"),
@@ -215,7 +158,7 @@ METRICS: dict[str, Metric] = {
         Metric(
             "brier",
             "Brier",
-            read_at("evaluation", "brier"),
+            lambda e: e.brier,
             better="lower",
             note="squared error of the probabilities, 0 to 2; lower is better",
             places=("quality", "differences"),
@@ -223,7 +166,7 @@ METRICS: dict[str, Metric] = {
         Metric(
             "ece",
             "ECE",
-            read_at("evaluation", "ece"),
+            lambda e: e.ece,
             better="lower",
             note="expected calibration error; lower is better",
             places=("quality", "narrow", "calibration", "differences", "figure"),
@@ -231,24 +174,24 @@ METRICS: dict[str, Metric] = {
         Metric(
             "gap",
             "Gap",
-            read_at("evaluation", "gap"),
+            lambda e: e.gap,
             signed=True,
             note="mean confidence minus accuracy: + over-confident, \N{MINUS SIGN} under-confident",
             places=("quality", "narrow"),
         ),
-        Metric("abs_gap", "|Gap|", _absolute_gap, better="lower", places=("differences", "figure")),
+        Metric("abs_gap", "|Gap|", lambda e: abs(e.gap), better="lower", places=("differences", "figure")),
         Metric(
             "adaptive_ece",
             "Adaptive ECE",
-            read_at("evaluation", "adaptive_ece"),
+            lambda e: e.adaptive_ece,
             better="lower",
-            how=lambda evaluation: f"{evaluation['bins']} bins of equally many images",
+            how=lambda e: f"{e.bins} bins of equally many images",
             places=("calibration", "digest"),
         ),
         Metric(
             "scaled_ece",
             "ECE, scaled",
-            read_at("evaluation", "scaled", "ece"),
+            lambda e: e.scaled.ece if e.scaled else None,
             better="lower",
             how=_how_scaled,
             places=("calibration", "digest"),
@@ -256,7 +199,7 @@ METRICS: dict[str, Metric] = {
         Metric(
             "scaled_nll",
             "NLL, scaled",
-            read_at("evaluation", "scaled", "nll"),
+            lambda e: e.scaled.nll if e.scaled else None,
             better="lower",
             how=_how_scaled,
             places=("calibration", "digest"),
@@ -264,7 +207,7 @@ METRICS: dict[str, Metric] = {
         Metric(
             "aurc",
             "AURC",
-            read_at("evaluation", "selective", "aurc"),
+            lambda e: e.selective.aurc if e.selective else None,
             better="lower",
             digits=4,
             note="area under the risk-coverage curve; lower is better",
@@ -273,17 +216,17 @@ METRICS: dict[str, Metric] = {
         Metric(
             "train_top1",
             "Train top-1",
-            read_at("evaluation", "train_top1"),
+            lambda e: e.train_top1,
             unit="%",
             digits=2,
             note="on training images, not augmented: near 100 = fitted",
-            how=lambda evaluation: f"on {evaluation['train_n']:,} training images",
+            how=lambda e: f"on {e.train_n:,} training images",
             places=("training", "narrow", "runs", "digest"),
         ),
         Metric(
             "best_top1",
             "Best-epoch top-1",
-            read_at("best", "top1"),
+            read_run=lambda run: run.best.top1 if run.best else None,
             better="higher",
             unit="%",
             digits=2,
@@ -293,7 +236,7 @@ METRICS: dict[str, Metric] = {
         Metric(
             "peer_top1",
             "Peer top-1",
-            _peer_top1,
+            read_run=lambda run: run.log[-1].peer_top1 if run.rows else None,
             unit="%",
             digits=2,
             note="of the second network, which is not the one scored",
@@ -306,8 +249,8 @@ METRICS: dict[str, Metric] = {
             better="higher",
             unit="%",
             digits=1,
-            how=lambda evaluation: f"accuracy; true label, {evaluation['robustness']['n']:,} images",
-            protocol=same("robustness", "n"),
+            how=_how_attacked(lambda attacks: f"accuracy; true label, {attacks.n:,} images"),
+            protocol=_attack_protocol("n"),
             places=("digest",),
         ),
         Metric(
@@ -317,31 +260,31 @@ METRICS: dict[str, Metric] = {
             better="higher",
             unit="%",
             digits=1,
-            how=lambda evaluation: f"accuracy; {evaluation['robustness']['pgd_n']:,} images, evenly spaced",
-            protocol=same("robustness", "pgd_n", "pgd_steps"),
+            how=_how_attacked(lambda attacks: f"accuracy; {attacks.pgd_n:,} images, evenly spaced"),
+            protocol=_attack_protocol("pgd_n", "pgd_steps"),
             places=("differences", "figure", "digest"),
             verdict="under attack (PGD-20 at 2/255)",
         ),
         Metric(
             "fgsm_paper",
             "FGSM, the paper's protocol",
-            read_at("evaluation", "robustness", "paper"),
+            lambda e: e.robustness.paper if e.robustness else None,
             better="higher",
             unit="%",
             digits=1,
-            how=_how_attacked_as_printed,
-            protocol=same("robustness", "n", "paper_eps"),
+            how=_how_attacked(lambda a: f"{a.n:,} images; eps {a.paper_eps:g}, normalised units: for Table 5 alone"),
+            protocol=_attack_protocol("n", "paper_eps"),
             places=("digest",),
         ),
         Metric(
             "mca",
             "mCA",
-            read_at("evaluation", "shift", "mca"),
+            lambda e: e.shift.mca if e.shift else None,
             better="higher",
             unit="%",
             digits=2,
             how=_how_corrupted,
-            protocol=same("shift", "source", "n"),
+            protocol=lambda e: e.shift and (e.shift.source, e.shift.n),
             places=("differences", "figure", "digest"),
             verdict="under corruption (mCA)",
         ),
@@ -368,7 +311,7 @@ METRICS: dict[str, Metric] = {
         Metric(
             "seconds_per_epoch",
             "Seconds/epoch",
-            read_at("seconds_per_epoch"),
+            read_run=lambda run: run.seconds_per_epoch,
             better="lower",
             digits=2,
             note="median over the epochs",
@@ -377,7 +320,7 @@ METRICS: dict[str, Metric] = {
         Metric(
             "images_per_second",
             "Images/s",
-            read_at("images_per_second"),
+            read_run=lambda run: run.images_per_second,
             better="higher",
             digits=0,
             note="in training",
@@ -386,7 +329,7 @@ METRICS: dict[str, Metric] = {
         Metric(
             "extra_parameters",
             "Extra parameters",
-            read_at("extra_parameters"),
+            read_run=lambda run: run.extra_parameters,
             better="lower",
             digits=0,
             spread=False,
@@ -396,7 +339,7 @@ METRICS: dict[str, Metric] = {
         Metric(
             "peak_memory_bytes",
             "Peak memory",
-            read_at("peak_memory_bytes"),
+            read_run=lambda run: run.peak_memory_bytes,
             better="lower",
             unit="MiB",
             digits=0,

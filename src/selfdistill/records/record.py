@@ -1,29 +1,30 @@
-"""The record of a run, `result.json`: written last and atomically, so that a run that has one is finished."""
+"""The record of a run, `result.json`, written last and atomically, and `evaluation.json` beside it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import msgspec
+from msgspec import UNSET
 
+from selfdistill.config import ResolvedTrainConfig
+from selfdistill.records.evaluation import Evaluation, Measured, SuiteConfig
 from selfdistill.records.metrics import METRICS
 
 SCHEMA = 1
 # What may differ between runs that are compared: what the comparison is about, and what changes no result.
 NOT_COMPARED = frozenset({"method", "seed", "data_root", "threads", "workers", "cache", "keep_epochs", "eval_every"})
-# The columns of the log that are no term of the loss; every other column is one.
-LOG_COLUMNS = ("epoch", "lr", "loss", "train_accuracy", "test_top1", "peer_top1", "seconds", "images_per_second")
-
 
 _T = TypeVar("_T")
+_C = TypeVar("_C")
+_E = TypeVar("_E")
 
 
 class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,6 +54,32 @@ class BestEpoch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     policy: str
 
 
+class LogRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One epoch of a training; None where something was not measured.
+
+    Attributes:
+        epoch: from 1.
+        lr: of its last step.
+        loss: mean over the training images; terms: each L, unweighted, likewise.
+        train_accuracy: running, in training mode and on augmented images.
+        test_top1, peer_top1: of the network and of the second network, after the epoch.
+        seconds: of the training; images_per_second: training images.
+    """
+
+    epoch: int
+    lr: float | None = None
+    loss: float | None = None
+    terms: dict[str, float | None]
+    train_accuracy: float | None = None
+    test_top1: float | None = None
+    peer_top1: float | None = None
+    seconds: float | None = None
+    images_per_second: float | None = None
+
+
+_LOG_COLUMNS = frozenset(LogRow.__struct_fields__) - {"terms"}
+
+
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One finished run, whole to JSON and back. Rates are fractions, times seconds, sizes bytes, images per second.
 
@@ -61,13 +88,13 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         name: what the run is called.
         method: the method's repr, which is the expression that makes it.
         seed: of the run.
-        recipe: the resolved recipe; recipe_hash: `recipe_hash(recipe)`.
+        recipe_values: the resolved recipe as it was written, by an older version with fewer fields; see `recipe`.
+        recipe_hash: `recipe_hash(recipe_values)`.
         data: the images.
         epochs: trained; policy: which epoch is the headline.
-        evaluation: an `Evaluation` as a dict, of the last epoch.
+        evaluation: of the last epoch.
         best: the best epoch on the test images; None where not followed.
-        log: a dict for each epoch: LOG_COLUMNS (peer_top1 where there is a peer), and a column for each term
-            of the loss, unweighted.
+        rows: one for each epoch, as in `log.csv`: the columns of a `LogRow`, with a column for each term; see `log`.
         seconds: the whole run; seconds_per_epoch: the median; images_per_second: training images, median.
         parameters: of the model; extra_parameters: what the method adds in training, gone afterwards.
         peak_memory_bytes: of the accelerator; None on a CPU.
@@ -78,14 +105,14 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     name: str
     method: str
     seed: int
-    recipe: dict[str, Any]
+    recipe_values: dict[str, Any] = msgspec.field(name="recipe")
     recipe_hash: str
     data: Data
     epochs: int
     policy: str
-    evaluation: dict[str, Any]
+    evaluation: Evaluation
     best: BestEpoch | None
-    log: list[dict[str, Any]]
+    rows: tuple[dict[str, int | float | None], ...] = msgspec.field(name="log")
     seconds: float
     seconds_per_epoch: float
     images_per_second: float
@@ -105,17 +132,28 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     def metric(self, name: str) -> float | None:
         """A number of METRICS by its name; None where this run has none."""
-        value = METRICS[name].read(self)
-        return None if value is None else float(value)
+        return METRICS[name].of_run(self)
 
     def protocol(self, name: str) -> object:
         """What must be equal in two runs for their difference in a metric to mean anything."""
-        return METRICS[name].protocol(self)
+        return METRICS[name].protocol(self.evaluation)
+
+    @property
+    def recipe(self) -> ResolvedTrainConfig:
+        """The recipe; a field that its version did not have has its default."""
+        return msgspec.convert(self.recipe_values, ResolvedTrainConfig)
+
+    @property
+    def log(self) -> tuple[LogRow, ...]:
+        """Every epoch."""
+        columns = ({name: row[name] for name in row if name in _LOG_COLUMNS} for row in self.rows)
+        terms = ({name: row[name] for name in row if name not in _LOG_COLUMNS} for row in self.rows)
+        return tuple(msgspec.convert(one | {"terms": of}, LogRow) for one, of in zip(columns, terms, strict=True))
 
     @property
     def terms(self) -> tuple[str, ...]:
         """Names of the loss terms in the log, in its order."""
-        return tuple(dict.fromkeys(key for row in self.log for key in row if key not in LOG_COLUMNS))
+        return tuple(dict.fromkeys(term for row in self.log for term in row.terms))
 
     def save(self, path: Path) -> None:
         """Write the record as JSON, atomically; a number that is not finite is written as null.
@@ -139,16 +177,104 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise ValueError(f"{path}: not the record of a selfdistill run")
         if values["schema"] != SCHEMA:
             raise ValueError(f"{path}: record schema {values['schema']}, this version reads {SCHEMA}; run it again")
-        record = to_struct(values, cls, f"{path}: not a whole record", remedy)
-        if "top1" not in record.evaluation:
-            raise ValueError(f"{path}: not a whole record (evaluation without `top1`); {remedy}")
-        return record
+        return to_struct(values, cls, f"{path}: not a whole record", remedy)
 
     def compared(self) -> dict[str, Any]:
         """What must be equal in runs that are compared: the recipe less NOT_COMPARED, and the data set."""
-        recipe = {key: value for key, value in self.recipe.items() if key not in NOT_COMPARED}
-        data = {key: value for key, value in msgspec.to_builtins(self.data).items() if key != "skipped"}
+        recipe = {key: value for key, value in self.recipe_values.items() if key not in NOT_COMPARED}
+        data = {key: value for key, value in plain(self.data).items() if key != "skipped"}
         return {"recipe": recipe, "data": data}
+
+
+class EvaluationOf(msgspec.Struct, Generic[_C, _E], frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An evaluation of a run's network, beside the record that its training wrote; whole to JSON and back.
+
+    Attributes:
+        schema: version of this format.
+        of: recipe_hash and date of the run that it belongs to.
+        config: which evaluations were run.
+        evaluation: what was measured.
+        seconds: that it took.
+        device, threads, versions, date (UTC, ISO 8601), commit: where, how and when.
+    """
+
+    schema: int = SCHEMA
+    of: dict[str, str]
+    config: _C = msgspec.field(name="asked")
+    evaluation: _E
+    seconds: float
+    device: str
+    threads: int
+    versions: dict[str, str]
+    date: str
+    commit: str | None
+
+    def belongs_to(self, run: RunRecord) -> bool:
+        """Whether it was made of this run, and not of one that was in the folder before."""
+        return self.of == {"recipe_hash": run.recipe_hash, "date": run.date}
+
+    def save(self, path: Path) -> None:
+        """Write the record as JSON, atomically; a number that is not finite is written as null.
+
+        Raises:
+            OSError: the file cannot be written; whatever was there before is still there.
+        """
+        write_atomically(path, to_json(self))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a record.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: it is damaged, or no evaluation of this schema; the file is named.
+        """
+        remedy = "delete it and evaluate the run again"
+        record = to_struct(read_json(path, remedy), cls, f"{path}: not an evaluation of this version", remedy)
+        if record.schema != SCHEMA:
+            raise ValueError(f"{path}: evaluation schema {record.schema}, this version reads {SCHEMA}; {remedy}")
+        return record
+
+
+class EvaluationRecord(EvaluationOf[dict[str, Any], dict[str, Any]], frozen=True):
+    """Any evaluation."""
+
+
+class SuiteRecord(EvaluationOf[SuiteConfig, Evaluation], frozen=True):
+    """`evaluation.json`: what the whole suite measured on the run's own test images."""
+
+
+def load_run_record(run: Path) -> RunRecord:
+    """A finished run's record; what its training did not measure is taken from `evaluation.json` beside it.
+
+    `record.evaluation.measured` then says where, how and when.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: a file is damaged; it is named.
+    """
+    record, path = RunRecord.load(run / "result.json"), run / "evaluation.json"
+    if not path.is_file():
+        return record
+    suite = SuiteRecord.load(path)
+    if not suite.belongs_to(record):
+        return record
+    own = {name: v for name, v in msgspec.structs.asdict(record.evaluation).items() if v not in (None, (), UNSET)}
+    measured = msgspec.convert(suite, Measured, from_attributes=True)
+    evaluation = msgspec.structs.replace(suite.evaluation, **own, measured=measured)
+    return msgspec.structs.replace(record, evaluation=evaluation)
+
+
+def load_all(folder: Path) -> list[RunRecord]:
+    """Every finished run at or below `folder`, by path: one run's folder, or a grid's.
+
+    Raises:
+        ValueError: there is none, or one is damaged.
+    """
+    paths = sorted(Path(folder).rglob("result.json"))
+    if not paths:
+        raise ValueError(f"{folder}: no result.json here or below; only a finished run has one")
+    return [load_run_record(path.parent) for path in paths]
 
 
 def recipe_hash(recipe: Mapping[str, Any], *, without: Collection[str] = ()) -> str:
@@ -195,8 +321,18 @@ def to_json(values: msgspec.Struct | Mapping[str, Any]) -> bytes:
         >>> to_json({"nll": float("nan")})
         b'{\\n "nll": null\\n}\\n'
     """
-    text = json.dumps(_finite(values), indent=1, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(plain(values), indent=1, ensure_ascii=False)
     return (text + "\n").encode()
+
+
+def plain(values: Any) -> Any:
+    """Structs and dataclasses as JSON gives them back: dicts and lists; a number that is not finite becomes None.
+
+    Example:
+        >>> plain({"edges": (0.0, float("inf"))})
+        {'edges': [0.0, None]}
+    """
+    return msgspec.json.decode(msgspec.json.encode(values))
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -232,17 +368,3 @@ def _replace(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: null in its place, at any depth."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, msgspec.Struct):
-        names = zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True)
-        return {key: _finite(getattr(value, name)) for name, key in names}
-    if isinstance(value, Mapping):
-        return {key: _finite(v) for key, v in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_finite(v) for v in value]
-    return value

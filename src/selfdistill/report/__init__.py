@@ -1,12 +1,12 @@
 """The report: tables, figures and a page that says honestly whether a method helped."""
 
 from selfdistill.report.detector import detector_headline, precision_table, write_detector_report
-from selfdistill.report.html import write_report
-from selfdistill.report.single import write_evaluation_report
+from selfdistill.report.html import write_evaluation_report, write_report
 from selfdistill.report.tables import (
     column_of,
     columns_in,
     difference_table,
+    digest,
     markdown,
     metric_table,
     terminal,
@@ -19,6 +19,7 @@ __all__ = [
     "columns_in",
     "detector_headline",
     "difference_table",
+    "digest",
     "markdown",
     "metric_table",
     "precision_table",

@@ -39,7 +39,7 @@ def write_detector_report(record: DetectRecord, out_dir: Path) -> Path:
         OSError: the folder cannot be written.
     """
     context = {
-        "title": f"Object detection on {record.data['name']}: Faster R-CNN, {record.backbone['model']}",
+        "title": f"Object detection on {record.data.name}: Faster R-CNN, {record.backbone.model}",
         "headline": detector_headline(record),
         "results": precision_table(record),
         "protocol": _protocol(record),
@@ -54,15 +54,15 @@ def detector_headline(record: DetectRecord) -> str:
     """The two numbers of the paper's Table 4, with the images, the schedule and the seed that they belong to."""
     of = record.evaluation
     return (
-        f"mAP {_percent(of['map'])}, mAP@0.5 {_percent(of['map_50'])} on n = {of['n']:,} images of {_where(record)}; "
+        f"mAP {_percent(of.map)}, mAP@0.5 {_percent(of.map_50)} on n = {of.n:,} images of {_where(record)}; "
         f"{record.schedule}, {record.policy}, seed {record.seed}."
     )
 
 
 def precision_table(record: DetectRecord) -> Table:
     """One row a measure, with what it is."""
-    rows = tuple((title, _percent(record.evaluation[name]), f" {note}") for name, title, note in _MEASURES)
-    return Table(("Measure", "%", " What it is"), rows)
+    rows = tuple((title, _percent(getattr(record.evaluation, name)), note) for name, title, note in _MEASURES)
+    return Table(("Measure", "%", "What it is"), rows)
 
 
 def _percent(value: float | None) -> str:
@@ -71,17 +71,17 @@ def _percent(value: float | None) -> str:
 
 def _where(record: DetectRecord) -> str:
     """The images of the evaluation, and whether they are all of a part, or those of the training."""
-    recipe, name = record.recipe, record.data["evaluation"]["name"]
-    if recipe["eval_split"] == "train":
+    recipe, name = record.recipe, record.data.evaluation.name
+    if recipe.eval_split == "train":
         return f"{name}, on which it was trained"
-    return name if recipe["eval_images"] is None else f"{name}, the first by id"
+    return name if recipe.eval_images is None else f"{name}, the first by id"
 
 
 def _protocol(record: DetectRecord) -> list[str]:
     """How the numbers were made."""
-    evaluation, recipe = record.evaluation, DetectConfig(**record.recipe)
+    evaluation, recipe = record.evaluation, record.recipe
     notes = [
-        f"{evaluation['n']:,} images with {evaluation['boxes']:,} boxes, {evaluation['detections']:,} detections; an "
+        f"{evaluation.n:,} images with {evaluation.boxes:,} boxes, {evaluation.detections:,} detections; an "
         "average is over the classes that occur. A dash: no such object.",
         "What is detected in a crowd (iscrowd) counts neither as right nor as wrong; an object's size is its area as "
         "published, in the pixels of the stored image. torchmetrics with faster-coco-eval.",
@@ -107,20 +107,21 @@ def _decay(recipe: DetectConfig) -> str:
 
 def _facts(record: DetectRecord) -> Table:
     """What was trained, on what, where."""
-    train, start, recipe = record.data["train"], record.backbone, record.recipe
-    training = sum(row["seconds"] for row in record.log)
-    rows = [
-        ("Backbone", start["model"]),
-        ("Its weights", start["weights"]),
-        *((key.capitalize(), f"{start[key]}") for key in ("run", "method") if key in start),
-        *([("Its test top-1", f"{start['top1']:.2%} on {start['data']}")] if "top1" in start else []),
-        ("BatchNorm", recipe["norm"]),
-        ("Trained layers of the backbone", f"{recipe['trainable_layers']} of 5"),
+    train, start, recipe = record.data.train, record.backbone, record.recipe
+    training = sum(row.seconds for row in record.log)
+    of_run = (("Run", start.run), ("Method", start.method))
+    rows: list[tuple[str, str]] = [
+        ("Backbone", start.model),
+        ("Its weights", start.weights),
+        *((name, value) for name, value in of_run if value is not None),
+        *([("Its test top-1", f"{start.top1:.2%} on {start.data}")] if start.top1 is not None else []),
+        ("BatchNorm", f"{recipe.norm}"),
+        ("Trained layers of the backbone", f"{recipe.trainable_layers} of 5"),
         ("Parameters", f"{record.parameters:,}, of which {record.trained_parameters:,} are trained"),
-        ("Training images", f"{train['n']:,} of {train['name']}, {train['empty']:,} of them without a box"),
-        ("Boxes", f"{train['boxes']:,}"),
-        ("Left out", f"{train['crowds']:,} crowds, {train['degenerate']:,} boxes with less than a pixel of a side"),
-        ("Training", f"{training:,.0f} s on {record.processes} x {record.device}, {recipe['precision']}"),
+        ("Training images", f"{train.n:,} of {train.name}, {train.empty:,} of them without a box"),
+        ("Boxes", f"{train.boxes:,}"),
+        ("Left out", f"{train.crowds:,} crowds, {train.degenerate:,} boxes with less than a pixel of a side"),
+        ("Training", f"{training:,.0f} s on {record.processes} x {record.device}, {recipe.precision}"),
         ("Evaluations", f"{record.seconds - training:,.0f} s"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
         ("Date, commit", f"{record.date}, {record.commit or DASH}"),
@@ -130,11 +131,11 @@ def _facts(record: DetectRecord) -> Table:
 
 def _log(record: DetectRecord) -> Table:
     """One row per epoch: the rate, the losses and, if it was evaluated, the two numbers of the headline."""
-    left_out = {"seconds", "images_per_second", "detections", *(name for name, _, _ in _MEASURES)}
-    columns = [name for name in record.log[-1] if name not in left_out]
-    headings = (*(name.replace("_", " ").capitalize() for name in columns), "mAP (%)", "mAP@0.5 (%)")
+    losses = ("epoch", "lr", "loss", "classifier", "box_reg", "objectness", "rpn_box_reg")
+    headings = (*(name.replace("_", " ").capitalize() for name in losses), "mAP (%)", "mAP@0.5 (%)")
     rows = (
-        (*(_number(row[name]) for name in columns), *map(_percent, (row["map"], row["map_50"]))) for row in record.log
+        (*(_number(getattr(row, name)) for name in losses), _percent(row.map), _percent(row.map_50))
+        for row in record.log
     )
     return Table(headings, tuple(rows))
 

@@ -13,7 +13,7 @@ from functools import partial
 from matplotlib.figure import FigureBase
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from selfdistill.records import LOG_COLUMNS, METRICS, RunRecord, Summary
+from selfdistill.records import METRICS, RunRecord, Summary
 from selfdistill.report.style import GRID, MUTED, Panel, colour, heading, marker, plain, rows
 from selfdistill.report.tables import Column, column_of, difference_column, metrics_in
 
@@ -116,10 +116,10 @@ def curve_panels(groups: Sequence[Group]) -> list[Panel]:
     runs = [run for group in groups for run in group.runs]
     terms = dict.fromkeys(term for run in runs for term in run.terms)
     wanted = [("train_accuracy", "Accuracy in training, running (%)"), ("test_top1", "Accuracy on the test images (%)")]
-    wanted += [(term, f"Loss term {term} (unweighted, log)") for term in terms if term not in LOG_COLUMNS]
+    wanted += [(term, f"Loss term {term} (unweighted, log)") for term in terms]
     panels = []
     for i, (key, title) in enumerate(wanted):
-        if any(row.get(key) is not None for run in runs for row in run.log):
+        if any(row.get(key) is not None for run in runs for row in run.rows):
             alt = f"{title} by epoch; mean over seeds{_BANDS if len(groups) <= _MOST_BANDS else ''}."
             draw = partial(_draw_curves, groups=groups, key=key, title=title)
             panels.append(Panel(f"curve-{i}", alt, draw, 3.7, 2.6))
@@ -128,15 +128,16 @@ def curve_panels(groups: Sequence[Group]) -> list[Panel]:
 
 def _draw_curves(figure: FigureBase, *, groups: Sequence[Group], key: str, title: str) -> None:
     axes = figure.subplots()
-    log = key not in LOG_COLUMNS
+    log = key not in ("train_accuracy", "test_top1")
     scale = 1 if log else 100
     keep: Callable[[float], bool] = (lambda v: v > 0) if log else (lambda _: True)
     for group in groups:
         by_epoch: dict[int, list[float]] = {}
         for run in group.runs:
             for row in run.log:
-                if (value := row.get(key)) is not None and keep(value):
-                    by_epoch.setdefault(row["epoch"], []).append(value * scale)
+                value = row.terms.get(key) if log else getattr(row, key)
+                if value is not None and keep(value):
+                    by_epoch.setdefault(row.epoch, []).append(value * scale)
         epochs = sorted(by_epoch)
         if not epochs:
             continue

@@ -1,4 +1,7 @@
-"""`write_report`: records in, one HTML file that stands alone and the same in Markdown with its figures beside it."""
+"""`write_report` of records, and `write_evaluation_report` of one network that is no run of ours.
+
+Each writes one HTML file that stands alone, and the same in Markdown with its figures beside it.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from selfdistill.records import RunRecord, Summary, summarise
+from selfdistill.records import Evaluation, RunRecord, Summary, summarise
 from selfdistill.report import words
 from selfdistill.report.figures import Group, curve_panels, difference_panels, grouped, seed_panels
 from selfdistill.report.measured import Measured, measured
 from selfdistill.report.measures import FIGURES, sections
-from selfdistill.report.measures.calibration import calibration_notes, calibration_sheet, scaling_findings
-from selfdistill.report.measures.reliability import reliability_panels
-from selfdistill.report.pages import write_pages
-from selfdistill.report.section import Figure
+from selfdistill.report.measures.calibration import (
+    FEW,
+    calibration_notes,
+    calibration_sheet,
+    reliability_panels,
+    scaling_findings,
+)
+from selfdistill.report.pages import Figure, write_pages
 from selfdistill.report.style import PALETTE
-from selfdistill.report.tables import column_of, columns_in, difference_table, metric_table
-from selfdistill.report.verdict import confidence_of, side, verdict
+from selfdistill.report.tables import Table, column_of, columns_in, difference_table, digest, metric_table
+from selfdistill.report.verdict import confidence_of, confident, side, verdict
+
+_INDEX = 1  # of a single network's colour: grey is a baseline's, and there is none
 
 
 def write_report(records: Sequence[RunRecord], out_dir: Path, *, title: str, preface: str | None = None) -> Path:
@@ -42,18 +51,13 @@ def write_report(records: Sequence[RunRecord], out_dir: Path, *, title: str, pre
     summary = summarise(records)
     groups, methods = grouped(records), measured(records)
     context = _context(records, summary, methods) | {"title": title, "preface": preface}
-    figures = _figures(groups, summary, methods)
-    return write_pages(
-        "report",
-        Path(out_dir),
-        [*figures, *(figure for section in context["sections"] for figure in section.figures)],
-        context,
-        methods=summary.methods,
-        former=("differences", "seeds", "curves", *FIGURES),
+    former = ("differences", "seeds", "curves")
+    return _write(
+        "report", out_dir, _figures(groups, summary, methods), context, methods=summary.methods, former=former
     )
 
 
-def _figures(groups: Sequence[Group], summary: Summary, methods: Sequence[Measured]) -> list[Figure]:
+def _figures(groups: Sequence[Group], summary: Summary, methods: Sequence[Measured[Evaluation]]) -> list[Figure]:
     """The figures that stand outside the measures' sections."""
     several = sum(len(group.runs) for group in groups) > 1
     figures = [
@@ -65,19 +69,15 @@ def _figures(groups: Sequence[Group], summary: Summary, methods: Sequence[Measur
     return [figure for figure in figures if figure.panels]
 
 
-def _context(records: Sequence[RunRecord], summary: Summary, methods: Sequence[Measured]) -> dict[str, Any]:
+def _context(records: Sequence[RunRecord], summary: Summary, methods: Sequence[Measured[Evaluation]]) -> dict[str, Any]:
     compared = len(methods) > 1
-    return {
+    return _sections(methods) | {
         "verdict": verdict(summary),
         "what_was_run": words.what_was_run(records),
         "cards": [_card(summary, method) for method in summary.methods],
         "quality": metric_table(summary),
         "cost": metric_table(summary, columns_in("training")),
         "differences": difference_table(summary) if compared else None,
-        "calibration": calibration_sheet(methods),
-        "calibration_findings": scaling_findings(methods),
-        "calibration_notes": calibration_notes(methods),
-        "sections": sections(methods),
         "runs": words.run_table(records),
         "recipe": words.recipe_yaml(records),
         "versions": words.versions(records),
@@ -104,3 +104,85 @@ def _card(summary: Summary, method: str) -> dict[str, Any]:
         "verdict": None if difference is None else difference.verdict,
         "effect": None if difference is None else difference.effect,
     }
+
+
+def write_evaluation_report(
+    label: str,
+    evaluation: Evaluation,
+    out_dir: Path,
+    *,
+    title: str,
+    preface: str | None = None,
+    facts: Sequence[tuple[str, str]] = (),
+) -> Path:
+    """Write `evaluation.html`, `evaluation.md` and `figures/*.svg` for one network.
+
+    The same numbers give the same bytes. Each file is replaced whole or not at all; the HTML, which needs none of the
+    others, comes last.
+
+    Args:
+        label: what the network is called.
+        evaluation: what was measured of it.
+        out_dir: where; made if it is missing.
+        title: of the page; plain text.
+        preface: a paragraph before the numbers; plain text.
+        facts: what is said of the network, the images and the machine: what, and its value.
+
+    Returns:
+        The path of `evaluation.html`.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    network = (Measured(label, _INDEX, {0: evaluation}),)
+    context = _sections(network) | {
+        "title": title,
+        "preface": preface,
+        "label": label,
+        "headline": _headline(label, evaluation),
+        "digest": digest(evaluation),
+        "facts": Table(("What", "Value"), tuple(facts)),
+        "protocol": _protocol(evaluation),
+        "position": {label: _INDEX},
+    }
+    figures = [Figure("reliability", "Reliability diagram", reliability_panels(network), 1)]
+    return _write("evaluation", out_dir, figures, context, methods=(label,), former=())
+
+
+def _sections(methods: Sequence[Measured[Evaluation]]) -> dict[str, Any]:
+    """What both pages say of calibration and of each measure beyond accuracy."""
+    return {
+        "calibration": calibration_sheet(methods),
+        "calibration_findings": scaling_findings(methods),
+        "calibration_notes": calibration_notes(methods),
+        "sections": sections(methods),
+    }
+
+
+def _write(
+    name: str,
+    out: Path,
+    figures: Sequence[Figure],
+    context: dict[str, Any],
+    *,
+    methods: Sequence[str],
+    former: Sequence[str],
+) -> Path:
+    of_sections = [figure for section in context["sections"] for figure in section.figures]
+    return write_pages(name, Path(out), [*figures, *of_sections], context, methods=methods, former=(*former, *FIGURES))
+
+
+def _headline(label: str, evaluation: Evaluation) -> str:
+    top1 = f"{evaluation.top1:.2%}".replace("%", " %")
+    return f"{label} is right on {top1} of {evaluation.n:,} test images and {confident(evaluation.gap)}."
+
+
+def _protocol(evaluation: Evaluation) -> list[str]:
+    """How the numbers were made, and what could not be measured."""
+    notes = [
+        f"One network and {evaluation.n:,} test images: one accuracy is known to about "
+        f"{words.standard_error(evaluation)}. How far another training of the same network would come out, one network "
+        "cannot tell.",
+        f"{words.ece_protocol(evaluation)} In the diagram a bin of fewer than {FEW} images is pale.",
+    ]
+    return notes + [f"Not measured: {line}" for line in evaluation.omitted]

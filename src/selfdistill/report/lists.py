@@ -1,23 +1,14 @@
-"""Small tables of one thing: a network's evaluation, the methods there are and what they cost."""
+"""The methods there are, and what they cost."""
 
 import inspect
 
 from selfdistill.data.synthetic import example_methods
-from selfdistill.evaluate.evaluation import Evaluation
 from selfdistill.method import Needs
-from selfdistill.report.digest import digest
 from selfdistill.report.tables import DASH, Column, Table
 from selfdistill.runs.cost import Costs
 
 _EXTRA_TIME = Column("time", "Extra time", "%", 100, 0, signed=True)
 _EXTRA_MEMORY = Column("memory", "Extra memory", "%", 100, 0, signed=True)
-
-
-def evaluation_table(evaluation: Evaluation) -> Table:
-    """One row a metric, with what it means and how it was measured."""
-    table = digest(evaluation.to_dict())
-    head, value, note = table.headings
-    return Table((head, value, f" {note}"), tuple((a, b, f" {c}") for a, b, c in table.rows))
 
 
 def method_lines() -> list[str]:

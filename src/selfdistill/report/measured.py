@@ -3,51 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
+from typing import Generic, TypeVar
 
-from selfdistill.records import RunRecord, Statistic, paired, statistic_of
-from selfdistill.records.metrics import Values
+from selfdistill.records import Evaluation, RunRecord, Statistic, paired, statistic_of
+from selfdistill.records.evaluation import OODResult
 from selfdistill.report.tables import DASH, Column, Table
 from selfdistill.text import join_names
 
-Pick = Callable[[Values], float | None]
+T = TypeVar("T")
+P = TypeVar("P")
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measured(Generic[T]):
     """One method, its position, which decides its colour and shape, and what was measured of it by seed.
 
     Example:
-        >>> method = Measured("CrossEntropy()", 0, {0: {"shift": {"mca": 0.5}}, 1: {"shift": None}})
-        >>> (of_shift,) = parts([method], "shift")
-        >>> of_shift.by_seed, of_shift.statistic(lambda shift: shift["mca"])
-        ({0: {'mca': 0.5}}, Statistic(mean=0.5, sd=None, n=1))
+        >>> method = Measured("CrossEntropy()", 0, {0: "abc", 1: ""})
+        >>> (first,) = parts([method], lambda text: text[:1] or None)
+        >>> first.by_seed, first.statistic(ord)
+        ({0: 'a'}, Statistic(mean=97.0, sd=None, n=1))
     """
 
     name: str
     index: int
-    by_seed: Mapping[int, Values]
+    by_seed: Mapping[int, T]
 
     @property
-    def values(self) -> list[Values]:
+    def values(self) -> list[T]:
         """Of every seed, in the order of the runs."""
         return list(self.by_seed.values())
 
-    def statistic(self, pick: Pick) -> Statistic | None:
+    def statistic(self, pick: Callable[[T], float | None]) -> Statistic | None:
         """Mean, sd and n of a number over the seeds that have it."""
         return statistic_of(map(pick, self.values))
 
-    def against(self, other: Measured, pick: Pick) -> tuple[Statistic | None, tuple[float, float] | None]:
+    def against(
+        self, other: Measured[T], pick: Callable[[T], float | None]
+    ) -> tuple[Statistic | None, tuple[float, float] | None]:
         """Differences of a number to another method's, paired by seed, and their 95 % interval."""
 
-        def numbers(measured: Measured) -> dict[int, float]:
+        def numbers(measured: Measured[T]) -> dict[int, float]:
             return {seed: v for seed, values in measured.by_seed.items() if (v := pick(values)) is not None}
 
         return paired(numbers(self), numbers(other))
 
 
-def measured(records: Sequence[RunRecord]) -> tuple[Measured, ...]:
+def measured(records: Sequence[RunRecord]) -> tuple[Measured[Evaluation], ...]:
     """The evaluations of some runs by method, in first-seen order."""
     methods = dict.fromkeys(record.method for record in records)
     return tuple(
@@ -56,18 +60,26 @@ def measured(records: Sequence[RunRecord]) -> tuple[Measured, ...]:
     )
 
 
-def parts(methods: Iterable[Measured], name: str) -> list[Measured]:
-    """One part of each evaluation, as "robustness"; methods and seeds without it are left out."""
-    return _narrowed(methods, lambda evaluation: evaluation.get(name))
+def parts(methods: Iterable[Measured[T]], part: Callable[[T], P | None]) -> list[Measured[P]]:
+    """One part of what was measured, as an evaluation's robustness; methods and seeds without it are left out."""
+    narrowed = [
+        Measured(m.name, m.index, {seed: p for seed, values in m.by_seed.items() if (p := part(values)) is not None})
+        for m in methods
+    ]
+    return [method for method in narrowed if method.by_seed]
 
 
-def by_ood_set(methods: Sequence[Measured]) -> dict[str, list[Measured]]:
+def by_ood_set(methods: Sequence[Measured[Evaluation]]) -> dict[str, list[Measured[OODResult]]]:
     """What was measured on each out-of-distribution set, by its name."""
-    found = dict.fromkeys(one["name"] for m in methods for values in m.values for one in values.get("ood") or ())
-    return {name: _narrowed(methods, partial(_set, name=name)) for name in found}
+    names = dict.fromkeys(one.name for m in methods for evaluation in m.values for one in evaluation.ood)
+    return {name: parts(methods, partial(_ood_result, name=name)) for name in names}
 
 
-def table(methods: Sequence[Measured], columns: Sequence[tuple[str, Column, Pick]]) -> Table:
+def _ood_result(evaluation: Evaluation, *, name: str) -> OODResult | None:
+    return next((one for one in evaluation.ood if one.name == name), None)
+
+
+def table(methods: Sequence[Measured[T]], columns: Sequence[tuple[str, Column, Callable[[T], float | None]]]) -> Table:
     """One row a method: mean ± sd over its seeds in each column, and how many seeds where there are several runs.
 
     Args:
@@ -84,11 +96,11 @@ def table(methods: Sequence[Measured], columns: Sequence[tuple[str, Column, Pick
     return Table((first, *(heading for heading, _, _ in columns), *["Seeds"] * several), tuple(rows))
 
 
-def every(methods: Iterable[Measured], pick: Pick) -> str:
+def every(methods: Iterable[Measured[T]], pick: Callable[[T], float | None]) -> str:
     """A number that is the same in all runs, or its range: such as ``1,000`` or ``300 to 1,000``.
 
     Example:
-        >>> every([Measured("A()", 0, {0: {"n": 1000}, 1: {"n": 300}})], lambda values: values["n"])
+        >>> every([Measured("A()", 0, {0: [1000], 1: [300]})], lambda values: values[0])
         '300 to 1,000'
     """
     numbers = sorted({v for method in methods for values in method.values if (v := pick(values)) is not None})
@@ -96,11 +108,11 @@ def every(methods: Iterable[Measured], pick: Pick) -> str:
     return " to ".join(f"{end:,}" if isinstance(end, int) else f"{end:g}" for end in ends) or DASH
 
 
-def over_seeds(methods: Iterable[Measured]) -> str:
+def over_seeds(methods: Iterable[Measured[T]]) -> str:
     """What a curve and its band are, where there are several seeds to speak of.
 
     Example:
-        >>> over_seeds([Measured("A()", 0, {0: {}})]), over_seeds([Measured("A()", 0, {0: {}, 1: {}})])
+        >>> over_seeds([Measured("A()", 0, {0: None})]), over_seeds([Measured("A()", 0, {0: None, 1: None})])
         ('', ' Mean over seeds; the band reaches from the smallest to the largest.')
     """
     several = any(len(method.by_seed) > 1 for method in methods)
@@ -114,18 +126,4 @@ def names(methods: Sequence[str], most: int = 4) -> str:
         >>> names(["A()", "B()", "C()"]), names(["A()"] * 5)
         ('A(), B() and C()', '5 methods')
     """
-    if len(methods) > most:
-        return f"{len(methods)} methods"
-    return join_names(methods)
-
-
-def _narrowed(methods: Iterable[Measured], part: Callable[[Values], Values | None]) -> list[Measured]:
-    narrowed = [
-        replace(m, by_seed={seed: found for seed, values in m.by_seed.items() if (found := part(values)) is not None})
-        for m in methods
-    ]
-    return [m for m in narrowed if m.by_seed]
-
-
-def _set(evaluation: Values, *, name: str) -> Values | None:
-    return next((one for one in evaluation.get("ood") or () if one["name"] == name), None)
+    return f"{len(methods)} methods" if len(methods) > most else join_names(methods)

@@ -1,8 +1,9 @@
-"""A page as HTML that stands alone, as Markdown, and its figures as files."""
+"""What a page is made of; and the page as HTML that stands alone, as Markdown, and its figures as files."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,72 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from selfdistill.records import write_atomically
-from selfdistill.report.section import Figure
-from selfdistill.report.style import PALETTE, grid_svg, panel_svg, themed
-from selfdistill.report.tables import escape_markdown, markdown
+from selfdistill.report.style import PALETTE, Panel, grid_svg, panel_svg, themed
+from selfdistill.report.tables import Table, escape_markdown, markdown
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table with a heading above it.
+
+    Attributes:
+        table: headings and rows.
+        caption: the heading; none where it is empty.
+        by_method: whether the first cell of a row names a method.
+        folded: whether a page shows it only when asked.
+    """
+
+    table: Table
+    caption: str = ""
+    by_method: bool = True
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Panels that make one picture.
+
+    Attributes:
+        name: of its file.
+        alt: what it shows.
+        panels: all of one size.
+        columns: how many stand side by side in the file.
+        kind: of the page's grid: "wide", "narrow", "square", "full" or "".
+        legend: whether the methods' names stand above; where not, each panel names its own.
+        caption: how to read it, above it.
+    """
+
+    name: str
+    alt: str
+    panels: Sequence[Panel]
+    columns: int
+    kind: str = ""
+    legend: bool = False
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One measure.
+
+    Attributes:
+        title: its heading.
+        explain: what is shown and how to read it.
+        findings: what the numbers say, a sentence or two each.
+        parts: tables and figures in their order.
+        notes: the protocol, each ``"term: what it is"``.
+    """
+
+    title: str
+    explain: str
+    findings: tuple[str, ...]
+    parts: tuple[Sheet | Figure, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """The figures among the parts."""
+        return tuple(part for part in self.parts if isinstance(part, Figure))
 
 
 def write_pages(

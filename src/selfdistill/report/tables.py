@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,8 +10,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from selfdistill.records import METRICS, Difference, Statistic, Summary
-from selfdistill.records.metrics import Place
+from selfdistill.records import METRICS, Difference, Evaluation, Statistic, Summary
+from selfdistill.records.metrics import DETECTOR, Place
 
 _WIDE = 110  # so many characters hold every column of the table of quality
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
@@ -60,6 +60,9 @@ class Column:
     def heading(self) -> str:
         """Title and unit, such as ``Top-1 (%)``."""
         return f"{self.title} ({self.unit})" if self.unit else self.title
+
+
+_SPREAD = Column("sd", "sd", digits=4)
 
 
 def column_of(name: str, **changes: Any) -> Column:
@@ -177,6 +180,41 @@ def difference_table(summary: Summary) -> Table:
     return Table(("Method", "Metric", "Difference", "95 % interval", "Pairs", "Verdict"), tuple(rows))
 
 
+def digest(evaluation: Evaluation) -> Table:
+    """Everything that was measured of one network, one row a number: metric, value, and what was done to get it."""
+    rows = (*_metrics(evaluation), *_without_gradient(evaluation), *_ood(evaluation))
+    left_out = tuple(("Not measured", DASH, line) for line in evaluation.omitted)
+    return Table(("Metric", "Value", f"on {evaluation.n:,} test images"), (*rows, *left_out))
+
+
+def _metrics(evaluation: Evaluation) -> Iterator[tuple[str, str, str]]:
+    for column in columns_in("quality", "digest"):
+        metric = METRICS[column.metric]
+        if (value := metric.read(evaluation)) is not None:
+            yield column.heading, column.number(value), metric.how(evaluation) if metric.how else metric.note
+
+
+def _without_gradient(evaluation: Evaluation) -> Iterator[tuple[str, str, str]]:
+    if evaluation.robustness is not None and evaluation.robustness.vanished > 0:
+        share = column_of("fgsm_2").number(evaluation.robustness.vanished)
+        yield "No gradient (%)", share, "of the images: neither attack can move them"
+
+
+def _ood(evaluation: Evaluation) -> Iterator[tuple[str, str, str]]:
+    auroc, fpr = column_of("ood_auroc"), column_of("ood_fpr")
+    for one in evaluation.ood:
+        if (found := one.detectors.get(DETECTOR)) is not None:
+            note = f"{one.n:,} images; T = {one.temperature:g}, eps = {found.eps:g}"
+            yield f"AUROC, {DETECTOR}, {one.name} (%)", auroc.number(found.metrics.auroc), note
+            note = "at 95 % TPR, the test images being positive"
+            yield f"FPR, {DETECTOR}, {one.name} (%)", fpr.number(found.metrics.fpr_at_95_tpr), note
+    spread = [(one.name, one.disagreement) for one in evaluation.ood if one.disagreement is not None]
+    for _, test in spread[:1]:
+        yield "Spread, test images", _SPREAD.number(test.in_distribution), f"sd over {test.masks} dropout masks"
+    for name, other in spread:
+        yield f"Spread, {name}", _SPREAD.number(other.ood), "the same"
+
+
 def markdown(table: Table) -> str:
     """A table as GitHub Markdown; cells are escaped.
 
@@ -216,6 +254,8 @@ def terminal(
         styles: a rich style for each row, repeated; none by default.
         prose: the columns of words, by number: flush left, and broken where they must be; the others hold numbers.
     """
+    # Words are kept apart from a number before them.
+    apart = [" " if i in prose and i > 0 and i - 1 not in prose else "" for i in range(len(table.headings))]
     out = RichTable(
         title=title,
         title_justify="left",
@@ -228,12 +268,14 @@ def terminal(
     for i, heading in enumerate(table.headings):
         words = i in prose
         out.add_column(
-            Text(heading),
+            Text(apart[i] + heading),
             justify="left" if words else "right",
             no_wrap=not words,
             min_width=12 if words else 0,
             overflow="fold",
         )
     for row in table.rows:
-        out.add_row(*map(Text, row))  # Text: a bracket in a name is no markup
+        out.add_row(
+            *(Text(space + cell) for space, cell in zip(apart, row, strict=True))
+        )  # Text: a bracket in a name is no markup
     return out

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from selfdistill.records import NOT_COMPARED, RunRecord, Summary
-from selfdistill.report.measures.reliability import FEW
+from selfdistill.records import NOT_COMPARED, Evaluation, RunRecord, Summary
+from selfdistill.report.measures.calibration import FEW
 from selfdistill.report.tables import DASH, Table, columns_in
 from selfdistill.text import format_duration
 
@@ -21,8 +21,8 @@ def what_was_run(records: Sequence[RunRecord]) -> str:
     sentences = [
         f"{data.name}: {data.train_n:,} training images and {data.test_n:,} test images "
         f"({data.test_split_description}) of {data.classes} classes.",
-        f"{run.recipe.get('model') or 'The network'} with {run.parameters:,} parameters, "
-        f"trained for {run.epochs} epoch{'s' * (run.epochs != 1)} {_start(run.recipe)}.",
+        f"{run.recipe.model} with {run.parameters:,} parameters, "
+        f"trained for {run.epochs} epoch{'s' * (run.epochs != 1)} {_start(run.recipe.weights)}.",
         f"{len(methods)} method{'s' * (len(methods) != 1)}, {_seeds(seeds)}: {len(records)} "
         f"run{'s' * (len(records) != 1)}, {format_duration(sum(record.seconds for record in records))} in all on "
         f"{', '.join(dict.fromkeys(record.device for record in records))}.",
@@ -35,21 +35,18 @@ def what_was_run(records: Sequence[RunRecord]) -> str:
 
 def protocol(records: Sequence[RunRecord], *, compared: bool) -> list[str]:
     """How every number was made: epoch policy, ECE, test images, intervals."""
-    run = records[0]
-    n, top1 = run.evaluation["n"], run.evaluation["top1"]
-    error = 100 * (top1 * (1 - top1) / n) ** 0.5
+    run, evaluation = records[0], records[0].evaluation
     notes = [
         f"Headline numbers are of the {run.policy} ({run.epochs}), never of the best one. The best-epoch column is "
         "chosen on the test images and therefore optimistic.",
-        f"The test images are: {run.data.test_split_description}. Every run is scored on the same {n:,}; with that "
-        f"many, one accuracy is known to about ±{error:.1f} points (one standard error), whatever the seeds say.",
-        f"ECE: Eq. 12 of the paper with {run.evaluation['bins']} equal-width bins on the largest softmax probability "
-        "at temperature 1, a fraction. It has no sign, so the gap (mean confidence minus accuracy) stands beside it. "
-        f"In the diagrams a bin of fewer than {FEW} images is pale.",
+        f"The test images are: {run.data.test_split_description}. Every run is scored on the same "
+        f"{evaluation.n:,}; with that many, one accuracy is known to about {standard_error(evaluation)}, whatever the "
+        "seeds say.",
+        f"{ece_protocol(evaluation)} In the diagrams a bin of fewer than {FEW} images is pale.",
     ]
-    if run.evaluation.get("train_n"):
+    if evaluation.train_n:
         notes.append(
-            f"Train top-1: {run.evaluation['train_n']:,} training images, without augmentation, in evaluation mode. "
+            f"Train top-1: {evaluation.train_n:,} training images, without augmentation, in evaluation mode. "
             "The training curve instead is the running accuracy on augmented images, while the weights change."
         )
     if len({record.seed for record in records}) > 1:
@@ -61,6 +58,20 @@ def protocol(records: Sequence[RunRecord], *, compared: bool) -> list[str]:
             "at several: where nothing differs, about one interval in twenty misses zero by chance."
         )
     return notes
+
+
+def standard_error(evaluation: Evaluation) -> str:
+    """How far chance in the test images moves an accuracy."""
+    error = 100 * (evaluation.top1 * (1 - evaluation.top1) / evaluation.n) ** 0.5
+    return f"±{error:.1f} points (one standard error)"
+
+
+def ece_protocol(evaluation: Evaluation) -> str:
+    """How the ECE was measured."""
+    return (
+        f"ECE: Eq. 12 of the paper with {evaluation.bins} equal-width bins on the largest softmax probability at "
+        "temperature 1, a fraction. It has no sign, so the gap (mean confidence minus accuracy) stands beside it."
+    )
 
 
 def incomparable_metrics(summary: Summary) -> list[str]:
@@ -83,22 +94,22 @@ def incomparable_metrics(summary: Summary) -> list[str]:
 
 def missing_measures(records: Sequence[RunRecord]) -> list[str]:
     """What was asked for and could not be measured, and of which methods where it is not all."""
-    lines = dict.fromkeys(line for record in records for line in record.evaluation.get("omitted") or ())
+    lines = dict.fromkeys(line for record in records for line in record.evaluation.omitted)
     methods = dict.fromkeys(record.method for record in records)
     notes = []
     for line in lines:
-        of = [m for m in methods if any(r.method == m and line in (r.evaluation.get("omitted") or ()) for r in records)]
+        of = [m for m in methods if any(r.method == m and line in r.evaluation.omitted for r in records)]
         notes.append(f"Not measured: {line}" + ("" if len(of) == len(methods) else f" ({', '.join(of)})"))
     return notes
 
 
 def _measuring(records: Sequence[RunRecord]) -> list[str]:
     """On what the measures beyond accuracy were taken, where records say so; and what could not be."""
-    places = [place for record in records if (place := record.evaluation.get("measured")) is not None]
+    places = [place for record in records if (place := record.evaluation.measured)]
     if not places:
         return missing_measures(records)
-    devices = ", ".join(dict.fromkeys(place["device"] for place in places))
-    seconds = format_duration(sum(place["seconds"] for place in places) / len(places))
+    devices = ", ".join(dict.fromkeys(place.device for place in places))
+    seconds = format_duration(sum(place.seconds for place in places) / len(places))
     return [
         f"The measures beyond accuracy and ECE were taken on {devices}, {seconds} a run.",
         *missing_measures(records),
@@ -113,7 +124,7 @@ def spread(summary: Summary) -> str:
 
 def recipe_yaml(records: Sequence[RunRecord]) -> str:
     """The recipe that the runs share, as YAML."""
-    shared = {key: value for key, value in records[0].recipe.items() if key not in NOT_COMPARED}
+    shared = {key: value for key, value in records[0].recipe_values.items() if key not in NOT_COMPARED}
     return yaml.safe_dump(shared, sort_keys=False, allow_unicode=True).rstrip()
 
 
@@ -131,22 +142,22 @@ def versions(records: Sequence[RunRecord]) -> Table:
         ("recipe", every([r.comparable_key for r in records])),
         ("last run finished", max(r.date for r in records)),
     ]
-    places = [place for r in records if (place := r.evaluation.get("measured")) is not None]
+    places = [place for r in records if (place := r.evaluation.measured)]
     if places:
         rows += [
-            ("measured: what", every([", ".join(place["asked"]["measures"]) or DASH for place in places])),
+            ("measured: what", every([", ".join(place.config.measures) or DASH for place in places])),
             (
                 "measured: PGD and own corruptions",
-                every([f"at most {p['asked']['max_images']:,} images" for p in places]),
+                every([f"at most {place.config.max_images:,} images" for place in places]),
             ),
             (
                 "measured: with",
-                every([", ".join(f"{k} {v}" for k, v in place["versions"].items()) or DASH for place in places]),
+                every([", ".join(f"{k} {v}" for k, v in place.versions.items()) or DASH for place in places]),
             ),
-            ("measured: device", every([place["device"] for place in places])),
-            ("measured: CPU threads", every([place["threads"] for place in places])),
-            ("measured: commit", every([place["commit"] for place in places])),
-            ("measured: last", max(place["date"] for place in places)),
+            ("measured: device", every([place.device for place in places])),
+            ("measured: CPU threads", every([place.threads for place in places])),
+            ("measured: commit", every([place.commit for place in places])),
+            ("measured: last", max(place.date for place in places)),
         ]
     return Table(("What", "Value"), tuple(rows))
 
@@ -166,8 +177,7 @@ def run_table(records: Sequence[RunRecord]) -> Table:
     return Table(("Method", "Seed", *(c.heading for c in shown), "Date"), rows)
 
 
-def _start(recipe: dict[str, Any]) -> str:
-    weights = recipe.get("weights", "none")
+def _start(weights: str) -> str:
     return "from scratch" if weights == "none" else f"from pretrained weights ({weights})"
 
 

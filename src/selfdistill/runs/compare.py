@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import torch
 from rich.console import Console
 
@@ -11,13 +12,20 @@ from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.data.decode import cpu_count
 from selfdistill.errors import ArgumentError
-from selfdistill.records import EvaluationRecord, RunRecord
+from selfdistill.progress import Display
+from selfdistill.records import RunRecord, SuiteRecord
 from selfdistill.runs.evaluation import BASIC_EVALUATION, EvaluationConfig, count_forwards, fit_to_budget, load_ood_sets
 from selfdistill.runs.executor import share_cpus
-from selfdistill.runs.executor_config import ExecutorConfig
 from selfdistill.runs.folders import check_writable
-from selfdistill.runs.grid import PlannedRun, is_finished, is_trained, plan_runs, run_grid
-from selfdistill.runs.progress import describe_plan, grid_progress
+from selfdistill.runs.grid import (
+    ExecutorConfig,
+    PlannedRun,
+    describe_plan,
+    is_finished,
+    is_trained,
+    plan_runs,
+    run_grid,
+)
 from selfdistill.timing.budget import Timing, epochs_for_budget, estimate, measure_step_seconds, parse_duration
 from selfdistill.train.folder import RunFolder
 from selfdistill.train.run import load
@@ -72,7 +80,8 @@ def run_comparison(
     ood_n = sum(len(one.split) for one in load_ood_sets(evaluation, data.image_size))
     measured = next((path for run in runs if (path := out / run.name / "evaluation.json").is_file()), None)
     if fit and measured:  # a resumed comparison is measured as its first runs were
-        evaluation = replace(evaluation, max_images=EvaluationRecord.load(measured).config["max_images"])
+        max_images = SuiteRecord.load(measured).config.max_images
+        evaluation = msgspec.structs.replace(evaluation, max_images=max_images)
     if untrained := [run for run in runs if not is_trained(run, out)]:
         with console.status("measuring how long a step takes"):
             timings = _measured(untrained, data, jobs)
@@ -91,11 +100,9 @@ def run_comparison(
     if finished := sum(is_finished(run, out, evaluation) for run in runs):
         _say(console, f"{finished} of {len(runs)} runs are in {out} already")
     runs = _with_epochs(runs, epochs or recipe.epochs)
-    with grid_progress(console, len(runs)) as (on_update, on_record):
+    with Display(console, jobs=len(runs), every=30.0) as display:
         executor = ExecutorConfig(jobs).make(data)
-        records = run_grid(
-            runs, out, data=data, evaluation=evaluation, executor=executor, on_update=on_update, on_record=on_record
-        )
+        records = run_grid(runs, out, data=data, evaluation=evaluation, executor=executor, display=display)
     order = list(dict.fromkeys(run.recipe.method for run in runs))
     return sorted(records, key=lambda record: (order.index(record.method), record.seed))
 

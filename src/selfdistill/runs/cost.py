@@ -8,12 +8,11 @@ does slows both.
 
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
 import torch
-from rich.console import Console
 from torch import nn
 
 from selfdistill.data.synthetic import example_methods, make_batch
@@ -23,7 +22,7 @@ from selfdistill.methods import CrossEntropy
 from selfdistill.models import available, build
 from selfdistill.models.build import made_for
 from selfdistill.network import default_device
-from selfdistill.runs.progress import item_progress
+from selfdistill.progress import OnProgress, Progress, no_progress, progress_bar
 from selfdistill.timing.profiler import StepProfiler
 from selfdistill.train.run import machine
 
@@ -76,7 +75,7 @@ def measure_costs(
     image_size: int = 32,
     device: torch.device | str = "cpu",
     seconds: float = 20.0,
-    tell: Callable[[str], None] = lambda name: None,
+    progress: OnProgress = no_progress,
 ) -> Costs:
     """Measure what each method's step costs: forward, backward and SGD with momentum, on noise.
 
@@ -88,7 +87,7 @@ def measure_costs(
         image_size: S.
         device: what to measure on.
         seconds: for all methods together, by and large; each gets 3 pairs of steps at least.
-        tell: called with a method's name before it is measured.
+        progress: called before each method is measured.
 
     Raises:
         ValueError: the model cannot be trained with cross-entropy on such a batch.
@@ -108,8 +107,8 @@ def measure_costs(
     costs: dict[str, Cost] = {}
     refused: dict[str, str] = {}
     taken = [baseline.seconds()]
-    for name, method in methods.items():
-        tell(name)
+    for done, (name, method) in enumerate(methods.items()):
+        progress(Progress("measuring", done, len(methods), "methods", detail=name))
         try:
             training = trained_with(method)
         except (ValueError, RuntimeError) as error:
@@ -148,7 +147,7 @@ def run_costs(model: str, *, width: int | None, image_size: int | None, batch_si
         image_size = made_for(model)
     network, methods = build(model, _CLASSES, width=width), example_methods()
     device = default_device()
-    with machine(None), item_progress(Console(stderr=True), len(methods), "measuring") as tell:
+    with machine(None), progress_bar("measuring") as progress:
         costs = measure_costs(
             network,
             methods,
@@ -156,7 +155,7 @@ def run_costs(model: str, *, width: int | None, image_size: int | None, batch_si
             classes=_CLASSES,
             image_size=image_size,
             device=device,
-            tell=tell,
+            progress=progress,
         )
     wide = "" if width is None else f" of width {width}"
     return f"{model}{wide}, {batch_size} images of {image_size} px, {_CLASSES} classes, {_in_words(device)}", costs

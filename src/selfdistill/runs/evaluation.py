@@ -1,10 +1,10 @@
 """Evaluate a network: which evaluations to run, running them, and the record beside a run's own."""
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import torch
 
 from selfdistill.config import TrainConfig
@@ -13,50 +13,33 @@ from selfdistill.data import ImageData, load_unlabelled
 from selfdistill.data.decode import cpu_count
 from selfdistill.data.unlabelled import Unlabelled
 from selfdistill.evaluate.corruptions import open_published
-from selfdistill.evaluate.evaluation import Evaluation
 from selfdistill.evaluate.ood.scores import tuning_size
-from selfdistill.evaluate.suite import MEASURES, Progress, evaluate
+from selfdistill.evaluate.suite import evaluate
 from selfdistill.network import default_device
-from selfdistill.records import EvaluationRecord, RunRecord, load_run_record
-from selfdistill.records.evaluation import SCHEMA
+from selfdistill.progress import OnProgress, no_progress
+from selfdistill.records import Evaluation, RunRecord, SuiteRecord, load_run_record
+from selfdistill.records.evaluation import SuiteConfig
 from selfdistill.runs.executor import with_cpus
-from selfdistill.train import LoadedModel, Update, load_run, train
-from selfdistill.train.progress import Callback
+from selfdistill.train import LoadedModel, load_run, train
 from selfdistill.train.record import provenance
 from selfdistill.train.run import machine
 
 
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """Which evaluations to run.
+class EvaluationConfig(SuiteConfig, frozen=True, kw_only=True):
+    """Which evaluations to run, and where their images are.
 
     Attributes:
-        measures: some of `selfdistill.evaluate.suite.MEASURES`; none: accuracy and calibration alone.
-        ood: out-of-distribution sets, as for `selfdistill.data.load_unlabelled`.
-        corruptions: a folder of the published CIFAR-10-C or CIFAR-100-C; None: own corruptions of the test images.
-        max_images: PGD and own corruptions see at most so many test images.
-        max_ood_images: use at most so many images of an out-of-distribution set, evenly spaced; None: all.
         data_root: where named sets are kept.
         skip_unreadable: leave unreadable image files out.
     """
 
-    measures: tuple[str, ...] = MEASURES
-    ood: tuple[str, ...] = ("photographs",)
-    corruptions: Path | None = None
-    max_images: int = 1000
-    max_ood_images: int | None = None
     data_root: Path = Path("data")
     skip_unreadable: bool = False
 
-    def to_dict(self) -> dict[str, Any]:
-        """What decides the numbers, ready for JSON."""
-        place = {"data_root", "skip_unreadable"}
-        plain = {name: value for name, value in asdict(self).items() if name not in place}
-        return plain | {
-            "measures": list(self.measures),
-            "ood": list(self.ood),
-            "corruptions": None if self.corruptions is None else str(self.corruptions),
-        }
+    @property
+    def suite(self) -> SuiteConfig:
+        """What decides the numbers."""
+        return msgspec.convert(self, SuiteConfig, from_attributes=True)
 
 
 BASIC_EVALUATION = EvaluationConfig(measures=())
@@ -69,7 +52,7 @@ def measure(
     config: EvaluationConfig,
     *,
     train: bool = True,
-    progress: Progress | None = None,
+    progress: OnProgress = no_progress,
 ) -> Evaluation:
     """Score a network on images that are prepared as it was trained: its size, its mean and its deviation.
 
@@ -87,7 +70,7 @@ def measure(
     device = default_device()
     published = None
     if config.corruptions is not None and "shift" in config.measures:
-        published = open_published(config.corruptions, classes=len(data.classes))
+        published = open_published(Path(config.corruptions), classes=len(data.classes))
     # Measured on a CPU: 512 images take twice as long an image as 128, and channels_last halves a backward pass.
     batch_size = 512 if device.type == "cuda" else 128
     # On a GPU too, a gradient's sign and a score at T = 1000 need all of float32, and a second run the same bits.
@@ -145,39 +128,39 @@ def fit_to_budget(config: EvaluationConfig, test_n: int, ood_n: int, max_forward
         ()
     """
     for max_images in (1000, 300, 100):
-        smaller = replace(config, max_images=min(config.max_images, max_images))
+        smaller = msgspec.structs.replace(config, max_images=min(config.max_images, max_images))
         if count_forwards(smaller, test_n, ood_n) <= max_forwards:
             return smaller
-    return replace(config, measures=())
+    return msgspec.structs.replace(config, measures=())
 
 
 def evaluate_run(
     run: Path,
+    loaded: LoadedModel,
     data: ImageData,
     config: EvaluationConfig,
     *,
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress = no_progress,
 ) -> RunRecord:
     """Measure a finished run on its own images, write ``evaluation.json`` beside its record, and return the two as one.
 
     Args:
         run: the run's folder.
+        loaded: the run's network.
         data: the run's images.
         config: which evaluations to run.
         threads: of torch; None leaves them.
         progress: called while it goes.
     """
-    loaded = load_run(run)
     started = time.perf_counter()
     with machine(threads):
         evaluation = measure(loaded, data, config, progress=progress)
         record = RunRecord.load(run / "result.json")
-        EvaluationRecord(
-            schema=SCHEMA,
+        SuiteRecord(
             of={"recipe_hash": record.recipe_hash, "date": record.date},
-            config=config.to_dict(),
-            evaluation=evaluation.to_dict(),
+            config=config.suite,
+            evaluation=evaluation,
             seconds=time.perf_counter() - started,
             **provenance(next(loaded.model.parameters()).device),
         ).save(run / "evaluation.json")
@@ -191,7 +174,7 @@ def train_and_evaluate(
     *,
     data: ImageData,
     cpus: int | None = None,
-    progress: Callback,
+    progress: OnProgress,
 ) -> RunRecord:
     """Train by a recipe into a run folder and evaluate it; what is done already is not done again.
 
@@ -201,43 +184,13 @@ def train_and_evaluate(
         config: what is measured afterwards.
         data: the images.
         cpus: of this run; None: what the recipe says.
-        progress: called with the training's updates, and then with the evaluation's.
+        progress: called with the training's events, and then with the evaluation's.
     """
     recipe = with_cpus(recipe, cpus)
-    record = train(recipe, out, data=data, progress=progress)
+    train(recipe, out, data=data, progress=progress)
     if is_evaluated(out, config):
         return load_run_record(out)
-
-    return evaluate_run(out, data, config, threads=recipe.threads, progress=as_updates(record, progress))
-
-
-def as_updates(record: RunRecord, progress: Callback) -> Progress:
-    """Return a callback that reports the evaluation of a finished run as its training reported its own progress.
-
-    Args:
-        record: of the run.
-        progress: what takes the updates.
-    """
-
-    def tell(what: str, done: int, total: int) -> None:
-        last = record.log[-1]
-        progress(
-            Update(
-                kind="evaluate",
-                epoch=record.epochs,
-                epochs=record.epochs,
-                step=done,
-                steps=total,
-                loss=last["loss"],
-                terms={},
-                metrics={"train": last["train_accuracy"], "test": record.evaluation["top1"]},
-                images_per_second=record.images_per_second,
-                seconds_left=0.0,
-                measuring=what,
-            )
-        )
-
-    return tell
+    return evaluate_run(out, load_run(out), data, config, threads=recipe.threads, progress=progress)
 
 
 def is_evaluated(run: Path, config: EvaluationConfig) -> bool:
@@ -247,5 +200,5 @@ def is_evaluated(run: Path, config: EvaluationConfig) -> bool:
         return True
     if not path.is_file():
         return False
-    there = EvaluationRecord.load(path)
-    return there.belongs_to(RunRecord.load(run / "result.json")) and there.config == config.to_dict()
+    there = SuiteRecord.load(path)
+    return there.belongs_to(RunRecord.load(run / "result.json")) and there.config == config.suite

@@ -11,14 +11,13 @@ from typing import Any, Protocol
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.data.decode import cpu_count
-from selfdistill.train import Update
-from selfdistill.train.progress import Callback
+from selfdistill.progress import OnProgress, Progress
 
 
 class Job(Protocol):
     """The work of a task; it is pickled, as is what it returns."""
 
-    def __call__(self, *, data: ImageData, cpus: int | None, progress: Callback) -> Any:
+    def __call__(self, *, data: ImageData, cpus: int | None, progress: OnProgress) -> Any:
         """Work with the images on so many CPUs (None: all) and report progress."""
 
 
@@ -37,19 +36,22 @@ class Task:
     job: Job
 
 
-OnUpdate = Callable[[Path, Update], None]
+OnTaskProgress = Callable[[Path, Progress], None]
 OnResult = Callable[[Path, Any], None]
+"""Called with a task's folder, and how far it is or what its job returned."""
 
 
 class Executor(Protocol):
     """Does tasks that all need the same images."""
 
-    def execute(self, tasks: Sequence[Task], *, on_update: OnUpdate, on_result: OnResult, resume_hint: str) -> None:
+    def execute(
+        self, tasks: Sequence[Task], *, on_progress: OnTaskProgress, on_result: OnResult, resume_hint: str
+    ) -> None:
         """Do all tasks.
 
         Args:
             tasks: in the order in which they begin.
-            on_update: called with a task's folder and its progress.
+            on_progress: called with a task's folder and its progress.
             on_result: called with a task's folder and what its job returned.
             resume_hint: what a user who interrupts is told, such as how to resume.
 
@@ -69,10 +71,12 @@ class InThisProcess:
 
     data: ImageData
 
-    def execute(self, tasks: Sequence[Task], *, on_update: OnUpdate, on_result: OnResult, resume_hint: str) -> None:
+    def execute(
+        self, tasks: Sequence[Task], *, on_progress: OnTaskProgress, on_result: OnResult, resume_hint: str
+    ) -> None:
         """Do all tasks; what a job raises ends them."""
         for task in tasks:
-            on_result(task.folder, task.job(data=self.data, cpus=None, progress=partial(on_update, task.folder)))
+            on_result(task.folder, task.job(data=self.data, cpus=None, progress=partial(on_progress, task.folder)))
 
 
 def share_cpus(recipe: TrainConfig, jobs: int) -> TrainConfig:

@@ -1,7 +1,10 @@
-"""A grid of planned runs: one recipe for each method and seed, one folder per run; only missing runs are made."""
+"""A grid of planned runs: one recipe for each method and seed, one folder per run; only missing runs are made.
+
+`ExecutorConfig` says who does them.
+"""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,10 +13,12 @@ from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.errors import ArgumentError
 from selfdistill.methods import parse_method
+from selfdistill.progress import Display, Progress
 from selfdistill.records import RunRecord
 from selfdistill.runs.evaluation import BASIC_EVALUATION, EvaluationConfig, is_evaluated, train_and_evaluate
 from selfdistill.runs.executor import Executor, InThisProcess, Task
-from selfdistill.train import Update
+from selfdistill.runs.processes import Processes
+from selfdistill.runs.ray_cluster import RayCluster
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,40 @@ def is_finished(run: PlannedRun, out: Path, evaluation: EvaluationConfig) -> boo
     return is_trained(run, out) and is_evaluated(out / run.name, evaluation)
 
 
+@dataclass(frozen=True)
+class ExecutorConfig:
+    """Which executor does the work.
+
+    Attributes:
+        jobs: parallel processes on this machine; 1 works in this process.
+        ray: address of a Ray cluster that does it instead, as for `RayCluster`.
+        cpus: CPUs of each task on a cluster without GPUs.
+
+    Raises:
+        ArgumentError: a number below 1, or ``jobs`` beside ``ray``.
+    """
+
+    jobs: int = 1
+    ray: str | None = None
+    cpus: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for name in ("jobs", "cpus"):
+            if getattr(self, name) < 1:
+                raise ArgumentError(name, f"must be at least 1, not {getattr(self, name)}")
+        if self.jobs > 1 and self.ray is not None:
+            raise ArgumentError("jobs", "and `ray` exclude each other: the cluster says how many run at a time")
+
+    def make(self, data: ImageData) -> Executor:
+        """Return the executor; ``data`` are the images of all tasks."""
+        if self.ray is not None:
+            return RayCluster(self.ray, self.cpus)
+        if self.jobs > 1:
+            return Processes(self.jobs)
+        return InThisProcess(data)
+
+
 def run_grid(
     runs: Sequence[PlannedRun],
     out: Path,
@@ -72,8 +111,7 @@ def run_grid(
     data: ImageData,
     evaluation: EvaluationConfig = BASIC_EVALUATION,
     executor: Executor | None = None,
-    on_update: Callable[[PlannedRun, Update], None] | None = None,
-    on_record: Callable[[PlannedRun, RunRecord], None] | None = None,
+    display: Display | None = None,
 ) -> list[RunRecord]:
     """Train and evaluate the runs that are missing under ``out``; return the records of all, in their order.
 
@@ -83,8 +121,7 @@ def run_grid(
         data: the images.
         evaluation: which evaluations to run beyond accuracy and calibration.
         executor: who does it; None works in this process.
-        on_update: called with the progress of a run.
-        on_record: called with each record.
+        display: shows each run by its name.
 
     Raises:
         ValueError: what a run raises in this process.
@@ -97,12 +134,12 @@ def run_grid(
     def add_record(folder: Path, record: RunRecord) -> None:
         run = by_folder[folder]
         records[run.name] = record
-        if on_record is not None:
-            on_record(run, record)
+        if display is not None:
+            display.finish(run.name, describe_record(record))
 
-    def report(folder: Path, update: Update) -> None:
-        if on_update is not None:
-            on_update(by_folder[folder], update)
+    def report(folder: Path, event: Progress) -> None:
+        if display is not None:
+            display.update(by_folder[folder].name, event)
 
     tasks = [
         Task(folder, run.recipe, partial(train_and_evaluate, run.recipe, folder, evaluation))
@@ -112,5 +149,27 @@ def run_grid(
     here = InThisProcess(data)
     for who, which in ((here, finished), (executor or here, [task for task in tasks if task not in finished])):
         hint = f"run the same command again to resume ({out})"
-        who.execute(which, on_update=report, on_result=add_record, resume_hint=hint)
+        who.execute(which, on_progress=report, on_result=add_record, resume_hint=hint)
     return [records[run.name] for run in runs]
+
+
+def describe_plan(recipe: TrainConfig, data: ImageData) -> str:
+    """Return a line on the images and the network of some runs."""
+    resolved = recipe.resolve(data)
+    skipped = f", {len(data.skipped):,} unreadable files left out" if data.skipped else ""
+    cache = data.train.cache
+    cached = "" if cache is None else f", decoded into {cache.file} (delete it when you like)"
+    return (
+        f"{data.name}: {len(data.train):,} training images, {len(data.test):,} test images "
+        f"({data.test_split_description}), {len(data.classes)} classes, {data.image_size} px{skipped}{cached}; "
+        f"{resolved.model}, weights: {resolved.weights}, batches of {resolved.batch_size}, lr {resolved.lr:g}"
+    )
+
+
+def describe_record(record: RunRecord) -> str:
+    """Return a line on a finished run."""
+    e = record.evaluation
+    return (
+        f"{record.method} seed {record.seed}: test {e.top1:.1%}, ECE {e.ece:.3f} (gap {e.gap:+.3f}), "
+        f"{record.seconds:.0f} s"
+    )

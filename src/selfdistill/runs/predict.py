@@ -13,7 +13,7 @@ from selfdistill.data import ImageData, Split, eval_batches
 from selfdistill.data.decode import IMAGE_SUFFIXES, cpu_count, scan, to_tensor
 from selfdistill.data.folders import image_files
 from selfdistill.errors import ArgumentError
-from selfdistill.evaluate.passes import predict
+from selfdistill.evaluate.images import predict
 from selfdistill.network import default_device
 from selfdistill.train.export import LoadedModel, load_run
 

@@ -19,8 +19,9 @@ from typing import Any
 
 from torch import cuda
 
-from selfdistill.runs.executor import OnResult, OnUpdate, Task, cpus_per_job
-from selfdistill.train import Interrupted, Update
+from selfdistill.progress import Progress
+from selfdistill.runs.executor import OnResult, OnTaskProgress, Task, cpus_per_job
+from selfdistill.train import Interrupted
 from selfdistill.train.run import load
 from selfdistill.train.signals import Interruptions
 
@@ -48,7 +49,9 @@ class Processes:
 
     jobs: int
 
-    def execute(self, tasks: Sequence[Task], *, on_update: OnUpdate, on_result: OnResult, resume_hint: str) -> None:
+    def execute(
+        self, tasks: Sequence[Task], *, on_progress: OnTaskProgress, on_result: OnResult, resume_hint: str
+    ) -> None:
         """Do all tasks; a task that fails ends the others, which save."""
         if not tasks:
             return
@@ -66,8 +69,8 @@ class Processes:
                         assert isinstance(ready, Connection)
                         process, folder = at_work[ready]
                         message = _receive(ready, process, folder)
-                        if isinstance(message, Update):
-                            on_update(folder, message)
+                        if isinstance(message, Progress):
+                            on_progress(folder, message)
                         elif isinstance(message, Warning):
                             warnings.warn(message, stacklevel=2)
                         else:
@@ -141,9 +144,9 @@ def _work(connection: Connection, gpu: str | None, cpus: int) -> None:
                 return
 
 
-def _receive(connection: Connection, process: SpawnProcess, folder: Path) -> Update | Warning | _Done:
+def _receive(connection: Connection, process: SpawnProcess, folder: Path) -> Progress | Warning | _Done:
     try:
-        message: Update | Warning | _Done | _Failure = connection.recv()
+        message: Progress | Warning | _Done | _Failure = connection.recv()
     except (EOFError, ConnectionResetError):
         process.join()
         status = process.exitcode or 0

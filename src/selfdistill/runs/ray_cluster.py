@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import cuda
 
-from selfdistill.runs.executor import OnResult, OnUpdate, Task
-from selfdistill.train import Update
+from selfdistill.progress import Progress
+from selfdistill.runs.executor import OnResult, OnTaskProgress, Task
 from selfdistill.train.folder import BusyError
 from selfdistill.train.run import load
 from selfdistill.train.signals import Interruptions
@@ -34,7 +34,7 @@ _RELEASED = 60.0
 """Seconds in which a run's former process must have let go of its folder."""
 
 _EVERY = 0.5
-"""Seconds between two looks at the runs, and at least between two updates of one."""
+"""Seconds between two looks at the runs, and at least between two events of one."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,9 @@ class RayCluster:
     address: str
     cpus: int = 1
 
-    def execute(self, tasks: Sequence[Task], *, on_update: OnUpdate, on_result: OnResult, resume_hint: str) -> None:
+    def execute(
+        self, tasks: Sequence[Task], *, on_progress: OnTaskProgress, on_result: OnResult, resume_hint: str
+    ) -> None:
         """Do all tasks."""
         if not tasks:
             return
@@ -69,7 +71,7 @@ class RayCluster:
             try:
                 while at_work and not interruptions.received:
                     done, _ = ray.wait(list(at_work), timeout=_EVERY)
-                    _tell(ray.get(news.take.remote()), on_update)
+                    _tell(ray.get(news.take.remote()), on_progress)
                     for one in done:
                         folder = at_work.pop(one)
                         try:
@@ -136,21 +138,21 @@ def _require_answer(address: str) -> None:
 
 
 class _News:
-    """The newest update of each run that was not read yet, and warnings (in a process of its own)."""
+    """The newest event of each run that was not read yet, and warnings (in a process of its own)."""
 
     def __init__(self) -> None:
-        self.updates: dict[str, Update] = {}
+        self.events: dict[str, Progress] = {}
         self.warnings: list[str] = []
 
-    def tell(self, folder: str, update: Update) -> None:
-        self.updates[folder] = update
+    def tell(self, folder: str, event: Progress) -> None:
+        self.events[folder] = event
 
     def warn(self, message: str) -> None:
         self.warnings.append(message)
 
-    def take(self) -> tuple[dict[str, Update], list[str]]:
-        taken = self.updates, self.warnings
-        self.updates, self.warnings = {}, []
+    def take(self) -> tuple[dict[str, Progress], list[str]]:
+        taken = self.events, self.warnings
+        self.events, self.warnings = {}, []
         return taken
 
 
@@ -163,10 +165,10 @@ def _news_here(ray: Any) -> ActorHandle[_News]:
     return handle
 
 
-def _tell(taken: tuple[dict[str, Update], list[str]], on_update: OnUpdate) -> None:
-    updates, messages = taken
-    for folder, update in updates.items():
-        on_update(Path(folder), update)
+def _tell(taken: tuple[dict[str, Progress], list[str]], on_progress: OnTaskProgress) -> None:
+    events, messages = taken
+    for folder, event in events.items():
+        on_progress(Path(folder), event)
     for message in messages:
         warnings.warn(message, stacklevel=2)
 
@@ -184,11 +186,11 @@ def _do(task: Task, cpus: int, directory: str, news: ActorHandle[_News]) -> Any:
     warnings.showwarning = lambda message, *_, **__: news.warn.remote(str(message))
     last_report = -_EVERY
 
-    def tell(update: Update) -> None:
+    def tell(event: Progress) -> None:
         nonlocal last_report
-        if time.monotonic() - last_report >= _EVERY or update.kind != "step":
+        if time.monotonic() - last_report >= _EVERY or event.epoch_done:
             last_report = time.monotonic()
-            news.tell.remote(str(task.folder), update)
+            news.tell.remote(str(task.folder), event)
 
     until = time.monotonic() + _RELEASED
     while True:

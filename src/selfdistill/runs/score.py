@@ -4,18 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rich.console import Console
+import msgspec
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData, load_data
 from selfdistill.errors import ArgumentError
-from selfdistill.evaluate.evaluation import Evaluation
-from selfdistill.evaluate.suite import Progress
-from selfdistill.records import RunRecord
+from selfdistill.progress import stage_bars
+from selfdistill.records import Evaluation, RunRecord
 from selfdistill.runs.evaluation import EvaluationConfig, evaluate_run, measure
 from selfdistill.runs.external import all_images, load_external
 from selfdistill.runs.folders import name_of
-from selfdistill.runs.progress import evaluation_progress
 from selfdistill.train import LoadedModel, load_run
 from selfdistill.train.record import provenance
 from selfdistill.train.run import load
@@ -100,16 +98,15 @@ def score_run(run: Path, data: str | None, config: EvaluationConfig) -> Scored:
     """
     loaded = load_run(run)  # before its images are decoded: a wrong folder is refused at once
     record = None
-    with evaluation_progress(Console(stderr=True)) as progress:
+    with stage_bars() as progress:
         if data is not None:
-            images, evaluation = rescore(run, data, config=config, progress=progress)
+            images = other_images(run, loaded, data, config)
+            evaluation = measure(loaded, images, config, train=False, progress=progress)
         else:
-            images = own_images(run)
+            images = own_images(run, loaded)
             if config.measures:
-                record = evaluate_run(run, images, config, progress=progress)
-                evaluation = Evaluation.from_dict(
-                    {name: record.evaluation[name] for name in Evaluation.__dataclass_fields__}
-                )
+                record = evaluate_run(run, loaded, images, config, progress=progress)
+                evaluation = msgspec.structs.replace(record.evaluation, measured=msgspec.UNSET)
             else:
                 evaluation = measure(loaded, images, config, progress=progress)
     return Scored(
@@ -163,7 +160,7 @@ def score_external(
     )
     images = external.data
     loaded = LoadedModel(external.model, images.classes, images.image_size, images.mean, images.std)
-    with evaluation_progress(Console(stderr=True)) as progress:
+    with stage_bars() as progress:
         evaluation = measure(
             loaded, images, config, train=images.test_split_description != "all images", progress=progress
         )
@@ -195,41 +192,31 @@ def _facts(network: str, loaded: LoadedModel, images: ImageData) -> tuple[tuple[
     )
 
 
-def own_images(run: Path) -> ImageData:
+def own_images(run: Path, loaded: LoadedModel) -> ImageData:
     """Load the images that a run was trained and scored on; refuse them where their classes are others by now."""
     recipe = run / "recipe.yaml"
     if not recipe.is_file():
         raise ValueError(f"{run} is not the folder of a run, so its images are not known: name them with `data`")
     # Measuring decodes most files once: for that no cache is worth making.
-    return _prepared_for(run, load_run(run), load(replace(TrainConfig.from_yaml(recipe), cache=False)))
+    return _prepared_for(run, loaded, load(replace(TrainConfig.from_yaml(recipe), cache=False)))
 
 
-def rescore(
-    run: Path,
-    data: str,
-    *,
-    config: EvaluationConfig,
-    progress: Progress | None = None,
-) -> tuple[ImageData, Evaluation]:
-    """Return other images of a run's classes and the evaluation of its network on them.
-
-    Images are prepared as the network was trained: its size, its mean and its deviation.
+def other_images(run: Path, loaded: LoadedModel, data: str, config: EvaluationConfig) -> ImageData:
+    """Load other images of a run's classes, prepared as its network was trained: its size, its mean and its sd.
 
     Args:
-        run: the run's folder, or an exported file of weights.
+        run: for the message.
+        loaded: its network.
         data: the images; those without a test part are all scored.
-        config: which evaluations to run.
-        progress: called while it goes.
+        config: where named sets are, and whether unreadable files are left out.
 
     Raises:
-        ValueError: no finished run, images that cannot be loaded, or other classes than the network's.
+        ValueError: images that cannot be loaded, or other classes than the network's.
     """
-    loaded = load_run(run)
     images = load_data(
         data, root=config.data_root, image_size=loaded.image_size, skip_unreadable=config.skip_unreadable
     )
-    images = _prepared_for(run, loaded, all_images(images))
-    return images, measure(loaded, images, config, train=False, progress=progress)
+    return _prepared_for(run, loaded, all_images(images))
 
 
 def _prepared_for(run: Path, loaded: LoadedModel, images: ImageData) -> ImageData:

@@ -1,17 +1,17 @@
 """Train one classifier or one detector with a progress bar."""
 
+from functools import partial
 from pathlib import Path
 
 import torch.distributed
-from rich.console import Console
 
 from selfdistill.config import TrainConfig
 from selfdistill.detect import DetectConfig, DetectRecord, detect
+from selfdistill.progress import Display, Progress
 from selfdistill.records import RunRecord
 from selfdistill.runs.folders import name_of
-from selfdistill.runs.grid import plan_runs
-from selfdistill.runs.progress import describe_plan
-from selfdistill.train import Update, progress_bar, train
+from selfdistill.runs.grid import describe_plan, plan_runs
+from selfdistill.train import train
 from selfdistill.train.run import load
 
 
@@ -36,16 +36,15 @@ def run_single(
     (run,) = plan_runs(recipe, [recipe.method], [recipe.seed])
     out = out or Path("runs") / f"{name_of(recipe.data)}-{run.name}"
     data = load(recipe)
-    console = Console(stderr=True)
-    with progress_bar(run.name, console) as progress:
+    with Display() as display:
         started = False
 
-        def tell(update: Update) -> None:
+        def report(event: Progress) -> None:
             nonlocal started
             if not started:  # not before: what is wrong with the recipe shows up as the run starts
-                console.print(describe_plan(recipe, data), highlight=False, markup=False, soft_wrap=True)
+                display.say(describe_plan(recipe, data))
                 started = True
-            progress(update)
+            display.update(run.name, event)
 
         record = train(
             run.recipe,
@@ -55,7 +54,7 @@ def run_single(
             nodes=nodes,
             accelerator=accelerator,
             tensorboard=tensorboard,
-            progress=tell,
+            progress=report,
         )
     first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
     return record if first else None, out
@@ -82,16 +81,15 @@ def run_detector(
     data = Path(recipe.data).expanduser().resolve().name
     name = f"{data}-{start}-{recipe.epochs}-epochs-seed{recipe.seed}"
     out = out or Path("detectors") / name
-    console = Console(stderr=True)
-    with progress_bar(out.name, console) as progress:
+    with Display() as display:
         record = detect(
             recipe,
             out,
             devices=devices,
             nodes=nodes,
             accelerator=accelerator,
-            progress=progress,
-            announce=lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True),
+            progress=partial(display.update, out.name),
+            announce=display.say,
         )
     first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
     return record if first else None, out

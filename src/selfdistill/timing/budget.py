@@ -13,10 +13,10 @@ from selfdistill.data import ImageData
 from selfdistill.errors import ArgumentError
 from selfdistill.methods import parse_method
 from selfdistill.network import evaluation_mode
+from selfdistill.progress import clock
 from selfdistill.train import random_state
 from selfdistill.train.classification import Classification, assemble
 from selfdistill.train.meters import Meters
-from selfdistill.train.progress import clock
 from selfdistill.train.run import machine
 from selfdistill.train.session import Session, make_fabric
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from selfdistill.train.export import LoadedModel, load, load_run
     from selfdistill.train.meters import NonFiniteLossError
-    from selfdistill.train.progress import Update, progress_bar
     from selfdistill.train.run import train
     from selfdistill.train.signals import Interrupted
 
@@ -17,10 +16,8 @@ _WHERE = {
     "Interrupted": "signals",
     "LoadedModel": "export",
     "NonFiniteLossError": "meters",
-    "Update": "progress",
     "load": "export",
     "load_run": "export",
-    "progress_bar": "progress",
     "train": "run",
 }
 
@@ -28,10 +25,8 @@ __all__ = [
     "Interrupted",
     "LoadedModel",
     "NonFiniteLossError",
-    "Update",
     "load",
     "load_run",
-    "progress_bar",
     "train",
 ]
 

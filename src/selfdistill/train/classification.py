@@ -18,12 +18,13 @@ from selfdistill.method import Batch
 from selfdistill.methods import parse_method
 from selfdistill.models import build
 from selfdistill.network import evaluation_mode, logits_of
+from selfdistill.progress import Counter, OnProgress
 from selfdistill.records import RunRecord
 from selfdistill.train.export import save_model
 from selfdistill.train.meters import Loss
 from selfdistill.train.record import make_record
 from selfdistill.train.session import Session, prepare
-from selfdistill.train.task import Progress, State, Task
+from selfdistill.train.task import State, Task
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -125,19 +126,18 @@ class Classification(Task[Batch]):
             workers=self.workers,
         )
 
-    def evaluate(self, progress: Progress) -> dict[str, float | None]:
+    def evaluate(self, progress: OnProgress) -> dict[str, float | None]:
         """Return the accuracy on the test images, and beside it that of the peer, if there is one."""
         return {name: self._accuracy(network, progress) for name, network in self._evaluated.items()}
 
-    def _accuracy(self, network: nn.Module, progress: Progress) -> float:
-        done, total = 0, len(self.data.test)
+    def _accuracy(self, network: nn.Module, progress: OnProgress) -> float:
+        count = Counter(progress, "measuring test accuracy", len(self.data.test))
         hits = torch.zeros((), dtype=torch.int64, device=self.fabric.device)
         with evaluation_mode(network), torch.inference_mode(), self.fabric.autocast():
             for x, y in self.test_batches():
                 hits += (logits_of(network(x)).argmax(dim=1) == y).sum()
-                done += len(y)
-                progress("test accuracy", done, total)
-        return int(hits) / total
+                count(len(y))
+        return int(hits) / len(self.data.test)
 
     def finish(self, run: Path, state: State) -> RunRecord:
         """Evaluate the student, write it as ``model.safetensors`` and ``model.json``, and return the record."""

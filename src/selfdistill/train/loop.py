@@ -7,11 +7,11 @@ from typing import Any, Literal, NoReturn, TypeVar, cast
 
 import torch
 
+from selfdistill.progress import TRAINING, OnProgress, Progress, Training
 from selfdistill.train.meters import Means
-from selfdistill.train.progress import Callback, Update
 from selfdistill.train.session import Session
 from selfdistill.train.signals import Interruptions
-from selfdistill.train.task import Progress, Row, State
+from selfdistill.train.task import Row, State
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ class Loop:
         interruptions: the signals that came.
         save: writes a checkpoint of the state.
         epoch_done: called with the log's new row after each epoch; it may save.
-        progress: called with how far the run is, or None.
+        progress: called with how far the run is.
     """
 
     def __init__(
@@ -39,13 +39,13 @@ class Loop:
         *,
         save: Callable[[], None],
         epoch_done: Callable[[Row], None],
-        progress: Callback | None,
+        progress: OnProgress,
     ):
         self.session, self.state, self.interruptions = session, state, interruptions
         self.save, self.epoch_done, self.progress = save, epoch_done, progress
         self._several = session.fabric.world_size > 1
         self._agreed = 0
-        self._last: Update | None = None
+        self._last: Progress | None = None
         self._started = time.perf_counter()
         self._first = self._position()
 
@@ -64,8 +64,8 @@ class Loop:
             metrics = self._evaluate()
             self.state.total_seconds += self.state.seconds + time.perf_counter() - started
             self._finish(means, metrics)
-        if self._last is not None and self.progress is not None:
-            self.progress(replace(self._last, kind="evaluate"))
+        if self._last is not None:
+            self.progress(replace(self._last, stage="evaluating", total=0, epoch_done=False))
 
     def _train(self) -> None:
         session, state = self.session, self.state
@@ -79,7 +79,7 @@ class Loop:
             if next(due):
                 self._check_and_agree()
                 state.seconds = time.perf_counter() - started
-                self._report("step")
+                self._report()
             if self._signal():
                 break
         self._check_and_agree()  # waits for the device: the steps are done, not only launched
@@ -109,18 +109,17 @@ class Loop:
         session.fabric.barrier()
         return metrics
 
-    def _evaluation_progress(self) -> Progress:
+    def _evaluation_progress(self) -> OnProgress:
         """Return what an evaluation calls as it goes: it passes that on, at most every second, and breaks it off."""
         reported = time.perf_counter()
 
-        def report(stage: str, done: int, total: int) -> None:
+        def report(event: Progress) -> None:
             nonlocal reported
             if self._stopped():
                 raise RuntimeError("interrupted during evaluation")
-            if self.progress is not None and time.perf_counter() - reported >= LOG_SECONDS:
+            if time.perf_counter() - reported >= LOG_SECONDS:
                 reported = time.perf_counter()
-                measuring = f"{stage}, {done:,} of {total:,} images"
-                self.progress(replace(self._update("evaluate"), step=done, steps=total, measuring=measuring))
+                self.progress(replace(event, training=self._training()))
 
         return report
 
@@ -138,7 +137,7 @@ class Loop:
             "images_per_second": round(speed, 1 if speed >= 10 else 2),
         }
         state.rows.append(row)
-        self._report("epoch", means)
+        self._report(means)
         state.epoch, state.step, state.seconds = state.epoch + 1, 0, 0.0
         state.meters.reset()
         self.epoch_done(row)
@@ -207,23 +206,23 @@ class Loop:
     def _position(self) -> int:
         return self.state.epoch * self.session.steps + self.state.step
 
-    def _report(self, kind: Literal["step", "epoch"], means: Means | None = None) -> None:
-        if self.progress is not None and self.session.fabric.is_global_zero:
-            self._last = self._update(kind, means)
+    def _report(self, means: Means | None = None) -> None:
+        """Say how far the run is; with the means of an epoch, that it has ended."""
+        if self.session.fabric.is_global_zero:
+            done, total = self._position(), self.session.recipe.epochs * self.session.steps
+            training = self._training(means)
+            self._last = Progress(TRAINING, done, total, "steps", training=training, epoch_done=means is not None)
             self.progress(self._last)
 
-    def _update(self, kind: Literal["step", "epoch", "evaluate"], means: Means | None = None) -> Update:
+    def _training(self, means: Means | None = None) -> Training:
         state, recipe, task, steps = self.state, self.session.recipe, self.session.task, self.session.steps
         means = means or state.meters.means()
         done, elapsed = self._position(), time.perf_counter() - self._started
         latest = {name: row[name] for row in state.rows for name in task.metrics if row[name] is not None}
         latest |= means.shares
-        return Update(
-            kind=kind,
+        return Training(
             epoch=state.epoch + 1,
             epochs=recipe.epochs,
-            step=done,
-            steps=recipe.epochs * steps,
             loss=means.loss,
             terms=means.terms,
             metrics={label: float(latest[name] or 0) for name, label in task.labels.items() if name in latest},

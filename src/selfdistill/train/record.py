@@ -12,12 +12,11 @@ from typing import Any, cast
 import torch
 
 from selfdistill.config.train_config import TrainConfig
-from selfdistill.config.training import TrainingConfig
 from selfdistill.data import ImageData
 from selfdistill.distiller import SelfDistiller
-from selfdistill.evaluate.evaluation import Evaluation
 from selfdistill.methods import parse_method
-from selfdistill.records import SCHEMA, BestEpoch, Data, RunRecord, recipe_hash
+from selfdistill.records import SCHEMA, BestEpoch, Data, Evaluation, RunRecord, recipe_hash
+from selfdistill.records.record import plain
 from selfdistill.train.task import Row, State
 
 _PACKAGES = ("selfdistill", "torch", "torchvision", "lightning", "numpy")
@@ -43,7 +42,7 @@ def make_record(
         evaluation: of the last epoch.
         seconds: that the evaluation took.
     """
-    values, device = recipe_values(recipe), next(distiller.parameters()).device
+    values, device = plain(recipe), next(distiller.parameters()).device
     of_model = sum(parameter.numel() for parameter in distiller.model.parameters())
     of_all = sum(parameter.numel() for parameter in distiller.parameters())
     return RunRecord(
@@ -51,7 +50,7 @@ def make_record(
         name=name,
         method=recipe.method,
         seed=recipe.seed,
-        recipe=values,
+        recipe_values=values,
         recipe_hash=recipe_hash(values),
         data=Data(
             name=data.name,
@@ -63,9 +62,9 @@ def make_record(
         ),
         epochs=state.epoch,
         policy="last epoch",
-        evaluation=evaluation.to_dict(),
+        evaluation=evaluation,
         best=_best(state.rows),
-        log=[dict(row) for row in state.rows],
+        rows=tuple(state.rows),
         seconds=state.total_seconds + seconds,
         seconds_per_epoch=_median(state.rows, "seconds"),
         images_per_second=_median(state.rows, "images_per_second"),
@@ -82,8 +81,7 @@ def optimiser_steps(record: RunRecord) -> int:
     A batch of groups, as BAKE's, has several images of a class, of which one alone counts as drawn.
     """
     group = parse_method(record.method).needs.group
-    images, batch = record.data.train_n, int(record.recipe["batch_size"])
-    return record.epochs * math.ceil(images * group / batch)
+    return record.epochs * math.ceil(record.data.train_n * group / record.recipe.batch_size)
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
@@ -95,11 +93,6 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
     }
-
-
-def recipe_values(recipe: TrainingConfig) -> dict[str, Any]:
-    """Return a recipe's fields as they come back from JSON: lists in the place of tuples."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(recipe).items()}
 
 
 def peak_memory_bytes(device: torch.device) -> int | None:

@@ -11,6 +11,7 @@ import torch
 from selfdistill.config.train_config import TrainConfig
 from selfdistill.config.training import TrainingConfig
 from selfdistill.data import ImageData, load_data
+from selfdistill.progress import OnProgress, no_progress
 from selfdistill.records import RunRecord
 from selfdistill.train import random_state
 from selfdistill.train.checkpoint import Checkpoints, resume, save
@@ -19,7 +20,6 @@ from selfdistill.train.export import save_weights
 from selfdistill.train.folder import RunFolder
 from selfdistill.train.loop import Loop
 from selfdistill.train.memory import keep_malloc_pools
-from selfdistill.train.progress import Callback
 from selfdistill.train.session import Session, make_fabric
 from selfdistill.train.signals import Interruptions
 from selfdistill.train.task import Record, Row, State
@@ -42,7 +42,7 @@ def train(
     nodes: int = 1,
     accelerator: str = "auto",
     tensorboard: bool = False,
-    progress: Callback | None = None,
+    progress: OnProgress = no_progress,
     save_seconds: float | None = None,
 ) -> RunRecord:
     """Train by a recipe into a run folder, or resume what is there; a finished run is returned as it is.
@@ -57,7 +57,7 @@ def train(
         nodes: machines.
         accelerator: ``"cuda"``, ``"cpu"``, or ``"auto"`` for a GPU where there is one.
         tensorboard: also write ``out/tensorboard``.
-        progress: is called with each :class:`~selfdistill.train.progress.Update`.
+        progress: is called with each :class:`~selfdistill.progress.Progress`.
         save_seconds: at the end of an epoch, save unless the last checkpoint is younger (default: `SAVE_SECONDS`).
 
     Returns:
@@ -122,7 +122,7 @@ def run_task(
     accelerator: str = "auto",
     cudnn_benchmark: bool = True,
     tensorboard: bool = False,
-    progress: Callback | None = None,
+    progress: OnProgress = no_progress,
     save_seconds: float | None = None,
 ) -> R:
     """Train any task into the folder of a run that is not finished, or resume what is there; return its record.
@@ -138,7 +138,7 @@ def run_task(
         accelerator: what kind of device.
         cudnn_benchmark: let cuDNN choose each convolution by measuring: for batches of one shape.
         tensorboard: also write ``out/tensorboard``.
-        progress: is called with each :class:`~selfdistill.train.progress.Update`.
+        progress: is called with each :class:`~selfdistill.progress.Progress`.
         save_seconds: as for :func:`train`.
 
     Raises:
@@ -189,7 +189,7 @@ def _train(
     folder: RunFolder,
     interruptions: Interruptions,
     tensorboard: bool,
-    progress: Callback | None,
+    progress: OnProgress,
     save_seconds: float,
 ) -> None:
     """Run the loop with what belongs to the end of an epoch: the log, kept weights, a checkpoint now and then."""

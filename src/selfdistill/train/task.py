@@ -1,6 +1,6 @@
 """What the training engine asks of a task: classification with a method is one, object detection another."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
@@ -8,18 +8,11 @@ from typing import Any, Protocol, Self, TypeVar
 from torch import nn
 
 from selfdistill.config.training import TrainingConfig
+from selfdistill.progress import OnProgress
 from selfdistill.train.meters import Loss, Meters
 
 B = TypeVar("B")
 C = TypeVar("C", covariant=True)
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what is measured, images done, images in all); it raises if the run has to stop."""
-
-
-def no_progress(stage: str, done: int, total: int) -> None:
-    """Report nothing."""
-
 
 Row = dict[str, float | int | None]
 """One row of ``log.csv``."""
@@ -112,8 +105,8 @@ class Task(Protocol[B]):
             position: optimiser steps of the whole run before this one.
         """
 
-    def evaluate(self, progress: Progress) -> dict[str, float | None]:
-        """Measure the network after an epoch; in the first process alone."""
+    def evaluate(self, progress: OnProgress) -> dict[str, float | None]:
+        """Measure the network after an epoch; in the first process alone. ``progress`` raises to stop the run."""
 
     def finish(self, run: Path, state: State) -> Record:
         """Write the trained model into a run's folder and return the record; in the first process alone."""

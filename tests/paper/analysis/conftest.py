@@ -1,7 +1,8 @@
 """A small network that has learned the digits, and the images it is measured on."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 import torch
 import torch.nn.functional as F
@@ -41,3 +42,8 @@ def trained() -> Trained:
     with torch.no_grad():
         assert (model.eval()(x).argmax(dim=1) == y).float().mean() > 0.98
     return Trained(model, Images(data.test, data, "cpu"))
+
+
+def round_trip(found: msgspec.Struct) -> Any:
+    """Return a result as it is read from the file that it is cached in."""
+    return msgspec.convert(msgspec.json.decode(msgspec.json.encode(found)), type(found))

@@ -1,4 +1,3 @@
-import json
 from decimal import Decimal, localcontext
 
 import numpy as np
@@ -8,10 +7,10 @@ from torch import Tensor, nn
 
 from selfdistill.data import load_data
 from selfdistill.evaluate.images import Images
-from selfdistill.paper.analysis.assumptions import Assumptions, assumptions, holding, r_1, ratios
 from selfdistill.paper.analysis.components import Components, measure_components
-from selfdistill.paper.analysis.lemma2 import bound
-from tests.paper.analysis.conftest import Trained
+from selfdistill.paper.analysis.high_precision import bound
+from selfdistill.paper.analysis.proposition1 import check_assumptions, measure_assumptions, r_1, ratios
+from tests.paper.analysis.conftest import Trained, round_trip
 from tests.reference import analysis as reference
 
 
@@ -19,7 +18,7 @@ def random_components(n: int = 40, classes: int = 6, spread: float = 1.0) -> Com
     """Posteriors and norms that have nothing to do with each other: every case occurs."""
     log_p, log_q = torch.randn(2, n, classes, dtype=torch.float64).log_softmax(dim=2)
     log_dp, log_dq = spread * torch.randn(2, n, classes, dtype=torch.float64)
-    return Components(log_p, log_q, log_dp, log_dq, "head", 0.5, 3.0, 0)
+    return Components(log_p, log_q, log_dp, log_dq)
 
 
 def each(components: Components) -> list[tuple[float, float, float, float]]:
@@ -31,7 +30,7 @@ def test_against_the_definitions() -> None:
     components = random_components()
     r, log_rho = ratios(components)
     bounds = r_1(log_rho.abs())
-    first, second = holding(components)
+    first, second = check_assumptions(components)
     expected = [(reference.assumption_1(*one), *reference.r_and_r_1(*one)) for one in each(components)]
     assert first.flatten().tolist() == [holds for holds, _, _ in expected]
     assert r.flatten().tolist() == pytest.approx([value for _, value, _ in expected], rel=1e-9)
@@ -42,7 +41,7 @@ def test_against_the_definitions() -> None:
 
 def test_the_summary_against_numpy() -> None:
     components = random_components()
-    found = assumptions(components)
+    found = measure_assumptions(components)
     p, q = components.log_p.exp().numpy(), components.log_q.exp().numpy()
     expected = [reference.r_and_r_1(*one) for one in each(components)]
     first = np.array([reference.assumption_1(*one) for one in each(components)])
@@ -56,13 +55,13 @@ def test_the_summary_against_numpy() -> None:
     within = np.array([r <= most for r, most in expected])
     assert found.second == pytest.approx(within.mean())
     assert found.both == pytest.approx((first & within).mean())
-    assert Assumptions.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    assert round_trip(found) == found
 
 
 def test_exchanging_the_masks_changes_nothing() -> None:
     one = random_components()
-    other = Components(one.log_q, one.log_p, one.log_dq, one.log_dp, "head", 0.5, 3.0, 0)
-    assert assumptions(one) == assumptions(other)
+    other = Components(one.log_q, one.log_p, one.log_dq, one.log_dp)
+    assert measure_assumptions(one) == measure_assumptions(other)
 
 
 @pytest.mark.parametrize("log_rho", [0.0, 1e-12, 1e-6, 0.01, 1.0, 30.0, 300.0])
@@ -75,7 +74,7 @@ def test_r_1_to_the_last_digit(log_rho: float) -> None:
 
 def test_equal_probabilities_fulfil_no_assumption() -> None:
     zero = torch.zeros(1, 1, dtype=torch.float64)
-    first, second = holding(Components(zero - 1, zero - 1, zero, zero - 1, "head", 0.5, 3.0, 0))
+    first, second = check_assumptions(Components(zero - 1, zero - 1, zero, zero - 1))
     assert (bool(first), bool(second)) == (False, True)
 
 
@@ -85,9 +84,9 @@ def test_two_classes_never_both_fulfil_assumption_1(weights: str) -> None:
     data = load_data("digits", classes=2, per_class=2, test_per_class=10)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 16), nn.Tanh(), nn.Linear(16, 2))
     components = measure_components(model, Images(data.test, data, "cpu"), weights=weights)  # type: ignore[arg-type]
-    first, _ = holding(components)
+    first, _ = check_assumptions(components)
     assert first.sum(dim=1).tolist() == [1] * 20
-    assert assumptions(components).first == 0.5
+    assert measure_assumptions(components).first == 0.5
 
 
 def test_a_sure_network_fails_for_the_class_it_is_sure_of() -> None:
@@ -95,12 +94,12 @@ def test_a_sure_network_fails_for_the_class_it_is_sure_of() -> None:
     logits = torch.tensor([[9.0, 0.0, -1.0], [6.0, 0.0, -1.0]], dtype=torch.float64)
     log_p = logits.log_softmax(dim=1)
     norms = (log_p.exp() * (1 - log_p.exp())).log()
-    first, _ = holding(Components(log_p[:1], log_p[1:], norms[:1], norms[1:], "head", 0.5, 1.0, 0))
+    first, _ = check_assumptions(Components(log_p[:1], log_p[1:], norms[:1], norms[1:]))
     assert first.tolist() == [[False, True, True]]
 
 
 def test_on_a_trained_network(trained: Trained) -> None:
-    found = assumptions(measure_components(trained.model, trained.images))
+    found = measure_assumptions(measure_components(trained.model, trained.images))
     assert (found.n, found.classes, found.weights) == (200, 10, "head")
     assert 0.5 < found.first_weighted < found.first < 1  # the class it is sure of weighs most and fails most
     assert max(found.first + found.second - 1, 0) <= found.both <= min(found.first, found.second)
@@ -111,6 +110,6 @@ def test_an_average_of_ratios_is_that_of_the_rare_classes() -> None:
     tiny: Tensor = torch.tensor([[0.0, -30.0, -31.0]], dtype=torch.float64)
     other = torch.tensor([[0.1, -20.0, -35.0]], dtype=torch.float64)
     log_p, log_q = tiny.log_softmax(dim=1), other.log_softmax(dim=1)
-    found = assumptions(Components(log_p, log_q, log_p, log_q, "head", 0.5, 1.0, 0))
+    found = measure_assumptions(Components(log_p, log_q, log_p, log_q))
     assert found.r.mean > 1
     assert found.r.weighted < 1e-6

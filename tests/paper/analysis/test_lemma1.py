@@ -1,5 +1,4 @@
 import copy
-import json
 
 import pytest
 import torch
@@ -8,9 +7,9 @@ from torch import Tensor, nn
 from selfdistill.data import load_data
 from selfdistill.evaluate.images import Images
 from selfdistill.losses import kl, symmetric_kl
-from selfdistill.paper.analysis import lemma1 as room
-from selfdistill.paper.analysis.lemma1 import Lemma1, check_lemma1, lemma1, lemma1_sum
-from tests.paper.analysis.conftest import Trained
+from selfdistill.paper.analysis import directions
+from selfdistill.paper.analysis.directions import Direction, check_lemma1, lemma1_sum, logit_gradients
+from tests.paper.analysis.conftest import Trained, round_trip
 from tests.reference import analysis as reference
 from tests.reference import losses
 
@@ -34,7 +33,7 @@ def test_against_finite_differences_of_the_paper_equations(logits: tuple[Tensor,
         return losses.kl(moved, fixed, T)
 
     step, rows = 1e-5, len(a)
-    on_a, on_b = lemma1(*logits, T, direction)  # type: ignore[arg-type]
+    on_a, on_b = logit_gradients(*logits, T, direction)  # type: ignore[arg-type]
     for slope, one, other in ((on_a, a, b), (on_b, b, a)):
         for row in range(rows):
             for i in range(5):
@@ -49,17 +48,18 @@ def test_against_finite_differences_of_the_paper_equations(logits: tuple[Tensor,
 def test_it_is_the_gradient_that_trains(logits: tuple[Tensor, Tensor], direction: str) -> None:
     a, b = (z.requires_grad_() for z in logits)
     found = torch.autograd.grad(symmetric_kl(a, b, T, direction), [a, b])  # type: ignore[arg-type]
-    for one, other in zip(found, lemma1(a.detach(), b.detach(), T, direction), strict=True):  # type: ignore[arg-type]
+    ways = ("forward", "reverse") if direction == "both" else (direction,)
+    of_ways = [logit_gradients(a.detach(), b.detach(), T, way) for way in ways]  # type: ignore[arg-type]
+    for one, other in zip(found, map(sum, zip(*of_ways, strict=True)), strict=True):
         torch.testing.assert_close(4 * one, other)
 
 
-def test_both_directions_are_the_sum_and_no_logit_shift_matters(logits: tuple[Tensor, Tensor]) -> None:
-    forward, reverse, both = (lemma1(*logits, T, way) for way in ("forward", "reverse", "both"))
-    for side in range(2):
-        torch.testing.assert_close(forward[side] + reverse[side], both[side], rtol=0, atol=1e-15)
-        torch.testing.assert_close(both[side].sum(dim=1), torch.zeros(4).double(), rtol=0, atol=1e-15)
-    same = lemma1(logits[0], logits[0] + 7, T)
-    torch.testing.assert_close(same[0], torch.zeros(4, 5).double(), rtol=0, atol=1e-15)
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_no_logit_shift_matters(logits: tuple[Tensor, Tensor], direction: Direction) -> None:
+    for slope in logit_gradients(*logits, T, direction):
+        torch.testing.assert_close(slope.sum(dim=1), torch.zeros(4).double(), rtol=0, atol=1e-15)
+    same, _ = logit_gradients(logits[0], logits[0] + 7, T, direction)
+    torch.testing.assert_close(same, torch.zeros(4, 5).double(), rtol=0, atol=1e-15)
 
 
 @pytest.mark.parametrize("direction", ["forward", "reverse"])
@@ -88,19 +88,19 @@ def test_the_printed_lemma_term_by_term(direction: str) -> None:
 
 
 def test_on_a_trained_network(trained: Trained) -> None:
-    found = check_lemma1(trained.model, trained.images, max_images=50)
+    found = check_lemma1(trained.model, trained.images.spaced(50))
     assert (found.n, found.classes, found.temperature) == (50, 10, 3.0)
     errors = [found.forward_logits, found.forward_weights, found.reverse_logits, found.reverse_weights, found.both]
     assert max(errors) < 1e-13
-    assert Lemma1.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    assert round_trip(found) == found
     assert all(weight.grad is None for weight in trained.model.parameters())
     assert trained.model[6].weight.dtype == torch.float32
 
 
 def test_a_wrong_lemma_is_seen(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
-    exchanged = {"forward": "reverse", "reverse": "forward", "both": "both"}
-    monkeypatch.setattr(room, "lemma1_sum", lambda p, q, way: lemma1_sum(p, q, exchanged[way]))
-    found = check_lemma1(trained.model, trained.images, max_images=20)
+    exchanged: dict[str, Direction] = {"forward": "reverse", "reverse": "forward"}
+    monkeypatch.setattr(directions, "lemma1_sum", lambda p, q, way: lemma1_sum(p, q, exchanged[way]))
+    found = check_lemma1(trained.model, trained.images.spaced(20))
     assert min(found.forward_weights, found.reverse_weights) > 0.1
     assert max(found.forward_logits, found.both) < 1e-13
 
@@ -110,19 +110,5 @@ def test_a_head_of_zeros_has_nothing_to_compare() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 8), nn.ReLU(), nn.Linear(8, 10))
     for weight in model[3].parameters():
         nn.init.zeros_(weight)
-    with pytest.raises(ValueError, match=r"^model: its logits are the same under any mask"):
+    with pytest.raises(ValueError, match="head of zeros"):
         check_lemma1(model, Images(data.test, data, "cpu"))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"direction": "sideways"}, "^direction: 'sideways'"),
-        ({"temperature": 0.0}, "^temperature: 0.0, expected a positive number$"),
-        ({"b": torch.zeros(2, 4)}, r"^a, b: shapes \(2, 3\) and \(2, 4\)"),
-    ],
-)
-def test_bad_input_is_one_clear_line(arguments: dict[str, object], message: str) -> None:
-    given = {"a": torch.zeros(2, 3), "b": torch.zeros(2, 3)} | arguments
-    with pytest.raises(ValueError, match=message):
-        lemma1(**given)  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from selfdistill.paper.analysis.norms import linear_reach, log_gradient_norms, reach
+from selfdistill.paper.analysis.components import linear_reach, log_gradient_norms, measure_reach
 from tests.reference import analysis as reference
 
 
@@ -54,11 +54,11 @@ def test_class_after_class_is_jacrev_of_all_weights(temperature: float) -> None:
     x = torch.randn(4, dtype=torch.float64)
     logits = net(x)
     log_p = log_posterior(logits, temperature)
-    found = log_gradient_norms(log_p, reach(logits, log_p, list(net.parameters())), temperature)
+    found = log_gradient_norms(log_p, measure_reach(logits, log_p, list(net.parameters())), temperature)
     jacobian = reference.posterior_jacobian(net, lambda w: torch.func.functional_call(net, w, (x,)), temperature)
     assert found.exp().tolist() == pytest.approx([reference.l1(slope) for slope in jacobian], rel=1e-10)
     torch.testing.assert_close(
-        reach(logits, log_p, list(net.parameters())).flatten(), found.exp() / slope_of(log_p, temperature)
+        measure_reach(logits, log_p, list(net.parameters())).flatten(), found.exp() / slope_of(log_p, temperature)
     )
 
 
@@ -71,7 +71,7 @@ def test_a_weight_that_does_nothing_adds_nothing() -> None:
     head, f, idle = nn.Linear(2, 3).double(), torch.randn(2).double(), nn.Parameter(torch.ones(2))
     logits = head(f)
     log_p = log_posterior(logits, 3.0)
-    with_it = reach(logits, log_p, [*head.parameters(), idle])
+    with_it = measure_reach(logits, log_p, [*head.parameters(), idle])
     torch.testing.assert_close(with_it, linear_reach(head, f).expand(3))
 
 
@@ -86,6 +86,6 @@ def test_a_network_that_is_all_but_sure_keeps_its_gradients() -> None:
         expected = [float((power / total * (total - power) / total).ln()) for power in powers]
     assert found.tolist() == pytest.approx(expected, rel=1e-12)
     weights = nn.Parameter(torch.ones(3))
-    reaches = reach(logits.float() * weights, log_posterior(logits, 1.0), [weights])
+    reaches = measure_reach(logits.float() * weights, log_posterior(logits, 1.0), [weights])
     share = float(powers[1] / (powers[1] + powers[2]))
     assert float(reaches[0]) == pytest.approx(90 + 2 * share + 3 * (1 - share), rel=1e-6)

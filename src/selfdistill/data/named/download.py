@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from selfdistill.data.arrays import read_npz
-from selfdistill.data.decode import IMAGE_SUFFIXES, progress_bar
+from selfdistill.data.decode import IMAGE_SUFFIXES
 from selfdistill.data.folders import image_files
+from selfdistill.progress import track
 
 _CHUNK = 2**20  # bytes
 _PATIENCE = 60  # seconds without a byte
@@ -165,7 +166,8 @@ def download(archive: Archive, into: Path) -> Path:
     try:
         with urllib.request.urlopen(archive.address, timeout=_PATIENCE) as response, file.open("wb") as out:
             total = int(response.headers.get("Content-Length") or 0)
-            for chunk in progress_bar(iter(lambda: response.read(_CHUNK), b""), file.name, -(-total // _CHUNK)):
+            chunks = iter(lambda: response.read(_CHUNK), b"")
+            for chunk in track(chunks, f"downloading {file.name}", -(-total // _CHUNK)):
                 out.write(chunk)
     except HTTPException as error:
         raise OSError(f"the connection broke off: {error!r}") from error

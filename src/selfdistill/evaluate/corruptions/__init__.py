@@ -5,19 +5,15 @@ scores a network on either, and `summarise` gives accuracy by corruption, by sev
 """
 
 from selfdistill.evaluate.corruptions.apply import LEAST_SIZE, corrupt
-from selfdistill.evaluate.corruptions.measure import measure_corruptions
+from selfdistill.evaluate.corruptions.measure import measure_corruptions, summarise
 from selfdistill.evaluate.corruptions.pixels import mean_distance
 from selfdistill.evaluate.corruptions.published import PublishedCorruptions, fetch_cifar100c, open_published
-from selfdistill.evaluate.corruptions.summary import OWN, PUBLISHED, CorruptionAccuracy, summarise
 from selfdistill.evaluate.corruptions.table import CORRUPTIONS, SEVERITIES
 
 __all__ = [
     "CORRUPTIONS",
     "LEAST_SIZE",
-    "OWN",
-    "PUBLISHED",
     "SEVERITIES",
-    "CorruptionAccuracy",
     "PublishedCorruptions",
     "corrupt",
     "fetch_cifar100c",

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
 
 from selfdistill.evaluate.corruptions.apply import corrupt
 from selfdistill.evaluate.corruptions.published import PublishedCorruptions
-from selfdistill.evaluate.corruptions.summary import OWN, PUBLISHED, CorruptionAccuracy, summarise
 from selfdistill.evaluate.corruptions.table import CORRUPTIONS, SEVERITIES
 from selfdistill.evaluate.gradient import clean_logits
-from selfdistill.evaluate.images import Images, Tick, no_progress
+from selfdistill.evaluate.images import Images, Tick
+from selfdistill.progress import no_progress
+from selfdistill.records.evaluation import OWN, PUBLISHED, CorruptionAccuracy
 
 _PUBLISHED_SIZE = 32
 
@@ -63,6 +65,46 @@ def measure_corruptions(
     n = len(images) if published is None else published.n
     accuracy = {name: (row / n).tolist() for name, row in zip(CORRUPTIONS, right.double(), strict=True)}
     return summarise(accuracy, n=n, source=OWN if published is None else PUBLISHED)
+
+
+def summarise(accuracy: Mapping[str, Sequence[float]], *, n: int, source: str) -> CorruptionAccuracy:
+    """Gather the accuracies of the fifteen corruptions; what else is given is left out of every mean.
+
+    The published sets hold four corruptions more, and scripts that average all nineteen report another number than
+    Table 6's mCA, which is the mean of its fifteen rows.
+
+    Args:
+        accuracy: by corruption, five fractions: severity 1 first.
+        n: images at each severity, >= 1.
+        source: ``PUBLISHED`` or ``OWN``.
+
+    Raises:
+        ValueError: a corruption is missing, has not five accuracies, or one is not a fraction; or n or source is wrong.
+
+    Example:
+        >>> result = summarise({name: [0.9, 0.8, 0.7, 0.6, 0.5] for name in CORRUPTIONS}, n=10, source=OWN)
+        >>> round(result.mca, 12), [round(value, 12) for value in result.per_severity]
+        (0.7, [0.9, 0.8, 0.7, 0.6, 0.5])
+    """
+    missing = [name for name in CORRUPTIONS if name not in accuracy]
+    if missing:
+        raise ValueError(f"accuracy: {', '.join(missing)} missing; the mean is over all {len(CORRUPTIONS)} corruptions")
+    if n < 1:
+        raise ValueError(f"n: {n}, expected at least 1 image")
+    if source not in (PUBLISHED, OWN):
+        raise ValueError(f"source: {source!r}, expected {PUBLISHED!r} or {OWN!r}")
+    for name in CORRUPTIONS:
+        values = accuracy[name]
+        if len(values) != len(SEVERITIES) or not all(0 <= value <= 1 for value in values):  # NaN is refused as well
+            raise ValueError(f"accuracy: {name} has {list(values)}, expected five fractions in [0, 1]")
+    fifteen = {name: tuple(map(float, accuracy[name])) for name in CORRUPTIONS}
+    return CorruptionAccuracy(
+        source=source,
+        n=n,
+        mca=fmean(map(fmean, fifteen.values())),
+        per_severity=tuple(map(fmean, zip(*fifteen.values(), strict=True))),
+        accuracy=fifteen,
+    )
 
 
 def _corrupted(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +13,9 @@ from torch import Tensor, nn
 from selfdistill.evaluate.agreement import Reading, posterior_sd, read_features
 from selfdistill.evaluate.arrays import Floats
 from selfdistill.evaluate.gradient import clean_logits
-from selfdistill.evaluate.images import Images, Tick, no_progress
-from selfdistill.evaluate.ood.detector import OODDetector, score_detector
+from selfdistill.evaluate.images import Images, Tick
 from selfdistill.evaluate.ood.mahalanobis import Mahalanobis, fit_mahalanobis
+from selfdistill.evaluate.ood.metrics import score_detector
 from selfdistill.evaluate.ood.scores import (
     ODIN_GRID,
     choose_eps,
@@ -28,69 +26,11 @@ from selfdistill.evaluate.ood.scores import (
     tuning_size,
 )
 from selfdistill.network import eager
+from selfdistill.progress import no_progress
+from selfdistill.records.evaluation import OODDetector, OODDisagreement, OODResult
 from selfdistill.tap import Head
 
 _MASKS, _DROP_PROBABILITY, _SEEDS = 20, 0.5, 5
-
-
-@dataclass(frozen=True)
-class OODDisagreement:
-    """Section 4.5's claim: the sd of the posterior over dropout masks, a mean over images, classes and mask sets.
-
-    Attributes:
-        masks: M, of each set of masks.
-        p: probability that a feature is dropped.
-        temperature: of the posteriors.
-        seeds: how many sets of masks.
-        inside: on the in-distribution (test) images; records hold it by this name, as the next.
-        outside: on the out-of-distribution images.
-    """
-
-    masks: int
-    p: float
-    temperature: float
-    seeds: int
-    inside: float
-    outside: float
-
-
-@dataclass(frozen=True)
-class OODResult:
-    """One out-of-distribution set against the test images.
-
-    Attributes:
-        name: of the set.
-        n: its images.
-        prepared: the resizing and cropping applied.
-        detectors: by name, those that could be measured.
-        tuned_on: in- and out-of-distribution images that chose the eps of "ODIN released" and are not scored by it.
-        temperature: ODIN's T.
-        disagreement: None if the network's head was not found.
-    """
-
-    name: str
-    n: int
-    prepared: str
-    detectors: Mapping[str, OODDetector]
-    tuned_on: tuple[int, int]
-    temperature: float
-    disagreement: OODDisagreement | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists, ready for JSON."""
-        plain: dict[str, Any] = _to_lists(asdict(self))
-        return plain
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> OODResult:
-        """The inverse of `to_dict`, exactly."""
-        disagreement = values["disagreement"]
-        parts = {
-            "detectors": {name: OODDetector.from_dict(detector) for name, detector in values["detectors"].items()},
-            "tuned_on": tuple(values["tuned_on"]),
-            "disagreement": None if disagreement is None else OODDisagreement(**disagreement),
-        }
-        return cls(**(dict(values) | parts))
 
 
 def measure_ood(
@@ -280,9 +220,3 @@ def _spread_over_masks(reading: Reading) -> float:
         for seed in range(_SEEDS)
     ]
     return float(np.mean(sd))
-
-
-def _to_lists(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _to_lists(v) for key, v in value.items()}
-    return [_to_lists(v) for v in value] if isinstance(value, tuple) else value

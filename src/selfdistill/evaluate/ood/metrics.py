@@ -1,57 +1,46 @@
-"""Metrics of OOD scores: ROC curve, FPR at 95 % TPR, detection error, AUROC and AUPR, in numpy alone."""
+"""Metrics of OOD scores: ROC curve, FPR at 95 % TPR, detection error, AUROC, AUPR, histogram; without torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from selfdistill.evaluate.arrays import Floats, as_floats
+from selfdistill.records.evaluation import OODDetector, OODMetrics, RocCurve, ScoreHistogram
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
-class OODMetrics:
-    """How well scores separate two sets. Fractions; "in" is the positive class unless a name says "out".
+_POINTS, _BINS = 101, 30
 
-    Attributes:
-        fpr_at_95_tpr: share of the out-of-distribution images accepted at the highest threshold that accepts at least
-            95 % of the in-distribution ones.
-        detection_error: min over thresholds of (P(in rejected) + P(out accepted)) / 2: what Table 7 prints.
-        detection_error_at_95_tpr: the same mean at the threshold of `fpr_at_95_tpr`: what the paper's text defines.
-        auroc: P(in > out) + P(in = out) / 2 over pairs.
-        aupr_in: average precision, in positive, by counts: depends on the sizes of the sets.
-        aupr_out: average precision, out positive, by counts.
-        balanced_aupr_in: with either set weighing the same, as the release of ODIN forms it from rates.
-        balanced_aupr_out: the same, out positive.
-        n_in: in-distribution images.
-        n_out: out-of-distribution images.
+
+def score_detector(id_scores: Floats, ood_scores: Floats, eps: float | None = None) -> OODDetector:
+    """The metrics, the curve and the histogram of two sets of scores, higher for in-distribution.
+
+    The curve keeps at most 101 of the thresholds' points, both ends among them; the metrics are those of all points.
+
+    Raises:
+        ValueError: a set is empty, or a score is not finite.
+
+    Example:
+        >>> detector = score_detector(np.array([2.0, 3.0]), np.array([0.0, 1.0]))
+        >>> detector.metrics.auroc, detector.curve.fpr
+        (1.0, (0.0, 0.0, 0.0, 0.5, 1.0))
     """
-
-    fpr_at_95_tpr: float
-    detection_error: float
-    detection_error_at_95_tpr: float
-    auroc: float
-    aupr_in: float
-    aupr_out: float
-    balanced_aupr_in: float
-    balanced_aupr_out: float
-    n_in: int
-    n_out: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, ready for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> OODMetrics:
-        """The inverse of `to_dict`, exactly."""
-        return cls(**values)
+    metrics = ood_metrics(id_scores, ood_scores)
+    fpr, tpr = roc_curve(id_scores, ood_scores)
+    thinned = np.unique(np.linspace(0, len(fpr) - 1, min(_POINTS, len(fpr))).round().astype(int))
+    edges = _edges(np.concatenate([id_scores, ood_scores]))
+    in_distribution, ood = (tuple(np.histogram(scores, edges)[0].tolist()) for scores in (id_scores, ood_scores))
+    return OODDetector(
+        metrics,
+        RocCurve(tuple(fpr[thinned].tolist()), tuple(tpr[thinned].tolist())),
+        ScoreHistogram(tuple(edges.tolist()), in_distribution, ood),
+        eps,
+    )
 
 
 def ood_metrics(id_scores: Tensor | npt.ArrayLike, ood_scores: Tensor | npt.ArrayLike) -> OODMetrics:
@@ -147,3 +136,13 @@ def _checked(scores: Tensor | npt.ArrayLike, name: str) -> Floats:
     if bad:
         raise ValueError(f"{name}: {bad} of {len(values)} scores are not finite; check the model's training loss")
     return values
+
+
+def _edges(scores: Floats) -> Floats:
+    low, high = float(scores.min()), float(scores.max())
+    edges = np.linspace(low, high, _BINS + 1)
+    if (np.diff(edges) > 0).all():
+        return edges
+    # Fewer numbers than bins between the two, as of a network that is sure to the last bit: they share the middle bins.
+    half = max(0.5, abs(low) / 2, abs(high) / 2)
+    return np.linspace(low - half, high + half, _BINS + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -12,18 +13,10 @@ from torch import Tensor, nn
 
 from selfdistill.evaluate.agreement import read_features
 from selfdistill.evaluate.gradient import scoring
-from selfdistill.evaluate.images import Images, Tick, no_progress
+from selfdistill.evaluate.images import Images
 from selfdistill.network import eager
-from selfdistill.paper.analysis.dropped import (
-    check_temperature,
-    chosen,
-    dropped_pair,
-    learned,
-    pair_logits,
-    pass_twice_dropped,
-    tapped,
-)
-from selfdistill.paper.analysis.norms import linear_reach, log_gradient_norms, reach
+from selfdistill.paper.analysis import masks
+from selfdistill.paper.analysis.masks import PAPER, Conditions
 
 Weights = Literal["head", "all"]
 """What a gradient is taken with respect to: the head's weights, or all."""
@@ -39,120 +32,167 @@ class Components:
         log_dp: log L1 norm of the gradient of p_i.
         log_dq: of q_i.
         weights: what the gradients are taken with respect to.
-        p: probability that a feature is dropped.
-        temperature: T.
-        seed: of the masks.
+        conditions: the masks and T.
     """
 
     log_p: Tensor
     log_q: Tensor
     log_dp: Tensor
     log_dq: Tensor
-    weights: Weights
-    p: float
-    temperature: float
-    seed: int
+    weights: Weights = "head"
+    conditions: Conditions = PAPER
 
 
 def measure_components(
-    model: nn.Module,
-    images: Images,
-    *,
-    weights: Weights = "head",
-    head: str | None = None,
-    max_images: int | None = None,
-    p: float = 0.5,
-    temperature: float = 3.0,
-    seed: int = 0,
-    tick: Tick = no_progress,
+    model: nn.Module, images: Images, weights: Weights = "head", conditions: Conditions = PAPER
 ) -> Components:
-    """Both posteriors of each image and the norms of their gradients, in evaluation mode.
+    """Measure both posteriors of each image and the norms of their gradients, in evaluation mode.
 
-    With respect to a linear head's weights the norms have a closed form. With respect to all weights, or those of a
-    head of several layers, each image passes backward once for each class and mask: on one core a ResNet-18 of CIFAR
-    with 100 classes takes about 20 seconds an image.
+    With respect to a linear head's weights the norms have a closed form. With respect to all weights, or those of
+    another head, each image takes a backward pass for each class and mask: on one core a ResNet-18 of CIFAR with
+    100 classes takes about 20 seconds per image.
 
     Args:
-        model: on the images' device; its weights, statistics, modes, gradients and the random state stay as they are.
+        model: on the images' device.
         images: see `selfdistill.evaluate.images.Images`.
-        weights: "head" or "all".
-        head: the head's dotted name; None: found.
-        max_images: at most so many, evenly spaced, >= 1; None: 10,000 for the head, 32 for all weights.
-        p: probability that a feature is dropped, in (0, 1).
-        temperature: T > 0.
-        seed: of the masks, >= 0; an image has the same masks whichever weights are asked for.
-        tick: told of the images done.
+        weights: "head" or "all"; an image has the same masks either way.
+        conditions: the masks and T.
 
     Raises:
-        ValueError: an argument is out of range, there is no image, no head or nothing to train, the model is of half
-            precision, a logit is not finite, or a mask leaves an image no gradient.
-
-    Example:
-        >>> from selfdistill.data import load_data
-        >>> data = load_data("digits", per_class=2, test_per_class=2)
-        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 16), nn.ReLU(), nn.Linear(16, 10))
-        >>> measure_components(model, Images(data.test, data, "cpu")).log_dp.shape
-        torch.Size([20, 10])
+        ValueError: images, a head or trainable weights are missing, the model is of half precision, a logit is not
+            finite, or a mask leaves an image without a gradient.
     """
-    check_temperature(temperature)
-    if weights not in ("head", "all"):
-        raise ValueError(f"weights: {weights!r}, expected 'head' or 'all'")
-    if max_images is None:
-        max_images = 10_000 if weights == "head" else 32
-    images = chosen(images, max_images)
-    measured = _of_head if weights == "head" else _of_all
+    parts = _head_parts if weights == "head" else _model_parts
     log_posteriors, log_norms = [], []
-    for log_posterior, reaches in measured(model, images, head, temperature, p, seed):
+    for log_posterior, reaches in parts(model, images, conditions):
         log_posteriors.append(log_posterior)
-        log_norms.append(log_gradient_norms(log_posterior, reaches, temperature))
-        tick(log_posterior.shape[1])
+        log_norms.append(log_gradient_norms(log_posterior, reaches, conditions.temperature))
     log_p, log_q = torch.cat(log_posteriors, dim=1)
     log_dp, log_dq = torch.cat(log_norms, dim=1)
     lost = int((torch.isneginf(log_dp) | torch.isneginf(log_dq)).any(dim=1).sum())
     if lost:
         raise ValueError(
-            f"images: a mask leaves {lost} of {len(log_p)} without a gradient (every feature dropped, and no bias); "
-            "lower p="
+            f"a mask leaves {lost} of {len(log_p)} images without a gradient (every feature dropped, and no bias); "
+            "lower `p`"
         )
-    return Components(log_p, log_q, log_dp, log_dq, weights, p, temperature, seed)
+    return Components(log_p, log_q, log_dp, log_dq, weights, conditions)
 
 
-Parts = Iterator[tuple[Tensor, Tensor]]
+def log_gradient_norms(log_p: Tensor, reach: Tensor, temperature: float) -> Tensor:
+    """Return log ||∇θ p_i||_1 = log p_i + log(1 - p_i) - log T + log R_i.
+
+    ∂p_i / ∂z_j = p_i (δ_ij - p_j) / T, so that ∇θ p_i = p_i (1 - p_i) / T * sum_j c_ij ∇θ z_j with c_ii = 1 and
+    c_ij = -p_j / (1 - p_i). The reach R_i is the L1 norm of that sum, which no small probability makes small: see
+    `linear_reach` and `measure_reach`.
+
+    Args:
+        log_p: log posteriors at T, (..., C), float64.
+        reach: R, (..., C) or (..., 1), > 0.
+        temperature: T > 0.
+
+    Returns:
+        (..., C), float64, natural logarithms.
+
+    Example:
+        >>> p = torch.tensor([0.25, 0.75], dtype=torch.float64)
+        >>> log_gradient_norms(p.log(), torch.tensor([2.0]), 3.0).exp()  # 2 * 0.25 * 0.75 / 3
+        tensor([0.1250, 0.1250], dtype=torch.float64)
+    """
+    return log_p + _log_others(log_p) + reach.double().log() - math.log(temperature)
+
+
+def linear_reach(head: nn.Module, features: Tensor) -> Tensor | None:
+    """Return R = 2 (||f||_1 + 1) for every class of a linear head, or 2 ||f||_1 if it has no bias.
+
+    ∂z_j / ∂W_jk = f_k and ∂z_j / ∂b_j = 1, so that R_i = (||f||_1 + 1) sum_j |c_ij|; the c_ij of each i sum to 2.
+
+    Args:
+        head: any module.
+        features: f, its input, after the mask: (..., D), or maps (..., D, 1, 1) for a 1 x 1 convolution.
+
+    Returns:
+        (..., 1), float64; None if the head is not a plain linear layer.
+
+    Example:
+        >>> linear_reach(nn.Linear(2, 3), torch.tensor([[1.0, -3.0]]))
+        tensor([[10.]], dtype=torch.float64)
+    """
+    if type(head) is nn.Linear:  # no subclass: one that makes its weights of others has other gradients
+        flat = features
+    elif type(head) is nn.Conv2d and head.kernel_size == (1, 1) and head.groups == 1:
+        flat = features.flatten(-3)
+    else:
+        return None
+    return 2 * (flat.double().abs().sum(dim=-1, keepdim=True) + (head.bias is not None))
+
+
+def measure_reach(logits: Tensor, log_p: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """Measure R_1 .. R_C of one image by as many backward passes; the graph remains.
+
+    Args:
+        logits: z, (C,), with the graph that leads to the weights.
+        log_p: its log posterior at T, (C,), float64.
+        weights: θ.
+
+    Returns:
+        (C,), float64, on the CPU.
+
+    Example:
+        >>> head, f = nn.Linear(2, 3), torch.tensor([1.0, -3.0])
+        >>> z = head(f)
+        >>> measure_reach(z, z.detach().double().log_softmax(0), [head.weight, head.bias])
+        tensor([10.0000, 10.0000, 10.0000], dtype=torch.float64)
+    """
+    share = -(log_p[None, :] - _log_others(log_p)[:, None]).exp()  # c_ij: at most 1, however sure the network is
+    norms = []
+    for row in share.fill_diagonal_(1).to(logits):
+        slopes = torch.autograd.grad(logits, weights, row, retain_graph=True, allow_unused=True)
+        norms.append(sum(slope.abs().sum(dtype=torch.float64) for slope in slopes if slope is not None))
+    return torch.stack([torch.as_tensor(norm, dtype=torch.float64) for norm in norms]).cpu()
+
+
+def _log_others(log_p: Tensor) -> Tensor:
+    """Return log(1 - p_i), also where p_i is 1 to the last bit: there it is the sum of the others."""
+    top = log_p.argmax(dim=-1, keepdim=True)
+    others = log_p.scatter(-1, top, -torch.inf).logsumexp(dim=-1, keepdim=True)
+    return torch.log1p(-log_p.exp()).scatter(-1, top, others)
+
+
+_Parts = Iterator[tuple[Tensor, Tensor]]
 """Of some images after others: log posteriors (2, B, C) and R, (2, B, C) or (2, B, 1); float64, on the CPU."""
 
 
-def _of_head(model: nn.Module, images: Images, head: str | None, temperature: float, p: float, seed: int) -> Parts:
-    reading = read_features(model, images.batches(), head=head)
+def _head_parts(model: nn.Module, images: Images, conditions: Conditions) -> _Parts:
+    reading = read_features(model, images.batches())
     module = reading.head.module
     in_closed_form = linear_reach(module, reading.features[:1]) is not None
     rows = images.batch_size if in_closed_form else 1
     for first, features in zip(count(0, rows), torch.split(reading.features, rows)):
-        pair = dropped_pair(features.to(images.device), p=p, seed=seed, first=first)
+        pair = masks.drop_twice(features.to(images.device), conditions, first=first)
         with scoring(module, pair), torch.set_grad_enabled(not in_closed_form):
-            logits = pair_logits(reading.head, pair)
+            logits = masks.classify_pair(reading.head, pair)
             reaches = linear_reach(module, pair)
-            log_posterior = _log_posterior(logits, temperature)
+            log_posterior = _log_posterior(logits, conditions)
             if reaches is None:
-                reaches = _reaches(logits, log_posterior, learned(module, "head"))
+                reaches = _pair_reach(logits, log_posterior, masks.trainable_weights(module))
         yield log_posterior, reaches.cpu()
 
 
-def _of_all(model: nn.Module, images: Images, head: str | None, temperature: float, p: float, seed: int) -> Parts:
-    with tapped(model, images, head) as tap:
-        weights = learned(eager(model), "model")
+def _model_parts(model: nn.Module, images: Images, conditions: Conditions) -> _Parts:
+    with masks.tap_head(model, images) as tap:
+        weights = masks.trainable_weights(eager(model))
         for first, (x, _) in enumerate(replace(images, batch_size=1).batches()):
             with scoring(model, x), torch.enable_grad():
-                logits = pass_twice_dropped(model, tap, x, p=p, seed=seed, first=first)
-                log_posterior = _log_posterior(logits, temperature)
-                reaches = _reaches(logits, log_posterior, weights)
+                logits = masks.forward_pair(model, tap, x, conditions, first=first)
+                log_posterior = _log_posterior(logits, conditions)
+                reaches = _pair_reach(logits, log_posterior, weights)
             yield log_posterior, reaches
 
 
-def _reaches(logits: Tensor, log_posterior: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """(2, 1, C) of one image under two masks."""
-    under = [reach(logits[mask, 0], log_posterior[mask, 0], weights)[None] for mask in range(2)]
-    return torch.stack(under)
+def _pair_reach(logits: Tensor, log_posterior: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """Return R, (2, 1, C), of one image under two masks."""
+    return torch.stack([measure_reach(logits[u, 0], log_posterior[u, 0], weights)[None] for u in range(2)])
 
 
-def _log_posterior(logits: Tensor, temperature: float) -> Tensor:
-    return (logits.detach().cpu().double() / temperature).log_softmax(dim=-1)
+def _log_posterior(logits: Tensor, conditions: Conditions) -> Tensor:
+    return (logits.detach().cpu().double() / conditions.temperature).log_softmax(dim=-1)

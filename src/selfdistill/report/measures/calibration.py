@@ -1,34 +1,43 @@
-"""Calibration beside the ECE: bins of equal mass, and what temperature scaling alone would reach."""
+"""Calibration: reliability diagrams, bins of equal mass, and what temperature scaling alone would reach."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from functools import partial
 
-from selfdistill.records.metrics import METRICS, Values, metric_of
-from selfdistill.report.measured import Measured, every, names, parts, table
-from selfdistill.report.section import Sheet
-from selfdistill.report.tables import Column, column_of, columns_in, metrics_in
+from matplotlib.figure import FigureBase
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from selfdistill.evaluate.calibration import pool
+from selfdistill.records import METRICS, Evaluation
+from selfdistill.records.evaluation import Reliability
+from selfdistill.report.measured import Measured, every, names, parts, table
+from selfdistill.report.pages import Sheet
+from selfdistill.report.style import INK, MUTED, Panel, colour, heading, plain, short
+from selfdistill.report.tables import Column, column_of, columns_in, metrics_in
+from selfdistill.report.verdict import confident
+
+FEW = 20  # a bin of fewer images is drawn pale: its accuracy is mostly chance
 BASELINE = "CrossEntropy()"
 _TEMPERATURE = Column("temperature", "T", digits=2)
 
 
-def calibration_sheet(methods: Sequence[Measured]) -> Sheet | None:
+def calibration_sheet(methods: Sequence[Measured[Evaluation]]) -> Sheet | None:
     """The metrics of calibration, as they are and after temperature scaling; None where quality alone was measured."""
     beyond_quality = [name for name in metrics_in("calibration") if "quality" not in METRICS[name].places]
-    if all(metric_of(values, name) is None for name in beyond_quality for m in methods for values in m.values):
+    if all(METRICS[name].read(values) is None for name in beyond_quality for m in methods for values in m.values):
         return None
-    shown = [(column.title, column, partial(metric_of, name=column.metric)) for column in columns_in("calibration")]
-    return Sheet(table(methods, [*shown, ("T", _TEMPERATURE, temperature)]))
+    shown = [(column.title, column, METRICS[column.metric].read) for column in columns_in("calibration")]
+    return Sheet(table(methods, [*shown, ("T", _TEMPERATURE, _temperature)]))
 
 
-def calibration_notes(methods: Sequence[Measured]) -> tuple[str, ...]:
+def calibration_notes(methods: Sequence[Measured[Evaluation]]) -> tuple[str, ...]:
     """How the columns were made."""
     if calibration_sheet(methods) is None:
         return ()
-    n = every(parts(methods, "scaled"), lambda scaled: scaled["n"])
-    bins = every(methods, lambda values: values["bins"])
+    n = every(parts(methods, lambda evaluation: evaluation.scaled), lambda scaled: scaled.n)
+    bins = every(methods, lambda evaluation: evaluation.bins)
     return (
         f"ECE: {bins} bins of equal width on the confidence",
         f"Adaptive ECE: {bins} bins of equally many images, so that no bin is almost empty",
@@ -38,17 +47,17 @@ def calibration_notes(methods: Sequence[Measured]) -> tuple[str, ...]:
     )
 
 
-def scaling_findings(methods: Sequence[Measured]) -> tuple[str, ...]:
+def scaling_findings(methods: Sequence[Measured[Evaluation]]) -> tuple[str, ...]:
     """Whether a method is better calibrated than cross-entropy with one number fitted afterwards."""
     column = column_of("ece")
-    ece = {m.name: s.mean for m in methods if (s := m.statistic(partial(metric_of, name="ece"))) is not None}
+    ece = {m.name: s.mean for m in methods if (s := m.statistic(lambda e: e.ece)) is not None}
     baseline = next((m for m in methods if m.name == BASELINE), methods[0])
-    scaled = baseline.statistic(partial(metric_of, name="scaled_ece"))
+    scaled = baseline.statistic(METRICS["scaled_ece"].read)
     if scaled is None or baseline.name not in ece:
         return ()
     reached = column.number(scaled.mean)
     if len(methods) == 1:
-        fitted = baseline.statistic(temperature)
+        fitted = baseline.statistic(_temperature)
         assert fitted is not None
         verb = "would bring" if scaled.mean < ece[baseline.name] else "would not lower"
         own = column.number(ece[baseline.name])
@@ -64,7 +73,51 @@ def scaling_findings(methods: Sequence[Measured]) -> tuple[str, ...]:
     return (f"{head}; {which} is above that.",)
 
 
-def temperature(values: Values) -> float | None:
-    """Mean of the two fitted temperatures."""
-    scaled = values.get("scaled")
-    return None if scaled is None else sum(scaled["temperatures"]) / 2
+def _temperature(evaluation: Evaluation) -> float | None:
+    return evaluation.scaled.temperature if evaluation.scaled else None
+
+
+def reliability_panels(methods: Sequence[Measured[Evaluation]]) -> list[Panel]:
+    """For each method, accuracy against confidence and the counts below; the seeds' counts are summed."""
+    panels = []
+    for method in methods:
+        diagram = pool([evaluation.reliability for evaluation in method.values])
+        ece = statistics.fmean(evaluation.ece for evaluation in method.values)
+        gap = statistics.fmean(evaluation.gap for evaluation in method.values)
+        caption = f"ECE {ece:.3f}, gap {column_of('gap').number(gap)}: {confident(gap).partition(' (')[0]}"
+        draw = partial(_draw_reliability, method=method, diagram=diagram, caption=caption)
+        alt = f"Reliability diagram of {method.name}: {caption}."
+        panels.append(Panel(f"reliability-{method.index}", alt, draw, 2.8, 3.6))
+    return panels
+
+
+def _draw_reliability(figure: FigureBase, *, method: Measured[Evaluation], diagram: Reliability, caption: str) -> None:
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1])
+    left, width = diagram.edges[:-1], diagram.edges[1]
+    shade = colour(method.index)
+    upper.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    for x, n, confidence, accuracy in zip(left, diagram.count, diagram.confidence, diagram.accuracy, strict=True):
+        if confidence is None or accuracy is None:
+            continue
+        pale = 0.35 if n < FEW else 1.0
+        upper.bar(x, accuracy, width * 0.86, align="edge", color=shade, alpha=0.75 * pale, linewidth=0, zorder=2)
+        # The distance that ECE adds up: from what was right to what was claimed.
+        centre = x + width * 0.43
+        upper.plot([centre, centre], [accuracy, confidence], color=INK, linewidth=1.1, alpha=pale, zorder=3)
+        upper.plot(centre, confidence, marker="_", markersize=11, markeredgewidth=1.8, color=INK, alpha=pale, zorder=3)
+    total = sum(diagram.count)
+    lower.bar(
+        left, [n / total for n in diagram.count], width * 0.86, align="edge", color=shade, alpha=0.75, linewidth=0
+    )
+    heading(upper, f"{short(method.name, 30)}\n\n", method.index)
+    lines = caption.replace(": ", "\n", 1)
+    upper.text(0, 1.03, lines, transform=upper.transAxes, color=MUTED, fontsize=8.5, va="bottom", in_layout=False)
+    upper.set(xlim=(0, 1), ylim=(0, 1.02))
+    upper.set_ylabel("Accuracy", color=MUTED)
+    lower.set_ylabel("Images", color=MUTED)
+    lower.set_xlabel("Confidence", color=MUTED)
+    lower.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    lower.yaxis.set_major_locator(MaxNLocator(2))
+    lower.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
+    plain(upper)
+    plain(lower)

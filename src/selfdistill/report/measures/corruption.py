@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from matplotlib.figure import FigureBase
 
-from selfdistill.records.metrics import PUBLISHED, Values
-from selfdistill.report.measured import Measured, Pick, every, parts, table
-from selfdistill.report.section import Figure, Section, Sheet
+from selfdistill.records import Evaluation
+from selfdistill.records.evaluation import PUBLISHED, CorruptionAccuracy
+from selfdistill.report.measured import Measured, every, parts, table
+from selfdistill.report.pages import Figure, Section, Sheet
 from selfdistill.report.style import GRID, INK, MUTED, Panel, colour, heading, marker, plain
 from selfdistill.report.tables import Column, Table, column_of
 
 _ACCURACY = Column("accuracy", "Accuracy", "%", 100, 1)
 
 
-def corruption_section(methods: Sequence[Measured]) -> Section | None:
+def corruption_section(methods: Sequence[Measured[Evaluation]]) -> Section | None:
     """mCA, by severity and by corruption; None where it was not measured."""
-    shown = parts(methods, "shift")
+    shown = parts(methods, lambda evaluation: evaluation.shift)
     if not shown:
         return None
     first = shown[0].values[0]
-    severities = range(len(first["per_severity"]))
-    n = every(shown, lambda values: values["n"])
+    severities = range(len(first.per_severity))
+    n = every(shown, lambda shift: shift.n)
     clean = {m.name: m for m in methods}
-    columns = [("mCA", column_of("mca"), lambda values: values["mca"])]
-    columns += [(f"Severity {s + 1}", _ACCURACY, _at_severity(s)) for s in severities]
+    columns = [
+        ("mCA", column_of("mca"), _mca),
+        *((f"Severity {s + 1}", _ACCURACY, _at_severity(s)) for s in severities),
+    ]
     sheet = table(shown, columns)
     rows = tuple((row[0], _ACCURACY.cell(clean[row[0]].statistic(_clean)), *row[1:]) for row in sheet.rows)
     by_severity = Table((sheet.headings[0], "Clean", *sheet.headings[1:]), rows)
@@ -67,9 +70,9 @@ def corruption_section(methods: Sequence[Measured]) -> Section | None:
     )
 
 
-def source_in_words(shown: Sequence[Measured]) -> str:
+def source_in_words(shown: Sequence[Measured[CorruptionAccuracy]]) -> str:
     """Whose corruptions they are, and what may stand beside them."""
-    sources = {values["source"] for method in shown for values in method.values}
+    sources = {shift.source for method in shown for shift in method.values}
     if sources == {PUBLISHED}:
         return "The images are the published arrays (CIFAR-10-C or CIFAR-100-C), as in Table 6 of the paper."
     if PUBLISHED not in sources:
@@ -77,7 +80,7 @@ def source_in_words(shown: Sequence[Measured]) -> str:
             "They are our own corruptions of the test images, a substitute for the published arrays: the numbers "
             "compare with each other, and not with Table 6 or another paper's."
         )
-    own = [m.name for m in shown if any(values["source"] != PUBLISHED for values in m.values)]
+    own = [m.name for m in shown if any(shift.source != PUBLISHED for shift in m.values)]
     return (
         f"The runs are not alike: {', '.join(own)} saw our own corruptions, the others the published arrays. These do "
         "not compare; evaluate all runs with the same corruptions."
@@ -94,41 +97,42 @@ def corruption_in_words(name: str) -> str:
     return name.replace("_", " ").capitalize().replace("Jpeg", "JPEG")
 
 
-def _clean(evaluation: Values) -> float | None:
+def _clean(evaluation: Evaluation) -> float | None:
     """Of the runs that have the measure: a row is of the same networks throughout."""
-    return evaluation["top1"] if evaluation.get("shift") else None
+    return evaluation.top1 if evaluation.shift else None
 
 
-def _clean_n(evaluation: Values) -> float | None:
-    return evaluation["n"] if evaluation.get("shift") else None
+def _clean_n(evaluation: Evaluation) -> float | None:
+    return evaluation.n if evaluation.shift else None
 
 
-def _at_severity(severity: int) -> Pick:
-    return lambda values: values["per_severity"][severity]
+def _mca(shift: CorruptionAccuracy) -> float:
+    return shift.mca
 
 
-def _of(corruption: str) -> Pick:
-    def pick(values: Values) -> float:
-        return statistics.fmean(values["accuracy"][corruption])
-
-    return pick
+def _at_severity(severity: int) -> Callable[[CorruptionAccuracy], float]:
+    return lambda shift: shift.per_severity[severity]
 
 
-def _by_corruption(shown: Sequence[Measured]) -> Table:
+def _of(corruption: str) -> Callable[[CorruptionAccuracy], float]:
+    return lambda shift: statistics.fmean(shift.accuracy[corruption])
+
+
+def _by_corruption(shown: Sequence[Measured[CorruptionAccuracy]]) -> Table:
     """One row a corruption, one column a method."""
     rows = tuple(
         (corruption_in_words(name), *(_ACCURACY.cell(method.statistic(_of(name))) for method in shown))
-        for name in shown[0].values[0]["accuracy"]
+        for name in shown[0].values[0].accuracy
     )
-    total = ("mCA", *(column_of("mca").cell(method.statistic(lambda values: values["mca"])) for method in shown))
+    total = ("mCA", *(column_of("mca").cell(method.statistic(_mca)) for method in shown))
     return Table(("Corruption", *(method.name for method in shown)), (*rows, total))
 
 
-def _draw_severities(figure: FigureBase, *, methods: Sequence[Measured]) -> None:
+def _draw_severities(figure: FigureBase, *, methods: Sequence[Measured[CorruptionAccuracy]]) -> None:
     axes = figure.subplots()
     width = 0.82 / len(methods)
     for place, method in enumerate(methods):
-        by_severity = [[100 * a for a in at] for at in zip(*(v["per_severity"] for v in method.values), strict=True)]
+        by_severity = [[100 * a for a in at] for at in zip(*(v.per_severity for v in method.values), strict=True)]
         left = [s - 0.41 + place * width for s in range(len(by_severity))]
         heights = [statistics.fmean(at) for at in by_severity]
         axes.bar(
@@ -139,7 +143,7 @@ def _draw_severities(figure: FigureBase, *, methods: Sequence[Measured]) -> None
             axes.vlines(
                 centres, list(map(min, by_severity)), list(map(max, by_severity)), color=INK, linewidth=1, zorder=3
             )
-    severities = range(len(methods[0].values[0]["per_severity"]))
+    severities = range(len(methods[0].values[0].per_severity))
     axes.set_xticks(severities, [f"{s + 1}" for s in severities])
     axes.set_ylim(bottom=0)
     axes.set_xlabel("Severity", color=MUTED)
@@ -147,9 +151,9 @@ def _draw_severities(figure: FigureBase, *, methods: Sequence[Measured]) -> None
     plain(axes)
 
 
-def _draw_each(figure: FigureBase, *, methods: Sequence[Measured]) -> None:
+def _draw_each(figure: FigureBase, *, methods: Sequence[Measured[CorruptionAccuracy]]) -> None:
     axes = figure.subplots()
-    corruptions = list(methods[0].values[0]["accuracy"])
+    corruptions = list(methods[0].values[0].accuracy)
     for row in range(len(corruptions)):
         axes.axhline(row, color=GRID, linewidth=0.8, zorder=1)
     for method in methods:

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import Literal
 
-from selfdistill.records.metrics import Values
-from selfdistill.report.measured import Measured, Pick, by_ood_set, every, names, table
-from selfdistill.report.section import Section, Sheet
+from selfdistill.records import Evaluation
+from selfdistill.report.measured import Measured, by_ood_set, every, names, table
+from selfdistill.report.pages import Section, Sheet
 from selfdistill.report.tables import Column
 
 _SD = Column("sd", "sd", digits=4)
 _RATIO = Column("ratio", "Ratio", digits=2)
 
 
-def masks_section(methods: Sequence[Measured]) -> Section | None:
+def masks_section(methods: Sequence[Measured[Evaluation]]) -> Section | None:
     """The spread of the posterior over dropout masks, on the test images and on the others; None where not measured."""
-    shown = [m for m in methods if m.statistic(_spread(None, "inside")) is not None]
+    shown = [m for m in methods if m.statistic(_spread(None, "in_distribution")) is not None]
     if not shown:
         return None
-    columns = [("Test images", _SD, _spread(None, "inside"))]
+    columns = [("Test images", _SD, _spread(None, "in_distribution"))]
     for name in by_ood_set(shown):
-        columns += [(name, _SD, _spread(name, "outside")), (f"{name} / test", _RATIO, _ratio(name))]
-    masks, seeds, p, temperature = (every(shown, _spread(None, key)) for key in ("masks", "seeds", "p", "temperature"))
+        columns += [(name, _SD, _spread(name, "ood")), (f"{name} / test", _RATIO, _ratio(name))]
+    masks, seeds = every(shown, _spread(None, "masks")), every(shown, _spread(None, "seeds"))
+    p, temperature = every(shown, _spread(None, "p")), every(shown, _spread(None, "temperature"))
     return Section(
         title="Agreement under dropout masks",
         explain="Section 4.5 of the paper says that SD-Dropout makes the posteriors of dropped-out features agree, and "
@@ -38,17 +39,17 @@ def masks_section(methods: Sequence[Measured]) -> Section | None:
     )
 
 
-def _findings(shown: Sequence[Measured]) -> tuple[str, ...]:
+def _findings(shown: Sequence[Measured[Evaluation]]) -> tuple[str, ...]:
     """Whether each method agrees with itself more than the first one on the test images, as the claim has it."""
     less: list[str] = []
     more: list[str] = []
     unclear: list[str] = []
     for method in shown[1:]:
-        _, interval = method.against(shown[0], _spread(None, "inside"))
+        _, interval = method.against(shown[0], _spread(None, "in_distribution"))
         if interval is not None:
             low, high = interval
             (less if high < 0 else more if low > 0 else unclear).append(method.name)
-    told = [
+    said = [
         f"{names(found)} {words}"
         for found, words in (
             (less, f"varied less under the masks than {shown[0].name} on the test images"),
@@ -57,24 +58,25 @@ def _findings(shown: Sequence[Measured]) -> tuple[str, ...]:
         )
         if found
     ]
-    return (f"{'; '.join(told)}.",) if less or more else ()
+    return (f"{'; '.join(said)}.",) if less or more else ()
 
 
-def _spread(name: str | None, key: str) -> Pick:
+def _spread(
+    name: str | None, key: Literal["in_distribution", "ood", "masks", "seeds", "p", "temperature"]
+) -> Callable[[Evaluation], float | None]:
     """A number of the disagreement on a set; of the first where none is named, since all share the test images."""
 
-    def pick(evaluation: Values) -> float | None:
-        for one in evaluation.get("ood") or ():
-            if one["disagreement"] is not None and name in (None, one["name"]):
-                return cast("float", one["disagreement"][key])
-        return None
+    def pick(evaluation: Evaluation) -> float | None:
+        spread = (one.disagreement for one in evaluation.ood if name in (None, one.name))
+        found: float | None = getattr(next(filter(None, spread), None), key, None)
+        return found
 
     return pick
 
 
-def _ratio(name: str) -> Pick:
-    def pick(evaluation: Values) -> float | None:
-        inside, outside = _spread(name, "inside")(evaluation), _spread(name, "outside")(evaluation)
-        return None if inside is None or outside is None or not inside else outside / inside
+def _ratio(name: str) -> Callable[[Evaluation], float | None]:
+    def pick(evaluation: Evaluation) -> float | None:
+        test, other = _spread(name, "in_distribution")(evaluation), _spread(name, "ood")(evaluation)
+        return None if other is None or not test else other / test
 
     return pick

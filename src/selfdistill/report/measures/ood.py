@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
-from selfdistill.records.metrics import DETECTOR, Values
-from selfdistill.report.measured import Measured, Pick, by_ood_set, every, names, table
-from selfdistill.report.measures.scores import histogram_panels, roc_panels
-from selfdistill.report.section import Figure, Section, Sheet
-from selfdistill.report.tables import Column, Table
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import FigureBase
+from matplotlib.ticker import MaxNLocator
+
+from selfdistill.records import Evaluation
+from selfdistill.records.evaluation import OODDetector, OODResult, RocCurve
+from selfdistill.records.metrics import DETECTOR
+from selfdistill.report.measured import Measured, by_ood_set, every, names, table
+from selfdistill.report.pages import Figure, Section, Sheet
+from selfdistill.report.style import GRID, INK, MUTED, Panel, colour, heading, plain, short
+from selfdistill.report.tables import Column, Table, column_of
 
 _RATE = Column("rate", "Rate", "%", 100, 1)
 _METRICS = {
@@ -20,10 +29,12 @@ _METRICS = {
     "Balanced in": "balanced_aupr_in",
     "Balanced out": "balanced_aupr_out",
 }
+_DRAWN = ("ODIN fixed", "max softmax")
+_POINTS = 81
 _SHOWN = ("AUROC", "FPR at 95 % TPR")  # as a table of their own: methods down, detectors across
 
 
-def ood_section(methods: Sequence[Measured]) -> Section | None:
+def ood_section(methods: Sequence[Measured[Evaluation]]) -> Section | None:
     """Tables for each set, ROC curves and score histograms; None where no set was given."""
     sets = by_ood_set(methods)
     if not sets:
@@ -46,7 +57,7 @@ def ood_section(methods: Sequence[Measured]) -> Section | None:
     )
 
 
-def _figures(at: int, name: str, shown: Sequence[Measured]) -> list[Figure]:
+def _figures(at: int, name: str, shown: Sequence[Measured[OODResult]]) -> list[Figure]:
     seeds = max(len(method.by_seed) for method in shown)
     figures = [
         Figure(
@@ -71,12 +82,12 @@ def _figures(at: int, name: str, shown: Sequence[Measured]) -> list[Figure]:
     return [figure for figure in figures if figure.panels]
 
 
-def _across(shown: Sequence[Measured], metric: str) -> Table:
+def _across(shown: Sequence[Measured[OODResult]], metric: str) -> Table:
     """Methods down, detectors across."""
     return table(shown, [(name, _RATE, _metric(name, _METRICS[metric])) for name in _detectors(shown)])
 
 
-def _whole(name: str, shown: Sequence[Measured], *, folded: bool) -> Sheet:
+def _whole(name: str, shown: Sequence[Measured[OODResult]], *, folded: bool) -> Sheet:
     """One row a detector (and method): every metric, and ODIN's eps."""
     rows = [
         (
@@ -93,23 +104,23 @@ def _whole(name: str, shown: Sequence[Measured], *, folded: bool) -> Sheet:
     return Sheet(Table(headings, tuple(rows)), f"{name}: every metric (%)", by_method=folded, folded=folded)
 
 
-def _detectors(shown: Sequence[Measured]) -> list[str]:
-    return list(dict.fromkeys(name for method in shown for values in method.values for name in values["detectors"]))
+def _detectors(shown: Sequence[Measured[OODResult]]) -> list[str]:
+    return list(dict.fromkeys(name for method in shown for values in method.values for name in values.detectors))
 
 
-def _metric(detector: str, metric: str) -> Pick:
-    def pick(values: Values) -> float | None:
-        found = values["detectors"].get(detector)
-        return None if found is None else float(found["metrics"][metric])
+def _metric(detector: str, metric: str) -> Callable[[OODResult], float | None]:
+    def pick(result: OODResult) -> float | None:
+        found = result.detectors.get(detector)
+        return None if found is None else float(getattr(found.metrics, metric))
 
     return pick
 
 
-def _eps(detector: str) -> Pick:
-    return lambda values: (values["detectors"].get(detector) or {}).get("eps")
+def _eps(detector: str) -> Callable[[OODResult], float | None]:
+    return lambda result: getattr(result.detectors.get(detector), "eps", None)
 
 
-def _below_chance(sets: dict[str, list[Measured]]) -> tuple[str, ...]:
+def _below_chance(sets: dict[str, list[Measured[OODResult]]]) -> tuple[str, ...]:
     sentences = []
     for name, shown in sets.items():
         worse = [m.name for m in shown if (s := m.statistic(_metric(DETECTOR, "auroc"))) is not None and s.mean < 0.5]
@@ -121,15 +132,15 @@ def _below_chance(sets: dict[str, list[Measured]]) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def _notes(sets: dict[str, list[Measured]]) -> tuple[str, ...]:
+def _notes(sets: dict[str, list[Measured[OODResult]]]) -> tuple[str, ...]:
     notes = []
     for name, shown in sets.items():
-        n, inside = every(shown, lambda values: values["n"]), every(shown, _inside)
-        prepared = ", ".join(dict.fromkeys(values["prepared"] for method in shown for values in method.values))
-        notes.append(f"{name}: {n} images, {prepared}; against {inside} test images")
+        n, n_in = every(shown, lambda result: result.n), every(shown, _n_in)
+        prepared = ", ".join(dict.fromkeys(result.prepared for method in shown for result in method.values))
+        notes.append(f"{name}: {n} images, {prepared}; against {n_in} test images")
     shown = [method for of_set in sets.values() for method in of_set]
     there = _detectors(shown)
-    temperature = every(shown, lambda values: values["temperature"])
+    temperature = every(shown, lambda result: result.temperature)
     if "ODIN fixed" in there:
         eps = every(shown, _eps("ODIN fixed"))
         notes.append(f"ODIN fixed: T = {temperature} and one gradient step of eps = {eps} of the pixel range")
@@ -156,10 +167,98 @@ def _notes(sets: dict[str, list[Measured]]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _inside(values: Values) -> float | None:
-    counts = [found["metrics"]["n_in"] for name, found in values["detectors"].items() if name != "ODIN released"]
-    return counts[0] if counts else None
+def _n_in(result: OODResult) -> float | None:
+    return next((found.metrics.n_in for name, found in result.detectors.items() if name != "ODIN released"), None)
 
 
-def _tuned(at: int) -> Pick:
-    return lambda values: values["tuned_on"][at]
+def _tuned(at: int) -> Callable[[OODResult], float]:
+    return lambda result: result.tuned_on[at]
+
+
+def roc_panels(at: int, name: str, methods: Sequence[Measured[OODResult]]) -> list[Panel]:
+    """For each detector, the methods' curves against the set at this position, averaged over seeds."""
+    return [
+        Panel(
+            f"ood-roc-{at}-{j}",
+            f"ROC curves of {detector} against {name}, a curve a method.",
+            partial(_draw_roc, methods=having, detector=detector, name=name),
+            3.6,
+            3.3,
+        )
+        for j, detector in enumerate(_DRAWN)
+        if (having := [m for m in methods if _of(m, detector)])
+    ]
+
+
+def mean_curve(curves: Sequence[RocCurve]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Average ROC curves along the lines fpr + tpr = constant, each of which meets each curve once.
+
+    Example:
+        >>> perfect, chance = RocCurve((0.0, 0.0, 1.0), (0.0, 1.0, 1.0)), RocCurve((0.0, 1.0), (0.0, 1.0))
+        >>> fpr, tpr = mean_curve([perfect, chance])
+        >>> float(fpr[40]), float(tpr[40])
+        (0.25, 0.75)
+    """
+    at = np.linspace(0, 2, _POINTS)
+    fpr, tpr = (
+        np.mean([np.interp(at, np.add(curve.fpr, curve.tpr), getattr(curve, rate)) for curve in curves], axis=0)
+        for rate in ("fpr", "tpr")
+    )
+    return fpr, tpr
+
+
+def _draw_roc(figure: FigureBase, *, methods: Sequence[Measured[OODResult]], detector: str, name: str) -> None:
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    axes.axhline(0.95, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
+    for method in methods:
+        fpr, tpr = mean_curve([found.curve for found in _of(method, detector)])
+        axes.plot(fpr, tpr, color=colour(method.index), linewidth=1.7, zorder=2)
+    axes.set(xlim=(0, 1), ylim=(0, 1.01), xticks=[0, 0.25, 0.5, 0.75, 1], yticks=[0, 0.25, 0.5, 0.75, 0.95])
+    axes.set_xticklabels(["0", ".25", ".5", ".75", "1"])
+    axes.set_yticklabels(["0", ".25", ".5", ".75", ".95"])
+    axes.set_xlabel("FPR: others accepted", color=MUTED)
+    axes.set_ylabel("TPR: test images accepted", color=MUTED)
+    heading(axes, f"{short(name, 22)}: {detector}")
+    plain(axes)
+
+
+def histogram_panels(at: int, name: str, methods: Sequence[Measured[OODResult]]) -> list[Panel]:
+    """For each method, how its first seed scores the test images and the set at this position."""
+    return [
+        Panel(
+            f"ood-scores-{at}-{method.index}",
+            f"Scores of {method.name} against {name}: filled the test images, a line the others.",
+            partial(_draw_histograms, method=method),
+            2.8,
+            3.0,
+        )
+        for method in methods
+        if any(_of(method, detector) for detector in _DRAWN)
+    ]
+
+
+def _draw_histograms(figure: FigureBase, *, method: Measured[OODResult]) -> None:
+    drawn = [detector for detector in _DRAWN if _of(method, detector)]
+    grid = figure.subplots(len(drawn), 1, squeeze=False)[:, 0]
+    shade = colour(method.index)
+    for axes, detector in zip(grid, drawn, strict=True):
+        found = _of(method, detector)[0]
+        counts = found.histogram
+        shares, others = (np.divide(n, sum(n)) for n in (counts.in_distribution, counts.ood))
+        axes.stairs(shares, counts.edges, fill=True, color=shade, alpha=0.65, linewidth=0, zorder=2)
+        axes.stairs(others, counts.edges, color=INK, linewidth=1.2, zorder=3)
+        axes.set_ylim(0, 1.3 * max(shares.max(), others.max()))
+        axes.set_yticks([])
+        # ODIN's scores fill a tiny range above 1/C: their order alone says something.
+        axes.set_xticks([]) if detector == "ODIN fixed" else axes.xaxis.set_major_locator(MaxNLocator(4))
+        text = f"{detector}: AUROC {column_of('ood_auroc').number(found.metrics.auroc)} %"
+        axes.text(0, 0.98, text, transform=axes.transAxes, color=MUTED, fontsize=8.5, va="top", zorder=4)
+        plain(axes)
+        axes.spines["bottom"].set_color(GRID)
+    grid[-1].set_xlabel("Score", color=MUTED)
+    heading(grid[0], short(method.name, 30), method.index)
+
+
+def _of(method: Measured[OODResult], detector: str) -> list[OODDetector]:
+    return [result.detectors[detector] for result in method.values if detector in result.detectors]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
 from matplotlib.figure import FigureBase
 
-from selfdistill.records.metrics import Values
-from selfdistill.report.measured import Measured, Pick, every, over_seeds, parts, table
-from selfdistill.report.section import Figure, Section, Sheet
+from selfdistill.records import Evaluation
+from selfdistill.records.evaluation import RiskCoverage
+from selfdistill.report.measured import Measured, every, over_seeds, parts, table
+from selfdistill.report.pages import Figure, Section, Sheet
 from selfdistill.report.style import MUTED, Panel, colour, heading, marker, plain
 from selfdistill.report.tables import Column, column_of
 
@@ -19,14 +20,16 @@ _RISK = Column("risk", "Error", "%", 100, 1)
 _SHARES = (0.5, 0.8, 0.9)
 
 
-def selective_section(methods: Sequence[Measured]) -> Section | None:
+def selective_section(methods: Sequence[Measured[Evaluation]]) -> Section | None:
     """AURC and risk-coverage curves; None where they were not measured."""
-    shown = parts(methods, "selective")
+    shown = parts(methods, lambda evaluation: evaluation.selective)
     if not shown:
         return None
-    columns = [("AURC", column_of("aurc"), lambda curve: curve["aurc"])]
-    columns += [(f"Error, surest {share:.0%}".replace("%", " %"), _RISK, _risk_at(share)) for share in _SHARES]
-    columns += [("Error, all", _RISK, lambda curve: curve["risk"][-1])]
+    columns = [
+        ("AURC", column_of("aurc"), lambda curve: curve.aurc),
+        *((f"Error, surest {share:.0%}".replace("%", " %"), _RISK, _risk_at(share)) for share in _SHARES),
+        ("Error, all", _RISK, lambda curve: curve.risk[-1]),
+    ]
     alt = f"Risk-coverage curves: error rate among the surest share of the test images.{over_seeds(shown)}"
     panel = Panel("risk-coverage-0", alt, partial(_draw, methods=shown), 5.0, 2.9)
     return Section(
@@ -39,7 +42,7 @@ def selective_section(methods: Sequence[Measured]) -> Section | None:
             Figure("risk-coverage", "Risk-coverage curves", [panel], 1, "full", legend=True),
         ),
         notes=(
-            f"AURC: area under the risk-coverage curve, a fraction, over {every(shown, lambda curve: curve['n'])} test "
+            f"AURC: area under the risk-coverage curve, a fraction, over {every(shown, lambda curve: curve.n)} test "
             "images ordered by their largest softmax probability; lower is better, and a lower error rate lowers it "
             "too",
             "Error: wrong among the surest share, %",
@@ -47,21 +50,19 @@ def selective_section(methods: Sequence[Measured]) -> Section | None:
     )
 
 
-def _risk_at(share: float) -> Pick:
-    def pick(curve: Values) -> float | None:
-        answered = [
-            risk for coverage, risk in zip(curve["coverage"], curve["risk"], strict=True) if coverage <= share + 1e-9
-        ]
+def _risk_at(share: float) -> Callable[[RiskCoverage], float | None]:
+    def pick(curve: RiskCoverage) -> float | None:
+        answered = [risk for coverage, risk in zip(curve.coverage, curve.risk, strict=True) if coverage <= share + 1e-9]
         return answered[-1] if answered else None
 
     return pick
 
 
-def _draw(figure: FigureBase, *, methods: Sequence[Measured]) -> None:
+def _draw(figure: FigureBase, *, methods: Sequence[Measured[RiskCoverage]]) -> None:
     axes = figure.subplots()
     for method in methods:
-        first = method.values[0]["coverage"]
-        curves = [100 * np.interp(first, values["coverage"], values["risk"]) for values in method.values]
+        first = method.values[0].coverage
+        curves = [100 * np.interp(first, values.coverage, values.risk) for values in method.values]
         answered = [100 * coverage for coverage in first]
         shade = colour(method.index)
         mean = [statistics.fmean(at) for at in zip(*curves, strict=True)]
