@@ -79,9 +79,11 @@ def classify_pair(head: Callable[[Tensor], Tensor], pair: Tensor) -> Tensor:
     """Return h of both copies in one call: (2, B, D) to (2, B, C), float32 or better.
 
     Raises:
-        ValueError: a logit is not finite.
+        ValueError: a logit is not finite, or masks a class with -inf, of which no ratio of probabilities is known.
     """
     logits = checked(head(pair.flatten(0, 1)))
+    if bool((logits.detach() == -torch.inf).any()):
+        raise ValueError("logits: a class is masked with -inf; analyse the head without its mask")
     return logits.view(2, -1, logits.shape[1])
 
 
