@@ -46,8 +46,8 @@ def test_needs_no_torch() -> None:
         ("schedule: cosin", "schedule must be one of step, cosine, not 'cosin'"),
         ("method: 3", "method must be a text, not 3"),
         ("[1, 2]", "a recipe is lines of 'name: value', such as 'epochs: 200'"),
-        ("a: b: c", "not a YAML file (mapping values are not allowed here"),
-        ("epochs: !!python/object/apply:os.system ['true']", "not a YAML file (could not determine a constructor"),
+        ("a: b: c", "not a YAML file (line 1: mapping values are not allowed here"),
+        ("epochs: !!python/object/apply:os.getcwd []", "not a YAML file (line 1: could not determine a constructor"),
     ],
 )
 def test_a_wrong_file_is_one_line(tmp_path: Path, text: str, message: str) -> None:

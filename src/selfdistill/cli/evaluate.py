@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Group, Parameter
 
 from selfdistill.cli.options import DATA, File, FileOrScreen, OptionalDecimals, OptionalWholeNumber, Texts
-from selfdistill.cli.show import OOD, evaluation_config, print_skipped, print_table, write_or_print
+from selfdistill.cli.show import OOD, evaluation_config, print_lines, print_skipped, print_table, write_or_print
 
 _OfModel = Parameter(group=Group.create_ordered("Network, instead of RUN"))
 
@@ -84,4 +84,4 @@ def evaluate(
     else:
         page = write_evaluation_report(scored.label, numbers, folder, title=scored.title, facts=scored.facts)
     if shows:
-        print(f"Report: {page}")
+        print_lines(f"Report: {page}")

@@ -1,7 +1,7 @@
 """``selfdistill methods``."""
 
 from selfdistill.cli.options import OptionalWholeNumber, WholeNumber
-from selfdistill.cli.show import print_table
+from selfdistill.cli.show import print_lines, print_table
 
 
 def methods(
@@ -30,8 +30,7 @@ def methods(
     """
     from selfdistill.report.lists import cost_table, method_lines
 
-    print("\n".join(method_lines()))
-    print('\nCombine methods with +, for example "SDDropout(weight=0.1) + LabelSmoothing()".', flush=True)
+    print_lines(*method_lines(), '\nCombine methods with +, for example "SDDropout(weight=0.1) + LabelSmoothing()".')
     if no_measure:
         return
     from selfdistill.report import terminal
@@ -39,6 +38,6 @@ def methods(
 
     setting, costs = run_costs(model, width=width, image_size=image_size, batch_size=batch_size)
     table = cost_table(costs)
-    print(f"\nCost of a training step with {setting}:")
+    print_lines(f"\nCost of a training step with {setting}:")
     print_table(terminal(table))
-    print("\n".join(table.notes))
+    print_lines(*table.notes)

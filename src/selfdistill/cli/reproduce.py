@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from selfdistill.cli.options import MACHINE, File, MachineNumber, WholeNumbers
-from selfdistill.cli.show import print_table
+from selfdistill.cli.show import print_lines, print_table
 
 if TYPE_CHECKING:
     from selfdistill.paper import PaperConfig, PaperTable
@@ -86,8 +86,9 @@ def _print_commands(tables: "Sequence[PaperTable]", config: "PaperConfig") -> No
     from selfdistill.paper.listing import write_commands
 
     commands = write_commands(tables, config)
-    print("".join(f"{command}\n" for command in commands), end="")
-    if not commands:
+    if commands:
+        print_lines(*commands)
+    else:
         print(f"No run is missing at the scale {config.scale}.", file=sys.stderr)
 
 
@@ -122,5 +123,5 @@ def _reproduce(tables: "Sequence[PaperTable]", config: "PaperConfig", executor: 
             table = narrow_table(result)
             prose = (0,) if result.has_log_targets else (0, 1)
             print_table(terminal(table, title=table_title(result), prose=prose))
-            print(terminal_text(result, table))
-        print(f"Page: {page}", flush=True)
+            print_lines(terminal_text(result, table))
+        print_lines(f"Page: {page}")

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from selfdistill.text import printable
+
 if TYPE_CHECKING:
     from selfdistill.records import RunRecord
     from selfdistill.runs.evaluation import EvaluationConfig
@@ -51,15 +53,14 @@ def show_comparison(records: "Sequence[RunRecord]", out: Path, title: str, prefa
     page = write_report(records, out, title=title, preface=preface)
     summary = summarise(records)
     print_table(terminal_table(summary, title=title, width=Console().width))
-    print(verdict(summary).headline)
-    print(f"Report: {page}")
+    print_lines(verdict(summary).headline, f"Report: {page}")
 
 
 def print_skipped(files: Sequence[object]) -> None:
     """Print how many files were left out."""
     if files:
         counted = "1 unreadable file" if len(files) == 1 else f"{len(files)} unreadable files"
-        print(f"{counted} skipped; the first: {files[0]}")
+        print_lines(f"{counted} skipped; the first: {files[0]}")
 
 
 def write_or_print(where: Path | bool, text: str) -> None:
@@ -70,6 +71,11 @@ def write_or_print(where: Path | bool, text: str) -> None:
         write_atomically(where, text.encode())
     else:
         print(text, end="")
+
+
+def print_lines(*lines: str) -> None:
+    """Print lines of any origin as they are."""
+    print(printable("\n".join(lines), keep="\n"), flush=True)
 
 
 def print_table(table: object) -> None:

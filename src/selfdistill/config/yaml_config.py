@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Union, get_args,
 import yaml
 
 from selfdistill.errors import ArgumentError
-from selfdistill.text import nearest
+from selfdistill.text import nearest, quote
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+_DEEPEST = 4
 NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
@@ -32,7 +33,7 @@ class YamlConfig:
         """Read a recipe from a YAML file.
 
         Raises:
-            ValueError: an unknown key (the nearest right one is named), a wrong value, or no YAML at all.
+            ValueError: an unknown key (the nearest right one is named), a wrong value, or not YAML at all.
             OSError: the file cannot be read.
         """
         path = Path(path)
@@ -52,7 +53,7 @@ class YamlConfig:
         """Return ``"name (this there, that here)"`` for each field that makes the two different runs."""
         names = [field.name for field in fields(self) if field.name not in self.NON_SEMANTIC_FIELDS]
         return [
-            f"{name} ({getattr(other, name)!r} there, {getattr(self, name)!r} here)"
+            f"{name} ({quote(getattr(other, name))} there, {quote(getattr(self, name))} here)"
             for name in names
             if getattr(self, name) != getattr(other, name)
         ]
@@ -74,7 +75,7 @@ class YamlConfig:
             ArgumentError: "`name` must be <wanted>, not <value>".
         """
         if not holds:
-            raise ArgumentError(name, f"must be {wanted}, not {getattr(self, name)!r}")
+            raise ArgumentError(name, f"must be {wanted}, not {quote(getattr(self, name))}")
 
 
 def hints(cls: type) -> dict[str, Any]:
@@ -100,7 +101,7 @@ def convert(name: str, value: object, hint: Any) -> Any:
     try:
         return _convert(value, hint)
     except TypeError:
-        raise ArgumentError(name, f"must be {_wanted(hint)}, not {value!r}") from None
+        raise ArgumentError(name, f"must be {_wanted(hint)}, not {quote(value)}") from None
 
 
 def _convert(value: object, hint: Any) -> Any:
@@ -148,17 +149,41 @@ def _wanted(hint: Any) -> str:
     return NAMES[hint]
 
 
+class _FlatLoader(yaml.SafeLoader):
+    """YAML without what a flat config cannot hold: deep nesting, aliases (they multiply), a key twice."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="aliases are not read", problem_mark=self.peek_event().start_mark)
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=self.peek_event().start_mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := next((key for key in keys if keys.count(key) > 1), None):
+            raise yaml.MarkedYAMLError(problem=f"{quote(twice)} is given twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read(path: Path, known: list[str]) -> dict[str, Any]:
     """Read a flat YAML mapping whose keys are all known.
 
     Raises:
-        ValueError: it is no YAML, no mapping, or has a key that is not known.
+        ValueError: it is not YAML, not a mapping, or has a key that is not known or given twice.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: not a YAML file ({reason})") from None
+        values = yaml.load(path.read_text(encoding="utf-8"), _FlatLoader)
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
+        raise ValueError(f"{path}: not a YAML file ({line}{str(error.problem)[:200]})") from None
+    except (yaml.YAMLError, ValueError):
+        raise ValueError(f"{path}: not a YAML file (bytes that are not UTF-8, or a value out of range)") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -166,7 +191,7 @@ def read(path: Path, known: list[str]) -> dict[str, Any]:
     for key in values:
         if key not in known:
             near = nearest(str(key), known, cutoff=0.0)
-            raise ValueError(f"{path}: unknown key {key!r}; did you mean {near!r}?")
+            raise ValueError(f"{path}: unknown key {quote(key)}; did you mean {quote(near)}?")
     return values
 
 

@@ -14,6 +14,8 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from selfdistill.text import printable
+
 IMAGE_SUFFIXES = frozenset(
     (
         ".avif",
@@ -155,9 +157,10 @@ def progress_bar(items: Iterable[_Item], title: str, total: int) -> Iterator[_It
         yield from items
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import track
 
-    yield from track(items, title, total=total or None, console=Console(stderr=True), transient=True)
+    yield from track(items, escape(printable(title)), total=total or None, console=Console(stderr=True), transient=True)
 
 
 def cpu_count() -> int:

@@ -13,6 +13,7 @@ from selfdistill.records import write_atomically
 from selfdistill.report.section import Figure
 from selfdistill.report.style import PALETTE, grid_svg, panel_svg, themed
 from selfdistill.report.tables import escape_markdown, markdown
+from selfdistill.text import printable
 
 
 def write_pages(
@@ -66,6 +67,7 @@ def render(name: str, /, **context: Any) -> str:
     environment = Environment(
         loader=PackageLoader("selfdistill.report", "templates"),
         autoescape=lambda name: name is not None and name.endswith((".html.j2", ".svg.j2")),
+        finalize=lambda value: printable(value, "\n") if type(value) is str else value,  # what is Markup is ours
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -8,10 +8,10 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
-from rich.text import Text
 
 from selfdistill.records import METRICS, Difference, Statistic, Summary
 from selfdistill.records.metrics import Place
+from selfdistill.text import plain_text
 
 _WIDE = 110  # so many characters hold every column of the table of quality
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
@@ -202,7 +202,7 @@ def escape_markdown(text: str) -> str:
         &lt;b&gt;a\\_b&lt;/b&gt;\\|c
     """
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join("\\" + c if c in "\\`*_[]|" else c for c in text)
+    return "".join("\\" + c if c in "\\`*_[]|~$" else c for c in text)
 
 
 def terminal(
@@ -216,8 +216,10 @@ def terminal(
         styles: a rich style for each row, repeated; none by default.
         prose: the columns of words, by number: flush left, and broken where they must be; the others hold numbers.
     """
+    above = plain_text(title or "", "table.title")
     out = RichTable(
-        title=title,
+        title=above or None,
+        min_width=above.cell_len,  # a title is not broken where the console is wide enough
         title_justify="left",
         header_style="bold",
         row_styles=list(styles),
@@ -228,12 +230,12 @@ def terminal(
     for i, heading in enumerate(table.headings):
         words = i in prose
         out.add_column(
-            Text(heading),
+            plain_text(heading),
             justify="left" if words else "right",
             no_wrap=not words,
             min_width=12 if words else 0,
             overflow="fold",
         )
     for row in table.rows:
-        out.add_row(*map(Text, row))  # Text: a bracket in a name is no markup
+        out.add_row(*map(plain_text, row))
     return out

@@ -20,6 +20,7 @@ from selfdistill.runs.grid import PlannedRun, is_finished, is_trained, plan_runs
 from selfdistill.runs.progress import describe_plan, grid_progress
 from selfdistill.timing.budget import Timing, epochs_for_budget, estimate, measure_step_seconds, parse_duration
 from selfdistill.train.folder import RunFolder
+from selfdistill.train.progress import print_line
 from selfdistill.train.run import load
 
 MOST_EPOCHS = 200
@@ -84,12 +85,12 @@ def run_comparison(
         more = image_seconds * count_forwards(evaluation, len(data.test), ood_n)
         timings = [replace(timing, final=timing.final + more) for timing in timings]
         epochs = epochs or min(MOST_EPOCHS, epochs_for_budget(seconds, timings, parallel))
-        _say(console, describe_plan(recipe, data))  # not before: a wrong model or budget is one line, the error's
+        print_line(console, describe_plan(recipe, data))  # not before: a wrong model or budget is one line, the error's
         if fit and not evaluation.measures:
-            _say(console, f"measuring accuracy and calibration alone: more would not fit in the budget of {budget}")
-        _say(console, estimate(timings, epochs, parallel) + (f", {jobs} at a time" if jobs > 1 else ""))
+            print_line(console, f"measuring accuracy and calibration alone: more does not fit in a budget of {budget}")
+        print_line(console, estimate(timings, epochs, parallel) + (f", {jobs} at a time" if jobs > 1 else ""))
     if finished := sum(is_finished(run, out, evaluation) for run in runs):
-        _say(console, f"{finished} of {len(runs)} runs are in {out} already")
+        print_line(console, f"{finished} of {len(runs)} runs are in {out} already")
     runs = _with_epochs(runs, epochs or recipe.epochs)
     with grid_progress(console, len(runs)) as (on_update, on_record):
         executor = ExecutorConfig(jobs).make(data)
@@ -128,7 +129,3 @@ def _parallel_runs(runs: int, jobs: int, *, on_cpu: bool) -> float:
     """
     jobs = min(jobs, cpu_count()) if on_cpu else 1
     return runs / -(-runs // jobs)
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -12,7 +12,7 @@ from selfdistill.evaluate.suite import Progress
 from selfdistill.records import RunRecord
 from selfdistill.runs.grid import PlannedRun
 from selfdistill.train import Update
-from selfdistill.train.progress import Bar, Lines, display_on
+from selfdistill.train.progress import Bar, Lines, display_on, print_line
 
 
 def describe_plan(recipe: TrainConfig, data: ImageData) -> str:
@@ -71,7 +71,7 @@ def job_progress(
     def say(line: str) -> None:
         nonlocal done
         done += 1
-        console.print(f"[{done}/{total}] {line}", highlight=False, markup=False, soft_wrap=True)
+        print_line(console, f"[{done}/{total}] {line}")
 
     if not console.is_terminal:
         tell: dict[str, Callable[[Update], None]] = {}
@@ -112,7 +112,7 @@ def evaluation_progress(console: Console) -> Iterator[Progress]:
         def line(measure: str, done: int, total: int) -> None:
             if measure not in begun:
                 begun.add(measure)
-                console.print(f"measuring {measure}", highlight=False, markup=False)
+                print_line(console, f"measuring {measure}")
 
         yield line
         return

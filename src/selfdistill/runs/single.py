@@ -1,5 +1,6 @@
 """Train one classifier or one detector with a progress bar."""
 
+from functools import partial
 from pathlib import Path
 
 import torch.distributed
@@ -12,6 +13,7 @@ from selfdistill.runs.folders import name_of
 from selfdistill.runs.grid import plan_runs
 from selfdistill.runs.progress import describe_plan
 from selfdistill.train import Update, progress_bar, train
+from selfdistill.train.progress import print_line
 from selfdistill.train.run import load
 
 
@@ -43,7 +45,7 @@ def run_single(
         def tell(update: Update) -> None:
             nonlocal started
             if not started:  # not before: what is wrong with the recipe shows up as the run starts
-                console.print(describe_plan(recipe, data), highlight=False, markup=False, soft_wrap=True)
+                print_line(console, describe_plan(recipe, data))
                 started = True
             progress(update)
 
@@ -91,7 +93,7 @@ def run_detector(
             nodes=nodes,
             accelerator=accelerator,
             progress=progress,
-            announce=lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True),
+            announce=partial(print_line, console),
         )
     first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
     return record if first else None, out

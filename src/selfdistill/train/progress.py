@@ -9,6 +9,8 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from selfdistill.text import plain_text, printable
+
 
 @dataclass(frozen=True)
 class Update:
@@ -71,6 +73,11 @@ def describe(update: Update) -> str:
     return "  ".join(parts)
 
 
+def print_line(console: Console, text: str) -> None:
+    """Print one line of any origin as it is, however wide the console."""
+    console.print(plain_text(text), soft_wrap=True)
+
+
 class Bar:
     """A task of a ``rich`` progress display: call it with each :class:`Update`.
 
@@ -82,11 +89,11 @@ class Bar:
     def __init__(self, display: Progress, title: str):
         self.display = display
         self.title = title
-        self.task: TaskID = display.add_task(title, total=None, status="starting")
+        self.task: TaskID = display.add_task(printable(title), total=None, status="starting")
 
     def __call__(self, update: Update) -> None:
         """Show how far the run is."""
-        self.display.update(self.task, total=update.steps, completed=update.step, status=describe(update))
+        self.display.update(self.task, total=update.steps, completed=update.step, status=printable(describe(update)))
 
     def close(self) -> None:
         """Take the bar off the display."""
@@ -115,7 +122,7 @@ class Lines:
         if update.kind == "epoch" and (last or now - self._last >= self.every):
             self._last = now
             prefix = f"{self.title}: " if self.title else ""
-            self.console.print(prefix + describe(update), markup=False, highlight=False, soft_wrap=True)
+            print_line(self.console, prefix + describe(update))
 
 
 def display_on(console: Console) -> Progress:
