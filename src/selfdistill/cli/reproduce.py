@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from selfdistill.cli.options import MACHINE, File, MachineNumber, WholeNumbers
+from selfdistill.cli.options import MACHINE, File, MachineNumber, OptionalText, Text, WholeNumbers
 from selfdistill.cli.show import print_lines, print_table
 
 if TYPE_CHECKING:
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 def reproduce(
-    table: str | None = None,
+    table: OptionalText = None,
     /,
     *,
     scale: Literal["smoke", "small", "medium", "full"] = "small",
     seeds: WholeNumbers = [],  # noqa: B006 - shown in the help, not changed
     out: File | None = None,
-    data_root: str = "data",
+    data_root: Text = "data",
     list: bool = False,
     print_commands: bool = False,
     jobs: MachineNumber = 1,
-    ray: Annotated[str | None, Parameter(group=MACHINE)] = None,
+    ray: Annotated[OptionalText, Parameter(group=MACHINE)] = None,
     cpus: MachineNumber = 1,
 ) -> None:
     """Reproduce a table or figure of the paper; compare with its numbers.
@@ -58,7 +58,7 @@ def reproduce(
             one of this machine alone); all its machines must see --out and --data-root
         cpus: processors per training, on a Ray cluster without GPUs
     """
-    from selfdistill.errors import ArgumentError
+    from selfdistill.errors import ArgumentError, blaming
     from selfdistill.paper import PaperConfig, find_tables
     from selfdistill.runs.executor_config import ExecutorConfig
     from selfdistill.runs.folders import check_writable
@@ -70,8 +70,12 @@ def reproduce(
         raise ArgumentError("list", "and `print_commands` exclude each other")
     if table is None and not (list or print_commands):
         raise ArgumentError("table", "is missing: see `list=True`; use all for every table")
-    tables = find_tables(table or "all")
     executor = ExecutorConfig(jobs, ray, cpus)
+    if (list or print_commands) and executor != ExecutorConfig():
+        name = "jobs" if jobs > 1 else "ray"
+        raise ArgumentError(name, "would be ignored: `list` and `print_commands` run nothing")
+    with blaming("table"):
+        tables = find_tables("all" if table is None else table)
     config = PaperConfig(scale, out or Path("runs") / f"paper-{scale}", Path(data_root), tuple(seeds))
     if print_commands:
         _print_commands(tables, config)

@@ -25,14 +25,16 @@ def evaluation_config(
     """Return which evaluations to run.
 
     Raises:
-        ArgumentError: ``max_images`` is below 1.
+        ArgumentError: ``max_images`` is out of range, or what ``quick`` leaves out is given.
     """
-    from selfdistill.errors import ArgumentError
+    from selfdistill.errors import ArgumentError, check_range
     from selfdistill.evaluate.suite import MEASURES
     from selfdistill.runs.evaluation import EvaluationConfig
 
-    if max_images is not None and max_images < 1:
-        raise ArgumentError("max_images", f"must be at least 1, not {max_images}")
+    check_range("max_images", max_images, 1, 10**9)
+    given = {"ood": tuple(ood) != OOD, "corruptions": corruptions, "max_images": max_images}
+    if quick and (ignored := next((name for name, value in given.items() if value), None)):
+        raise ArgumentError(ignored, "would be ignored: `quick=True` measures accuracy and calibration only")
     return EvaluationConfig(
         measures=() if quick else MEASURES,
         ood=tuple(ood),

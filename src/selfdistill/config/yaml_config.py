@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Union, get_args,
 
 import yaml
 
-from selfdistill.errors import ArgumentError
+from selfdistill.errors import ArgumentError, check_range
 from selfdistill.text import nearest, quote
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 _DEEPEST = 4
-NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text that is not empty"}
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,10 @@ class YamlConfig:
         """Return the recipe as YAML, one line a field with its comment."""
         return dump(self)
 
+    def unused_fields(self) -> dict[str, str]:
+        """Return the fields that another field makes meaningless, each with the reason."""
+        return {}
+
     def differences(self, other: Self) -> list[str]:
         """Return ``"name (this there, that here)"`` for each field that makes the two different runs."""
         names = [field.name for field in fields(self) if field.name not in self.NON_SEMANTIC_FIELDS]
@@ -67,6 +71,15 @@ class YamlConfig:
         types_of = hints(type(self))
         for field in fields(self):
             object.__setattr__(self, field.name, convert(field.name, getattr(self, field.name), types_of[field.name]))
+
+    def check_ranges(self, **ranges: tuple[float, float]) -> None:
+        """Refuse a field's number outside its range, from least to most; None is in each.
+
+        Raises:
+            ArgumentError: names the field.
+        """
+        for name, (least, most) in ranges.items():
+            check_range(name, getattr(self, name), least, most)
 
     def require(self, holds: bool, name: str, wanted: str) -> None:
         """Refuse a field's value unless a condition holds.
@@ -101,7 +114,7 @@ def convert(name: str, value: object, hint: Any) -> Any:
     try:
         return _convert(value, hint)
     except TypeError:
-        raise ArgumentError(name, f"must be {_wanted(hint)}, not {quote(value)}") from None
+        raise ArgumentError(name, f"must be {wanted(hint)}, not {quote(value)}") from None
 
 
 def _convert(value: object, hint: Any) -> Any:
@@ -119,9 +132,10 @@ def _convert(value: object, hint: Any) -> Any:
         return tuple(_convert(item, get_args(hint)[0]) for item in value)
     if hint is float:
         return _number(value)
-    if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
-        return value
-    raise TypeError
+    wrong = isinstance(value, bool) if hint is int else hint is str and not str(value).strip()
+    if wrong or not isinstance(value, hint):
+        raise TypeError
+    return value
 
 
 def _number(value: object) -> float:
@@ -130,22 +144,23 @@ def _number(value: object) -> float:
         raise TypeError
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise TypeError from None
     if number - number != 0:  # inf and nan
         raise TypeError
     return number
 
 
-def _wanted(hint: Any) -> str:
+def wanted(hint: Any) -> str:
+    """Return a field's type in words."""
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
         inner = next(one for one in get_args(hint) if one is not type(None))
-        return f"{_wanted(inner)} or null"
+        return f"{wanted(inner)} or null"
     if origin is Literal:
         return "one of " + ", ".join(map(str, get_args(hint)))
     if origin is tuple:
-        return f"a list of {NAMES[get_args(hint)[0]].removeprefix('a ').removeprefix('whole ')}s"
+        return f"a list of {'texts' if get_args(hint)[0] is str else 'numbers'}"
     return NAMES[hint]
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
-from selfdistill.errors import ArgumentError
+from selfdistill.errors import ArgumentError, check_range
 from selfdistill.models.densenet import CifarDenseNet
 from selfdistill.models.external import from_timm, from_torchvision, unknown_model
 from selfdistill.models.parts import check_classes
@@ -65,6 +65,8 @@ def build(
         Linear(in_features=64, out_features=10, bias=True)
     """
     check_classes(classes)
+    check_range("width", width, 1, 1024)
+    check_range("features", features, 1, 10**5)
     if weights not in ("none", "default") and not Path(weights).is_file():
         raise ArgumentError("weights", f"{str(weights)!r} are neither 'none' nor 'default' nor a file that exists")
     package, _, inner = name.partition(":")

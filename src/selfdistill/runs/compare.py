@@ -10,7 +10,7 @@ from rich.console import Console
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.data.decode import cpu_count
-from selfdistill.errors import ArgumentError
+from selfdistill.errors import check_range
 from selfdistill.records import EvaluationRecord, RunRecord
 from selfdistill.runs.evaluation import BASIC_EVALUATION, EvaluationConfig, count_forwards, fit_to_budget, load_ood_sets
 from selfdistill.runs.executor import share_cpus
@@ -54,11 +54,11 @@ def run_comparison(
         fit: measure on fewer images, or not at all, so that it takes at most a quarter of the budget.
 
     Raises:
-        ValueError: no method, a number below 1, a budget too small for one epoch, or what loading and training raise.
+        ValueError: no method, a number out of range, a budget too small for one epoch, or what loading and training raise.
     """
-    for name, value in (("seeds", seeds), ("jobs", jobs), ("epochs", epochs)):
-        if value is not None and value < 1:
-            raise ArgumentError(name, f"must be at least 1, not {value}")
+    check_range("seeds", seeds, 1, 1000)
+    check_range("jobs", jobs, 1, 1024)
+    check_range("epochs", epochs, 1, 10**6)
     seconds = parse_duration(budget)
     runs = plan_runs(recipe, methods, range(seeds))
     check_writable(out)

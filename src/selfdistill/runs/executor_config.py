@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from selfdistill.data import ImageData
-from selfdistill.errors import ArgumentError
+from selfdistill.errors import ArgumentError, check_range
 from selfdistill.runs.executor import Executor, InThisProcess
 from selfdistill.runs.processes import Processes
 from selfdistill.runs.ray_cluster import RayCluster
+from selfdistill.text import quote
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class ExecutorConfig:
         cpus: CPUs of each task on a cluster without GPUs.
 
     Raises:
-        ArgumentError: a number below 1, or ``jobs`` beside ``ray``.
+        ArgumentError: a number out of range, ``jobs`` beside ``ray``, ``cpus`` without it, or not an address.
     """
 
     jobs: int = 1
@@ -30,9 +32,12 @@ class ExecutorConfig:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        for name in ("jobs", "cpus"):
-            if getattr(self, name) < 1:
-                raise ArgumentError(name, f"must be at least 1, not {getattr(self, name)}")
+        check_range("jobs", self.jobs, 1, 1024)
+        check_range("cpus", self.cpus, 1, 1024)
+        if self.ray is None and self.cpus > 1:
+            raise ArgumentError("cpus", "belongs to `ray`, which is not given")
+        if self.ray is not None and not re.fullmatch(r"auto|[^\s:]+:[0-9]{1,5}", self.ray):
+            raise ArgumentError("ray", f"must be HOST:PORT or auto, not {quote(self.ray)}")
         if self.jobs > 1 and self.ray is not None:
             raise ArgumentError("jobs", "and `ray` exclude each other: the cluster says how many run at a time")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
-from selfdistill.errors import ArgumentError
+from selfdistill.errors import ArgumentError, blaming
 from selfdistill.methods import parse_method
 from selfdistill.records import RunRecord
 from selfdistill.runs.evaluation import BASIC_EVALUATION, EvaluationConfig, is_evaluated, train_and_evaluate
@@ -34,7 +34,8 @@ def plan_runs(recipe: TrainConfig, methods: Iterable[str], seeds: Iterable[int])
         >>> [run.name for run in plan_runs(TrainConfig(), ["CrossEntropy()", "SDDropout(weight=0.1)"], range(1))]
         ['crossentropy-seed0', 'sddropout-weight-0.1-seed0']
     """
-    spelled = [repr(parse_method(method)) for method in methods]
+    with blaming("methods"):
+        spelled = [repr(parse_method(method)) for method in methods]
     for method in spelled:
         if spelled.count(method) > 1:
             raise ArgumentError("methods", f"must be different: {method} is given twice")

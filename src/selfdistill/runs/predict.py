@@ -13,6 +13,7 @@ from selfdistill.data.folders import image_files
 from selfdistill.errors import ArgumentError
 from selfdistill.evaluate.passes import predict
 from selfdistill.network import default_device
+from selfdistill.runs.folders import check_writable_file
 from selfdistill.text import csv_text
 from selfdistill.train.export import LoadedModel, load_run
 
@@ -108,6 +109,7 @@ def predict_run(
     """
     if csv is not None:
         refuse_image_name(csv)
+        check_writable_file("csv", csv)
     loaded = load_run(run)
     device = default_device()
     return *predict_files(loaded, paths, skip_unreadable=skip_unreadable, device=device), loaded.classes

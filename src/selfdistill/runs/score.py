@@ -8,7 +8,7 @@ from rich.console import Console
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData, load_data
-from selfdistill.errors import ArgumentError
+from selfdistill.errors import ArgumentError, blaming
 from selfdistill.evaluate.evaluation import Evaluation
 from selfdistill.evaluate.suite import Progress
 from selfdistill.records import RunRecord
@@ -225,9 +225,10 @@ def rescore(
         ValueError: no finished run, images that cannot be loaded, or other classes than the network's.
     """
     loaded = load_run(run)
-    images = load_data(
-        data, root=config.data_root, image_size=loaded.image_size, skip_unreadable=config.skip_unreadable
-    )
+    with blaming("data"):
+        images = load_data(
+            data, root=config.data_root, image_size=loaded.image_size, skip_unreadable=config.skip_unreadable
+        )
     images = _prepared_for(run, loaded, all_images(images))
     return images, measure(loaded, images, config, train=False, progress=progress)
 

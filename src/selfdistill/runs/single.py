@@ -8,6 +8,8 @@ from rich.console import Console
 
 from selfdistill.config import TrainConfig
 from selfdistill.detect import DetectConfig, DetectRecord, detect
+from selfdistill.errors import ArgumentError, blaming
+from selfdistill.methods import parse_method
 from selfdistill.records import RunRecord
 from selfdistill.runs.folders import name_of
 from selfdistill.runs.grid import plan_runs
@@ -35,6 +37,10 @@ def run_single(
     Raises:
         ValueError: what loading and training raise.
     """
+    with blaming("method"):
+        method = parse_method(recipe.method)
+    if recipe.stages and not method.needs.stages:
+        raise ArgumentError("stages", f"would be ignored: {method!r} has no branches at inner stages")
     (run,) = plan_runs(recipe, [recipe.method], [recipe.seed])
     out = out or Path("runs") / f"{name_of(recipe.data)}-{run.name}"
     data = load(recipe)

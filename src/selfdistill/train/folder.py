@@ -2,7 +2,7 @@
 
 import fcntl
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from selfdistill.config.yaml_config import YamlConfig
@@ -56,7 +56,7 @@ class RunFolder:
             ValueError: it belongs to another recipe.
             BusyError: another process trains in it.
         """
-        made = not self.path.exists()
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
@@ -84,11 +84,12 @@ class RunFolder:
         text = csv_text([names, *([row.get(name) for name in names] for row in rows)] if rows else [])
         write_atomically(self.log, text.encode())
 
-    def _cleared(self, made: bool) -> None:
+    def _cleared(self, made: Sequence[Path]) -> None:
         for file in (self.recipe, self._lock):
             file.unlink(missing_ok=True)
-        if made:
-            self.path.rmdir()
+        with suppress(OSError):  # another run is in a parent by now
+            for folder in made:
+                folder.rmdir()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
