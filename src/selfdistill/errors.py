@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from selfdistill.text import quote
 
@@ -38,6 +39,17 @@ def check_range(argument: str, value: float | None, least: float, most: float) -
     """
     if value is not None and not least <= value <= most:
         raise ArgumentError(argument, f"must be from {least:,} to {most:,}, not {quote(value)}")
+
+
+def check_folder(argument: str, path: Path) -> None:
+    """Refuse a file where a folder is wanted; a folder that is still missing is none.
+
+    Raises:
+        ArgumentError: "`argument` is <path>, a file: name a folder".
+    """
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise ArgumentError(argument, f"is {path}, but {there} is a file: name a folder")
 
 
 @contextmanager

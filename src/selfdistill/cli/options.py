@@ -68,6 +68,8 @@ def takes_recipe(kind: type[YamlConfig], *, without: Sequence[str] = ()) -> Call
 
         @functools.wraps(command)
         def run(*, recipe: Path | None = None, **typed: Any) -> None:
+            if recipe is not None and not recipe.is_file():
+                raise ArgumentError("recipe", f"is {recipe}, but there is no such file")
             with blaming("recipe"):
                 values = (_read(kind, recipe, names) if recipe else {}) | typed
             for_command = {name: values.pop(name) for name in own if name in values}
@@ -110,9 +112,9 @@ def _as_typed(name: str, hint: Any, _: type, tokens: Sequence[Token]) -> Any:
     if texts == ["null"] and type(None) in get_args(hint):
         return None
     kind = _without_none(hint)
-    if get_origin(kind) is not tuple:
-        return yaml_config.convert(name, _number(texts[0], kind), hint)
     text = _text(kind, tokens)
+    if get_origin(kind) is not tuple:
+        return yaml_config.convert(name, _number(text, kind), hint)
     return yaml_config.convert(name, [_number(item, get_args(kind)[0]) for item in _items(text)], hint)
 
 

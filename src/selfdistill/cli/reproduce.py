@@ -58,7 +58,7 @@ def reproduce(
             one of this machine alone); all its machines must see --out and --data-root
         cpus: processors per training, on a Ray cluster without GPUs
     """
-    from selfdistill.errors import ArgumentError, blaming
+    from selfdistill.errors import ArgumentError, blaming, check_folder
     from selfdistill.paper import PaperConfig, find_tables
     from selfdistill.runs.executor_config import ExecutorConfig
     from selfdistill.runs.folders import check_writable
@@ -70,6 +70,7 @@ def reproduce(
         raise ArgumentError("list", "and `print_commands` exclude each other")
     if table is None and not (list or print_commands):
         raise ArgumentError("table", "is missing: see `list=True`; use all for every table")
+    check_folder("data_root", Path(data_root))
     executor = ExecutorConfig(jobs, ray, cpus)
     if (list or print_commands) and executor != ExecutorConfig():
         name = "jobs" if jobs > 1 else "ray"

@@ -27,10 +27,11 @@ def evaluation_config(
     Raises:
         ArgumentError: ``max_images`` is out of range, or what ``quick`` leaves out is given.
     """
-    from selfdistill.errors import ArgumentError, check_range
+    from selfdistill.errors import ArgumentError, check_folder, check_range
     from selfdistill.evaluate.suite import MEASURES
     from selfdistill.runs.evaluation import EvaluationConfig
 
+    check_folder("data_root", Path(data_root))
     check_range("max_images", max_images, 1, 10**9)
     given = {"ood": tuple(ood) != OOD, "corruptions": corruptions, "max_images": max_images}
     if quick and (ignored := next((name for name, value in given.items() if value), None)):

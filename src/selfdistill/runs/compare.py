@@ -54,7 +54,8 @@ def run_comparison(
         fit: measure on fewer images, or not at all, so that it takes at most a quarter of the budget.
 
     Raises:
-        ValueError: no method, a number out of range, a budget too small for one epoch, or what loading and training raise.
+        ValueError: no method, a number out of range, a budget too small for one epoch, or what loading and training
+            raise.
     """
     check_range("seeds", seeds, 1, 1000)
     check_range("jobs", jobs, 1, 1024)

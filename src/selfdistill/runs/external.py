@@ -168,6 +168,9 @@ def _with_weights(model: str, checkpoint: Path | None, images: ImageData, width:
         warnings.filterwarnings("error", message="weights .* are for .* classes, not", category=UserWarning)
         try:
             return build(model, classes, width=width, weights="default" if checkpoint is None else checkpoint)
+        except ArgumentError as error:  # what is a file of weights there is the checkpoint here
+            name = "checkpoint" if error.argument == "weights" else error.argument
+            raise ArgumentError(name, error.problem) from None
         except UserWarning as warning:
             found = str(warning).rpartition(f", not {classes}:")[0]
             raise ValueError(

@@ -229,7 +229,7 @@ def rescore(
         images = load_data(
             data, root=config.data_root, image_size=loaded.image_size, skip_unreadable=config.skip_unreadable
         )
-    images = _prepared_for(run, loaded, all_images(images))
+        images = _prepared_for(run, loaded, all_images(images))
     return images, measure(loaded, images, config, train=False, progress=progress)
 
 

@@ -11,7 +11,7 @@ import torch
 from selfdistill.config.train_config import TrainConfig
 from selfdistill.config.training import TrainingConfig
 from selfdistill.data import ImageData, load_data
-from selfdistill.errors import ArgumentError, blaming
+from selfdistill.errors import ArgumentError, blaming, check_folder
 from selfdistill.records import RunRecord
 from selfdistill.train import random_state
 from selfdistill.train.checkpoint import Checkpoints, resume, save
@@ -171,6 +171,7 @@ def run_task(
 
 def load(recipe: TrainConfig) -> ImageData:
     """Load the data that a recipe names, with their decoded files where it wants those kept."""
+    check_folder("data_root", Path(recipe.data_root))
     with blaming("data"):
         data = load_data(
             recipe.data,
