@@ -87,32 +87,37 @@ BY_HAND = {
     "": "xyz|--epochs 3|'' |comapre|TRAIN|-1|--data digits train",
     "demo": "--out file|--out file/runs|more|--seeds 1001|--jobs 5000",
     "compare": "--budget 60|--budget 1e9h|--budget -5m|--budget 5m5m|--budget inf|"
-    "--methods CrossEntropy() CrossEntropy()|--methods SDDroput()|--methods SDDropout|--methods 1|--methods __import__('os')|--methods SDDropout(p=2)|"
-    "--methods SDDropout(nope=1)|--methods ++|--jobs 5000|--seeds 5000|--epochs 0|--budget 5m|--out file|"
-    "--corruptions nowhere|--max-images 5|--max-images 0|--model resnet_10|--model timm:nope|"
-    "--model torchvision:|--weights nothing.pt|--weights default|--weights file|--data digts|--data file|--data folder|"
-    "--recipe nothing.yaml|--recipe folder|--recipe broken.yaml|--recipe twice.yaml|--recipe words.yaml|"
-    "--recipe bomb.yaml|--head nothing|--width 0|--width 2000|--classes 11|--classes 1|--per-class 1000|--test-per-class 1000|"
-    "--augment resized_crop_flip|--resize 64|--cache|--image-size 7|--image-size 5000|--lr 0|--clip 0|--momentum 1.5|"
-    "--milestones 0.7,0.5|--milestones 1.5|--schedule cosine --gamma 0.5|--schedule cosine --milestones 0.3|"
-    "--nesterov --momentum 0|--warmup-epochs 1|--keep-epochs 2|--keep-epochs 0|--threads 0|--threads 100000000|"
-    "--workers 5000|--head-layers 3|--features 0|--accumulate 0|--eval-every 0|--batch-size 0|--weight-decay -1",
+    "--methods CrossEntropy() CrossEntropy()|--methods SDDroput()|--methods SDDropout|--methods 1|"
+    "--methods __import__('os')|--methods SDDropout(p=2)|--methods SDDropout(nope=1)|--methods ++|--jobs 5000|"
+    "--seeds 5000|--epochs 0|--budget 5m|--out file|--corruptions nowhere|--max-images 5|--max-images 0|"
+    "--model resnet_10|--model timm:nope --width null|--model torchvision:|--weights nothing.pt|--weights default|"
+    "--weights file|--data digts|--data file|--data folder|--recipe nothing.yaml|--recipe folder|"
+    "--recipe broken.yaml|--recipe twice.yaml|--recipe words.yaml|--recipe bomb.yaml|--head nothing|--width 0|"
+    "--width 2000|--classes 11|--classes 1|--per-class 1000|--test-per-class 1000|--augment resized_crop_flip|"
+    "--resize 64|--cache|--image-size 7|--image-size 5000|--lr 0|--clip 0|--momentum 1.5|--milestones 0.7,0.5|"
+    "--milestones 1.5|--schedule cosine --gamma 0.5|--schedule cosine --milestones 0.3|"
+    "--nesterov --momentum 0|--warmup-epochs 1|--keep-epochs 2|--keep-epochs 0|--threads 0|"
+    "--threads 100000000|--workers 5000|--head-layers 3|--features 0|--accumulate 0|--eval-every 0|"
+    "--batch-size 0|--weight-decay -1",
     "train": "--method SDDroput()|--method SDDropout|--method CrossEntropy()+CrossEntropy()|"
-    "--method SDDropout(weight=-1)|--method LabelSmoothing(eps=2)|--method SDDropout(at='nope')|--devices 0|--devices 1000000|--nodes 2|--nodes 0|"
-    "--nodes 100000|--accelerator cuda|--accelerator cuda --devices 4|--accelerator tpu|--out file|--out file/run|"
-    "--seed -1|--seed 9223372036854775808|--stages layer1,layer2|--stages nope --method BYOT()|--data digts|"
-    "--data file|--data folder|--data hole.npz|--data damaged.npz|--cache --cache --data photos|--weights run/model.json|"
-    "--weights folder|--width 4 --model timm:resnet18|--features 8 --model torchvision:resnet18|--recipe words.yaml|"
-    "--recipe run/model.json|--recipe run|--recipe bytes.yaml|--recipe deep.yaml|--keep-epochs 1,x|"
-    "--data-root file --data cifar10|--image-size 7|--lr 1e400|--lr -1|--schedule cosine --milestones 0.5",
+    "--method SDDropout(weight=-1)|--method LabelSmoothing(eps=2)|--method SDDropout(at='nope')|--devices 0|"
+    "--devices 1000000|--nodes 2|--nodes 0|--nodes 100000|--accelerator cuda|--accelerator cuda --devices 4|"
+    "--accelerator tpu|--out file|--out file/run|--seed -1|--seed 9223372036854775808|--stages layer1,layer2|"
+    "--stages nope --method BYOT()|--data digts|--data file|--data folder|--data hole.npz|--data damaged.npz|"
+    "--cache --cache --data photos|--weights run/model.json|--weights folder|--width 4 --model timm:resnet18|"
+    "--features 8 --model torchvision:resnet18|--recipe words.yaml|--recipe run/model.json|--recipe run|"
+    "--recipe bytes.yaml|--recipe deep.yaml|--keep-epochs 1,x|--data-root file --data cifar10|--image-size 7|"
+    "--lr 1e400|--lr -1|--schedule cosine --milestones 0.5",
     "evaluate": "--model timm:resnet18|--width 4|--checkpoint file|--mean 0.5,0.5,0.5|--std 1,1,1|--image-size 32|"
-    "--max-images 5|--ood photographs dtd|--corruptions folder|--out elsewhere|--json folder|--json nowhere/x.json|"
-    "--data nothing|--data folder|--data file|--data digits|more",
+    "--max-images 5|--ood photographs dtd|--corruptions folder|--out elsewhere|--json folder|"
+    "--json nowhere/x.json|--data nothing|--data folder|--data file|--data digits|more",
     "evaluate *": "nothing|folder|file|broken|run --ood nothing|run --ood folder|run --ood file|run --out file|"
-    "run --ood photographs photographs|run --corruptions nowhere|run --corruptions folder|run --corruptions file|"
-    "run --max-images 0|--model resnet_10 --data photos|--model timm:nope --data photos|--data photos|"
+    "run --ood photographs photographs|run --corruptions nowhere|run --corruptions folder|"
+    "run --corruptions file|run --max-images 0|--model resnet_10 --data photos|"
+    "--model timm:nope --data photos|--data photos|"
     "--checkpoint nothing.pt --model resnet10_cifar --data photos|"
-    "--checkpoint file --model resnet10_cifar --data photos|--checkpoint folder --model resnet10_cifar --data photos|"
+    "--checkpoint file --model resnet10_cifar --data photos|"
+    "--checkpoint folder --model resnet10_cifar --data photos|"
     "--data nothing --model resnet10_cifar --checkpoint run/model.safetensors|"
     "--checkpoint run/model.safetensors --model resnet10_cifar --data photos --width 8|"
     "--image-size 5000 --checkpoint run/model.safetensors --model resnet10_cifar --data photos --width 4|"
@@ -120,9 +125,10 @@ BY_HAND = {
     "--mean 2,2,2 --checkpoint run/model.safetensors --model resnet10_cifar --data photos --width 4|"
     "--std 0,0,0 --checkpoint run/model.safetensors --model resnet10_cifar --data photos --width 4",
     "detect": "--model resnet19|--model vgg16|--backbone run|--backbone nothing|--backbone run --weights default|"
-    "--norm frozen|--trainable-layers 6|--data nothing|--data file|--data photos|--shedule 1x|--devices 1000000|"
-    "--accelerator cuda|--images 0|--eval-images 0|--rois 0|--image-size 0|--schedule cosine --gamma 0.3",
-    "detect *": "--data coco|--backbone '' |--recipe words.yaml --data coco --model resnet18",
+    "--norm frozen|--trainable-layers 6|--data nothing|--data file|--data photos|--shedule 1x|"
+    "--devices 1000000|--accelerator cuda|--images 0|--eval-images 0|--rois 0|--image-size 0|"
+    "--schedule cosine --gamma 0.3",
+    "detect *": "--backbone '' |--recipe words.yaml --data coco --model resnet18",
     "reproduce": "--seeds 1 1|--seeds -1|--list --print-commands|--list --jobs 2|--print-commands --ray auto|--cpus 2|"
     "--jobs 2 --ray auto|--ray nowhere|--ray host:port|--ray :1|--jobs 5000|--out file|--scale tiny|table2",
     "reproduce *": "|''|tabel9|table99|figure|all more|--scale smoke",
@@ -132,7 +138,7 @@ BY_HAND = {
     "predict *": "|run|nothing photos|folder photos|file photos|broken photos|run folder|run file|'' photos|run ''",
     "export": "--out net.onnx|--out folder|--out run/model.safetensors|--format tf|--out file/x.safetensors|more",
     "export *": "|nothing|folder|file|broken|''",
-    "methods": "--no-measure|--model nope|--model timm:nope|--width 2000|--image-size 0|--batch-size 1|more",
+    "methods": "--no-measure|--model nope|--width 2000|--image-size 0|--batch-size 1|more",
 }
 
 
@@ -142,7 +148,7 @@ def by_hand() -> Iterator[Case]:
         command, _, whole = name.partition(" ")
         for text in texts.split("|"):
             words = shlex.split(text)
-            options = [word for word in words if word.startswith("--")]
+            options = [word.partition("=")[0] for word in words if word.startswith("--")]
             right = [] if whole or not command else RIGHT[command].split()
             for option in options:
                 right = without(right, option)

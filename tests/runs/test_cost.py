@@ -213,9 +213,9 @@ def test_more_time_gives_more_pairs() -> None:
 
 
 def test_what_is_asked_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match=r"^`batch_size` must be at least 2, not 1$"):
+    with pytest.raises(ValueError, match="`batch_size`"):
         prepare_costs("resnet10_cifar", width=4, image_size=8, batch_size=1)
-    with pytest.raises(ValueError, match=r"^`image_size` must be at least 1, not 0$"):
+    with pytest.raises(ValueError, match="`image_size`"):
         prepare_costs("resnet10_cifar", width=4, image_size=0, batch_size=2)
     with pytest.raises(ValueError, match="unknown model 'resnet'"):
         prepare_costs("resnet", width=None, image_size=None, batch_size=2)

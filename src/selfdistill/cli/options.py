@@ -69,7 +69,7 @@ def takes_recipe(kind: type[YamlConfig], *, without: Sequence[str] = ()) -> Call
         @functools.wraps(command)
         def run(*, recipe: Path | None = None, **typed: Any) -> None:
             if recipe is not None and not recipe.is_file():
-                raise ArgumentError("recipe", f"is {recipe}, but there is no such file")
+                raise ArgumentError("recipe", f"is {recipe}, which does not exist or is a folder")
             with blaming("recipe"):
                 values = (_read(kind, recipe, names) if recipe else {}) | typed
             for_command = {name: values.pop(name) for name in own if name in values}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 _DEEPEST = 4
-NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text that is not empty"}
+NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,9 @@ def convert(name: str, value: object, hint: Any) -> Any:
     try:
         return _convert(value, hint)
     except TypeError:
-        raise ArgumentError(name, f"must be {wanted(hint)}, not {quote(value)}") from None
+        empty = isinstance(value, str) and not value.strip()
+        problem = "must not be empty" if empty else f"must be {wanted(hint)}, not {quote(value)}"
+        raise ArgumentError(name, problem) from None
 
 
 def _convert(value: object, hint: Any) -> Any:
@@ -171,13 +173,17 @@ class _FlatLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="aliases are not read", problem_mark=self.peek_event().start_mark)
+            raise yaml.MarkedYAMLError(problem="aliases are not read", problem_mark=self._mark())
         self.depth += 1
         if self.depth > _DEEPEST:
-            raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=self.peek_event().start_mark)
+            raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=self._mark())
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
+
+    def _mark(self) -> yaml.Mark:
+        mark: yaml.Mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        return mark
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]

@@ -120,7 +120,7 @@ def _image(one: dict[str, Any]) -> dict[str, Any]:
 
 
 def _box(one: dict[str, Any]) -> dict[str, Any]:
-    """Return what is needed of a box; sets made by others often leave out its area and that it is no crowd."""
+    """Return what is needed of a box; sets made by others often leave out its area and that it is not a crowd."""
     left, top, width, height = map(float, one["bbox"])
     if not all(map(math.isfinite, (left, top, width, height))):
         raise ValueError(f"a box is {quote(one['bbox'])}")

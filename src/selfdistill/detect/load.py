@@ -25,7 +25,7 @@ def load_detector(run: str | Path) -> FasterRCNN:
     run = Path(run)
     path, weights = run / "result.json", run / "model.safetensors"
     if not path.is_file():
-        raise ValueError(f"{run} holds no finished detector: there is no {path.name} in it")
+        raise ValueError(f"{run} holds no finished detector: {path.name} is missing in it")
     record = DetectRecord.load(path)
     known = record.backbone
     backbone = Backbone(known["model"], None, tuple(known["mean"]), tuple(known["std"]), {})

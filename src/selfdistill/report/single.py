@@ -1,4 +1,4 @@
-"""`write_evaluation_report`: what was measured of one network that is no run of ours, as a page."""
+"""`write_evaluation_report`: what was measured of one network that is not a run of ours, as a page."""
 
 from __future__ import annotations
 

@@ -91,7 +91,9 @@ def load_external(
         'whole images as squares of 32 px; normalised by the mean and deviation of digits'
     """
     if checkpoint is not None and not checkpoint.is_file():
-        raise ArgumentError("checkpoint", f"is {checkpoint}, but there is no such file with the weights of {model}")
+        raise ArgumentError(
+            "checkpoint", f"is {checkpoint}, which does not exist: name the file with the weights of {model}"
+        )
     trained = _trained(model)
     if trained is None:
         build(model, 2, width=width)  # an unknown name is refused before images are read

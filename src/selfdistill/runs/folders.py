@@ -42,7 +42,7 @@ def check_writable_file(argument: str, path: Path) -> None:
     if path.is_dir():
         raise ArgumentError(argument, f"is {path}, a folder: name a file in it")
     if not path.parent.is_dir():
-        raise ArgumentError(argument, f"is {path}, but there is no folder {path.parent}: make it first")
+        raise ArgumentError(argument, f"is {path}, but the folder {path.parent} does not exist: make it first")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise ArgumentError(argument, f"is {path}, where nothing can be written: choose another place")
 

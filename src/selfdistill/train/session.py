@@ -133,7 +133,7 @@ def make_fabric(recipe: TrainingConfig, *, devices: int = 1, nodes: int = 1, acc
     """
     # Here, because Lightning takes seconds to import: reading a finished run should not wait for it.
     from lightning.fabric import Fabric
-    from lightning.fabric.plugins.environments import LightningEnvironment
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
     from lightning.fabric.strategies.ddp import DDPStrategy
 
     accelerator = check_devices(devices, nodes, accelerator)
