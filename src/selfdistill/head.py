@@ -15,7 +15,7 @@ from selfdistill.method import Input, Outputs
 from selfdistill.network import call, eager, evaluation_mode, logits_of
 from selfdistill.tap import Tap
 
-_PASS_HEAD = "pass `head`, the dotted name (or the module) of the classifier layer"
+_PASS_HEAD = "pass head=, the dotted name (or the module) of the classifier layer"
 
 
 def find_head(model: nn.Module, x: Input) -> str:
@@ -76,7 +76,7 @@ def check_head(tap: Tap, model: nn.Module, x: Input) -> Outputs:
     if logits.shape != outputs.logits.shape or not torch.allclose(
         logits.float(), outputs.logits.float(), rtol=1e-3, atol=1e-4, equal_nan=True
     ):
-        raise ValueError(f"the output of `head={tap.head_name}` is not the model's logits; {_PASS_HEAD}")
+        raise ValueError(f"the output of head={tap.head_name!r} is not the model's logits; {_PASS_HEAD}")
     return outputs
 
 

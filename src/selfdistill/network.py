@@ -7,9 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from selfdistill.errors import ArgumentError
 from selfdistill.method import Input
-from selfdistill.text import quote
 
 
 def call(model: nn.Module, x: Input) -> Any:
@@ -57,14 +55,14 @@ def submodule(model: nn.Module, name: str, argument: str) -> nn.Module:
     """Return the module of this dotted name.
 
     Raises:
-        ArgumentError: there is none; the message names the argument and the model's own children.
+        ValueError: there is none; the message names the argument and the model's own children.
     """
     try:
         return model.get_submodule(name)
     except AttributeError:
         children = ", ".join(child for child, _ in model.named_children()) or "none"
-        raise ArgumentError(
-            argument, f"is {quote(name)}, not a submodule of this {type(model).__name__}; its children are: {children}"
+        raise ValueError(
+            f"{argument}={name!r} is not a submodule of this {type(model).__name__}; its children are: {children}"
         ) from None
 
 

@@ -6,10 +6,6 @@ import io
 import re
 import reprlib
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rich.text import Text
 
 # Control characters, those that turn the direction of writing, and the halves of characters that no file can hold.
 _STEERING = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
@@ -30,13 +26,6 @@ def printable(text: str, keep: str = "") -> str:
         cat\x1b[2J
     """
     return _STEERING.sub(lambda at: at[0] if at[0] in keep else at[0].encode("unicode_escape").decode(), text)
-
-
-def plain_text(text: str, style: str = "") -> "Text":
-    """Return a text for rich, which then sees neither markup nor emoji codes in it; see :func:`printable`."""
-    from rich.text import Text
-
-    return Text(printable(text), style)
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:

@@ -51,16 +51,20 @@ def spell_options(message: str, words: Sequence[str]) -> str:
     Example:
         >>> spell_options("`batch_size` must be below `lr`; pass `skip_unreadable=True` to `zip`", ["train"])
         '--batch-size must be below --lr; pass --skip-unreadable to `zip`'
+        >>> spell_options("head='x' is not a submodule; pass head=, the dotted name", ["train"])
+        "--head 'x' is not a submodule; pass --head, the dotted name"
     """
     options = _options(words)
 
     def spell(found: re.Match[str]) -> str:
-        name, value = found[1], (found[2] or "").strip("'\"")
+        name, value = found[1] or found[3], (found[2] or "").strip("'\"")
         if name not in options:
             return found[0]
+        if found[3] and message[found.end()] != ",":  # of the core: head='fc'
+            return f"{options[name]} "
         return f"{options[name]} {value}" if value not in ("", "True") else options[name]
 
-    return re.sub(r"`(\w+)(?:=([^`]+))?`", spell, message)
+    return re.sub(r"`(\w+)(?:=([^`]+))?`|\b(\w+)=(?=[',])", spell, message)
 
 
 def _options(words: Sequence[str]) -> dict[str, str]:

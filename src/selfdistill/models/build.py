@@ -69,7 +69,7 @@ def build(
     check_range("width", width, 1, 1024)
     check_range("features", features, 1, 10**5)
     if weights not in ("none", "default") and not Path(weights).is_file():
-        raise ArgumentError("weights", f"{quote(str(weights))} are neither 'none' nor 'default' nor a file that exists")
+        raise ArgumentError("weights", f"{str(weights)!r} are neither 'none' nor 'default' nor a file that exists")
     package, _, inner = name.partition(":")
     if package in ("torchvision", "timm") and inner:
         ours = {"width": width is not None, "features": features is not None, "head_layers": head_layers != 1}

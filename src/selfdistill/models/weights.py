@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from selfdistill.errors import ArgumentError
-from selfdistill.text import quote
 
 _SHOWN = 3  # keys that an error names: enough to see what is wrong on one line
 _PREFIXES = ("module.", "model.", "_orig_mod.")  # DataParallel and DDP, a wrapper's attribute, torch.compile
@@ -63,13 +62,13 @@ def load_weights(model: nn.Module, path: Path, classes: int) -> None:
     if any(keys for _, keys in troubles):
         told = "; ".join(f"{name}: {_few(keys)}" for name, keys in troubles if keys)
         raise ArgumentError(
-            "weights", f"{quote(str(path))} do not fit this model; {told}; build the model they were saved from"
+            "weights", f"{str(path)!r} do not fit this model; {told}; build the model they were saved from"
         )
     own.update({key: value for key, value in state.items() if key not in heads})
     model.load_state_dict(own)
     if heads:
         warnings.warn(
-            f"weights {quote(str(path))} are for {counts.pop()} classes, not {classes}: {_few(heads)} left out, "
+            f"weights {str(path)!r} are for {counts.pop()} classes, not {classes}: {_few(heads)} left out, "
             "so the head starts at random",
             stacklevel=3,
         )
@@ -87,10 +86,10 @@ def _read(path: Path) -> object:
             return load_file(path)
         except SafetensorError as error:
             raise ArgumentError(
-                "weights", f"{quote(str(path))} are damaged ({_first_line(error)}): copy them again"
+                "weights", f"{str(path)!r} are damaged ({_first_line(error)}): copy them again"
             ) from error
     if path.suffix not in (".pt", ".pth"):
-        raise ArgumentError("weights", f"{quote(str(path))} are neither a .safetensors nor a .pt or .pth file")
+        raise ArgumentError("weights", f"{str(path)!r} are neither a .safetensors nor a .pt or .pth file")
     with path.open("rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its advice is for who wrote the file; what matters is an error below
         try:
@@ -98,11 +97,11 @@ def _read(path: Path) -> object:
         except pickle.UnpicklingError as error:
             raise ArgumentError(
                 "weights",
-                f"{quote(str(path))} hold more than tensors, or are damaged (nothing in them was run): "
+                f"{str(path)!r} hold more than tensors, or are damaged (nothing in them was run): "
                 "save them again with torch.save(model.state_dict(), FILE)",
             ) from error
         except Exception as error:  # a damaged file may fail anywhere in the reader
-            told = f"weights {quote(str(path))} are damaged ({_first_line(error)}): copy them again"
+            told = f"weights {str(path)!r} are damaged ({_first_line(error)}): copy them again"
             raise ValueError(told) from error
 
 
@@ -117,13 +116,13 @@ def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
     if not isinstance(content, Mapping):
-        raise ArgumentError("weights", f"{quote(str(path))} hold no state_dict but a {type(content).__name__}")
+        raise ArgumentError("weights", f"{str(path)!r} hold no state_dict but a {type(content).__name__}")
     strays = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
     if strays or not content:
         found = f"entries that are no tensors: {_few(strays)}" if strays else "nothing"
         raise ArgumentError(
             "weights",
-            f"{quote(str(path))} hold {found}; needed is a state_dict, or one under 'state_dict' or 'model'",
+            f"{str(path)!r} hold {found}; needed is a state_dict, or one under 'state_dict' or 'model'",
         )
     return {str(key): value for key, value in content.items()}
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from selfdistill.records import METRICS, Difference, Statistic, Summary
 from selfdistill.records.metrics import Place
-from selfdistill.text import plain_text
+from selfdistill.text import printable
 
 _WIDE = 110  # so many characters hold every column of the table of quality
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
@@ -216,7 +217,7 @@ def terminal(
         styles: a rich style for each row, repeated; none by default.
         prose: the columns of words, by number: flush left, and broken where they must be; the others hold numbers.
     """
-    above = plain_text(title or "", "table.title")
+    above = _text(title or "", "table.title")
     out = RichTable(
         title=above or None,
         min_width=above.cell_len,  # a title is not broken where the console is wide enough
@@ -230,12 +231,17 @@ def terminal(
     for i, heading in enumerate(table.headings):
         words = i in prose
         out.add_column(
-            plain_text(heading),
+            _text(heading),
             justify="left" if words else "right",
             no_wrap=not words,
             min_width=12 if words else 0,
             overflow="fold",
         )
     for row in table.rows:
-        out.add_row(*map(plain_text, row))
+        out.add_row(*map(_text, row))
     return out
+
+
+def _text(text: str, style: str = "") -> Text:
+    """A text of any origin, in which rich sees neither markup nor emoji codes."""
+    return Text(printable(text), style)

@@ -8,8 +8,9 @@ from typing import Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
-from selfdistill.text import plain_text, printable
+from selfdistill.text import printable
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def describe(update: Update) -> str:
 
 def print_line(console: Console, text: str) -> None:
     """Print one line of any origin as it is, however wide the console."""
-    console.print(plain_text(text), soft_wrap=True)
+    console.print(Text(printable(text)), soft_wrap=True)  # a Text: neither markup nor emoji codes
 
 
 class Bar:
