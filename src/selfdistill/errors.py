@@ -1,5 +1,11 @@
 """Errors that name the argument at fault, in Python's spelling."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from selfdistill.text import quote
+
 
 class ArgumentError(ValueError):
     """An argument has a value that does not fit.
@@ -22,4 +28,43 @@ class ArgumentError(ValueError):
         self.problem = problem
 
     def __str__(self) -> str:
-        return f"`{self.argument}` {self.problem}"
+        return f"`{self.argument}`{'' if self.problem.startswith(':') else ' '}{self.problem}"
+
+
+def check_range(argument: str, value: float | None, least: float, most: float) -> None:
+    """Refuse a number outside a range; None is in it.
+
+    Raises:
+        ArgumentError: "`argument` must be from <least> to <most>, not <value>".
+    """
+    if value is not None and not least <= value <= most:
+        raise ArgumentError(argument, f"must be from {least:,} to {most:,}, not {quote(value)}")
+
+
+def check_folder(argument: str, path: Path) -> None:
+    """Refuse a file where a folder is wanted; a folder that is still missing is none.
+
+    Raises:
+        ArgumentError: "`argument` is <path>, a file: name a folder".
+    """
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise ArgumentError(argument, f"is {path}, but {there} is a file: name a folder")
+
+
+@contextmanager
+def blaming(argument: str) -> Iterator[None]:
+    """Name the argument whose value a ValueError inside is about, unless the error names one itself.
+
+    Example:
+        >>> with blaming("data"):
+        ...     raise ValueError("photos has no class folders")
+        Traceback (most recent call last):
+        selfdistill.errors.ArgumentError: `data`: photos has no class folders
+    """
+    try:
+        yield
+    except ArgumentError:
+        raise
+    except ValueError as error:
+        raise ArgumentError(argument, f": {error}") from error

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from selfdistill.text import printable
+
 if TYPE_CHECKING:  # who computes without showing anything needs no rich
     from rich.console import Console
     from rich.progress import TaskID
@@ -127,6 +129,13 @@ def describe(event: Progress) -> str:
     return "  ".join(parts)
 
 
+def print_line(console: Console, text: str) -> None:
+    """Print one line of any origin as it is, however wide the console."""
+    from rich.text import Text
+
+    console.print(Text(printable(text)), soft_wrap=True)  # a Text: neither markup nor emoji codes
+
+
 class Display:
     """Shows events on standard error: on a terminal a bar for each name, elsewhere lines.
 
@@ -185,11 +194,11 @@ class Display:
             self._print(name, event)
             return
         if name not in self._tasks:
-            self._tasks[name] = self.bars.add_task(name, total=None, status="starting")
+            self._tasks[name] = self.bars.add_task(printable(name), total=None, status="starting")
         text = describe(event).removeprefix(f"{name}, ")
         if event.training is None and 0 < event.done < event.total:
             text += f", {clock((time.monotonic() - began) * (event.total - event.done) / event.done)} left"
-        self.bars.update(self._tasks[name], total=event.total or None, completed=event.done, status=text)
+        self.bars.update(self._tasks[name], total=event.total or None, completed=event.done, status=printable(text))
 
     def finish(self, name: str, line: str) -> None:
         """Count a job as done: print a line on it and take its bar away."""
@@ -202,7 +211,7 @@ class Display:
 
     def say(self, line: str) -> None:
         """Print a line, above the bars."""
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        print_line(self.console, line)
 
     def _counted(self) -> str:
         return f"{self.finished}/{self.jobs} {self.things}"

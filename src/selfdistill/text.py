@@ -1,7 +1,68 @@
-"""Words for messages: the nearest known name, a list of names, a duration."""
+"""Words for messages: the nearest known name, a list of names, a duration, and texts and values of any origin."""
 
+import csv
 import difflib
-from collections.abc import Iterable
+import io
+import re
+import reprlib
+from collections.abc import Iterable, Sequence
+
+# Control characters, those that turn the direction of writing, and the halves of characters that no file can hold.
+_STEERING = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_FORMULAS = "=+-@＝＋－＠"  # noqa: RUF001 - spreadsheets take the wide ones too
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""Return a text that shows as it is: a character that would steer a terminal or a page becomes its escape.
+
+    Whatever may hold a file's name, a class's name or another program's words goes through here before it is shown.
+
+    Args:
+        text: of any origin.
+        keep: control characters that stay, such as line ends.
+
+    Example:
+        >>> print(printable("cat\x1b[2J"))
+        cat\x1b[2J
+    """
+    return _STEERING.sub(lambda at: at[0] if at[0] in keep else at[0].encode("unicode_escape").decode(), text)
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Return rows as CSV; a text that a spreadsheet would take for a formula begins with an apostrophe.
+
+    Example:
+        >>> csv_text([["=1+1", -1.5, None]])
+        "'=1+1,-1.5,\\n"
+    """
+
+    def safe(cell: object) -> object:
+        if not isinstance(cell, str):
+            return cell
+        return f"'{printable(cell)}" if cell.lstrip()[:1] in tuple(_FORMULAS) else printable(cell)
+
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(map(safe, row) for row in rows)
+    return text.getvalue()
+
+
+class _Repr(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if x.bit_length() < 1000 else f"a whole number of {x.bit_length()} bits"
+
+
+def quote(value: object, limit: int = 80) -> str:
+    """Return a value of any size and origin for a message: its repr, cut to ``limit`` characters.
+
+    Example:
+        >>> quote("cat"), quote([0.5, "x"]), len(quote("x" * 10**6))
+        ("'cat'", "[0.5, 'x']", 80)
+    """
+    short = _Repr()
+    short.maxstring = short.maxother = short.maxlong = limit
+    short.maxlevel, short.maxlist, short.maxtuple, short.maxdict, short.maxset = 3, 9, 9, 9, 9
+    text = short.repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
@@ -37,7 +98,7 @@ def suggest(name: str, known: Iterable[str], otherwise: str | None = None) -> st
     """
     known = list(known)
     near = nearest(name, known)
-    return otherwise or f"choose from {join_names(known)}" if near is None else f"did you mean {near!r}?"
+    return otherwise or f"choose from {join_names(known)}" if near is None else f"did you mean {quote(near)}?"
 
 
 def join_names(names: Iterable[str], word: str = "and") -> str:

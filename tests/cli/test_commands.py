@@ -51,12 +51,10 @@ def test_what_methods_cost_on_this_machine(run: Run, monkeypatch: pytest.MonkeyP
     assert measured.splitlines()[-1].startswith("RDrop() compares two passes under the model's own dropout, but this")
 
 
-def test_methods_that_cannot_be_measured_are_listed_all_the_same(run: Run) -> None:
-    status, out, err = run("methods", "--model", "resnet_10")
-    assert status == 2
-    assert out == run("methods", "--no-measure").out
-    assert err.startswith("selfdistill: error: unknown model 'resnet_10'; did you mean 'resnet10_cifar'?")
-    assert run("methods", "--batch-size", 1).err == "selfdistill: error: --batch-size must be at least 2, not 1\n"
+def test_methods_that_cannot_be_measured_are_refused_at_once(refused: Refused) -> None:
+    assert "--model" in refused("methods", "--model", "resnet_10")
+    assert "--batch-size" in refused("methods", "--batch-size", 1)
+    assert "--width" in refused("methods", "--no-measure", "--width", 4)
 
 
 @pytest.mark.parametrize("kind", ["onnx", "pt2", "safetensors"])
@@ -214,7 +212,7 @@ def test_evaluate_repeats_the_numbers_of_the_run(run: Run, finished: Path, pictu
     assert other["top1"] == recorded["top1"]
     assert other["nll"] == pytest.approx(recorded["nll"], rel=1e-5)
     line = run("evaluate", finished, "--data", "digits", "--quick").err.splitlines()[-1]
-    assert line == f"selfdistill: error: digits has other classes than {finished}: 10 instead of 3"
+    assert line.startswith("selfdistill: error: --data: digits has other classes")
     assert not (finished / "evaluation.json").exists()
 
 

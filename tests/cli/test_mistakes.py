@@ -56,19 +56,19 @@ def test_folders_that_are_no_set_of_images(refused: Refused, pictures: Path) -> 
         return line
 
     Path("empty").mkdir()
-    assert told("missing").startswith("unknown data set 'missing'")
-    assert told("empty") == "empty has no class folders: put the images of each class in a folder of its own"
+    assert told("missing").startswith("--data: unknown data set 'missing'")
+    assert told("empty") == "--data: empty has no class folders: put the images of each class in a folder of its own"
     shutil.copytree(pictures / "train" / "one", Path("single/one"))
-    assert told("single") == "single has one class folder, 'one': at least 2 classes are needed"
+    assert told("single") == "--data: single has one class folder, 'one': at least 2 classes are needed"
     shutil.copytree(pictures / "train", Path("photos"))
     Path("photos/dog").mkdir()
-    assert told("photos") == "class 'dog' has no image in photos/dog: add images or remove the folder"
+    assert told("photos") == "--data: class 'dog' has no image in photos/dog: add images or remove the folder"
     Path("photos/dog").rmdir()
     whole = Path("photos/two/001.png").read_bytes()
     for damage, reason in ((whole[:60], "truncated"), (b"", "the file is empty"), (b"<html>", "not an image")):
         Path("photos/two/001.png").write_bytes(damage)
         line = told("photos")
-        assert line.startswith("photos/two/001.png: ")
+        assert line.startswith("--data: photos/two/001.png: ")
         assert reason in line.lower()
         assert line.endswith("(1 unreadable of 24 images in photos: repair or remove it, or pass --skip-unreadable)")
 
@@ -101,7 +101,7 @@ def test_arrays_that_are_no_set_of_images(refused: Refused) -> None:
         ({"images": images.transpose(0, 3, 1, 2)}, "set.npz: images have shape (20, 3, 8, 8), wanted (N, H, W, 3)"),
         ({"images": images[0]}, "set.npz: 8 images but 20 labels"),
     ):
-        assert told(**changed).startswith(message)
+        assert told(**changed).startswith(f"--data: {message}")
 
 
 class Bomb:
@@ -118,7 +118,7 @@ def test_a_pickle_is_never_run(refused: Refused) -> None:
     line = refused("train", *TINY, *words, "--weights", "bomb.pt")
     assert line.startswith("--weights 'bomb.pt' hold more than tensors, or are damaged (nothing in them was run)")
     line = refused("train", "--data", "bomb.npz", *SMALL, *words)
-    assert line.startswith("bomb.npz: holds pickled objects, which are never loaded")
+    assert line.startswith("--data: bomb.npz: holds pickled objects, which are never loaded")
     assert not Path("boom").exists()
     torch.load("bomb.pt", weights_only=False)  # what the files would have done
     assert Path("boom").exists()
@@ -161,7 +161,7 @@ def test_unknown_images_that_cannot_be_used(refused: Refused, finished: Path) ->
         (["--ood", "empty"], "empty"),
         (["--ood", "large.npy"], "40 x 40"),
         (["--ood", "photograph"], "photographs"),
-        (["--ood", "photographs", "photographs"], "given twice"),
+        (["--ood", "photographs", "photographs"], "--ood"),
         (["--corruptions", "nowhere"], "nowhere: no such folder"),
     ):
         assert told in refused("evaluate", finished, *words)

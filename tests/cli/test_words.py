@@ -154,11 +154,11 @@ def test_a_wrong_recipe_names_the_file_and_the_key(refused: Refused) -> None:
     Path("recipe.yaml").write_text("data: digits\nepoch: 3\n")
     for command in ("train", "compare"):
         line = refused(command, "--recipe", "recipe.yaml")
-        assert line.startswith("recipe.yaml: ")
+        assert line.startswith("--recipe: recipe.yaml: ")
         assert "'epochs'" in line
     Path("recipe.yaml").write_text("epochs: many\n")
     line = refused("compare", "--recipe", "recipe.yaml")
-    assert line.startswith("recipe.yaml: ")
+    assert line.startswith("--recipe: recipe.yaml: ")
     assert "epochs must be" in line
 
 

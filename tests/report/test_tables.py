@@ -96,5 +96,5 @@ def test_the_table_on_a_terminal_fits(comparison: list[RunRecord], width: int) -
 
 def test_the_seeds_are_a_column_where_they_differ(comparison: list[RunRecord]) -> None:
     table = terminal_table(summarise(comparison[:-1]), title="Digits", width=80)
-    assert table.title == "Digits"
+    assert str(table.title) == "Digits"
     assert table.columns[-1].header.plain == "Seeds"  # type: ignore[union-attr]

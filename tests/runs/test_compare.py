@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from selfdistill.config import TrainConfig
+from selfdistill.errors import ArgumentError
 from selfdistill.runs import compare as room
 from selfdistill.runs import folders
 from selfdistill.runs.compare import _parallel_runs
@@ -83,15 +84,16 @@ def test_a_folder_that_may_not_be_written(
     compare: Compare, measured: list[TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(folders.os, "access", lambda path, mode: False)  # as root every folder may be written
-    with pytest.raises(OSError, match=f"^cannot write in {re.escape(str(tmp_path))}: choose another `out`$"):
+    with pytest.raises(OSError, match=f"{re.escape(str(tmp_path))}.*`out`"):
         compare()
     assert measured == []
 
 
 @pytest.mark.parametrize("option", ["seeds", "epochs", "jobs"])
 def test_numbers_below_one(compare: Compare, option: str) -> None:
-    with pytest.raises(ValueError, match=f"^`{option}` must be at least 1, not 0$"):
+    with pytest.raises(ArgumentError) as error:
         compare(**{option: 0})
+    assert error.value.argument == option
 
 
 def test_how_many_runs_go_on_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

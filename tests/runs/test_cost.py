@@ -15,7 +15,7 @@ from selfdistill.models import build
 from selfdistill.progress import Progress
 from selfdistill.report.lists import cost_table, method_lines
 from selfdistill.runs import cost
-from selfdistill.runs.cost import Cost, Costs, measure_costs, run_costs
+from selfdistill.runs.cost import Cost, Costs, measure_costs, prepare_costs
 from selfdistill.timing.profiler import StepProfiler
 
 SMALL = {"batch_size": 8, "classes": 5, "image_size": 16}
@@ -215,18 +215,18 @@ def test_more_time_gives_more_pairs() -> None:
 
 
 def test_what_is_asked_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match=r"^`batch_size` must be at least 2, not 1$"):
-        run_costs("resnet10_cifar", width=4, image_size=8, batch_size=1)
-    with pytest.raises(ValueError, match=r"^`image_size` must be at least 1, not 0$"):
-        run_costs("resnet10_cifar", width=4, image_size=0, batch_size=2)
+    with pytest.raises(ValueError, match="`batch_size`"):
+        prepare_costs("resnet10_cifar", width=4, image_size=8, batch_size=1)
+    with pytest.raises(ValueError, match="`image_size`"):
+        prepare_costs("resnet10_cifar", width=4, image_size=0, batch_size=2)
     with pytest.raises(ValueError, match="unknown model 'resnet'"):
-        run_costs("resnet", width=None, image_size=None, batch_size=2)
+        prepare_costs("resnet", width=None, image_size=None, batch_size=2)
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(cost, "measure_costs", lambda model, known, **options: asked.append(options | {"model": model}))
     torch.set_num_threads(1)
-    setting, _ = run_costs("resnet10_cifar", width=None, image_size=None, batch_size=4)
+    setting, _ = prepare_costs("resnet10_cifar", width=None, image_size=None, batch_size=4)()
     assert re.match("resnet10_cifar of width 16, 4 images of 32 px, 100 classes, ", setting)
-    setting, _ = run_costs("timm:test_vit", width=None, image_size=None, batch_size=4)
+    setting, _ = prepare_costs("timm:test_vit", width=None, image_size=None, batch_size=4)()
     assert re.match("timm:test_vit, 4 images of 224 px, 100 classes, ", setting)
     assert [options["image_size"] for options in asked] == [32, 224]
     assert asked[0]["model"].fc.in_features == 16 * 8

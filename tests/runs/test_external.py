@@ -196,7 +196,7 @@ def test_files_and_names_that_are_not_there(tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     for place in (nowhere, tmp_path):
         assert fails(TORCHVISION, place, nowhere) == (
-            f"`checkpoint` is {place}, but there is no such file with the weights of {TORCHVISION}"
+            f"`checkpoint` is {place}, which does not exist: name the file with the weights of {TORCHVISION}"
         )
     assert fails(OWN, None, nowhere) == f"{OWN} has no pretrained weights: name a file of weights with `checkpoint`"
     assert "did you mean 'torchvision:resnet18'?" in fails("torchvision:resnet_18", None, nowhere)
@@ -209,13 +209,13 @@ def test_a_file_of_another_network(tmp_path: Path, pictures: Path) -> None:
     torch.save(weights(TIMM), tmp_path / "net.pt")
     assert "do not fit this model; missing: " in fails(TORCHVISION, tmp_path / "net.pt", pictures, image_size=32)
     (tmp_path / "net.pt").write_bytes(b"damaged")
-    assert f"`weights` '{tmp_path}/net.pt' " in fails(TORCHVISION, tmp_path / "net.pt", pictures, image_size=32)
+    assert f"`checkpoint` '{tmp_path}/net.pt' " in fails(TORCHVISION, tmp_path / "net.pt", pictures, image_size=32)
 
 
 def test_a_width_belongs_to_our_own_networks(tmp_path: Path, pictures: Path) -> None:
     torch.save(weights(TORCHVISION), tmp_path / "net.pt")
     message = fails(TORCHVISION, tmp_path / "net.pt", pictures, image_size=32, width=8)
-    assert message.startswith("`width` and `features` and `head_layers` apply only to ")
+    assert message.startswith("`width` applies only to ")
 
 
 def test_a_size_that_the_network_refuses(tmp_path: Path, pictures: Path) -> None:

@@ -32,7 +32,7 @@ def test_expand_goes_seed_by_seed_and_spells_methods_in_one_way(recipe: TrainCon
 def test_a_method_is_compared_once(recipe: TrainConfig) -> None:
     with pytest.raises(ArgumentError, match=r"^`methods` "):
         plan_runs(recipe, ["SDDropout()", "CrossEntropy()", "SDDropout(p=0.5)"], [0])
-    with pytest.raises(ValueError, match=r"^unknown method 'SDDrop'"):
+    with pytest.raises(ValueError, match="unknown method 'SDDrop'"):
         plan_runs(recipe, ["SDDrop()"], [0])
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
+from selfdistill.errors import ArgumentError
 
 
 def test_yaml_both_ways(tmp_path: Path) -> None:
@@ -46,8 +47,8 @@ def test_needs_no_torch() -> None:
         ("schedule: cosin", "schedule must be one of step, cosine, not 'cosin'"),
         ("method: 3", "method must be a text, not 3"),
         ("[1, 2]", "a recipe is lines of 'name: value', such as 'epochs: 200'"),
-        ("a: b: c", "not a YAML file (mapping values are not allowed here"),
-        ("epochs: !!python/object/apply:os.system ['true']", "not a YAML file (could not determine a constructor"),
+        ("a: b: c", "not a YAML file (line 1: mapping values are not allowed here"),
+        ("epochs: !!python/object/apply:os.getcwd []", "not a YAML file (line 1: could not determine a constructor"),
     ],
 )
 def test_a_wrong_file_is_one_line(tmp_path: Path, text: str, message: str) -> None:
@@ -66,30 +67,35 @@ def test_a_number_without_a_dot_is_a_number(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "name"),
     [
-        ({"epochs": 0}, "`epochs` must be at least 1, not 0"),
-        ({"batch_size": 0}, "`batch_size` must be at least 1, not 0"),
-        ({"classes": 1}, "`classes` must be at least 2, not 1"),
-        ({"lr": 0.0}, "`lr` must be above 0, not 0.0"),
-        ({"clip": -1}, "`clip` must be above 0, not -1.0"),
-        ({"momentum": 1.5}, "`momentum` must be in [0, 1], not 1.5"),
-        ({"weight_decay": -1e-4}, "`weight_decay` must be at least 0, not -0.0001"),
-        ({"milestones": (0.7, 0.5)}, "`milestones` must be rising fractions of the epochs in (0, 1)"),
-        ({"milestones": (100, 150)}, "`milestones` must be rising fractions of the epochs in (0, 1)"),
-        ({"keep_epochs": (201,)}, "`keep_epochs` must be between 1 and `epochs` (200), not (201,)"),
-        ({"warmup_epochs": 200}, "`warmup_epochs` must be below `epochs` (200), not 200"),
-        ({"head_layers": 3}, "`head_layers` must be 1 or 2, not 3"),
-        ({"nesterov": True, "momentum": 0}, "`nesterov` must be off where `momentum` is 0, not True"),
-        ({"workers": -1}, "`workers` must be at least 0, not -1"),
-        ({"method": " "}, "`method` must be a text that is not empty"),
-        ({"resize": 0}, "`resize` must be at least 1, not 0"),
-        ({"resize": 223, "image_size": 224}, "`resize` must be at least the images' 224 pixels, not 223"),
+        ({"epochs": 0}, "epochs"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"classes": 1}, "classes"),
+        ({"lr": 0.0}, "lr"),
+        ({"clip": -1}, "clip"),
+        ({"momentum": 1.5}, "momentum"),
+        ({"weight_decay": -1e-4}, "weight_decay"),
+        ({"milestones": (0.7, 0.5)}, "milestones"),
+        ({"milestones": (100, 150)}, "milestones"),
+        ({"keep_epochs": (201,)}, "keep_epochs"),
+        ({"warmup_epochs": 200}, "warmup_epochs"),
+        ({"head_layers": 3}, "head_layers"),
+        ({"nesterov": True, "momentum": 0}, "nesterov"),
+        ({"workers": -1}, "workers"),
+        ({"method": " "}, "method"),
+        ({"resize": 0}, "resize"),
+        ({"resize": 223, "image_size": 224}, "resize"),
+        ({"epochs": 10**400}, "epochs"),
+        ({"lr": 10**400}, "lr"),
+        ({"model": ""}, "model"),
+        ({"threads": 10**8}, "threads"),
     ],
 )
-def test_ranges_name_the_argument(arguments: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(message)):
+def test_ranges_name_the_argument(arguments: dict[str, object], name: str) -> None:
+    with pytest.raises(ArgumentError) as error:
         TrainConfig(**arguments)  # type: ignore[arg-type]
+    assert error.value.argument == name
 
 
 def test_resolve_fills_in_what_depends_on_the_data(data: ImageData) -> None:
@@ -119,9 +125,9 @@ def test_a_cache_keeps_files_at_the_margin_of_the_evaluation(data: ImageData, ph
 
 
 def test_resize_is_for_files_at_least_as_large_as_the_images(data: ImageData, photos: ImageData) -> None:
-    with pytest.raises(ValueError, match=r"^`resize` must be left out, for grey is in memory, not 64$"):
+    with pytest.raises(ValueError, match="in memory"):
         TrainConfig(resize=64).resolve(data)
-    with pytest.raises(ValueError, match=r"^`resize` must be at least the images' 16 pixels, not 15$"):
+    with pytest.raises(ValueError, match="16 pixels"):
         TrainConfig(resize=15).resolve(photos)
 
 

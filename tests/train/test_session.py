@@ -8,6 +8,7 @@ from torch import nn
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
+from selfdistill.errors import ArgumentError
 from selfdistill.method import Batch
 from selfdistill.train import classification as classification_module
 from selfdistill.train.classification import Classification, assemble
@@ -120,13 +121,26 @@ def test_a_compiled_step_is_the_same(recipe: TrainConfig, data: ImageData, monke
     assert losses[0] == pytest.approx(losses[1])
 
 
-@pytest.mark.parametrize(("argument", "message"), [("devices", "`devices`"), ("nodes", "`nodes`")])
-def test_too_few_devices(recipe: TrainConfig, argument: str, message: str) -> None:
-    with pytest.raises(ValueError, match=f"{message} must be at least 1, not 0"):
-        make_fabric(recipe, **{argument: 0})
+@pytest.mark.parametrize(
+    ("argument", "value"), [("devices", 0), ("devices", 10**6), ("devices", 10**400), ("nodes", 0), ("nodes", 10**6)]
+)
+def test_numbers_of_devices_out_of_range(recipe: TrainConfig, argument: str, value: int) -> None:
+    with pytest.raises(ArgumentError) as error:
+        make_fabric(recipe, **{argument: value})
+    assert error.value.argument == argument
+
+
+def test_several_machines_need_a_launcher(recipe: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(ArgumentError) as error:
+        make_fabric(recipe, nodes=2, accelerator="cpu")
+    assert error.value.argument == "nodes"
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    assert make_fabric(recipe, nodes=2, accelerator="cpu").world_size == 2
 
 
 @pytest.mark.skipif(torch.cuda.device_count() > 7, reason="this machine has so many")
 def test_more_gpus_than_there_are(recipe: TrainConfig) -> None:
-    with pytest.raises(ValueError, match=r"`devices` is 8, but this machine has \d CUDA device"):
+    with pytest.raises(ArgumentError) as error:
         make_fabric(recipe, devices=8, accelerator="cuda")
+    assert error.value.argument == ("devices" if torch.cuda.is_available() else "accelerator")

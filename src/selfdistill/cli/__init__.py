@@ -8,8 +8,12 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
+
+from selfdistill.text import printable
+
+_LONGEST = 2000  # characters of a line on standard error
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -28,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             stream.reconfigure(errors="replace")  # a minus sign must not end a run on a terminal without one
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            warnings.showwarning = _show_each_once()
             _run(words)
         print(end="", flush=True)
     except BrokenPipeError:
@@ -75,10 +79,19 @@ def _is_bug(error: Exception) -> bool:
     return missing or isinstance(error, NotImplementedError | RecursionError)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    if not issubclass(category, FutureWarning | DeprecationWarning):  # a library's advice to programmers
-        _say(f"warning: {message}")
+def _show_each_once() -> Callable[..., None]:
+    """Return what shows a warning in one line, however many runs and processes give it."""
+    shown: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        # The left out are a library's advice to programmers.
+        if str(message) not in shown and not issubclass(category, FutureWarning | DeprecationWarning):
+            shown.add(str(message))
+            _say(f"warning: {message}")
+
+    return show
 
 
 def _say(text: str) -> None:
-    print("selfdistill: " + " ".join(text.split()), file=sys.stderr)
+    line = printable(" ".join(text.split()))
+    print("selfdistill: " + (line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."), file=sys.stderr)

@@ -11,12 +11,16 @@ from selfdistill.cli.options import (
     OPTIMISATION,
     File,
     OptionalWholeNumber,
+    Text,
     Texts,
     WholeNumber,
     takes_recipe,
 )
 from selfdistill.cli.show import METHODS, OOD, evaluation_config, show_comparison
 from selfdistill.config.train_config import TrainConfig
+from selfdistill.errors import ArgumentError
+
+BUDGET = "60m"
 
 
 @takes_recipe(TrainConfig, without=("method", "seed"))
@@ -26,7 +30,7 @@ def compare(
     methods: Annotated[Texts, Parameter(group=METHOD)] = list(METHODS),  # noqa: B006 - shown in the help, not changed
     seeds: WholeNumber = 3,
     epochs: Annotated[OptionalWholeNumber, Parameter(group=OPTIMISATION)] = None,
-    budget: str = "60m",
+    budget: Text = BUDGET,
     jobs: WholeNumber = 1,
     out: File | None = None,
     ood: Annotated[Texts, Parameter(group=EVALUATION)] = list(OOD),  # noqa: B006
@@ -64,6 +68,8 @@ def compare(
     from selfdistill.runs.compare import run_comparison
     from selfdistill.runs.folders import name_of
 
+    if epochs is not None and budget != BUDGET:
+        raise ArgumentError("budget", "and `epochs` exclude each other")
     name = name_of(recipe.data)
     out = out or Path("runs") / name
     records = run_comparison(

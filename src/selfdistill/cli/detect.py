@@ -1,7 +1,7 @@
 """``selfdistill detect``."""
 
 from selfdistill.cli.options import Accelerator, File, MachineNumber, takes_recipe
-from selfdistill.cli.show import print_table
+from selfdistill.cli.show import print_lines, print_table
 from selfdistill.detect.config import DetectConfig
 
 
@@ -40,5 +40,4 @@ def detect(
     if record is not None:  # the first of several processes
         page = write_detector_report(record, out)
         print_table(terminal(precision_table(record), prose=(0, 2)))
-        print(detector_headline(record))
-        print(f"Report: {page}")
+        print_lines(detector_headline(record), f"Report: {page}")

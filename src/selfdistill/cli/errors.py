@@ -3,8 +3,12 @@
 import re
 from collections.abc import Sequence
 
-from cyclopts import CycloptsError, MissingArgumentError, UnusedCliTokensError
+from cyclopts import CoercionError, CycloptsError, MissingArgumentError, UnusedCliTokensError
 from cyclopts.exceptions import ConsumeMultipleError, RepeatArgumentError, UnknownCommandError
+
+from selfdistill.config.yaml_config import wanted
+from selfdistill.errors import ArgumentError
+from selfdistill.text import quote
 
 
 def explain_words(error: CycloptsError) -> str:
@@ -27,6 +31,12 @@ def explain_words(error: CycloptsError) -> str:
             return f"unexpected words: {' '.join(error.unused_tokens or ())}"
         case RepeatArgumentError():
             return f"{error.token.keyword} is given twice"
+        case CoercionError(argument=argument) if argument is not None:
+            token, cause = error.token, error.__cause__
+            name = token.keyword if token is not None and token.keyword else argument.name
+            if isinstance(cause, ValueError):  # of a converter of ours
+                return f"{name} {cause.problem if isinstance(cause, ArgumentError) else cause}"
+            return f"{name} must be {wanted(error.target_type)}, not {quote(token.value if token is not None else '')}"
     text = str(error)
     return text[:1].lower() + text[1:]
 
@@ -41,16 +51,20 @@ def spell_options(message: str, words: Sequence[str]) -> str:
     Example:
         >>> spell_options("`batch_size` must be below `lr`; pass `skip_unreadable=True` to `zip`", ["train"])
         '--batch-size must be below --lr; pass --skip-unreadable to `zip`'
+        >>> spell_options("head='x' is not a submodule; pass head=, the dotted name", ["train"])
+        "--head 'x' is not a submodule; pass --head, the dotted name"
     """
     options = _options(words)
 
     def spell(found: re.Match[str]) -> str:
-        name, value = found[1], (found[2] or "").strip("'\"")
+        name, value = found[1] or found[3], (found[2] or "").strip("'\"")
         if name not in options:
             return found[0]
+        if found[3] and message[found.end()] != ",":  # of the core: head='fc'
+            return f"{options[name]} "
         return f"{options[name]} {value}" if value not in ("", "True") else options[name]
 
-    return re.sub(r"`(\w+)(?:=([^`]+))?`", spell, message)
+    return re.sub(r"`(\w+)(?:=([^`]+))?`|\b(\w+)=(?=[',])", spell, message)
 
 
 def _options(words: Sequence[str]) -> dict[str, str]:

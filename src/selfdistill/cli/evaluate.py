@@ -1,11 +1,22 @@
 """``selfdistill evaluate``."""
 
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from selfdistill.cli.options import DATA, File, FileOrScreen, OptionalDecimals, OptionalWholeNumber, Texts
-from selfdistill.cli.show import OOD, evaluation_config, print_skipped, print_table, write_or_print
+from selfdistill.cli.options import (
+    DATA,
+    File,
+    FileOrScreen,
+    OptionalDecimals,
+    OptionalText,
+    OptionalWholeNumber,
+    Text,
+    Texts,
+)
+from selfdistill.cli.show import OOD, evaluation_config, print_lines, print_skipped, print_table, write_or_print
+from selfdistill.errors import ArgumentError
 
 _OfModel = Parameter(group=Group.create_ordered("Network, instead of RUN"))
 
@@ -14,8 +25,8 @@ def evaluate(
     run: File | None = None,
     /,
     *,
-    data: Annotated[str | None, Parameter(group=DATA)] = None,
-    data_root: Annotated[str, Parameter(group=DATA)] = "data",
+    data: Annotated[OptionalText, Parameter(group=DATA)] = None,
+    data_root: Annotated[Text, Parameter(group=DATA)] = "data",
     skip_unreadable: Annotated[bool, Parameter(group=DATA)] = False,
     ood: Texts = list(OOD),  # noqa: B006 - shown in the help, not changed
     corruptions: File | None = None,
@@ -23,7 +34,7 @@ def evaluate(
     quick: bool = False,
     out: File | None = None,
     json: FileOrScreen = False,
-    model: Annotated[str | None, _OfModel] = None,
+    model: Annotated[OptionalText, _OfModel] = None,
     checkpoint: Annotated[File | None, _OfModel] = None,
     width: Annotated[OptionalWholeNumber, _OfModel] = None,
     image_size: Annotated[OptionalWholeNumber, _OfModel] = None,
@@ -62,8 +73,15 @@ def evaluate(
     """
     from selfdistill.records.record import to_json
     from selfdistill.report import digest, terminal, write_evaluation_report, write_report
+    from selfdistill.runs.folders import check_writable, check_writable_file
     from selfdistill.runs.score import score
 
+    if quick and out is not None:
+        raise ArgumentError("out", "would be ignored: with `quick=True` no report is written")
+    if out is not None:
+        check_writable(out)
+    if isinstance(json, Path):
+        check_writable_file("json", json)
     config = evaluation_config(ood, corruptions, max_images, quick, data_root, skip_unreadable)
     scored = score(
         run, model, data, config, checkpoint=checkpoint, width=width, image_size=image_size, mean=mean, std=std
@@ -82,4 +100,4 @@ def evaluate(
     else:
         page = write_evaluation_report(scored.label, scored.evaluation, folder, title=scored.title, facts=scored.facts)
     if shows:
-        print(f"Report: {page}")
+        print_lines(f"Report: {page}")

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from selfdistill.cli.options import File
+from selfdistill.cli.show import print_lines
 
 
 def export(run: File, /, *, format: Literal["onnx", "pt2", "safetensors"] = "onnx", out: File | None = None) -> None:
@@ -22,4 +23,4 @@ def export(run: File, /, *, format: Literal["onnx", "pt2", "safetensors"] = "onn
     """
     from selfdistill.runs.export import export_run, in_words
 
-    print(in_words(export_run(run, format, out)))
+    print_lines(in_words(export_run(run, format, out)))

@@ -1,16 +1,18 @@
 """``selfdistill methods``."""
 
-from selfdistill.cli.options import OptionalWholeNumber, WholeNumber
-from selfdistill.cli.show import print_table
+from selfdistill.cli.options import OptionalWholeNumber, Text, WholeNumber
+from selfdistill.cli.show import print_lines, print_table
+
+MODEL, BATCH_SIZE = "resnet18_cifar", 64
 
 
 def methods(
     *,
     no_measure: bool = False,
-    model: str = "resnet18_cifar",
+    model: Text = MODEL,
     width: OptionalWholeNumber = None,
     image_size: OptionalWholeNumber = None,
-    batch_size: WholeNumber = 64,
+    batch_size: WholeNumber = BATCH_SIZE,
 ) -> None:
     """List the methods, what they need, and what they cost.
 
@@ -28,17 +30,23 @@ def methods(
         image_size: side of the images in pixels (default: 32 for our CIFAR networks, 224 for others)
         batch_size: images per step, before what a method needs on top
     """
+    from selfdistill.errors import ArgumentError
     from selfdistill.report.lists import cost_table, method_lines
+    from selfdistill.runs.cost import prepare_costs
 
-    print("\n".join(method_lines()))
-    print('\nCombine methods with +, for example "SDDropout(weight=0.1) + LabelSmoothing()".', flush=True)
-    if no_measure:
+    given = {"model": model != MODEL, "width": width, "image_size": image_size, "batch_size": batch_size != BATCH_SIZE}
+    if no_measure and (ignored := next((name for name, value in given.items() if value), None)):
+        raise ArgumentError(ignored, "would be ignored: `no_measure=True` measures nothing")
+    measure = None
+    if not no_measure:  # a wrong option is refused before anything is printed
+        measure = prepare_costs(model, width=width, image_size=image_size, batch_size=batch_size)
+    print_lines(*method_lines(), '\nCombine methods with +, for example "SDDropout(weight=0.1) + LabelSmoothing()".')
+    if measure is None:
         return
     from selfdistill.report import terminal
-    from selfdistill.runs.cost import run_costs
 
-    setting, costs = run_costs(model, width=width, image_size=image_size, batch_size=batch_size)
+    setting, costs = measure()
     table = cost_table(costs)
-    print(f"\nCost of a training step with {setting}:")
+    print_lines(f"\nCost of a training step with {setting}:")
     print_table(terminal(table))
-    print("\n".join(table.notes))
+    print_lines(*table.notes)

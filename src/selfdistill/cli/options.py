@@ -13,6 +13,8 @@ from cyclopts import Group, Parameter, Token
 
 from selfdistill.config import yaml_config
 from selfdistill.config.yaml_config import YamlConfig
+from selfdistill.errors import ArgumentError, blaming
+from selfdistill.text import quote
 
 KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 
@@ -66,9 +68,16 @@ def takes_recipe(kind: type[YamlConfig], *, without: Sequence[str] = ()) -> Call
 
         @functools.wraps(command)
         def run(*, recipe: Path | None = None, **typed: Any) -> None:
-            values = (_read(kind, recipe, names) if recipe else {}) | typed
+            if recipe is not None and not recipe.is_file():
+                raise ArgumentError("recipe", f"is {recipe}, which does not exist or is a folder")
+            with blaming("recipe"):
+                values = (_read(kind, recipe, names) if recipe else {}) | typed
             for_command = {name: values.pop(name) for name in own if name in values}
-            command(recipe=kind(**values), **for_command)
+            config = kind(**values)
+            for name, why in config.unused_fields().items():
+                if name in typed:
+                    raise ArgumentError(name, f"would be ignored: {why}")
+            command(recipe=config, **for_command)
 
         from_file = inspect.Parameter("recipe", KEYWORD_ONLY, default=None, annotation=Annotated[File | None, file])
         run.__signature__ = inspect.Signature([from_file, *own.values(), *options])  # type: ignore[attr-defined]
@@ -91,21 +100,22 @@ def _option(field: Field[Any], hint: Any, help: str) -> inspect.Parameter:
         help=re.sub(r"`(\w+)`", lambda found: f"--{found[1].replace('_', '-')}", help),
         group=_GROUP_OF.get(field.name, OPTIONS),
         negative=None if switch else "",
-        converter=None if switch else functools.partial(_as_typed, hint),
-        consume_multiple=get_origin(_without_none(hint)) is tuple,
+        converter=None if switch else functools.partial(_as_typed, field.name, hint),
+        consume_multiple=1 if get_origin(_without_none(hint)) is tuple else False,
     )
     return inspect.Parameter(field.name, KEYWORD_ONLY, default=field.default, annotation=Annotated[hint, parameter])
 
 
-def _as_typed(hint: Any, _: type, tokens: Sequence[Token]) -> Any:
-    """Return a value for the recipe to judge: ``null``, whole numbers and lists are such, all else stays text."""
+def _as_typed(name: str, hint: Any, _: type, tokens: Sequence[Token]) -> Any:
+    """Return a value of the recipe's type; ``null`` is None and ``0.5,0.75`` a list."""
     texts = [token.value for token in tokens]
     if texts == ["null"] and type(None) in get_args(hint):
         return None
     kind = _without_none(hint)
-    if get_origin(kind) is tuple:
-        return tuple(_number(text, get_args(kind)[0]) for text in _items(",".join(texts)))
-    return _number(texts[0], kind)
+    text = _text(kind, tokens)
+    if get_origin(kind) is not tuple:
+        return yaml_config.convert(name, _number(text, kind), hint)
+    return yaml_config.convert(name, [_number(item, get_args(kind)[0]) for item in _items(text)], hint)
 
 
 def _without_none(hint: Any) -> Any:
@@ -118,7 +128,7 @@ def _items(text: str) -> list[str]:
 
 
 def _number(text: str, kind: type) -> Any:
-    return int(text) if kind is int and re.fullmatch(r"[+-]?[0-9]+", text.strip()) else text
+    return int(text) if kind is int and re.fullmatch(r"[+-]?[0-9]{1,4000}", text.strip()) else text
 
 
 def _whole(kind: type, tokens: Sequence[Token]) -> Any:
@@ -126,7 +136,7 @@ def _whole(kind: type, tokens: Sequence[Token]) -> Any:
     numbers = [_number(token.value, int) for token in tokens]
     for number in numbers:
         if not isinstance(number, int):
-            raise ValueError(f"{number!r} is not a whole number")
+            raise ValueError(f"must be a whole number, not {quote(number)}")
     return numbers if get_origin(kind) is list else numbers[0]
 
 
@@ -138,13 +148,22 @@ def _decimals(_: type, tokens: Sequence[Token]) -> tuple[float, ...]:
     try:
         return tuple(float(item) for item in _items(tokens[0].value))
     except ValueError:
-        raise ValueError(f"{tokens[0].value!r} is not a list of numbers such as 0.5,0.25") from None
+        raise ValueError(f"must be a list of numbers such as 0.5,0.25, not {quote(tokens[0].value)}") from None
 
 
-def _path(_: type, tokens: Sequence[Token]) -> Path:
-    if not tokens[0].value.strip():
-        raise ValueError("a path is not empty")
-    return Path(tokens[0].value).expanduser()
+def _text(_: type, tokens: Sequence[Token]) -> str:
+    if not all(token.value.strip() for token in tokens):
+        raise ValueError("must not be empty")
+    return ",".join(token.value for token in tokens)
+
+
+def _texts(kind: type, tokens: Sequence[Token]) -> list[str]:
+    _text(kind, tokens)
+    return [token.value for token in tokens]
+
+
+def _path(kind: type, tokens: Sequence[Token]) -> Path:
+    return Path(_text(kind, tokens)).expanduser()
 
 
 def default_text(value: Any) -> str:
@@ -161,7 +180,9 @@ WholeNumber = Annotated[int, Parameter(converter=_whole)]
 OptionalWholeNumber = Annotated[int | None, Parameter(converter=_whole_or_null)]
 WholeNumbers = Annotated[list[int], Parameter(converter=_whole, consume_multiple=1)]
 OptionalDecimals = Annotated[tuple[float, ...] | None, Parameter(converter=_decimals, n_tokens=1, metavar="X,X,X")]
-Texts = Annotated[list[str], Parameter(consume_multiple=1)]
+Text = Annotated[str, Parameter(converter=_text)]
+OptionalText = Annotated[str | None, Parameter(converter=_text)]
+Texts = Annotated[list[str], Parameter(converter=_texts, consume_multiple=1)]
 File = Annotated[Path, Parameter(converter=_path)]
 Files = Annotated[Path, Parameter(converter=_path, required=True)]
 """Of ``*paths``: one or more."""

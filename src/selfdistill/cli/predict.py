@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from selfdistill.cli.options import File, FileOrScreen, Files
-from selfdistill.cli.show import print_skipped, print_table, write_or_print
+from selfdistill.cli.show import print_lines, print_skipped, print_table, write_or_print
 
 
 def predict(run: File, /, *paths: Files, csv: FileOrScreen = False, skip_unreadable: bool = False) -> None:
@@ -29,5 +29,5 @@ def predict(run: File, /, *paths: Files, csv: FileOrScreen = False, skip_unreada
         rows = tuple((str(p.path), p.label, f"{p.confidence:.1%}") for p in predictions)
         print_table(terminal(Table(("File", "Class", "Probability"), rows), prose=(0, 1)))
     if file:
-        print(f"{len(predictions)} images, {file}")
+        print_lines(f"{len(predictions)} images, {file}")
     print_skipped(skipped)

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from selfdistill.cli.options import File, Files
+from selfdistill.cli.options import File, Files, OptionalText, Text
 from selfdistill.cli.show import show_comparison
 
 
-def report(*runs: Files, out: File = Path("report"), title: str = "Comparison", baseline: str | None = None) -> None:
+def report(*runs: Files, out: File = Path("report"), title: Text = "Comparison", baseline: OptionalText = None) -> None:
     """Write the report of finished runs: HTML, Markdown and figures.
 
     For example:
@@ -18,6 +18,7 @@ def report(*runs: Files, out: File = Path("report"), title: str = "Comparison", 
         title: heading of the report
         baseline: method that the others are compared with (default: the first found)
     """
-    from selfdistill.runs.folders import collect_finished
+    from selfdistill.runs.folders import check_writable, collect_finished
 
+    check_writable(out)
     show_comparison(collect_finished(runs, baseline), out, title)

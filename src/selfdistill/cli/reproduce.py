@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from selfdistill.cli.options import MACHINE, File, MachineNumber, WholeNumbers
-from selfdistill.cli.show import print_table
+from selfdistill.cli.options import MACHINE, File, MachineNumber, OptionalText, Text, WholeNumbers
+from selfdistill.cli.show import print_lines, print_table
 
 if TYPE_CHECKING:
     from selfdistill.paper import PaperConfig, PaperTable
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 def reproduce(
-    table: str | None = None,
+    table: OptionalText = None,
     /,
     *,
     scale: Literal["smoke", "small", "medium", "full"] = "small",
     seeds: WholeNumbers = [],  # noqa: B006 - shown in the help, not changed
     out: File | None = None,
-    data_root: str = "data",
+    data_root: Text = "data",
     list: bool = False,
     print_commands: bool = False,
     jobs: MachineNumber = 1,
-    ray: Annotated[str | None, Parameter(group=MACHINE)] = None,
+    ray: Annotated[OptionalText, Parameter(group=MACHINE)] = None,
     cpus: MachineNumber = 1,
 ) -> None:
     """Reproduce a table or figure of the paper; compare with its numbers.
@@ -58,7 +58,7 @@ def reproduce(
             one of this machine alone); all its machines must see --out and --data-root
         cpus: processors per training, on a Ray cluster without GPUs
     """
-    from selfdistill.errors import ArgumentError
+    from selfdistill.errors import ArgumentError, blaming, check_folder
     from selfdistill.paper import PaperConfig, find_tables
     from selfdistill.runs.folders import check_writable
     from selfdistill.runs.grid import ExecutorConfig
@@ -70,8 +70,13 @@ def reproduce(
         raise ArgumentError("list", "and `print_commands` exclude each other")
     if table is None and not (list or print_commands):
         raise ArgumentError("table", "is missing: see `list=True`; use all for every table")
-    tables = find_tables(table or "all")
+    check_folder("data_root", Path(data_root))
     executor = ExecutorConfig(jobs, ray, cpus)
+    if (list or print_commands) and executor != ExecutorConfig():
+        name = "jobs" if jobs > 1 else "ray"
+        raise ArgumentError(name, "would be ignored: `list` and `print_commands` run nothing")
+    with blaming("table"):
+        tables = find_tables("all" if table is None else table)
     config = PaperConfig(scale, out or Path("runs") / f"paper-{scale}", Path(data_root), tuple(seeds))
     if print_commands:
         _print_commands(tables, config)
@@ -86,8 +91,9 @@ def _print_commands(tables: "Sequence[PaperTable]", config: "PaperConfig") -> No
     from selfdistill.paper.listing import write_commands
 
     commands = write_commands(tables, config)
-    print("".join(f"{command}\n" for command in commands), end="")
-    if not commands:
+    if commands:
+        print_lines(*commands)
+    else:
         print(f"No run is missing at the scale {config.scale}.", file=sys.stderr)
 
 
@@ -122,5 +128,5 @@ def _reproduce(tables: "Sequence[PaperTable]", config: "PaperConfig", executor: 
             table = narrow_table(result)
             prose = (0,) if result.has_log_targets else (0, 1)
             print_table(terminal(table, title=table_title(result), prose=prose))
-            print(terminal_text(result, table))
-        print(f"Page: {page}", flush=True)
+            print_lines(terminal_text(result, table))
+        print_lines(f"Page: {page}")

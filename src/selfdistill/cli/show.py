@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from selfdistill.text import printable
+
 if TYPE_CHECKING:
     from selfdistill.records import RunRecord
     from selfdistill.runs.evaluation import EvaluationConfig
@@ -23,14 +25,17 @@ def evaluation_config(
     """Return which evaluations to run.
 
     Raises:
-        ArgumentError: ``max_images`` is below 1.
+        ArgumentError: ``max_images`` is out of range, or what ``quick`` leaves out is given.
     """
-    from selfdistill.errors import ArgumentError
+    from selfdistill.errors import ArgumentError, check_folder, check_range
     from selfdistill.records.evaluation import MEASURES
     from selfdistill.runs.evaluation import EvaluationConfig
 
-    if max_images is not None and max_images < 1:
-        raise ArgumentError("max_images", f"must be at least 1, not {max_images}")
+    check_folder("data_root", Path(data_root))
+    check_range("max_images", max_images, 1, 10**9)
+    given = {"ood": tuple(ood) != OOD, "corruptions": corruptions, "max_images": max_images}
+    if quick and (ignored := next((name for name, value in given.items() if value), None)):
+        raise ArgumentError(ignored, "would be ignored: `quick=True` measures accuracy and calibration only")
     return EvaluationConfig(
         measures=() if quick else MEASURES,
         ood=tuple(ood),
@@ -51,15 +56,14 @@ def show_comparison(records: "Sequence[RunRecord]", out: Path, title: str, prefa
     page = write_report(records, out, title=title, preface=preface)
     summary = summarise(records)
     print_table(terminal_table(summary, title=title, width=Console().width))
-    print(verdict(summary).headline)
-    print(f"Report: {page}")
+    print_lines(verdict(summary).headline, f"Report: {page}")
 
 
 def print_skipped(files: Sequence[object]) -> None:
     """Print how many files were left out."""
     if files:
         counted = "1 unreadable file" if len(files) == 1 else f"{len(files)} unreadable files"
-        print(f"{counted} skipped; the first: {files[0]}")
+        print_lines(f"{counted} skipped; the first: {files[0]}")
 
 
 def write_or_print(where: Path | bool, text: str) -> None:
@@ -70,6 +74,11 @@ def write_or_print(where: Path | bool, text: str) -> None:
         write_atomically(where, text.encode())
     else:
         print(text, end="")
+
+
+def print_lines(*lines: str) -> None:
+    """Print lines of any origin as they are."""
+    print(printable("\n".join(lines), keep="\n"), flush=True)
 
 
 def print_table(table: object) -> None:

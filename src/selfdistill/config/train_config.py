@@ -8,6 +8,9 @@ from selfdistill.config.training import TrainingConfig
 if TYPE_CHECKING:
     from selfdistill.data import ImageData
 
+MAX_IMAGE_SIZE, MAX_WIDTH = 4096, 1024
+"""More pixels a side, or channels of the first stage, are a slip of the finger: no machine trains them."""
+
 SMALL = 64
 """Images up to this many pixels a side are "small": CIFAR networks and batches of 128."""
 
@@ -115,14 +118,18 @@ class TrainConfig(TrainingConfig):
         """Convert numbers and lists to the fields' types and check every range."""
         self.convert_fields()
         self.check_training()
-        positive = "image_size classes per_class test_per_class width features accumulate resize"
-        for name in positive.split():
-            self.require(getattr(self, name) is None or getattr(self, name) >= 1, name, "at least 1")
-        self.require(self.classes is None or self.classes >= 2, "classes", "at least 2")
+        self.check_ranges(
+            image_size=(1, MAX_IMAGE_SIZE),
+            resize=(1, MAX_IMAGE_SIZE),
+            classes=(2, 10**6),
+            per_class=(1, 10**9),
+            test_per_class=(1, 10**9),
+            width=(1, MAX_WIDTH),
+            features=(1, 10**5),
+            head_layers=(1, 2),
+            accumulate=(1, 10**6),
+        )
         self._require_room_to_crop(self.image_size or 1)
-        self.require(self.head_layers in (1, 2), "head_layers", "1 or 2")
-        for name in ("data", "data_root", "method", "weights"):
-            self.require(bool(getattr(self, name).strip()), name, "a text that is not empty")
 
     def passes_on(self, devices: int) -> int:
         """Return how many passes each of so many devices makes for an optimiser step, at least one.

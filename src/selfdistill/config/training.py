@@ -40,6 +40,11 @@ class TrainingConfig(YamlConfig):
         """The precision in which Fabric runs the whole network."""
         return self.precision
 
+    def unused_fields(self) -> dict[str, str]:
+        """Return the fields that another field makes meaningless, each with the reason."""
+        why = "`schedule=cosine` has no steps"
+        return {"milestones": why, "gamma": why} if self.schedule == "cosine" else {}
+
     def rate(self, epoch: float) -> float:
         """Return the learning rate of the optimiser step that follows ``epoch`` epochs, fractions included."""
         assert self.lr is not None
@@ -60,12 +65,17 @@ class TrainingConfig(YamlConfig):
         Raises:
             ValueError: a value is out of range; the message names the argument.
         """
-        for name in ("epochs", "batch_size", "threads", "eval_every"):
-            self.require(getattr(self, name) is None or getattr(self, name) >= 1, name, "at least 1")
-        for name in ("momentum", "gamma"):
-            self.require(0 <= getattr(self, name) <= 1, name, "in [0, 1]")
-        for name in ("weight_decay", "warmup_epochs", "workers"):
-            self.require(getattr(self, name) is None or getattr(self, name) >= 0, name, "at least 0")
+        self.check_ranges(
+            epochs=(1, 10**6),
+            batch_size=(1, 10**6),
+            eval_every=(1, 10**6),
+            threads=(1, 1024),  # far more end the process
+            workers=(0, 1024),
+            momentum=(0, 1),
+            gamma=(0, 1),
+        )
+        for name in ("weight_decay", "warmup_epochs"):
+            self.require(getattr(self, name) >= 0, name, "at least 0")
         for name in ("lr", "clip"):
             self.require(getattr(self, name) is None or getattr(self, name) > 0, name, "above 0")
         self.require(0 <= self.seed < 2**63, "seed", "from 0 to 2**63 - 1")

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Union, get_args,
 
 import yaml
 
-from selfdistill.errors import ArgumentError
-from selfdistill.text import nearest
+from selfdistill.errors import ArgumentError, check_range
+from selfdistill.text import nearest, quote
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+_DEEPEST = 4
 NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
@@ -32,7 +33,7 @@ class YamlConfig:
         """Read a recipe from a YAML file.
 
         Raises:
-            ValueError: an unknown key (the nearest right one is named), a wrong value, or no YAML at all.
+            ValueError: an unknown key (the nearest right one is named), a wrong value, or not YAML at all.
             OSError: the file cannot be read.
         """
         path = Path(path)
@@ -48,11 +49,15 @@ class YamlConfig:
         """Return the recipe as YAML, one line a field with its comment."""
         return dump(self)
 
+    def unused_fields(self) -> dict[str, str]:
+        """Return the fields that another field makes meaningless, each with the reason."""
+        return {}
+
     def differences(self, other: Self) -> list[str]:
         """Return ``"name (this there, that here)"`` for each field that makes the two different runs."""
         names = [field.name for field in fields(self) if field.name not in self.NON_SEMANTIC_FIELDS]
         return [
-            f"{name} ({getattr(other, name)!r} there, {getattr(self, name)!r} here)"
+            f"{name} ({quote(getattr(other, name))} there, {quote(getattr(self, name))} here)"
             for name in names
             if getattr(self, name) != getattr(other, name)
         ]
@@ -67,6 +72,15 @@ class YamlConfig:
         for field in fields(self):
             object.__setattr__(self, field.name, convert(field.name, getattr(self, field.name), types_of[field.name]))
 
+    def check_ranges(self, **ranges: tuple[float, float]) -> None:
+        """Refuse a field's number outside its range, from least to most; None is in each.
+
+        Raises:
+            ArgumentError: names the field.
+        """
+        for name, (least, most) in ranges.items():
+            check_range(name, getattr(self, name), least, most)
+
     def require(self, holds: bool, name: str, wanted: str) -> None:
         """Refuse a field's value unless a condition holds.
 
@@ -74,7 +88,7 @@ class YamlConfig:
             ArgumentError: "`name` must be <wanted>, not <value>".
         """
         if not holds:
-            raise ArgumentError(name, f"must be {wanted}, not {getattr(self, name)!r}")
+            raise ArgumentError(name, f"must be {wanted}, not {quote(getattr(self, name))}")
 
 
 def hints(cls: type) -> dict[str, Any]:
@@ -100,7 +114,9 @@ def convert(name: str, value: object, hint: Any) -> Any:
     try:
         return _convert(value, hint)
     except TypeError:
-        raise ArgumentError(name, f"must be {_wanted(hint)}, not {value!r}") from None
+        empty = isinstance(value, str) and not value.strip()
+        problem = "must not be empty" if empty else f"must be {wanted(hint)}, not {quote(value)}"
+        raise ArgumentError(name, problem) from None
 
 
 def _convert(value: object, hint: Any) -> Any:
@@ -118,9 +134,10 @@ def _convert(value: object, hint: Any) -> Any:
         return tuple(_convert(item, get_args(hint)[0]) for item in value)
     if hint is float:
         return _number(value)
-    if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
-        return value
-    raise TypeError
+    wrong = isinstance(value, bool) if hint is int else hint is str and not str(value).strip()
+    if wrong or not isinstance(value, hint):
+        raise TypeError
+    return value
 
 
 def _number(value: object) -> float:
@@ -129,36 +146,65 @@ def _number(value: object) -> float:
         raise TypeError
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise TypeError from None
     if number - number != 0:  # inf and nan
         raise TypeError
     return number
 
 
-def _wanted(hint: Any) -> str:
+def wanted(hint: Any) -> str:
+    """Return a field's type in words."""
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
         inner = next(one for one in get_args(hint) if one is not type(None))
-        return f"{_wanted(inner)} or null"
+        return f"{wanted(inner)} or null"
     if origin is Literal:
         return "one of " + ", ".join(map(str, get_args(hint)))
     if origin is tuple:
-        return f"a list of {NAMES[get_args(hint)[0]].removeprefix('a ').removeprefix('whole ')}s"
+        return f"a list of {'texts' if get_args(hint)[0] is str else 'numbers'}"
     return NAMES[hint]
+
+
+class _FlatLoader(yaml.SafeLoader):
+    """YAML without what a flat config cannot hold: deep nesting, aliases (they multiply), a key twice."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="aliases are not read", problem_mark=self._mark())
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=self._mark())
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def _mark(self) -> yaml.Mark:
+        mark: yaml.Mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        return mark
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := next((key for key in keys if keys.count(key) > 1), None):
+            raise yaml.MarkedYAMLError(problem=f"{quote(twice)} is given twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def read(path: Path, known: list[str]) -> dict[str, Any]:
     """Read a flat YAML mapping whose keys are all known.
 
     Raises:
-        ValueError: it is no YAML, no mapping, or has a key that is not known.
+        ValueError: it is not YAML, not a mapping, or has a key that is not known or given twice.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: not a YAML file ({reason})") from None
+        values = yaml.load(path.read_text(encoding="utf-8"), _FlatLoader)
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
+        raise ValueError(f"{path}: not a YAML file ({line}{str(error.problem)[:200]})") from None
+    except (yaml.YAMLError, ValueError):
+        raise ValueError(f"{path}: not a YAML file (bytes that are not UTF-8, or a value out of range)") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -166,7 +212,7 @@ def read(path: Path, known: list[str]) -> dict[str, Any]:
     for key in values:
         if key not in known:
             near = nearest(str(key), known, cutoff=0.0)
-            raise ValueError(f"{path}: unknown key {key!r}; did you mean {near!r}?")
+            raise ValueError(f"{path}: unknown key {quote(key)}; did you mean {quote(near)}?")
     return values
 
 

@@ -1,7 +1,6 @@
 """Arrays: ``train.npz`` and ``test.npz`` (or ``val.npz``), or one file of which a part is held out."""
 
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfdistill.data.sets import HELD_OUT, ImageData, Limits, Split, hold_out
+from selfdistill.text import quote
 
 LAYOUT = "images uint8 (N, H, W, 3), labels integers (N,) and, if wanted, classes (C,) text"
 _LEAST_SIZE = 32  # corruptions and the small networks expect at least this
@@ -70,7 +70,7 @@ def read_npz(file: Path, image_size: int | None) -> tuple[Split, tuple[str, ...]
     arrays = _open(file)
     for key in ("images", "labels"):
         if not isinstance(arrays.get(key), np.ndarray):  # a member that is not an array arrives as bytes
-            raise ValueError(f"{file}: no array {key!r}, it has {sorted(arrays)}; wanted: {LAYOUT}")
+            raise ValueError(f"{file}: no array {key!r}, it has {quote(sorted(arrays))}; wanted: {LAYOUT}")
     images, labels = arrays["images"], arrays["labels"]
     shape = images.shape
     if images.dtype != np.uint8:
@@ -124,16 +124,20 @@ def _open(file: Path) -> dict[str, NDArray[Any]]:
     try:
         with np.load(file, allow_pickle=False) as archive:  # a pickle could run code: it is never read
             return {key: archive[key] for key in archive.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+    except Exception as error:  # numpy and zipfile have many errors for a damaged file
         pickled = "allow_pickle" in str(error)
-        what = "holds pickled objects, which are never loaded" if pickled else f"a damaged .npz file ({error})"
+        reason = " ".join(str(error).split())
+        what = "holds pickled objects, which are never loaded" if pickled else f"a damaged .npz file ({reason})"
         raise ValueError(f"{file}: {what}; wanted: {LAYOUT}") from error
 
 
 def _names(classes: NDArray[Any], file: Path) -> tuple[str, ...]:
     if classes.ndim != 1 or classes.dtype.kind not in "US":
         raise ValueError(f"{file}: classes are {classes.dtype} of shape {classes.shape}, wanted text (C,)")
-    names = tuple(np.char.decode(classes, "utf-8").tolist() if classes.dtype.kind == "S" else classes.tolist())
+    try:
+        names = tuple(np.char.decode(classes, "utf-8").tolist() if classes.dtype.kind == "S" else classes.tolist())
+    except ValueError:
+        raise ValueError(f"{file}: the names in classes are not UTF-8") from None
     if len(set(names)) < len(names):
         raise ValueError(f"{file}: the names in classes are not all different")
     return names
@@ -155,7 +159,7 @@ def _class_names(labels: Tensor, names: tuple[str, ...] | None, file: Path) -> t
         raise ValueError(f"{file}: one class only, at least 2 are needed")
     for name, count in zip(names, torch.bincount(labels, minlength=len(names)).tolist(), strict=True):
         if not count:
-            raise ValueError(f"{file}: class {name!r} has no image")
+            raise ValueError(f"{file}: class {quote(name)} has no image")
     return names
 
 

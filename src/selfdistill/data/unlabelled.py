@@ -27,6 +27,7 @@ from selfdistill.data.named.download import ARCHIVES, archived_files, svhn_test_
 from selfdistill.data.sets import Limits, Split
 from selfdistill.data.sources import unknown_source
 from selfdistill.progress import track
+from selfdistill.text import quote
 
 UNLABELLED_SETS = ("photographs", *ARCHIVES, "svhn", "imagenet_resize", "cifar10")
 
@@ -227,7 +228,7 @@ def _read_array(file: Path) -> NDArray[Any]:
     except Exception as error:  # numpy and zipfile have many errors for a damaged file
         raise ValueError(f"{file}: cannot be read as an array ({' '.join(str(error).split())})") from error
     if not isinstance(images, np.ndarray):
-        raise ValueError(f"{file}: no array 'images', it has {sorted(loaded)}")
+        raise ValueError(f"{file}: no array 'images', it has {quote(sorted(loaded))}")
     return images
 
 

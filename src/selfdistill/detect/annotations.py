@@ -1,11 +1,14 @@
 """COCO's annotations of boxes: read, checked, and which of them a detector can learn from. No torch here."""
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from selfdistill.text import quote
 
 YEAR = "2017"
 SMALLEST = 1.0
@@ -65,13 +68,13 @@ def read_annotations(root: Path, part: str, limit: int | None = None) -> Annotat
     path, folder = root / "annotations" / f"instances_{part}{YEAR}.json", root / f"{part}{YEAR}"
     known = _load(path, root)
     try:
-        categories = {one["id"]: str(one["name"]) for one in known["categories"]}
-        images = [{name: one[name] for name in ("id", "file_name", "width", "height")} for one in known["images"]]
+        categories = {_number(one["id"]): str(one["name"]) for one in known["categories"]}
+        images = [_image(one) for one in known["images"]]
         images = sorted(images, key=lambda one: one["id"])[:limit]
         ids = {one["id"] for one in images}
         boxes = [_box(one) for one in known["annotations"] if one["image_id"] in ids]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: an image, a box or a category is not as COCO's are ({error!r})") from None
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ValueError(f"{path}: an image, a box or a category is not as COCO's are ({quote(error)})") from None
     if not images or not categories:
         raise ValueError(f"{path}: no image or no category in it")
     if min(categories) < 1:
@@ -89,7 +92,7 @@ def _load(path: Path, root: Path) -> dict[str, Any]:
             f"{path} is missing: {root} holds train{YEAR}/, val{YEAR}/ and annotations/instances_*.json, as in the "
             f"archives of https://cocodataset.org/#download"
         ) from None
-    except ValueError as error:  # JSON and UTF-8 errors are both ValueErrors
+    except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors are both ValueErrors
         raise ValueError(f"{path}: damaged, not JSON ({error}); copy it again") from None
     if not isinstance(known, dict) or not all(isinstance(known.get(name), list) for name in _LISTS):
         raise ValueError(f"{path}: not COCO's annotations, which are lists of {', '.join(_LISTS)}")
@@ -102,13 +105,29 @@ def _without_outline(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
+def _number(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{quote(value)} is not a whole number")
+    return value
+
+
+def _image(one: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(one["file_name"], str):
+        raise TypeError(f"the file name {quote(one['file_name'])} is not a text")
+    if not min(one["width"], one["height"]) >= 1:
+        raise ValueError(f"{quote(one['file_name'])} is {quote(one['width'])} x {quote(one['height'])} pixels")
+    return {name: one[name] for name in ("id", "file_name", "width", "height")}
+
+
 def _box(one: dict[str, Any]) -> dict[str, Any]:
-    """Return what is needed of a box; sets made by others often leave out its area and that it is no crowd."""
+    """Return what is needed of a box; sets made by others often leave out its area and that it is not a crowd."""
     left, top, width, height = map(float, one["bbox"])
+    if not all(map(math.isfinite, (left, top, width, height))):
+        raise ValueError(f"a box is {quote(one['bbox'])}")
     return {
         "id": one["id"],
         "image_id": one["image_id"],
-        "category_id": one["category_id"],
+        "category_id": _number(one["category_id"]),
         "bbox": [left, top, width, height],
         "area": float(one.get("area", width * height)),
         "iscrowd": int(one.get("iscrowd", 0)),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
+from selfdistill.config.train_config import MAX_IMAGE_SIZE
 from selfdistill.config.training import TrainingConfig
 from selfdistill.errors import ArgumentError
 
@@ -102,11 +103,13 @@ class DetectConfig(TrainingConfig):
         """Convert numbers and lists to the fields' types and check every range."""
         self.convert_fields()
         self.check_training()
-        for name in ("images", "eval_images", "image_size", "rois"):
-            self.require(getattr(self, name) is None or getattr(self, name) >= 1, name, "at least 1")
-        self.require(self.trainable_layers in (None, 0, 1, 2, 3, 4, 5), "trainable_layers", "from 0 to 5")
-        self.require(bool(self.data.strip()), "data", "a text that is not empty")
-        self.require(self.backbone is None or bool(self.backbone.strip()), "backbone", "a text that is not empty")
+        self.check_ranges(
+            images=(1, 10**9),
+            eval_images=(1, 10**9),
+            image_size=(1, MAX_IMAGE_SIZE),
+            rois=(1, 10**5),
+            trainable_layers=(0, 5),
+        )
 
     @property
     def fabric_precision(self) -> Literal["32-true"]:

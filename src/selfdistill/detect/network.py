@@ -12,7 +12,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from selfdistill.detect.config import DetectConfig
-from selfdistill.errors import ArgumentError
+from selfdistill.errors import ArgumentError, blaming
 from selfdistill.models import build
 from selfdistill.records import RunRecord
 from selfdistill.train.export import description, load_run
@@ -77,10 +77,12 @@ def load_backbone(recipe: DetectConfig) -> Backbone:
     if recipe.backbone is not None:
         if recipe.weights != "none":
             raise ArgumentError("weights", "belongs to `model` alone: with `backbone` the weights are the run's")
-        return _backbone_of_run(Path(recipe.backbone).expanduser())
+        with blaming("backbone"):
+            return _backbone_of_run(Path(recipe.backbone).expanduser())
     if recipe.model is None:
         raise ArgumentError("backbone", "or `model` must be given, such as `model=resnet50`: the network that detects")
-    _check_model(recipe.model, f"`model` is {recipe.model}")
+    with blaming("model"):
+        _check_model(recipe.model, recipe.model)
     state = None
     if recipe.weights == "default":
         classes = len(models.get_model_weights(recipe.model).DEFAULT.meta["categories"])

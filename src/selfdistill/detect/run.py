@@ -12,9 +12,10 @@ from selfdistill.detect.config import DetectConfig
 from selfdistill.detect.network import Backbone, build_detector, load_backbone
 from selfdistill.detect.record import DetectRecord
 from selfdistill.detect.task import Detection, assemble
+from selfdistill.errors import blaming
 from selfdistill.progress import OnProgress, no_progress
 from selfdistill.train.run import interruptible, load_finished, run_task
-from selfdistill.train.session import Session
+from selfdistill.train.session import Session, check_devices
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -57,9 +58,11 @@ def detect(
         resolved = recipe.resolve(backbone.model, trained=backbone.state is not None)
         if (finished := load_finished(resolved, Path(out), DetectRecord)) is not None:
             return finished
-        data = load_coco(
-            recipe.data, images=recipe.images, eval_split=recipe.eval_split, eval_images=recipe.eval_images
-        )
+        check_devices(devices, nodes, accelerator)  # before seconds of reading annotations
+        with blaming("data"):
+            data = load_coco(
+                recipe.data, images=recipe.images, eval_split=recipe.eval_split, eval_images=recipe.eval_images
+            )
 
         def assemble_detection(fabric: "Fabric") -> Session[Detection]:
             if announce is not None and fabric.is_global_zero:

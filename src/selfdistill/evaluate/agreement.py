@@ -135,6 +135,6 @@ def read_features(model: nn.Module, batches: Iterable[tuple[Any, Tensor]], *, he
         if tap is not None:
             tap.close()
     if tap is None:
-        raise ValueError("batches: there is no image to read")
+        raise ValueError("batches: they hold no image to read")
     with torch.inference_mode(False):
         return Reading(torch.cat(logits), torch.cat(features), torch.cat(labels), tap.head)

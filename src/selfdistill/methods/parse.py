@@ -6,7 +6,10 @@ from collections.abc import Mapping
 
 from selfdistill import methods
 from selfdistill.method import Method
-from selfdistill.text import suggest
+from selfdistill.text import nearest, quote, suggest
+
+_LONGEST = 1000  # characters: what an error may repeat
+_LARGEST = 2**53  # of a whole number: what a float holds
 
 
 def parse_method(text: str) -> Method:
@@ -25,23 +28,25 @@ def parse_method(text: str) -> Method:
         >>> parse_method("SDDropout(weight=0.1) + LabelSmoothing()")
         LabelSmoothing() + SDDropout(weight=0.1)
     """
+    if len(text) > _LONGEST:
+        raise ValueError(f"{quote(text)} is not a valid method: it has more than {_LONGEST:,} characters")
     kinds = {name: getattr(methods, name) for name in dir(methods)}
     try:
         return _method(ast.parse(text.strip(), mode="eval").body, text, kinds)
     except (SyntaxError, RecursionError, MemoryError) as error:  # the last two: nested too deeply for the parser
-        raise ValueError(f"{text!r} is not a valid method; write for example 'SDDropout(weight=0.1)'") from error
+        raise ValueError(f"{quote(text)} is not a valid method; write for example 'SDDropout(weight=0.1)'") from error
 
 
 def _method(node: ast.expr, text: str, kinds: Mapping[str, type[Method]]) -> Method:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return _method(node.left, text, kinds) + _method(node.right, text, kinds)
     if isinstance(node, ast.Name):
-        raise ValueError(f"{text!r} is not a valid method; did you mean '{node.id}()'?")
+        raise ValueError(f"{quote(text)} is not a valid method; did you mean '{nearest(node.id, kinds, cutoff=0)}()'?")
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
-        raise ValueError(f"{text!r} is not a valid method; write for example 'SDDropout(weight=0.1)'")
+        raise ValueError(f"{quote(text)} is not a valid method; write for example 'SDDropout(weight=0.1)'")
     name = node.func.id
     if name not in kinds:
-        raise ValueError(f"unknown method {name!r}; {suggest(name, kinds)}")
+        raise ValueError(f"unknown method {quote(name)}; {suggest(name, kinds)}")
     return _call(kinds[name], node, text)
 
 
@@ -51,15 +56,18 @@ def _call(kind: type[Method], node: ast.Call, text: str) -> Method:
         if keyword.arg not in accepted:
             name = keyword.arg or "**"
             otherwise = None if accepted else "it takes none"
-            raise ValueError(f"{kind.__name__} has no argument {name!r}; {suggest(name, accepted, otherwise)}")
+            raise ValueError(f"{kind.__name__} has no argument {quote(name)}; {suggest(name, accepted, otherwise)}")
     if len({keyword.arg for keyword in node.keywords}) < len(node.keywords):
-        raise ValueError(f"{text!r}: an argument is given twice")
+        raise ValueError(f"{quote(text)}: an argument is given twice")
     try:
         positional = [ast.literal_eval(argument) for argument in node.args]
         named = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords}
-    except ValueError as error:
-        raise ValueError(f"{text!r}: the arguments of a method are plain numbers, strings or None") from error
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{quote(text)}: the arguments of a method are plain numbers, strings or None") from error
+    for value in (*positional, *named.values()):
+        if not isinstance(value, int | float | str | None) or (isinstance(value, int) and abs(value) > _LARGEST):
+            raise ValueError(f"{quote(text)}: {quote(value)} is not a value that an argument can have")
     try:
         return kind(*positional, **named)
     except TypeError as error:
-        raise ValueError(f"{text!r}: {error}") from error
+        raise ValueError(f"{quote(text)}: an argument has a wrong type, or there are too many") from error

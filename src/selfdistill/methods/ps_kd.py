@@ -20,7 +20,7 @@ class PSKD(Method):
 
     where :math:`p^{(e-1)}(x) = \mathrm{softmax}(z)` is the prediction of the network, in training mode, when it last
     saw this image (T = 1), and e of E epochs are done. An image seen for the first time keeps its label. It replaces
-    the *labels*, for every part of a sum: there is no term of its own.
+    the *labels*, for every part of a sum: it adds no term of its own.
 
     The posteriors of all images are kept in float32 on the device of the logits: N x C x 4 bytes (20 MB for CIFAR-100,
     5 GB for ImageNet). They are part of the distiller's ``state_dict``, but no buffer. Under ``torch.distributed`` each
@@ -76,7 +76,7 @@ class PSKD(Method):
         return (1 - share) * given + share * past
 
     def terms(self, step: Step) -> dict[str, Term]:
-        """Remember the posteriors; there is no term."""
+        """Remember the posteriors; it adds no term."""
         logits = step.outputs[0].logits.detach()
         posteriors = F.softmax(at_least_float32(logits), dim=1).float()
         self._memory(logits)[of_all_ranks(_positions(step))] = of_all_ranks(posteriors)

@@ -4,12 +4,13 @@ from pathlib import Path
 
 from torch import nn
 
-from selfdistill.errors import ArgumentError
+from selfdistill.errors import ArgumentError, check_range
 from selfdistill.models.densenet import CifarDenseNet
 from selfdistill.models.external import from_timm, from_torchvision, unknown_model
 from selfdistill.models.parts import check_classes
 from selfdistill.models.resnet import CifarResNet
 from selfdistill.models.weights import load_weights, weights_file
+from selfdistill.text import quote
 
 _RESNETS = {
     "resnet10_cifar": (1, 1, 1, 1),
@@ -66,16 +67,16 @@ def build(
         Linear(in_features=64, out_features=10, bias=True)
     """
     check_classes(classes)
+    check_range("width", width, 1, 1024)
+    check_range("features", features, 1, 10**5)
     if weights not in ("none", "default") and not weights_file(weights).is_file():
         raise ArgumentError("weights", f"{str(weights)!r} are neither 'none' nor 'default' nor a file that exists")
     package, _, inner = name.partition(":")
     if package in ("torchvision", "timm") and inner:
-        if width is not None or features is not None or head_layers != 1:
-            raise ArgumentError(
-                "width",
-                f"and `features` and `head_layers` apply only to {', '.join(available())}, not to {name!r}: "
-                "leave them out",
-            )
+        ours = {"width": width is not None, "features": features is not None, "head_layers": head_layers != 1}
+        if given := next((argument for argument in ours if ours[argument]), None):
+            networks = ", ".join(available())
+            raise ArgumentError(given, f"applies only to {networks}, not to {quote(name)}: leave it out")
         make = from_torchvision if package == "torchvision" else from_timm
         model = make(inner, classes, weights == "default")
     else:
@@ -83,7 +84,7 @@ def build(
         if weights == "default":
             raise ArgumentError(
                 "weights",
-                f"'default' do not exist for {name!r}: give 'none' or a file, or take a "
+                f"'default' do not exist for {quote(name)}: give 'none' or a file, or take a "
                 '"torchvision:NAME" or "timm:NAME" model',
             )
     if weights not in ("none", "default"):

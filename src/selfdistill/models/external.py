@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from selfdistill.errors import ArgumentError
-from selfdistill.text import nearest
+from selfdistill.text import nearest, quote
 
 
 def from_torchvision(name: str, classes: int, default: bool) -> nn.Module:
@@ -77,11 +77,11 @@ def unknown_model(name: str, known: Iterable[str], listing: str, prefix: str = "
 
     Example:
         >>> print(unknown_model("resnet_18", ["resnet18", "vgg11"], "list_models()"))
-        unknown model 'resnet_18'; did you mean 'resnet18'? All names: list_models()
+        `model`: unknown model 'resnet_18'; did you mean 'resnet18'? All names: list_models()
     """
     near = nearest(name, known)
     suggestion = "." if near is None else f"; did you mean {prefix + near!r}?"
-    return ValueError(f"unknown model {prefix + name!r}{suggestion} All names: {listing}")
+    return ArgumentError("model", f": unknown model {quote(prefix + name)}{suggestion} All names: {listing}")
 
 
 def _replace_head(model: nn.Module, trained: int, classes: int) -> None:

@@ -91,7 +91,7 @@ def initialise_convolutions(network: nn.Module) -> None:
 
 
 def check_width(width: int) -> None:
-    """Refuse a width that is no positive number of channels."""
+    """Refuse a width that is not a positive number of channels."""
     if width < 1:
         raise ArgumentError("width", f"must be at least 1, not {width}: it is a number of channels")
 

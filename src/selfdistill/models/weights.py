@@ -113,7 +113,7 @@ def _read(path: Path) -> object:
     with path.open("rb") as file, warnings.catch_warnings(), torch.serialization.safe_globals(_PLAIN):
         warnings.simplefilter("ignore")  # its advice is for who wrote the file; what matters is an error below
         try:
-            return torch.load(file, map_location="cpu", weights_only=True)
+            return _plain(torch.load(file, map_location="cpu", weights_only=True))
         except pickle.UnpicklingError as error:
             raise ArgumentError(
                 "weights",
@@ -123,6 +123,11 @@ def _read(path: Path) -> object:
         except Exception as error:  # a damaged file may fail anywhere in the reader
             told = f"weights {str(path)!r} are damaged ({_first_line(error)}): copy them again"
             raise ValueError(told) from error
+
+
+def _plain(content: object) -> object:
+    """Return what a file holds without the attributes that it gave to its mappings: they would hide our methods."""
+    return {key: _plain(value) for key, value in dict.items(content)} if isinstance(content, dict) else content
 
 
 def _state_dict(content: object, path: Path) -> dict[str, Tensor]:

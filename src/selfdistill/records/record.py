@@ -298,7 +298,7 @@ def read_json(path: Path, remedy: str) -> Any:
     content = Path(path).read_bytes()
     try:
         return msgspec.json.decode(content)
-    except ValueError as error:  # JSON and UTF-8 errors are both ValueErrors
+    except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors are both ValueErrors
         raise ValueError(f"{path}: damaged, not JSON ({error}); {remedy}") from None
 
 

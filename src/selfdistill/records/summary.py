@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from selfdistill.records.metrics import METRICS
 from selfdistill.records.record import RunRecord
+from selfdistill.text import quote
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def _check_comparable(first: RunRecord, other: RunRecord) -> None:
         return
     ours, theirs = first.compared(), other.compared()
     differing = [
-        f"{part}.{key}: {ours[part].get(key)!r} and {theirs[part].get(key)!r}"
+        f"{part}.{key}: {quote(ours[part].get(key))} and {quote(theirs[part].get(key))}"
         for part in ours
         for key in dict.fromkeys([*ours[part], *theirs[part]])
         if ours[part].get(key) != theirs[part].get(key)

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from selfdistill.records import write_atomically
 from selfdistill.report.style import PALETTE, Panel, grid_svg, panel_svg, themed
 from selfdistill.report.tables import Table, escape_markdown, markdown
+from selfdistill.text import printable
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ def render(name: str, /, **context: Any) -> str:
     environment = Environment(
         loader=PackageLoader("selfdistill.report", "templates"),
         autoescape=lambda name: name is not None and name.endswith((".html.j2", ".svg.j2")),
+        finalize=lambda value: printable(value, "\n") if type(value) is str else value,  # what is Markup is ours
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+
+from selfdistill.text import printable
 
 # Okabe and Ito (2008) and Tol (2021), darkened to 3:1 on white; the baseline is grey. Each comes with its
 # twin for a dark page. The shapes say the same as the colours.
@@ -67,12 +70,13 @@ class Panel:
 
 def panel_svg(panel: Panel) -> str:
     """One panel as an SVG element in the light colours, transparent; its identifiers start with the panel's name."""
-    with mpl.rc_context(_RC):
+    with mpl.rc_context(_RC), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # text stays text: the reader's fonts have it
         figure = Figure(figsize=(panel.width, panel.height), layout="constrained")
         panel.draw(figure)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True)
-    svg = re.sub(r".*?<svg[^>]*>", "", buffer.getvalue(), count=1, flags=re.DOTALL)
+    svg = re.sub(r".*?<svg[^>]*>", "", printable(buffer.getvalue(), "\n"), count=1, flags=re.DOTALL)
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)  # it holds the date
     svg = re.sub(r"font-family: [^;]*; ", "", svg)  # once, at the root
     svg = re.sub(r"\s*\n\s*", "\n", svg)

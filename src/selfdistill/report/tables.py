@@ -12,6 +12,7 @@ from rich.text import Text
 
 from selfdistill.records import METRICS, Difference, Evaluation, Statistic, Summary
 from selfdistill.records.metrics import DETECTOR, Place
+from selfdistill.text import printable
 
 _WIDE = 110  # so many characters hold every column of the table of quality
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
@@ -240,7 +241,7 @@ def escape_markdown(text: str) -> str:
         &lt;b&gt;a\\_b&lt;/b&gt;\\|c
     """
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join("\\" + c if c in "\\`*_[]|" else c for c in text)
+    return "".join("\\" + c if c in "\\`*_[]|~$" else c for c in text)
 
 
 def terminal(
@@ -256,8 +257,10 @@ def terminal(
     """
     # Words are kept apart from a number before them.
     apart = [" " if i in prose and i > 0 and i - 1 not in prose else "" for i in range(len(table.headings))]
+    above = _text(title or "", "table.title")
     out = RichTable(
-        title=title,
+        title=above or None,
+        min_width=above.cell_len,  # a title is not broken where the console is wide enough
         title_justify="left",
         header_style="bold",
         row_styles=list(styles),
@@ -268,14 +271,17 @@ def terminal(
     for i, heading in enumerate(table.headings):
         words = i in prose
         out.add_column(
-            Text(apart[i] + heading),
+            _text(apart[i] + heading),
             justify="left" if words else "right",
             no_wrap=not words,
             min_width=12 if words else 0,
             overflow="fold",
         )
     for row in table.rows:
-        out.add_row(
-            *(Text(space + cell) for space, cell in zip(apart, row, strict=True))
-        )  # Text: a bracket in a name is no markup
+        out.add_row(*(_text(space + cell) for space, cell in zip(apart, row, strict=True)))
     return out
+
+
+def _text(text: str, style: str = "") -> Text:
+    """A text of any origin, in which rich sees neither markup nor emoji codes."""
+    return Text(printable(text), style)

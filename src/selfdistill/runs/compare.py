@@ -11,8 +11,8 @@ from rich.console import Console
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.data.decode import cpu_count
-from selfdistill.errors import ArgumentError
-from selfdistill.progress import Display
+from selfdistill.errors import check_range
+from selfdistill.progress import Display, print_line
 from selfdistill.records import RunRecord, SuiteRecord
 from selfdistill.runs.evaluation import BASIC_EVALUATION, EvaluationConfig, count_forwards, fit_to_budget, load_ood_sets
 from selfdistill.runs.executor import share_cpus
@@ -61,11 +61,12 @@ def run_comparison(
         fit: measure on fewer images, or not at all, so that it takes at most a quarter of the budget.
 
     Raises:
-        ValueError: no method, a number below 1, a budget too small for one epoch, or what loading and training raise.
+        ValueError: no method, a number out of range, a budget too small for one epoch, or what loading and training
+            raise.
     """
-    for name, value in (("seeds", seeds), ("jobs", jobs), ("epochs", epochs)):
-        if value is not None and value < 1:
-            raise ArgumentError(name, f"must be at least 1, not {value}")
+    check_range("seeds", seeds, 1, 1000)
+    check_range("jobs", jobs, 1, 1024)
+    check_range("epochs", epochs, 1, 10**6)
     seconds = parse_duration(budget)
     runs = plan_runs(recipe, methods, range(seeds))
     check_writable(out)
@@ -93,12 +94,12 @@ def run_comparison(
         more = image_seconds * count_forwards(evaluation, len(data.test), ood_n)
         timings = [replace(timing, final=timing.final + more) for timing in timings]
         epochs = epochs or min(MOST_EPOCHS, epochs_for_budget(seconds, timings, parallel))
-        _say(console, describe_plan(recipe, data))  # not before: a wrong model or budget is one line, the error's
+        print_line(console, describe_plan(recipe, data))  # not before: a wrong model or budget is one line, the error's
         if fit and not evaluation.measures:
-            _say(console, f"measuring accuracy and calibration alone: more would not fit in the budget of {budget}")
-        _say(console, estimate(timings, epochs, parallel) + (f", {jobs} at a time" if jobs > 1 else ""))
+            print_line(console, f"measuring accuracy and calibration alone: more does not fit in a budget of {budget}")
+        print_line(console, estimate(timings, epochs, parallel) + (f", {jobs} at a time" if jobs > 1 else ""))
     if finished := sum(is_finished(run, out, evaluation) for run in runs):
-        _say(console, f"{finished} of {len(runs)} runs are in {out} already")
+        print_line(console, f"{finished} of {len(runs)} runs are in {out} already")
     runs = _with_epochs(runs, epochs or recipe.epochs)
     with Display(console, jobs=len(runs), every=30.0) as display:
         executor = ExecutorConfig(jobs).make(data)
@@ -135,7 +136,3 @@ def _parallel_runs(runs: int, jobs: int, *, on_cpu: bool) -> float:
     """
     jobs = min(jobs, cpu_count()) if on_cpu else 1
     return runs / -(-runs // jobs)
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -8,15 +8,16 @@ does slows both.
 
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
 import torch
 from torch import nn
 
+from selfdistill.config.train_config import MAX_IMAGE_SIZE
 from selfdistill.data.synthetic import example_methods, make_batch
-from selfdistill.errors import ArgumentError
+from selfdistill.errors import check_range
 from selfdistill.method import Method
 from selfdistill.methods import CrossEntropy
 from selfdistill.models import available, build
@@ -125,8 +126,10 @@ def measure_costs(
     return Costs(median(taken), baseline.bytes, device, costs, refused)
 
 
-def run_costs(model: str, *, width: int | None, image_size: int | None, batch_size: int) -> tuple[str, Costs]:
-    """Measure every method with a network of that name, showing its progress; return the network and the costs.
+def prepare_costs(
+    model: str, *, width: int | None, image_size: int | None, batch_size: int
+) -> Callable[[], tuple[str, Costs]]:
+    """Build a network; return what measures every method with it, shows its progress, and returns words and costs.
 
     Args:
         model: as for :func:`selfdistill.models.build`.
@@ -137,28 +140,30 @@ def run_costs(model: str, *, width: int | None, image_size: int | None, batch_si
     Raises:
         ValueError: there is no such network, or it cannot be trained on such images.
     """
-    if batch_size < 2:
-        raise ArgumentError("batch_size", f"must be at least 2, not {batch_size}")
-    if image_size is not None and image_size < 1:
-        raise ArgumentError("image_size", f"must be at least 1, not {image_size}")
+    check_range("batch_size", batch_size, 2, 10**5)
+    check_range("image_size", image_size, 1, MAX_IMAGE_SIZE)
     if model in available() and width is None:
         width = 16
     if image_size is None:
         image_size = made_for(model)
     network, methods = build(model, _CLASSES, width=width), example_methods()
     device = default_device()
-    with machine(None), progress_bar("measuring") as progress:
-        costs = measure_costs(
-            network,
-            methods,
-            batch_size=batch_size,
-            classes=_CLASSES,
-            image_size=image_size,
-            device=device,
-            progress=progress,
-        )
     wide = "" if width is None else f" of width {width}"
-    return f"{model}{wide}, {batch_size} images of {image_size} px, {_CLASSES} classes, {_in_words(device)}", costs
+    setting = f"{model}{wide}, {batch_size} images of {image_size} px, {_CLASSES} classes, {_in_words(device)}"
+
+    def measure() -> tuple[str, Costs]:
+        with machine(None), progress_bar("measuring") as progress:
+            return setting, measure_costs(
+                network,
+                methods,
+                batch_size=batch_size,
+                classes=_CLASSES,
+                image_size=image_size,
+                device=device,
+                progress=progress,
+            )
+
+    return measure
 
 
 def _pairs(baseline: StepProfiler, training: StepProfiler, seconds: float) -> list[tuple[float, float]]:

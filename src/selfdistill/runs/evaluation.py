@@ -12,6 +12,7 @@ from selfdistill.config.train_config import SMALL
 from selfdistill.data import ImageData, load_unlabelled
 from selfdistill.data.decode import cpu_count
 from selfdistill.data.unlabelled import Unlabelled
+from selfdistill.errors import ArgumentError, blaming
 from selfdistill.evaluate.corruptions import open_published
 from selfdistill.evaluate.ood.scores import tuning_size
 from selfdistill.evaluate.suite import evaluate
@@ -70,7 +71,8 @@ def measure(
     device = default_device()
     published = None
     if config.corruptions is not None and "shift" in config.measures:
-        published = open_published(Path(config.corruptions), classes=len(data.classes))
+        with blaming("corruptions"):
+            published = open_published(Path(config.corruptions), classes=len(data.classes))
     # Measured on a CPU: 512 images take twice as long an image as 128, and channels_last halves a backward pass.
     batch_size = 512 if device.type == "cuda" else 128
     # On a GPU too, a gradient's sign and a score at T = 1000 need all of float32, and a second run the same bits.
@@ -94,10 +96,16 @@ def load_ood_sets(config: EvaluationConfig, image_size: int) -> list[Unlabelled]
     """Return the out-of-distribution sets at a network's size; none where they are not measured."""
     if "ood" not in config.measures:
         return []
-    sets = [
-        load_unlabelled(source, image_size=image_size, root=config.data_root, skip_unreadable=config.skip_unreadable)
-        for source in config.ood
-    ]
+    with blaming("ood"):
+        sets = [
+            load_unlabelled(
+                source, image_size=image_size, root=config.data_root, skip_unreadable=config.skip_unreadable
+            )
+            for source in config.ood
+        ]
+    names = [one.name for one in sets]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ArgumentError("ood", f"has {twice} twice")
     if config.max_ood_images is None:
         return sets
     return [replace(one, split=one.split.spaced(config.max_ood_images)) for one in sets]

@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from selfdistill.errors import ArgumentError
 from selfdistill.records import write_atomically
+from selfdistill.runs.folders import check_writable
 from selfdistill.train import LoadedModel, load_run
 from selfdistill.train.export import description, save_weights
 
@@ -191,6 +192,7 @@ def _refuse(out: Path, run: Path, kind: Format) -> None:
         raise ArgumentError("out", f"is {out}, which does not end in .{kind}, the ending of `format={kind}`")
     if out.is_dir():
         raise ArgumentError("out", f"is {out}, a folder: name a file in it")
+    check_writable(out.parent)
     if out.resolve() == (run / "model.safetensors").resolve():
         raise ArgumentError("out", f"is {out}, the run's own file: choose another name")
 

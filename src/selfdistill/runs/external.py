@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from selfdistill.config.train_config import MAX_IMAGE_SIZE
 from selfdistill.data import NAMED_SETS, ImageData, Split, load_data
 from selfdistill.data.folders import TEST_FOLDERS
 from selfdistill.data.sets import HELD_OUT
-from selfdistill.errors import ArgumentError
+from selfdistill.errors import ArgumentError, blaming, check_range
 from selfdistill.models import build
 from selfdistill.models.build import made_for
 
@@ -90,16 +91,20 @@ def load_external(
         'whole images as squares of 32 px; normalised by the mean and deviation of digits'
     """
     if checkpoint is not None and not checkpoint.is_file():
-        raise ArgumentError("checkpoint", f"is {checkpoint}, but there is no such file with the weights of {model}")
+        raise ArgumentError(
+            "checkpoint", f"is {checkpoint}, which does not exist: name the file with the weights of {model}"
+        )
     trained = _trained(model)
     if trained is None:
         build(model, 2, width=width)  # an unknown name is refused before images are read
         if checkpoint is None:
             raise ValueError(f"{model} has no pretrained weights: name a file of weights with `checkpoint`")
+    check_range("image_size", image_size, 8, MAX_IMAGE_SIZE)
     for name, values in (("mean", mean), ("std", std)):
         _check_constants(name, values)
     size = image_size or (made_for(model) if trained is None else trained.size)
-    images = _load(data, data_root, size, skip_unreadable)
+    with blaming("data"):
+        images = _load(data, data_root, size, skip_unreadable)
     known = images if trained is None else trained
     images = replace(images, mean=mean or known.mean, std=std or known.std)
     if trained is not None and checkpoint is None and trained.classes != len(images.classes):
@@ -165,6 +170,9 @@ def _with_weights(model: str, checkpoint: Path | None, images: ImageData, width:
         warnings.filterwarnings("error", message="weights .* are for .* classes, not", category=UserWarning)
         try:
             return build(model, classes, width=width, weights="default" if checkpoint is None else checkpoint)
+        except ArgumentError as error:  # what is a file of weights there is the checkpoint here
+            name = "checkpoint" if error.argument == "weights" else error.argument
+            raise ArgumentError(name, error.problem) from None
         except UserWarning as warning:
             found = str(warning).rpartition(f", not {classes}:")[0]
             raise ValueError(

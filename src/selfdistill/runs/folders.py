@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from selfdistill.errors import ArgumentError
+from selfdistill.errors import ArgumentError, blaming
 from selfdistill.methods import parse_method
 from selfdistill.records import RunRecord, load_all
 from selfdistill.text import suggest
@@ -33,6 +33,20 @@ def check_writable(out: Path) -> None:
         raise OSError(f"cannot write in {there}: choose another `out`")
 
 
+def check_writable_file(argument: str, path: Path) -> None:
+    """Refuse a file that cannot be written: what it would hold takes long to compute.
+
+    Raises:
+        ArgumentError: it is a folder, or in one that is missing or cannot be written.
+    """
+    if path.is_dir():
+        raise ArgumentError(argument, f"is {path}, a folder: name a file in it")
+    if not path.parent.is_dir():
+        raise ArgumentError(argument, f"is {path}, but the folder {path.parent} does not exist: make it first")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ArgumentError(argument, f"is {path}, where nothing can be written: choose another place")
+
+
 def collect_finished(folders: Iterable[Path], baseline: str | None = None) -> list[RunRecord]:
     """Return every finished run at or below some folders; one that is below two of them counts once.
 
@@ -48,7 +62,8 @@ def collect_finished(folders: Iterable[Path], baseline: str | None = None) -> li
         records += [record for record in load_all(folder) if record not in records]
     if baseline is None:
         return records
-    wanted = repr(parse_method(baseline))
+    with blaming("baseline"):
+        wanted = repr(parse_method(baseline))
     there = list(dict.fromkeys(record.method for record in records))
     if wanted not in there:
         raise ArgumentError("baseline", f"has no run: {wanted}; {suggest(wanted, there)}")

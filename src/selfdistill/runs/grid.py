@@ -11,7 +11,7 @@ from pathlib import Path
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
-from selfdistill.errors import ArgumentError
+from selfdistill.errors import ArgumentError, blaming, check_range
 from selfdistill.methods import parse_method
 from selfdistill.progress import Display, Progress
 from selfdistill.records import RunRecord
@@ -19,6 +19,7 @@ from selfdistill.runs.evaluation import BASIC_EVALUATION, EvaluationConfig, is_e
 from selfdistill.runs.executor import Executor, InThisProcess, Task
 from selfdistill.runs.processes import Processes
 from selfdistill.runs.ray_cluster import RayCluster
+from selfdistill.text import quote
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ def plan_runs(recipe: TrainConfig, methods: Iterable[str], seeds: Iterable[int])
         >>> [run.name for run in plan_runs(TrainConfig(), ["CrossEntropy()", "SDDropout(weight=0.1)"], range(1))]
         ['crossentropy-seed0', 'sddropout-weight-0.1-seed0']
     """
-    spelled = [repr(parse_method(method)) for method in methods]
+    with blaming("methods"):
+        spelled = [repr(parse_method(method)) for method in methods]
     for method in spelled:
         if spelled.count(method) > 1:
             raise ArgumentError("methods", f"must be different: {method} is given twice")
@@ -80,7 +82,7 @@ class ExecutorConfig:
         cpus: CPUs of each task on a cluster without GPUs.
 
     Raises:
-        ArgumentError: a number below 1, or ``jobs`` beside ``ray``.
+        ArgumentError: a number out of range, ``jobs`` beside ``ray``, ``cpus`` without it, or not an address.
     """
 
     jobs: int = 1
@@ -89,9 +91,12 @@ class ExecutorConfig:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        for name in ("jobs", "cpus"):
-            if getattr(self, name) < 1:
-                raise ArgumentError(name, f"must be at least 1, not {getattr(self, name)}")
+        check_range("jobs", self.jobs, 1, 1024)
+        check_range("cpus", self.cpus, 1, 1024)
+        if self.ray is None and self.cpus > 1:
+            raise ArgumentError("cpus", "belongs to `ray`, which is not given")
+        if self.ray is not None and not re.fullmatch(r"auto|[^\s:]+:[0-9]{1,5}", self.ray):
+            raise ArgumentError("ray", f"must be HOST:PORT or auto, not {quote(self.ray)}")
         if self.jobs > 1 and self.ray is not None:
             raise ArgumentError("jobs", "and `ray` exclude each other: the cluster says how many run at a time")
 

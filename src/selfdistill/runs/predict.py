@@ -1,7 +1,5 @@
 """Use what was trained: the class and its probability for each image file."""
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,8 @@ from selfdistill.data.folders import image_files
 from selfdistill.errors import ArgumentError
 from selfdistill.evaluate.images import predict
 from selfdistill.network import default_device
+from selfdistill.runs.folders import check_writable_file
+from selfdistill.text import csv_text
 from selfdistill.train.export import LoadedModel, load_run
 
 FEW = 256
@@ -109,6 +109,7 @@ def predict_run(
     """
     if csv is not None:
         refuse_image_name(csv)
+        check_writable_file("csv", csv)
     loaded = load_run(run)
     device = default_device()
     return *predict_files(loaded, paths, skip_unreadable=skip_unreadable, device=device), loaded.classes
@@ -141,12 +142,9 @@ def _as_data(loaded: LoadedModel, split: Split) -> ImageData:
 
 def to_csv(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
     """Return a heading and one row a file: path, class, its probability, then every class's probability."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "class", "confidence", *(f"p({name})" for name in classes)])
-    for p in predictions:
-        writer.writerow([p.path, p.label, f"{p.confidence:.6f}", *(f"{q:.6f}" for q in p.probabilities)])
-    return text.getvalue()
+    heading = ["file", "class", "confidence", *(f"p({name})" for name in classes)]
+    rows = ([str(p.path), p.label, f"{p.confidence:.6f}", *(f"{q:.6f}" for q in p.probabilities)] for p in predictions)
+    return csv_text([heading, *rows])
 
 
 def refuse_image_name(csv: Path) -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData, load_data
-from selfdistill.errors import ArgumentError
+from selfdistill.errors import ArgumentError, blaming
 from selfdistill.progress import stage_bars
 from selfdistill.records import Evaluation, RunRecord
 from selfdistill.runs.evaluation import EvaluationConfig, evaluate_run, measure
@@ -213,10 +213,11 @@ def other_images(run: Path, loaded: LoadedModel, data: str, config: EvaluationCo
     Raises:
         ValueError: images that cannot be loaded, or other classes than the network's.
     """
-    images = load_data(
-        data, root=config.data_root, image_size=loaded.image_size, skip_unreadable=config.skip_unreadable
-    )
-    return _prepared_for(run, loaded, all_images(images))
+    with blaming("data"):
+        images = load_data(
+            data, root=config.data_root, image_size=loaded.image_size, skip_unreadable=config.skip_unreadable
+        )
+        return _prepared_for(run, loaded, all_images(images))
 
 
 def _prepared_for(run: Path, loaded: LoadedModel, images: ImageData) -> ImageData:

@@ -7,6 +7,8 @@ import torch.distributed
 
 from selfdistill.config import TrainConfig
 from selfdistill.detect import DetectConfig, DetectRecord, detect
+from selfdistill.errors import ArgumentError, blaming
+from selfdistill.methods import parse_method
 from selfdistill.progress import Display, Progress
 from selfdistill.records import RunRecord
 from selfdistill.runs.folders import name_of
@@ -33,6 +35,10 @@ def run_single(
     Raises:
         ValueError: what loading and training raise.
     """
+    with blaming("method"):
+        method = parse_method(recipe.method)
+    if recipe.stages and not method.needs.stages:
+        raise ArgumentError("stages", f"would be ignored: {method!r} has no branches at inner stages")
     (run,) = plan_runs(recipe, [recipe.method], [recipe.seed])
     out = out or Path("runs") / f"{name_of(recipe.data)}-{run.name}"
     data = load(recipe)

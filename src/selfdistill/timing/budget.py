@@ -14,6 +14,7 @@ from selfdistill.errors import ArgumentError
 from selfdistill.methods import parse_method
 from selfdistill.network import evaluation_mode
 from selfdistill.progress import clock
+from selfdistill.text import quote
 from selfdistill.train import random_state
 from selfdistill.train.classification import Classification, assemble
 from selfdistill.train.meters import Meters
@@ -22,6 +23,7 @@ from selfdistill.train.session import Session, make_fabric
 
 WARMUP_STEPS = 3
 _EVAL_BATCHES = 2
+_LONGEST = 10 * 365 * 86400.0
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 
 
@@ -138,8 +140,8 @@ def parse_duration(text: str) -> float:
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*([hms])", text.lower())
     spelled = re.fullmatch(r"\s*(\d+(\.\d+)?\s*h)?\s*(\d+(\.\d+)?\s*m)?\s*(\d+(\.\d+)?\s*s)?\s*", text.lower())
     seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-    if not spelled or seconds <= 0:
-        raise ArgumentError("budget", f"must be a duration such as 90s, 60m or 1h30m, not {text!r}")
+    if not spelled or not 0 < seconds <= _LONGEST:
+        raise ArgumentError("budget", f"must be a duration such as 90s, 60m or 1h30m, not {quote(text)}")
     return seconds
 
 

@@ -4,20 +4,37 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 
 from selfdistill import __version__
-from selfdistill.config.train_config import TrainConfig
+from selfdistill.config.train_config import MAX_IMAGE_SIZE, TrainConfig
 from selfdistill.data import ImageData
+from selfdistill.errors import ArgumentError
 from selfdistill.models import build
 from selfdistill.records import write_atomically
+from selfdistill.records.record import to_struct
 
-_KEYS = ("model", "width", "features", "head_layers", "classes", "image_size", "mean", "std")
+_Size = Annotated[int, msgspec.Meta(ge=1, le=MAX_IMAGE_SIZE)]
+_Deviation = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class _Description(msgspec.Struct):
+    """What ``model.json`` must hold."""
+
+    model: str
+    width: int | None
+    features: int | None
+    head_layers: int
+    classes: Annotated[tuple[str, ...], msgspec.Meta(min_length=2)]
+    image_size: _Size
+    mean: tuple[float, float, float]
+    std: tuple[_Deviation, _Deviation, _Deviation]
 
 
 @dataclass(frozen=True)
@@ -86,13 +103,16 @@ def load_run(run: str | Path) -> LoadedModel:
     """
     run = Path(run)
     known = description(run)
-    model = build(
-        known["model"],
-        len(known["classes"]),
-        width=known["width"],
-        features=known["features"],
-        head_layers=known["head_layers"],
-    )
+    try:
+        model = build(
+            known["model"],
+            len(known["classes"]),
+            width=known["width"],
+            features=known["features"],
+            head_layers=known["head_layers"],
+        )
+    except ArgumentError as error:
+        raise ValueError(f"{run} describes no model that can be built: {error.argument} {error.problem}") from None
     weights, source = (run, "its own metadata") if run.is_file() else (run / "model.safetensors", run / "model.json")
     try:
         tensors: dict[str, torch.Tensor] = load_file(weights)
@@ -120,20 +140,21 @@ def description(run: Path) -> dict[str, Any]:
         known = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{run} holds no finished run: there is no {path.name} in it") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError(f"{path} is damaged: run the training again to its end") from None
-    if not isinstance(known, dict) or not set(_KEYS) <= known.keys():
-        raise ValueError(f"{path} does not describe a model of selfdistill")
-    return known
+    return _checked(known, path)
 
 
 def _metadata(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             known = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
-    except Exception as error:  # safetensors raises a bare Exception subclass for any other file
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path} is neither a run's folder nor an exported .safetensors file: {reason}") from None
-    if not set(_KEYS) <= known.keys():
-        raise ValueError(f"{path} does not describe a model of selfdistill: give the run's folder")
+    except Exception:  # safetensors raises a bare Exception subclass for any other file
+        raise ValueError(f"{path} is neither a run's folder nor an exported .safetensors file") from None
+    return _checked(known, path)
+
+
+def _checked(known: Any, path: Path) -> dict[str, Any]:
+    to_struct(known, _Description, f"{path} does not describe a model of selfdistill", "give the folder of a run")
+    assert isinstance(known, dict)
     return known

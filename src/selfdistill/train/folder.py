@@ -1,14 +1,13 @@
 """The run folder: ownership, locking, file layout."""
 
-import csv
 import fcntl
-import io
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from selfdistill.config.yaml_config import YamlConfig
 from selfdistill.records import write_atomically
+from selfdistill.text import csv_text
 from selfdistill.train.task import Row
 
 
@@ -57,7 +56,7 @@ class RunFolder:
             ValueError: it belongs to another recipe.
             BusyError: another process trains in it.
         """
-        made = not self.path.exists()
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
@@ -81,18 +80,16 @@ class RunFolder:
 
     def write_log(self, rows: Sequence[Row]) -> None:
         """Write ``log.csv`` anew: a header, then one row per epoch; what was not measured is empty."""
-        text = io.StringIO()
-        if rows:
-            writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        write_atomically(self.log, text.getvalue().encode())
+        names = list(rows[0]) if rows else []
+        text = csv_text([names, *([row.get(name) for name in names] for row in rows)] if rows else [])
+        write_atomically(self.log, text.encode())
 
-    def _cleared(self, made: bool) -> None:
+    def _cleared(self, made: Sequence[Path]) -> None:
         for file in (self.recipe, self._lock):
             file.unlink(missing_ok=True)
-        if made:
-            self.path.rmdir()
+        with suppress(OSError):  # another run is in a parent by now
+            for folder in made:
+                folder.rmdir()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

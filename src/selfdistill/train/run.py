@@ -11,6 +11,7 @@ import torch
 from selfdistill.config.train_config import TrainConfig
 from selfdistill.config.training import TrainingConfig
 from selfdistill.data import ImageData, load_data
+from selfdistill.errors import ArgumentError, blaming, check_folder
 from selfdistill.progress import OnProgress, no_progress
 from selfdistill.records import RunRecord
 from selfdistill.train import random_state
@@ -170,15 +171,19 @@ def run_task(
 
 def load(recipe: TrainConfig) -> ImageData:
     """Load the data that a recipe names, with their decoded files where it wants those kept."""
-    data = load_data(
-        recipe.data,
-        root=Path(recipe.data_root),
-        image_size=recipe.image_size,
-        classes=recipe.classes,
-        per_class=recipe.per_class,
-        test_per_class=recipe.test_per_class,
-        skip_unreadable=recipe.skip_unreadable,
-    )
+    check_folder("data_root", Path(recipe.data_root))
+    with blaming("data"):
+        data = load_data(
+            recipe.data,
+            root=Path(recipe.data_root),
+            image_size=recipe.image_size,
+            classes=recipe.classes,
+            per_class=recipe.per_class,
+            test_per_class=recipe.test_per_class,
+            skip_unreadable=recipe.skip_unreadable,
+        )
+    if recipe.cache and data.train.paths is None:
+        raise ArgumentError("cache", f"would be ignored: {data.name} is in memory")
     return cache_files(recipe, data)
 
 

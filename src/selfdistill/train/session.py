@@ -1,5 +1,6 @@
 """A task with its optimiser on its devices, and one optimiser step of it."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -8,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import torch
 
 from selfdistill.config.training import TrainingConfig
-from selfdistill.errors import ArgumentError
+from selfdistill.data.decode import cpu_count
+from selfdistill.errors import ArgumentError, check_range
 from selfdistill.network import default_device
 from selfdistill.train import random_state
 from selfdistill.train.meters import Meters
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound=AnyTask)
 
+_FEW_PROCESSES = 8  # on a CPU so many are allowed in any case, for tests
 _BARRIER_TIMEOUT = timedelta(hours=6)  # the other ranks wait while rank 0 evaluates
 
 
@@ -107,31 +110,47 @@ def prepare(recipe: TrainingConfig, fabric: "Fabric", make_task: Callable[["Fabr
     return Session(fabric, task, module, wrapped)
 
 
+def check_devices(devices: int, nodes: int, accelerator: str) -> str:
+    """Return the kind of device, ``"cuda"`` or ``"cpu"``.
+
+    Raises:
+        ArgumentError: a number out of range, or more devices than there are.
+    """
+    check_range("nodes", nodes, 1, 1024)
+    kind = default_device().type if accelerator == "auto" else accelerator
+    gpus = torch.cuda.device_count()
+    if kind == "cuda" and not gpus:
+        raise ArgumentError("accelerator", "is cuda, but this machine has no CUDA device")
+    check_range("devices", devices, 1, gpus if kind == "cuda" else max(cpu_count(), _FEW_PROCESSES))
+    return kind
+
+
 def make_fabric(recipe: TrainingConfig, *, devices: int = 1, nodes: int = 1, accelerator: str = "auto") -> "Fabric":
     """Return Fabric for so many devices; ``"auto"`` is a CUDA device if there is one, otherwise the CPU.
 
     Raises:
-        ValueError: a number below 1, or more devices than there are.
+        ValueError: a number out of range, more devices than there are, or machines that are not known.
     """
     # Here, because Lightning takes seconds to import: reading a finished run should not wait for it.
     from lightning.fabric import Fabric
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
     from lightning.fabric.strategies.ddp import DDPStrategy
 
-    for name, value in (("devices", devices), ("nodes", nodes)):
-        if value < 1:
-            raise ArgumentError(name, f"must be at least 1, not {value}")
-    if accelerator == "auto":
-        accelerator = default_device().type
-    if accelerator == "cuda" and devices > torch.cuda.device_count():
-        raise ArgumentError("devices", f"is {devices}, but this machine has {torch.cuda.device_count()} CUDA device(s)")
+    accelerator = check_devices(devices, nodes, accelerator)
     strategy: Any = "auto"
     if devices * nodes > 1:
         # Rank 0's BatchNorm statistics are the model's, whether they are sent round before each pass or not.
         strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True, timeout=_BARRIER_TIMEOUT)
-    return Fabric(
+    fabric = Fabric(
         accelerator=accelerator,
         devices=devices,
         num_nodes=nodes,
         strategy=strategy,
         precision=recipe.fabric_precision,
     )
+    alone = isinstance(getattr(fabric.strategy, "cluster_environment", None), LightningEnvironment)
+    if nodes > 1 and alone and "MASTER_ADDR" not in os.environ:
+        raise ArgumentError(
+            "nodes", f"is {nodes}, but nothing says where the others are: start with torchrun or Slurm on each machine"
+        )
+    return fabric

@@ -145,7 +145,7 @@ def _images(folder: Path, name: str, per_severity: int) -> NDArray[np.uint8]:
 def _load(file: Path) -> NDArray[Any]:
     try:
         values: NDArray[Any] = np.lib.format.open_memmap(file, mode="r")  # refuses objects, which could run code
-    except (OSError, EOFError, ValueError) as error:
+    except Exception as error:  # numpy has many errors for a damaged file
         reason = " ".join(str(error).split())
         raise ValueError(f"{file}: cannot be read as an array ({reason}); get the file again from {WHERE}") from error
     return values
