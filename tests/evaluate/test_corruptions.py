@@ -10,7 +10,7 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 
 from selfdistill.evaluate.corruptions import CORRUPTIONS, SEVERITIES, apply, corrupt, mean_distance, table
-from selfdistill.evaluate.corruptions.draws import Draws, fingerprint
+from selfdistill.evaluate.corruptions.pixels import Draws, fingerprint
 
 RESULTS = Path(__file__).parents[2] / "results" / "corruptions"
 DRAWN = {"gaussian_noise", "shot_noise", "impulse_noise", "glass_blur", "motion_blur"} | {

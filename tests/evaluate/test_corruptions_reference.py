@@ -15,8 +15,8 @@ from selfdistill.data.randomness import hash_key
 from selfdistill.evaluate.corruptions import CORRUPTIONS, corrupt, resample
 from selfdistill.evaluate.corruptions.blur import defocus_blur, disk, displace, glass_blur, zoom_blur
 from selfdistill.evaluate.corruptions.digital import affine, box_resize, elastic_transform, pixelate
-from selfdistill.evaluate.corruptions.draws import Draws, fingerprint
 from selfdistill.evaluate.corruptions.noise import poisson
+from selfdistill.evaluate.corruptions.pixels import Draws, fingerprint
 from selfdistill.evaluate.corruptions.table import CIFAR_C, IMAGENET_C
 from selfdistill.evaluate.corruptions.weather import frost, ice, plasma
 

@@ -188,7 +188,7 @@ def test_choose_eps_with_a_model(model: nn.Module, x: Tensor) -> None:
 
 
 def test_an_empty_grid_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^grid: no value of eps to try$"):
+    with pytest.raises(ValueError, match=r"^grid: "):
         choose_eps(lambda eps: [1.0], lambda eps: [0.0], grid=())
 
 

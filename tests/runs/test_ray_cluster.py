@@ -98,7 +98,7 @@ def test_the_others_go_on_where_one_fails(cluster: Any, tmp_path: Path) -> None:
 
     found: dict[Path, str] = {}
     works = {Path(name): work(name) for name in "abc"}
-    with pytest.raises(RuntimeError, match=r"^b: not this one; the other runs are done$"):
+    with pytest.raises(RuntimeError, match="not this one"):
         on(cluster, works, finished=found.__setitem__)
     assert found == {Path(name): f"{name} in {Path.cwd()}" for name in "ac"}
 

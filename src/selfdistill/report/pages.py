@@ -109,8 +109,8 @@ def write_pages(
     """
     folder = out / "figures"
     folder.mkdir(parents=True, exist_ok=True)
-    kept = {f"{figure.name}.svg" for figure in figures}
-    for stale in [path for pattern in former for path in folder.glob(f"{pattern}.svg") if path.name not in kept]:
+    current = {f"{figure.name}.svg" for figure in figures}
+    for stale in [path for pattern in former for path in folder.glob(f"{pattern}.svg") if path.name not in current]:
         stale.unlink()
     inline = {}
     for figure in figures:

@@ -122,19 +122,19 @@ def present(columns: Iterable[Column], summary: Summary) -> tuple[Column, ...]:
 
 def metric_table(summary: Summary, columns: Sequence[Column] | None = None) -> Table:
     """One row per method: mean ± sd over its seeds, and how many seeds (default: the columns of quality)."""
-    shown = present(columns_in("quality") if columns is None else columns, summary)
+    visible = present(columns_in("quality") if columns is None else columns, summary)
     rows = tuple(
         (
             method,
-            *(c.cell(summary.statistics.get((method, c.metric))) for c in shown),
+            *(c.cell(summary.statistics.get((method, c.metric))) for c in visible),
             str(len(summary.seeds[method])),
         )
         for method in summary.methods
     )
     return Table(
-        ("Method", *(c.heading for c in shown), "Seeds"),
+        ("Method", *(c.heading for c in visible), "Seeds"),
         rows,
-        tuple(f"{c.title}: {c.note}" for c in shown if c.note),
+        tuple(f"{c.title}: {c.note}" for c in visible if c.note),
     )
 
 

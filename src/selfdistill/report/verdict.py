@@ -112,9 +112,9 @@ def _headline_robustness(summary: Summary) -> str:
         if not metric.verdict:
             continue
         better, worse, unclear, _ = _sorted(summary, metric.name)
-        told = [f"{names(found, 2)} {word}" for found, word in ((better, "better"), (worse, "worse")) if found]
-        if told:
-            parts.append(f"{metric.verdict}: {', '.join(told)}")
+        judged = [f"{names(found, 2)} {word}" for found, word in ((better, "better"), (worse, "worse")) if found]
+        if judged:
+            parts.append(f"{metric.verdict}: {', '.join(judged)}")
         elif unclear:
             none.append(metric.verdict)
     if none:

@@ -164,17 +164,17 @@ def versions(records: Sequence[RunRecord]) -> Table:
 
 def run_table(records: Sequence[RunRecord]) -> Table:
     """One row a run, for a reader who trusts no mean."""
-    shown = [c for c in columns_in("quality", "runs") if any(r.metric(c.metric) is not None for r in records)]
+    visible = [c for c in columns_in("quality", "runs") if any(r.metric(c.metric) is not None for r in records)]
     rows = tuple(
         (
             r.method,
             str(r.seed),
-            *(DASH if (v := r.metric(c.metric)) is None else c.number(v) for c in shown),
+            *(DASH if (v := r.metric(c.metric)) is None else c.number(v) for c in visible),
             r.date[:10],
         )
         for r in records
     )
-    return Table(("Method", "Seed", *(c.heading for c in shown), "Date"), rows)
+    return Table(("Method", "Seed", *(c.heading for c in visible), "Date"), rows)
 
 
 def _start(weights: str) -> str:

@@ -54,35 +54,58 @@ def score(
     std: tuple[float, ...] | None = None,
     width: int | None = None,
 ) -> Scored:
-    """Measure the network of a run, as :func:`score_run`, or any other, as :func:`score_external`.
+    """Measure the network of a run, as :func:`score_run`, or an external model.
 
     Args:
         run: a run's folder or an exported file; or None.
-        model: a network's name instead; or None.
+        model: a network's name instead, as for :func:`selfdistill.runs.external.load_external`; or None.
         data: the images; a run has its own.
         config: which evaluations to run.
-        checkpoint: of ``model`` alone, as the rest.
-        image_size: as for :func:`score_external`.
-        mean: as for :func:`score_external`.
-        std: as for :func:`score_external`.
-        width: as for :func:`score_external`.
+        checkpoint: of ``model`` alone, as the rest; see :func:`selfdistill.runs.external.load_external`.
+        image_size: of ``model``.
+        mean: of ``model``.
+        std: of ``model``.
+        width: of ``model``.
 
     Raises:
         ArgumentError: both or neither of ``run`` and ``model``; an argument that belongs to the other.
-        ValueError: what the two raise.
+        ValueError: the network, its weights and the images do not fit each other.
+        OSError: the weights cannot be read or downloaded.
     """
-    if (run is None) == (model is None):
-        raise ArgumentError("run", "or `model` must be given, and not both")
-    if model is not None:
-        if data is None:
-            raise ArgumentError("data", "must be given with `model`: the images that it is evaluated on")
-        return score_external(model, checkpoint, data, config, image_size=image_size, mean=mean, std=std, width=width)
-    assert run is not None
     of_model = {"checkpoint": checkpoint, "image_size": image_size, "mean": mean, "std": std, "width": width}
-    for name, value in of_model.items():
-        if value is not None:
-            raise ArgumentError(name, "belongs to `model`: a run knows its own")
-    return score_run(run, data, config)
+    if run is not None and model is None:
+        if given := next((name for name, value in of_model.items() if value is not None), None):
+            raise ArgumentError(given, "belongs to `model`: a run knows its own")
+        return score_run(run, data, config)
+    if run is not None or model is None:
+        raise ArgumentError("run", "or `model` must be given, and not both")
+    if data is None:
+        raise ArgumentError("data", "must be given with `model`: the images that it is evaluated on")
+    external = load_external(
+        model,
+        checkpoint,
+        data,
+        data_root=config.data_root,
+        image_size=image_size,
+        mean=mean,
+        std=std,
+        width=width,
+        skip_unreadable=config.skip_unreadable,
+    )
+    images = external.data
+    loaded = LoadedModel(external.model, images.classes, images.image_size, images.mean, images.std)
+    with stage_bars() as progress:
+        has_training_images = images.test_split_description != "all images"
+        evaluation = measure(loaded, images, config, train=has_training_images, progress=progress)
+    weights = "the package's pretrained weights" if checkpoint is None else checkpoint.name
+    return Scored(
+        f"{model} on {images.name} ({images.test_split_description})",
+        model,
+        Path("runs") / f"{model.replace(':', '-')}-on-{name_of(data)}",
+        evaluation,
+        (*_facts(f"{model}, {weights}", loaded, images), ("preparation", external.prepared)),
+        images.skipped,
+    )
 
 
 def score_run(run: Path, data: str | None, config: EvaluationConfig) -> Scored:
@@ -117,62 +140,6 @@ def score_run(run: Path, data: str | None, config: EvaluationConfig) -> Scored:
         _facts(str(run), loaded, images),
         images.skipped,
         record,
-    )
-
-
-def score_external(
-    model: str,
-    checkpoint: Path | None,
-    data: str,
-    config: EvaluationConfig,
-    *,
-    image_size: int | None,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
-    width: int | None,
-) -> Scored:
-    """Evaluate an external model: torchvision's, timm's or one of our networks with the weights of a file.
-
-    Args:
-        model: its name.
-        checkpoint: the file of its weights; None: the package's own.
-        data: the images, with the classes that it was trained for.
-        config: which evaluations to run.
-        image_size: None: what the network was trained at.
-        mean: None: that of the package's weights.
-        std: likewise.
-        width: of our own networks.
-
-    Raises:
-        ValueError: the network, its weights and the images do not fit each other.
-        OSError: the weights cannot be read or downloaded.
-    """
-    external = load_external(
-        model,
-        checkpoint,
-        data,
-        data_root=config.data_root,
-        image_size=image_size,
-        mean=mean,
-        std=std,
-        width=width,
-        skip_unreadable=config.skip_unreadable,
-    )
-    images = external.data
-    loaded = LoadedModel(external.model, images.classes, images.image_size, images.mean, images.std)
-    with stage_bars() as progress:
-        evaluation = measure(
-            loaded, images, config, train=images.test_split_description != "all images", progress=progress
-        )
-    weights = "the package's pretrained weights" if checkpoint is None else checkpoint.name
-    facts = _facts(f"{model}, {weights}", loaded, images)
-    return Scored(
-        f"{model} on {images.name} ({images.test_split_description})",
-        model,
-        Path("runs") / f"{model.replace(':', '-')}-on-{name_of(data)}",
-        evaluation,
-        (*facts, ("preparation", external.prepared)),
-        images.skipped,
     )
 
 

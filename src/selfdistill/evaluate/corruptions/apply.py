@@ -8,8 +8,8 @@ from torch import Tensor
 from selfdistill.data.randomness import hash_key
 from selfdistill.evaluate.corruptions.blur import defocus_blur, glass_blur, motion_blur, zoom_blur
 from selfdistill.evaluate.corruptions.digital import contrast, elastic_transform, jpeg_compression, pixelate
-from selfdistill.evaluate.corruptions.draws import Draws, fingerprint
 from selfdistill.evaluate.corruptions.noise import gaussian_noise, impulse_noise, shot_noise
+from selfdistill.evaluate.corruptions.pixels import Draws, fingerprint
 from selfdistill.evaluate.corruptions.table import CORRUPTIONS, check, constants_for
 from selfdistill.evaluate.corruptions.weather import brightness, fog, frost, snow
 

@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfdistill.evaluate.corruptions import resample
-from selfdistill.evaluate.corruptions.draws import Draws
-from selfdistill.evaluate.corruptions.pixels import rounded, to_pixels, to_unit
+from selfdistill.evaluate.corruptions.pixels import Draws, rounded, to_pixels, to_unit
 
 
 def defocus_blur(images: Tensor, draws: Draws, radius: float, sigma: float) -> Tensor:

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from selfdistill.evaluate.corruptions import resample
-from selfdistill.evaluate.corruptions.draws import Draws
-from selfdistill.evaluate.corruptions.pixels import rounded, to_pixels, to_unit
+from selfdistill.evaluate.corruptions.pixels import Draws, rounded, to_pixels, to_unit
 
 
 def contrast(images: Tensor, draws: Draws, factor: float) -> Tensor:

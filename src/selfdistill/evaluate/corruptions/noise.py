@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from selfdistill.evaluate.corruptions.draws import Draws
-from selfdistill.evaluate.corruptions.pixels import to_pixels, to_unit
+from selfdistill.evaluate.corruptions.pixels import Draws, to_pixels, to_unit
 
 
 def gaussian_noise(images: Tensor, draws: Draws, sigma: float) -> Tensor:

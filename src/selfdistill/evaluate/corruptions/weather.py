@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from selfdistill.evaluate.corruptions import resample
-from selfdistill.evaluate.corruptions.draws import Draws
-from selfdistill.evaluate.corruptions.pixels import rounded, to_pixels, to_unit
+from selfdistill.evaluate.corruptions.pixels import Draws, rounded, to_pixels, to_unit
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _FROST = (0.80, 0.93, 1.0)  # its light is bluish

@@ -28,8 +28,8 @@ def calibration_sheet(methods: Sequence[Measured[Evaluation]]) -> Sheet | None:
     beyond_quality = [name for name in metrics_in("calibration") if "quality" not in METRICS[name].places]
     if all(METRICS[name].read(values) is None for name in beyond_quality for m in methods for values in m.values):
         return None
-    shown = [(column.title, column, METRICS[column.metric].read) for column in columns_in("calibration")]
-    return Sheet(table(methods, [*shown, ("T", _TEMPERATURE, _temperature)]))
+    columns = [(column.title, column, METRICS[column.metric].read) for column in columns_in("calibration")]
+    return Sheet(table(methods, [*columns, ("T", _TEMPERATURE, _temperature)]))
 
 
 def calibration_notes(methods: Sequence[Measured[Evaluation]]) -> tuple[str, ...]:

@@ -20,45 +20,48 @@ _ACCURACY = Column("accuracy", "Accuracy", "%", 100, 1)
 
 def corruption_section(methods: Sequence[Measured[Evaluation]]) -> Section | None:
     """mCA, by severity and by corruption; None where it was not measured."""
-    shown = parts(methods, lambda evaluation: evaluation.shift)
-    if not shown:
+    results = parts(methods, lambda evaluation: evaluation.shift)
+    if not results:
         return None
-    first = shown[0].values[0]
+    first = results[0].values[0]
     severities = range(len(first.per_severity))
-    n = every(shown, lambda shift: shift.n)
+    n = every(results, lambda shift: shift.n)
     clean = {m.name: m for m in methods}
     columns = [
         ("mCA", column_of("mca"), _mca),
         *((f"Severity {s + 1}", _ACCURACY, _at_severity(s)) for s in severities),
     ]
-    sheet = table(shown, columns)
+    sheet = table(results, columns)
     rows = tuple((row[0], _ACCURACY.cell(clean[row[0]].statistic(_clean)), *row[1:]) for row in sheet.rows)
     by_severity = Table((sheet.headings[0], "Clean", *sheet.headings[1:]), rows)
     severity = Panel(
         "corruptions-0",
         "Accuracy by severity, mean over fifteen corruptions; a bar a method, a line from the smallest to the largest "
         "seed.",
-        partial(_draw_severities, methods=shown),
+        partial(_draw_severities, methods=results),
         5.0,
         3.0,
     )
     each = Panel(
         "corruption-each-0",
         "Accuracy by corruption, mean over five severities and the seeds; a mark a method.",
-        partial(_draw_each, methods=shown),
+        partial(_draw_each, methods=results),
         5.0,
         4.6,
     )
     return Section(
         title="Robustness to corruption",
         explain=f"Accuracy (%) on images that were blurred, noised, fogged over and so on: fifteen corruptions, five "
-        f"severities each, {n} images in each of the 75. mCA is the mean of the fifteen. {source_in_words(shown)}",
+        f"severities each, {n} images in each of the 75. mCA is the mean of the fifteen. {source_in_words(results)}",
         findings=(),
         parts=(
             Sheet(by_severity),
             Figure("corruptions", "Accuracy by severity", [severity], 1, "full", legend=True),
             Sheet(
-                _by_corruption(shown), "By corruption: accuracy (%), mean over severities", by_method=False, folded=True
+                _by_corruption(results),
+                "By corruption: accuracy (%), mean over severities",
+                by_method=False,
+                folded=True,
             ),
             Figure("corruption-each", "Accuracy by corruption", [each], 1, "full", legend=True),
         ),
@@ -70,9 +73,9 @@ def corruption_section(methods: Sequence[Measured[Evaluation]]) -> Section | Non
     )
 
 
-def source_in_words(shown: Sequence[Measured[CorruptionAccuracy]]) -> str:
+def source_in_words(results: Sequence[Measured[CorruptionAccuracy]]) -> str:
     """Whose corruptions they are, and what may stand beside them."""
-    sources = {shift.source for method in shown for shift in method.values}
+    sources = {shift.source for method in results for shift in method.values}
     if sources == {PUBLISHED}:
         return "The images are the published arrays (CIFAR-10-C or CIFAR-100-C), as in Table 6 of the paper."
     if PUBLISHED not in sources:
@@ -80,7 +83,7 @@ def source_in_words(shown: Sequence[Measured[CorruptionAccuracy]]) -> str:
             "They are our own corruptions of the test images, a substitute for the published arrays: the numbers "
             "compare with each other, and not with Table 6 or another paper's."
         )
-    own = [m.name for m in shown if any(shift.source != PUBLISHED for shift in m.values)]
+    own = [m.name for m in results if any(shift.source != PUBLISHED for shift in m.values)]
     return (
         f"The runs are not alike: {', '.join(own)} saw our own corruptions, the others the published arrays. These do "
         "not compare; evaluate all runs with the same corruptions."
@@ -118,14 +121,14 @@ def _of(corruption: str) -> Callable[[CorruptionAccuracy], float]:
     return lambda shift: statistics.fmean(shift.accuracy[corruption])
 
 
-def _by_corruption(shown: Sequence[Measured[CorruptionAccuracy]]) -> Table:
+def _by_corruption(results: Sequence[Measured[CorruptionAccuracy]]) -> Table:
     """One row a corruption, one column a method."""
     rows = tuple(
-        (corruption_in_words(name), *(_ACCURACY.cell(method.statistic(_of(name))) for method in shown))
-        for name in shown[0].values[0].accuracy
+        (corruption_in_words(name), *(_ACCURACY.cell(method.statistic(_of(name))) for method in results))
+        for name in results[0].values[0].accuracy
     )
-    total = ("mCA", *(column_of("mca").cell(method.statistic(_mca)) for method in shown))
-    return Table(("Corruption", *(method.name for method in shown)), (*rows, total))
+    total = ("mCA", *(column_of("mca").cell(method.statistic(_mca)) for method in results))
+    return Table(("Corruption", *(method.name for method in results)), (*rows, total))
 
 
 def _draw_severities(figure: FigureBase, *, methods: Sequence[Measured[CorruptionAccuracy]]) -> None:

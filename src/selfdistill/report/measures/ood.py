@@ -40,12 +40,12 @@ def ood_section(methods: Sequence[Measured[Evaluation]]) -> Section | None:
     if not sets:
         return None
     parts: list[Sheet | Figure] = []
-    for at, (name, shown) in enumerate(sets.items()):
-        several = len(shown) > 1
+    for at, (name, results) in enumerate(sets.items()):
+        several = len(results) > 1
         if several:
-            parts += [Sheet(_across(shown, metric), f"{name}: {metric} (%)") for metric in _SHOWN]
-        parts.append(_whole(name, shown, folded=several))
-        parts += _figures(at, name, shown)
+            parts += [Sheet(_across(results, metric), f"{name}: {metric} (%)") for metric in _SHOWN]
+        parts.append(_whole(name, results, folded=several))
+        parts += _figures(at, name, results)
     return Section(
         title="Out-of-distribution detection",
         explain="A score should be high on test images and low on images of something else. In-distribution is the "
@@ -57,13 +57,13 @@ def ood_section(methods: Sequence[Measured[Evaluation]]) -> Section | None:
     )
 
 
-def _figures(at: int, name: str, shown: Sequence[Measured[OODResult]]) -> list[Figure]:
-    seeds = max(len(method.by_seed) for method in shown)
+def _figures(at: int, name: str, results: Sequence[Measured[OODResult]]) -> list[Figure]:
+    seeds = max(len(method.by_seed) for method in results)
     figures = [
         Figure(
             f"ood-roc-{at}",
             f"ROC curves against {name}",
-            roc_panels(at, name, shown),
+            roc_panels(at, name, results),
             2,
             "square",
             legend=True,
@@ -72,7 +72,7 @@ def _figures(at: int, name: str, shown: Sequence[Measured[OODResult]]) -> list[F
         Figure(
             f"ood-scores-{at}",
             f"Scores of the test images and of {name}",
-            histogram_panels(at, name, shown),
+            histogram_panels(at, name, results),
             3,
             "narrow",
             caption=f"Scores{' of the first seed' * (seeds > 1)}. Filled: the test images; line: {name}; in shares of "
@@ -82,12 +82,12 @@ def _figures(at: int, name: str, shown: Sequence[Measured[OODResult]]) -> list[F
     return [figure for figure in figures if figure.panels]
 
 
-def _across(shown: Sequence[Measured[OODResult]], metric: str) -> Table:
+def _across(results: Sequence[Measured[OODResult]], metric: str) -> Table:
     """Methods down, detectors across."""
-    return table(shown, [(name, _RATE, _metric(name, _METRICS[metric])) for name in _detectors(shown)])
+    return table(results, [(name, _RATE, _metric(name, _METRICS[metric])) for name in _detectors(results)])
 
 
-def _whole(name: str, shown: Sequence[Measured[OODResult]], *, folded: bool) -> Sheet:
+def _whole(name: str, results: Sequence[Measured[OODResult]], *, folded: bool) -> Sheet:
     """One row a detector (and method): every metric, and ODIN's eps."""
     rows = [
         (
@@ -96,7 +96,7 @@ def _whole(name: str, shown: Sequence[Measured[OODResult]], *, folded: bool) -> 
             *(_RATE.cell(method.statistic(_metric(detector, metric))) for metric in _METRICS.values()),
             every([method], _eps(detector)),
         )
-        for method in shown
+        for method in results
         for detector in _detectors([method])
     ]
     first = ("Method", "Detector") if folded else ("Detector",)
@@ -104,8 +104,8 @@ def _whole(name: str, shown: Sequence[Measured[OODResult]], *, folded: bool) -> 
     return Sheet(Table(headings, tuple(rows)), f"{name}: every metric (%)", by_method=folded, folded=folded)
 
 
-def _detectors(shown: Sequence[Measured[OODResult]]) -> list[str]:
-    return list(dict.fromkeys(name for method in shown for values in method.values for name in values.detectors))
+def _detectors(results: Sequence[Measured[OODResult]]) -> list[str]:
+    return list(dict.fromkeys(name for method in results for values in method.values for name in values.detectors))
 
 
 def _metric(detector: str, metric: str) -> Callable[[OODResult], float | None]:
@@ -122,8 +122,8 @@ def _eps(detector: str) -> Callable[[OODResult], float | None]:
 
 def _below_chance(sets: dict[str, list[Measured[OODResult]]]) -> tuple[str, ...]:
     sentences = []
-    for name, shown in sets.items():
-        worse = [m.name for m in shown if (s := m.statistic(_metric(DETECTOR, "auroc"))) is not None and s.mean < 0.5]
+    for name, results in sets.items():
+        worse = [m.name for m in results if (s := m.statistic(_metric(DETECTOR, "auroc"))) is not None and s.mean < 0.5]
         if worse:
             sentences.append(
                 f"On {name}, {DETECTOR} is worse than chance for {names(worse)}: more often than not it scores the "
@@ -134,15 +134,15 @@ def _below_chance(sets: dict[str, list[Measured[OODResult]]]) -> tuple[str, ...]
 
 def _notes(sets: dict[str, list[Measured[OODResult]]]) -> tuple[str, ...]:
     notes = []
-    for name, shown in sets.items():
-        n, n_in = every(shown, lambda result: result.n), every(shown, _n_in)
-        prepared = ", ".join(dict.fromkeys(result.prepared for method in shown for result in method.values))
+    for name, results in sets.items():
+        n, n_in = every(results, lambda result: result.n), every(results, _n_in)
+        prepared = ", ".join(dict.fromkeys(result.prepared for method in results for result in method.values))
         notes.append(f"{name}: {n} images, {prepared}; against {n_in} test images")
-    shown = [method for of_set in sets.values() for method in of_set]
-    there = _detectors(shown)
-    temperature = every(shown, lambda result: result.temperature)
+    results = [method for of_set in sets.values() for method in of_set]
+    there = _detectors(results)
+    temperature = every(results, lambda result: result.temperature)
     if "ODIN fixed" in there:
-        eps = every(shown, _eps("ODIN fixed"))
+        eps = every(results, _eps("ODIN fixed"))
         notes.append(f"ODIN fixed: T = {temperature} and one gradient step of eps = {eps} of the pixel range")
     if "ODIN released" in there:
         tuned = ", ".join(

@@ -42,13 +42,13 @@ def at_eps(eps: float) -> str:
 
 def robustness_section(methods: Sequence[Measured[Evaluation]]) -> Section | None:
     """Tables and curves of both attacks; None where none was measured."""
-    shown = parts(methods, lambda evaluation: evaluation.robustness)
-    if not shown:
+    results = parts(methods, lambda evaluation: evaluation.robustness)
+    if not results:
         return None
-    n, few = every(shown, lambda attacks: attacks.n), every(shown, lambda attacks: attacks.pgd_n)
-    steps = every(shown, lambda attacks: attacks.pgd_steps)
-    paper = every(shown, lambda attacks: attacks.paper_eps)
-    eps = shown[0].values[0].eps
+    n, few = every(results, lambda attacks: attacks.n), every(results, lambda attacks: attacks.pgd_n)
+    steps = every(results, lambda attacks: attacks.pgd_steps)
+    paper = every(results, lambda attacks: attacks.paper_eps)
+    eps = results[0].values[0].eps
     fgsm = [
         ("Clean", _ACCURACY, lambda attacks: attacks.clean),
         *((at_eps(e), _ACCURACY, _at("fgsm", e)) for e in eps),
@@ -63,15 +63,15 @@ def robustness_section(methods: Sequence[Measured[Evaluation]]) -> Section | Non
         title="Robustness to attack",
         explain="Each image is changed by at most eps in every pixel, in the direction that raises the loss. FGSM "
         f"takes one step and PGD {steps}: PGD is the harder test, and the one to believe where the two disagree."
-        f"{over_seeds(shown)}",
-        findings=(*disagreements(shown), *hidden_gradients(shown), *flattery(shown)),
+        f"{over_seeds(results)}",
+        findings=(*disagreements(results), *hidden_gradients(results), *flattery(results)),
         parts=(
-            Sheet(table(shown, fgsm), f"Accuracy (%) under FGSM, {n} test images"),
-            Sheet(table(shown, pgd), f"Accuracy (%) under PGD-{steps}, {few} of them, evenly spaced"),
+            Sheet(table(results, fgsm), f"Accuracy (%) under FGSM, {n} test images"),
+            Sheet(table(results, pgd), f"Accuracy (%) under PGD-{steps}, {few} of them, evenly spaced"),
             Figure(
                 "attacks",
                 "Accuracy by eps under FGSM and under PGD",
-                _panels(shown, few, steps),
+                _panels(results, few, steps),
                 2,
                 "wide",
                 legend=True,

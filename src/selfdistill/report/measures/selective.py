@@ -22,27 +22,27 @@ _SHARES = (0.5, 0.8, 0.9)
 
 def selective_section(methods: Sequence[Measured[Evaluation]]) -> Section | None:
     """AURC and risk-coverage curves; None where they were not measured."""
-    shown = parts(methods, lambda evaluation: evaluation.selective)
-    if not shown:
+    results = parts(methods, lambda evaluation: evaluation.selective)
+    if not results:
         return None
     columns = [
         ("AURC", column_of("aurc"), lambda curve: curve.aurc),
         *((f"Error, surest {share:.0%}".replace("%", " %"), _RISK, _risk_at(share)) for share in _SHARES),
         ("Error, all", _RISK, lambda curve: curve.risk[-1]),
     ]
-    alt = f"Risk-coverage curves: error rate among the surest share of the test images.{over_seeds(shown)}"
-    panel = Panel("risk-coverage-0", alt, partial(_draw, methods=shown), 5.0, 2.9)
+    alt = f"Risk-coverage curves: error rate among the surest share of the test images.{over_seeds(results)}"
+    panel = Panel("risk-coverage-0", alt, partial(_draw, methods=results), 5.0, 2.9)
     return Section(
         title="Selective prediction",
         explain="How often is a network wrong if it may stay silent where it is least sure? The lower the curve the "
-        f"better; at the right end every image is answered.{over_seeds(shown)}",
+        f"better; at the right end every image is answered.{over_seeds(results)}",
         findings=(),
         parts=(
-            Sheet(table(shown, columns)),
+            Sheet(table(results, columns)),
             Figure("risk-coverage", "Risk-coverage curves", [panel], 1, "full", legend=True),
         ),
         notes=(
-            f"AURC: area under the risk-coverage curve, a fraction, over {every(shown, lambda curve: curve.n)} test "
+            f"AURC: area under the risk-coverage curve, a fraction, over {every(results, lambda curve: curve.n)} test "
             "images ordered by their largest softmax probability; lower is better, and a lower error rate lowers it "
             "too",
             "Error: wrong among the surest share, %",
