@@ -10,8 +10,8 @@ from torch import nn
 from selfdistill.detect.coco import Coco, Part
 from selfdistill.detect.config import DetectConfig
 from selfdistill.detect.network import Backbone
-from selfdistill.records import recipe_hash, write_atomically
-from selfdistill.records.record import plain, read_json, to_json, to_struct
+from selfdistill.records import recipe_hash
+from selfdistill.records.record import JsonRecord, plain, read_json, to_struct
 from selfdistill.train.record import peak_memory_bytes, provenance
 from selfdistill.train.task import State
 
@@ -107,7 +107,7 @@ class DetectRow(msgspec.Struct, frozen=True, kw_only=True):
     images_per_second: float
 
 
-class DetectRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DetectRecord(JsonRecord, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One finished detector, whole to JSON and back. Precisions are fractions, times seconds, sizes bytes.
 
     Attributes:
@@ -149,14 +149,6 @@ class DetectRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     versions: dict[str, str]
     date: str
     commit: str | None
-
-    def save(self, path: Path) -> None:
-        """Write the record as JSON, atomically; a number that is not finite is written as null.
-
-        Raises:
-            OSError: the file cannot be written; whatever was there before is still there.
-        """
-        write_atomically(path, to_json(self))
 
     @classmethod
     def load(cls, path: Path) -> Self:

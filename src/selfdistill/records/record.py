@@ -27,6 +27,18 @@ _C = TypeVar("_C")
 _E = TypeVar("_E")
 
 
+class JsonRecord(msgspec.Struct, frozen=True):
+    """A record that is a JSON file."""
+
+    def save(self, path: Path) -> None:
+        """Write the record as JSON, atomically; a number that is not finite is written as null.
+
+        Raises:
+            OSError: the file cannot be written; whatever was there before is still there.
+        """
+        write_atomically(path, to_json(self))
+
+
 class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The images of a run.
 
@@ -80,7 +92,7 @@ class LogRow(msgspec.Struct, frozen=True, kw_only=True):
 _LOG_COLUMNS = frozenset(LogRow.__struct_fields__) - {"terms"}
 
 
-class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RunRecord(JsonRecord, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One finished run, whole to JSON and back. Rates are fractions, times seconds, sizes bytes, images per second.
 
     Attributes:
@@ -155,14 +167,6 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """Names of the loss terms in the log, in its order."""
         return tuple(dict.fromkeys(term for row in self.log for term in row.terms))
 
-    def save(self, path: Path) -> None:
-        """Write the record as JSON, atomically; a number that is not finite is written as null.
-
-        Raises:
-            OSError: the file cannot be written; whatever was there before is still there.
-        """
-        write_atomically(path, to_json(self))
-
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read a record.
@@ -186,7 +190,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return {"recipe": recipe, "data": data}
 
 
-class EvaluationOf(msgspec.Struct, Generic[_C, _E], frozen=True, kw_only=True, forbid_unknown_fields=True):
+class EvaluationOf(JsonRecord, Generic[_C, _E], frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An evaluation of a run's network, beside the record that its training wrote; whole to JSON and back.
 
     Attributes:
@@ -212,14 +216,6 @@ class EvaluationOf(msgspec.Struct, Generic[_C, _E], frozen=True, kw_only=True, f
     def belongs_to(self, run: RunRecord) -> bool:
         """Whether it was made of this run, and not of one that was in the folder before."""
         return self.of == {"recipe_hash": run.recipe_hash, "date": run.date}
-
-    def save(self, path: Path) -> None:
-        """Write the record as JSON, atomically; a number that is not finite is written as null.
-
-        Raises:
-            OSError: the file cannot be written; whatever was there before is still there.
-        """
-        write_atomically(path, to_json(self))
 
     @classmethod
     def load(cls, path: Path) -> Self:
