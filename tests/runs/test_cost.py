@@ -182,7 +182,7 @@ def test_ratios_are_medians_over_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     costs = measure_costs(nn.Identity(), {"SDDropout": SDDropout()}, seconds=0, progress=told.append)
     assert costs.methods == {"SDDropout": Cost(time=1.5, memory=1.5, extra_parameters=3, pairs=3)}
     assert (costs.seconds, costs.bytes, costs.refused) == (3.0, 10, {})
-    assert told == [Progress("measuring", 0, 1, "methods", detail="SDDropout")]
+    assert told == [Progress("measuring methods", 0, 1, "methods", detail="SDDropout")]
     pairs = [order[at : at + 2] for at in (1, 3, 5)]
     assert pairs == [["CrossEntropy", "SDDropout"], ["SDDropout", "CrossEntropy"], ["CrossEntropy", "SDDropout"]]
 

@@ -4,5 +4,5 @@ Of arrays: `accuracy`, `calibration`, `temperature`, `selective`, `ood.metrics`,
 `adversarial` and `robustness`, `corruptions`, `ood`, `agreement`. The result is an `Evaluation` of `records`.
 
 The modules are imported by name, as in `from selfdistill.evaluate.suite import evaluate`, so that the pure
-functions need numpy alone. Every rate is a fraction in [0, 1]; nothing is rounded before it is printed.
+functions need no torch. Every rate is a fraction in [0, 1]; nothing is rounded before it is printed.
 """

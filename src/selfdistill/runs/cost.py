@@ -109,7 +109,7 @@ def measure_costs(
     refused: dict[str, str] = {}
     taken = [baseline.seconds()]
     for done, (name, method) in enumerate(methods.items()):
-        progress(Progress("measuring", done, len(methods), "methods", detail=name))
+        progress(Progress("measuring methods", done, len(methods), "methods", detail=name))
         try:
             training = trained_with(method)
         except (ValueError, RuntimeError) as error:
@@ -152,7 +152,7 @@ def prepare_costs(
     setting = f"{model}{wide}, {batch_size} images of {image_size} px, {_CLASSES} classes, {_in_words(device)}"
 
     def measure() -> tuple[str, Costs]:
-        with machine(None), progress_bar("measuring") as progress:
+        with machine(None), progress_bar("measuring methods") as progress:
             return setting, measure_costs(
                 network,
                 methods,
