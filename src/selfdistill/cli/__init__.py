@@ -76,7 +76,8 @@ def _is_bug(error: Exception) -> bool:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    if not issubclass(category, FutureWarning | DeprecationWarning):  # a library's advice to programmers
+    # A library's advice to programmers; and Pillow's about large pictures, which have a limit of ours.
+    if not issubclass(category, FutureWarning | DeprecationWarning) and category.__name__ != "DecompressionBombWarning":
         _say(f"warning: {message}")
 
 

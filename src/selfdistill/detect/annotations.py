@@ -7,9 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from selfdistill.data.named.listed import check_inside
+
 YEAR = "2017"
 SMALLEST = 1.0
 """A box of which less than so many pixels a side lie in the image is degenerate: nothing can be learned from it."""
+
+MOST_CATEGORIES = 10_000
+"""A detector has a logit and four coordinates for each id up to the largest: a stray one would take all memory."""
 
 _LISTS = ("images", "annotations", "categories")
 
@@ -74,8 +79,12 @@ def read_annotations(root: Path, part: str, limit: int | None = None) -> Annotat
         raise ValueError(f"{path}: an image, a box or a category is not as COCO's are ({error!r})") from None
     if not images or not categories:
         raise ValueError(f"{path}: no image or no category in it")
-    if min(categories) < 1:
-        raise ValueError(f"{path}: a category has the id {min(categories)}; ids start at 1, for 0 is the background")
+    for number in categories:
+        if not isinstance(number, int) or not 1 <= number <= MOST_CATEGORIES:
+            raise ValueError(
+                f"{path}: a category has the id {str(number)[:80]}; ids are whole numbers from 1, for 0 is the "
+                f"background, to {MOST_CATEGORIES:,}"
+            )
     _check_images(folder, path, images)
     return Annotations(folder, images, boxes, categories)
 
@@ -121,6 +130,7 @@ def _check_images(folder: Path, path: Path, images: Sequence[dict[str, Any]]) ->
     except OSError:
         raise ValueError(f"{folder} is missing: the images that {path} is about") from None
     names = [one["file_name"] for one in images]
+    check_inside(names, path)
     missing = [name for name in names if name not in there and not (folder / name).is_file()]
     if missing:
         raise ValueError(f"{folder} lacks {len(missing):,} of the images of {path.name}; the first: {missing[0]}")

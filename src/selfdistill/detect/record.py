@@ -32,7 +32,7 @@ class DetectRecord:
         seed: of the run.
         recipe: the resolved recipe; recipe_hash: `recipe_hash(recipe)`.
         backbone: what it started from: model, mean, std, weights; of a run also run, method, seed, epochs, data, top1.
-        data: name, classes (logits); train and evaluation: name, n, boxes, crowds, degenerate, empty.
+        data: name, classes (logits), fingerprint; train and evaluation: name, n, boxes, crowds, degenerate, empty.
         epochs: trained; schedule: what they are called; policy: which epoch is evaluated.
         evaluation: an `AveragePrecision` as a dict, of the last epoch.
         log: a dict for each epoch: its means over the training images, and `METRICS` if it was evaluated.
@@ -130,6 +130,7 @@ def make_record(
             "classes": data.classes,
             "train": _counts(data.train),
             "evaluation": _counts(of),
+            "fingerprint": data.fingerprint(),
         },
         epochs=state.epoch,
         schedule=recipe.schedule_name,

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from selfdistill.data.fingerprint import changes
 from selfdistill.detect.coco import Coco, load_coco
 from selfdistill.detect.config import DetectConfig
 from selfdistill.detect.network import Backbone, load_backbone
@@ -52,11 +53,16 @@ def detect(
     with interruptible(Path(out)) as interruptions:
         backbone = load_backbone(recipe)
         resolved = recipe.resolve(backbone.model, trained=backbone.state is not None)
-        if (finished := load_finished(resolved, Path(out), DetectRecord)) is not None:
-            return finished
         data = load_coco(
             recipe.data, images=recipe.images, eval_split=recipe.eval_split, eval_images=recipe.eval_images
         )
+        here = data.fingerprint()
+
+        def changed(record: DetectRecord) -> str:
+            return changes(record.data.get("fingerprint", here), here)
+
+        if (finished := load_finished(resolved, Path(out), DetectRecord, here, changed)) is not None:
+            return finished
 
         def assemble_detection(fabric: "Fabric") -> Session[Detection]:
             if announce is not None and fabric.is_global_zero:

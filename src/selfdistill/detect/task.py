@@ -53,6 +53,7 @@ class Detection(Task[Batch]):
 
     def __init__(self, recipe: DetectConfig, data: Coco, backbone: Backbone, fabric: "Fabric"):
         self.recipe, self.data, self.backbone, self.fabric = recipe, data, backbone, fabric
+        self.fingerprint = data.fingerprint()
         self.detector = build_detector(backbone, recipe, data.classes)
         self.network = self.detector
         self.workers = min(8, cpu_count()) if recipe.workers is None else recipe.workers

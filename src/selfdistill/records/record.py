@@ -15,10 +15,13 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from selfdistill.records.metrics import METRICS
+from selfdistill.text import escape_surrogates
 
 SCHEMA = 1
 # What may differ between runs that are compared: what the comparison is about, and what changes no result.
-NOT_COMPARED = frozenset({"method", "seed", "data_root", "threads", "workers", "cache", "keep_epochs", "eval_every"})
+NOT_COMPARED = frozenset(
+    {"method", "seed", "data_root", "max_pixels", "threads", "workers", "cache", "keep_epochs", "eval_every"}
+)
 # The columns of the log that are no term of the loss; every other column is one.
 LOG_COLUMNS = ("epoch", "lr", "loss", "train_accuracy", "test_top1", "peer_top1", "seconds", "images_per_second")
 
@@ -35,6 +38,7 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         train_n, test_n: images.
         test_split_description: how the test images were chosen.
         skipped: files that could not be read.
+        fingerprint: of the images, see `selfdistill.data.fingerprint`; None in records of earlier versions.
     """
 
     name: str
@@ -43,6 +47,7 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     test_n: int
     test_split_description: str = msgspec.field(name="test_is")
     skipped: int
+    fingerprint: dict[str, Any] | None = None
 
 
 class BestEpoch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -147,7 +152,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def compared(self) -> dict[str, Any]:
         """What must be equal in runs that are compared: the recipe less NOT_COMPARED, and the data set."""
         recipe = {key: value for key, value in self.recipe.items() if key not in NOT_COMPARED}
-        data = {key: value for key, value in msgspec.to_builtins(self.data).items() if key != "skipped"}
+        data = msgspec.to_builtins(self.data)
+        del data["skipped"], data["fingerprint"]
         return {"recipe": recipe, "data": data}
 
 
@@ -235,14 +241,16 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN: null in its place, at any depth."""
+    """JSON has no NaN: null in its place, at any depth; nor bytes that are no UTF-8: escaped."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return escape_surrogates(value)
     if isinstance(value, msgspec.Struct):
         names = zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True)
         return {key: _finite(getattr(value, name)) for name, key in names}
     if isinstance(value, Mapping):
-        return {key: _finite(v) for key, v in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
+        return {_finite(key): _finite(v) for key, v in value.items()}
+    if isinstance(value, Sequence):
         return [_finite(v) for v in value]
     return value

@@ -12,7 +12,8 @@ from selfdistill.config.train_config import SMALL
 from selfdistill.data import ImageData, load_unlabelled
 from selfdistill.data.decode import cpu_count
 from selfdistill.data.unlabelled import Unlabelled
-from selfdistill.evaluate.corruptions import open_published
+from selfdistill.errors import ArgumentError
+from selfdistill.evaluate.corruptions import PublishedCorruptions, open_published
 from selfdistill.evaluate.evaluation import Evaluation
 from selfdistill.evaluate.ood.scores import tuning_size
 from selfdistill.evaluate.suite import MEASURES, Progress, evaluate
@@ -38,6 +39,7 @@ class EvaluationConfig:
         max_ood_images: use at most so many images of an out-of-distribution set, evenly spaced; None: all.
         data_root: where named sets are kept.
         skip_unreadable: leave unreadable image files out.
+        max_pixels: image files of more pixels are unreadable.
     """
 
     measures: tuple[str, ...] = MEASURES
@@ -47,10 +49,11 @@ class EvaluationConfig:
     max_ood_images: int | None = None
     data_root: Path = Path("data")
     skip_unreadable: bool = False
+    max_pixels: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """What decides the numbers, ready for JSON."""
-        place = {"data_root", "skip_unreadable"}
+        place = {"data_root", "skip_unreadable", "max_pixels"}
         plain = {name: value for name, value in asdict(self).items() if name not in place}
         return plain | {
             "measures": list(self.measures),
@@ -85,9 +88,7 @@ def measure(
         RuntimeError: a named set cannot be downloaded.
     """
     device = default_device()
-    published = None
-    if config.corruptions is not None and "shift" in config.measures:
-        published = open_published(config.corruptions, classes=len(data.classes))
+    published = open_corruptions(config, len(data.classes))
     # Measured on a CPU: 512 images take twice as long an image as 128, and channels_last halves a backward pass.
     batch_size = 512 if device.type == "cuda" else 128
     # On a GPU too, a gradient's sign and a score at T = 1000 need all of float32, and a second run the same bits.
@@ -107,17 +108,41 @@ def measure(
         )
 
 
+def open_corruptions(config: EvaluationConfig, classes: int) -> PublishedCorruptions | None:
+    """Return the published corruptions, checked; None where they are not measured.
+
+    Raises:
+        ValueError: they are not there, or of other classes.
+    """
+    if config.corruptions is None or "shift" not in config.measures:
+        return None
+    return open_published(config.corruptions, classes=classes)
+
+
 def load_ood_sets(config: EvaluationConfig, image_size: int) -> list[Unlabelled]:
-    """Return the out-of-distribution sets at a network's size; none where they are not measured."""
+    """Return the out-of-distribution sets at a network's size; none where they are not measured.
+
+    Raises:
+        ValueError: one cannot be loaded, or has a single image: one half chooses ODIN's eps, one is scored.
+    """
     if "ood" not in config.measures:
         return []
     sets = [
-        load_unlabelled(source, image_size=image_size, root=config.data_root, skip_unreadable=config.skip_unreadable)
+        load_unlabelled(
+            source,
+            image_size=image_size,
+            root=config.data_root,
+            skip_unreadable=config.skip_unreadable,
+            max_pixels=config.max_pixels,
+        )
         for source in config.ood
     ]
-    if config.max_ood_images is None:
-        return sets
-    return [replace(one, split=one.split.spaced(config.max_ood_images)) for one in sets]
+    if config.max_ood_images is not None:
+        sets = [replace(one, split=one.split.spaced(config.max_ood_images)) for one in sets]
+    for one in sets:
+        if len(one.split) < 2:
+            raise ArgumentError("ood", f"needs at least 2 images of each set, and {one.name} has {len(one.split)}")
+    return sets
 
 
 def count_forwards(config: EvaluationConfig, test_n: int, ood_n: int) -> float:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,11 @@ import torch
 from selfdistill.config.train_config import SMALL
 from selfdistill.data import ImageData, Split, eval_batches
 from selfdistill.data.decode import IMAGE_SUFFIXES, cpu_count, scan, to_tensor
-from selfdistill.data.folders import image_files
+from selfdistill.data.folders import find_images, unread_note
 from selfdistill.errors import ArgumentError
 from selfdistill.evaluate.passes import predict
 from selfdistill.network import default_device
+from selfdistill.text import escape_surrogates
 from selfdistill.train.export import LoadedModel, load_run
 
 FEW = 256
@@ -36,6 +38,7 @@ def predict_files(
     paths: Iterable[Path],
     *,
     skip_unreadable: bool = False,
+    max_pixels: int | None = None,
     batch_size: int = 64,
     device: torch.device | str = "cpu",
     workers: int | None = None,
@@ -46,6 +49,7 @@ def predict_files(
         loaded: what :func:`selfdistill.train.load_run` returned.
         paths: image files, and folders that are searched for them, subfolders included.
         skip_unreadable: leave out files that cannot be read instead of stopping.
+        max_pixels: files of more pixels are unreadable.
         batch_size: images a pass.
         device: where the model runs.
         workers: decoding processes, for images above 64 pixels; None: none for a few images, one a processor for many.
@@ -60,7 +64,7 @@ def predict_files(
     if not files:
         raise ValueError(f"no image in {', '.join(map(str, paths))} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
     size = loaded.image_size
-    found = scan(files, size)
+    found = scan(files, size, max_pixels=max_pixels)
     if found.reasons and not skip_unreadable:
         first, count = next(iter(found.reasons.values())), len(found.reasons)
         raise ValueError(
@@ -90,7 +94,12 @@ def predict_files(
 
 
 def predict_run(
-    run: Path, paths: Iterable[Path], *, csv: Path | None = None, skip_unreadable: bool = False
+    run: Path,
+    paths: Iterable[Path],
+    *,
+    csv: Path | None = None,
+    skip_unreadable: bool = False,
+    max_pixels: int | None = None,
 ) -> tuple[list[Prediction], list[str], tuple[str, ...]]:
     """Predict image files with the network of a run, on a GPU where there is one.
 
@@ -99,6 +108,7 @@ def predict_run(
         paths: image files, and folders that are searched for them.
         csv: the file that the predictions will be written to: an image is not overwritten.
         skip_unreadable: leave out files that cannot be read instead of stopping.
+        max_pixels: files of more pixels are unreadable.
 
     Returns:
         The predictions, a line for each file left out, and the names of the classes.
@@ -111,13 +121,17 @@ def predict_run(
         refuse_image_name(csv)
     loaded = load_run(run)
     device = default_device()
-    return *predict_files(loaded, paths, skip_unreadable=skip_unreadable, device=device), loaded.classes
+    predicted = predict_files(loaded, paths, skip_unreadable=skip_unreadable, max_pixels=max_pixels, device=device)
+    return *predicted, loaded.classes
 
 
 def _files(paths: Iterable[Path]) -> Iterable[Path]:
     for path in paths:
         if path.is_dir():
-            yield from image_files(path)
+            found, unread = find_images(path)
+            if found and unread:
+                warnings.warn(f"{path}: {unread_note(unread)}", stacklevel=2)
+            yield from found
         elif path.exists():
             yield path
         else:
@@ -140,13 +154,16 @@ def _as_data(loaded: LoadedModel, split: Split) -> ImageData:
 
 
 def to_csv(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
-    """Return a heading and one row a file: path, class, its probability, then every class's probability."""
+    """Return a heading and one row a file: path, class, its probability, then every class's probability.
+
+    What of a path or a class is no UTF-8 is escaped.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["file", "class", "confidence", *(f"p({name})" for name in classes)])
     for p in predictions:
         writer.writerow([p.path, p.label, f"{p.confidence:.6f}", *(f"{q:.6f}" for q in p.probabilities)])
-    return text.getvalue()
+    return escape_surrogates(text.getvalue())
 
 
 def refuse_image_name(csv: Path) -> None:

@@ -1,5 +1,6 @@
 """Evaluate one network: that of a run on its own or other images, or an external model."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,17 +8,18 @@ from pathlib import Path
 from rich.console import Console
 
 from selfdistill.config import TrainConfig
-from selfdistill.data import ImageData, load_data
+from selfdistill.data import NAMED_SETS, ImageData, load_data
 from selfdistill.errors import ArgumentError
 from selfdistill.evaluate.evaluation import Evaluation
 from selfdistill.evaluate.suite import Progress
 from selfdistill.records import RunRecord
 from selfdistill.runs.evaluation import EvaluationConfig, evaluate_run, measure
-from selfdistill.runs.external import all_images, load_external
+from selfdistill.runs.external import load_external
 from selfdistill.runs.folders import name_of
 from selfdistill.runs.progress import evaluation_progress
+from selfdistill.text import plain_name
 from selfdistill.train import LoadedModel, load_run
-from selfdistill.train.record import provenance
+from selfdistill.train.record import changes_since, provenance
 from selfdistill.train.run import load
 
 
@@ -112,6 +114,7 @@ def score_run(run: Path, data: str | None, config: EvaluationConfig) -> Scored:
                 )
             else:
                 evaluation = measure(loaded, images, config, progress=progress)
+    _warn_of_unread(images)
     return Scored(
         f"{run} on {images.name} ({images.test_split_description})",
         str(run),
@@ -160,6 +163,7 @@ def score_external(
         std=std,
         width=width,
         skip_unreadable=config.skip_unreadable,
+        max_pixels=config.max_pixels,
     )
     images = external.data
     loaded = LoadedModel(external.model, images.classes, images.image_size, images.mean, images.std)
@@ -167,6 +171,7 @@ def score_external(
         evaluation = measure(
             loaded, images, config, train=images.test_split_description != "all images", progress=progress
         )
+    _warn_of_unread(images)
     weights = "the package's pretrained weights" if checkpoint is None else checkpoint.name
     facts = _facts(f"{model}, {weights}", loaded, images)
     return Scored(
@@ -177,6 +182,11 @@ def score_external(
         (*facts, ("preparation", external.prepared)),
         images.skipped,
     )
+
+
+def _warn_of_unread(images: ImageData) -> None:
+    if images.notes:
+        warnings.warn(f"{images.name}: {'; '.join(images.notes)}", stacklevel=3)
 
 
 def _facts(network: str, loaded: LoadedModel, images: ImageData) -> tuple[tuple[str, str], ...]:
@@ -196,12 +206,29 @@ def _facts(network: str, loaded: LoadedModel, images: ImageData) -> tuple[tuple[
 
 
 def own_images(run: Path) -> ImageData:
-    """Load the images that a run was trained and scored on; refuse them where their classes are others by now."""
-    recipe = run / "recipe.yaml"
-    if not recipe.is_file():
+    """Load the images that a run was trained and scored on, wherever the working directory is.
+
+    Raises:
+        ValueError: they are not known, cannot be found, or are others by now.
+    """
+    file, loaded = run / "recipe.yaml", load_run(run)
+    if not file.is_file():
         raise ValueError(f"{run} is not the folder of a run, so its images are not known: name them with `data`")
+    recipe = TrainConfig.from_yaml(file)
+    if recipe.data_path is not None and Path(recipe.data_path).exists():
+        recipe = replace(recipe, data=recipe.data_path)
+    record = RunRecord.load(run / "result.json") if (run / "result.json").is_file() else None
+    if record is None and recipe.data not in (recipe.data_path, *NAMED_SETS):
+        raise ValueError(f"{run} does not say which {recipe.data} its images are: name them with `data`")
     # Measuring decodes most files once: for that no cache is worth making.
-    return _prepared_for(run, load_run(run), load(replace(TrainConfig.from_yaml(recipe), cache=False)))
+    images = load(replace(recipe, cache=False))
+    prepared = _prepared_for(run, loaded, images)
+    if record is not None and (changed := changes_since(record.data, images)):
+        raise ValueError(
+            f"{recipe.data} is not what {run} was trained and scored on: {changed}; restore it, or name the images to "
+            "score with `data`"
+        )
+    return prepared
 
 
 def rescore(
@@ -217,7 +244,7 @@ def rescore(
 
     Args:
         run: the run's folder, or an exported file of weights.
-        data: the images; those without a test part are all scored.
+        data: the images; those without a test part, or with one part alone, are all scored.
         config: which evaluations to run.
         progress: called while it goes.
 
@@ -226,15 +253,20 @@ def rescore(
     """
     loaded = load_run(run)
     images = load_data(
-        data, root=config.data_root, image_size=loaded.image_size, skip_unreadable=config.skip_unreadable
+        data,
+        root=config.data_root,
+        image_size=loaded.image_size,
+        skip_unreadable=config.skip_unreadable,
+        max_pixels=config.max_pixels,
+        test_only=True,
     )
-    images = _prepared_for(run, loaded, all_images(images))
+    images = _prepared_for(run, loaded, images)
     return images, measure(loaded, images, config, train=False, progress=progress)
 
 
 def _prepared_for(run: Path, loaded: LoadedModel, images: ImageData) -> ImageData:
     """The images with the mean and the deviation that a run's network was trained with, if the classes are its own."""
-    if images.classes != loaded.classes:
+    if images.classes != tuple(map(plain_name, loaded.classes)):
         raise ValueError(
             f"{images.name} has other classes than {run}: {_first_difference(images.classes, loaded.classes)}"
         )

@@ -12,6 +12,7 @@ from selfdistill.config.train_config import SMALL, ResolvedTrainConfig, TrainCon
 from selfdistill.data import ImageData, TrainLoader, eval_batches
 from selfdistill.data.cache import with_cache
 from selfdistill.data.decode import cpu_count
+from selfdistill.data.fingerprint import fingerprint
 from selfdistill.distiller import SelfDistiller
 from selfdistill.evaluate.suite import evaluate
 from selfdistill.method import Batch
@@ -51,6 +52,7 @@ class Classification(Task[Batch]):
 
     def __init__(self, recipe: ResolvedTrainConfig, data: ImageData, fabric: "Fabric"):
         self.recipe, self.data, self.fabric = recipe, data, fabric
+        self.fingerprint = fingerprint(data)
         model = build(
             recipe.model,
             len(data.classes),

@@ -3,9 +3,11 @@
 import csv
 import fcntl
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from selfdistill.config.yaml_config import YamlConfig
 from selfdistill.records import write_atomically
@@ -42,9 +44,33 @@ class RunFolder:
             ValueError: names the differing fields.
         """
         if self.recipe.is_file() and (differing := recipe.differences(type(recipe).from_yaml(self.recipe))):
+            raise self._other_recipe(differing)
+
+    def check_made_of(self, recipe: YamlConfig, there: Mapping[str, Any] | None, changed: str) -> None:
+        """Refuse a record or a checkpoint of another recipe or of other data, also where ``recipe.yaml`` was lost.
+
+        Args:
+            recipe: resolved.
+            there: the fields of the one that it was made by; None: an earlier version did not write them.
+            changed: what of the data is different since, in words.
+
+        Raises:
+            ValueError: names what differs.
+        """
+        if there is None and not self.recipe.is_file():
+            raise ValueError(f"{self.path} has lost its recipe.yaml: choose another `out`, or delete it")
+        known = {one.name: there[one.name] for one in fields(recipe) if there and one.name in there}
+        if differing := recipe.differences(replace(recipe, **known)):
+            raise self._other_recipe(differing)
+        if changed:
             raise ValueError(
-                f"{self.path} belongs to another recipe: {', '.join(differing)}; choose another `out`, or delete it"
+                f"{self.path} was trained on other data: {changed}; restore them, choose another `out`, or delete it"
             )
+
+    def _other_recipe(self, differing: Sequence[str]) -> ValueError:
+        return ValueError(
+            f"{self.path} belongs to another recipe: {', '.join(differing)}; choose another `out`, or delete it"
+        )
 
     @contextmanager
     def opened(self, recipe: YamlConfig) -> Iterator[None]:

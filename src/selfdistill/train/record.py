@@ -14,6 +14,7 @@ import torch
 from selfdistill.config.train_config import TrainConfig
 from selfdistill.config.training import TrainingConfig
 from selfdistill.data import ImageData
+from selfdistill.data.fingerprint import changes, fingerprint
 from selfdistill.distiller import SelfDistiller
 from selfdistill.evaluate.evaluation import Evaluation
 from selfdistill.methods import parse_method
@@ -60,6 +61,7 @@ def make_record(
             test_n=len(data.test),
             test_split_description=data.test_split_description,
             skipped=len(data.skipped),
+            fingerprint=fingerprint(data),
         ),
         epochs=state.epoch,
         policy="last epoch",
@@ -98,8 +100,26 @@ def provenance(device: torch.device) -> dict[str, Any]:
 
 
 def recipe_values(recipe: TrainingConfig) -> dict[str, Any]:
-    """Return a recipe's fields as they come back from JSON: lists in the place of tuples."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(recipe).items()}
+    """Return a recipe's fields as they come back from JSON: lists in the place of tuples; not where its data are."""
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(recipe).items()}
+    values.pop("data_path", None)
+    return values
+
+
+def changes_since(known: Data, images: ImageData) -> str:
+    """Return in words what is different in a run's images since its record was written; empty if nothing is.
+
+    A record of an earlier version has no fingerprint: the numbers of images are compared.
+    """
+    if known.fingerprint is not None:
+        return changes(known.fingerprint, fingerprint(images))
+    pairs = {
+        "classes": (known.classes, len(images.classes)),
+        "training images": (known.train_n, len(images.train)),
+        "test images": (known.test_n, len(images.test)),
+        "choice of test images": (known.test_split_description, images.test_split_description),
+    }
+    return "; ".join(f"{name}: {there} then, {here} now" for name, (there, here) in pairs.items() if there != here)
 
 
 def peak_memory_bytes(device: torch.device) -> int | None:

@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self, TypeVar
 from torch import nn
 
 from selfdistill.config.training import TrainingConfig
+from selfdistill.data.fingerprint import Fingerprint
 from selfdistill.train.meters import Loss, Meters
 
 B = TypeVar("B")
@@ -60,7 +61,15 @@ class Loader(Protocol[C]):
 
 
 class Record(Protocol):
-    """What a finished run leaves as ``result.json``."""
+    """What a finished run leaves as ``result.json``.
+
+    Attributes:
+        recipe: that it was made by, resolved.
+    """
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """See above."""
 
     def save(self, path: Path) -> None:
         """Write the record atomically."""
@@ -84,6 +93,7 @@ class Task(Protocol[B]):
         counts: the log's columns that a :class:`~selfdistill.train.meters.Loss` counts.
         metrics: the log's columns that an evaluation fills.
         labels: the columns that progress shows, and what it calls them.
+        fingerprint: of the data, see :mod:`selfdistill.data.fingerprint`.
     """
 
     recipe: TrainingConfig
@@ -93,6 +103,7 @@ class Task(Protocol[B]):
     counts: tuple[str, ...]
     metrics: tuple[str, ...]
     labels: Mapping[str, str]
+    fingerprint: Fingerprint
 
     @property
     def model(self) -> nn.Module:

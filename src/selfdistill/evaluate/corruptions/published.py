@@ -22,6 +22,7 @@ CIFAR100C = Archive(
     20,  # nineteen corruptions and the labels
     inside="CIFAR-100-C",
     suffixes=(".npy",),
+    most_bytes=4 * 10**9,
 )
 _SIZE = 32
 

@@ -1,0 +1,164 @@
+"""Which images a run was made of: a short fingerprint of classes, files and labels, and what differs between two."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from selfdistill.data.sets import ImageData, Split
+from selfdistill.text import count_of, join_names, plain_name
+
+Fingerprint = dict[str, Any]
+"""
+split: how the test images were chosen; classes: their names; train, test: lists by class, ``n``, ``names`` and
+``contents``: how many images, and sums over them of the hashes of their names and contents; order: a hash of all.
+"""
+
+_MOST_BYTES = 2**28
+"""Contents are hashed of sets up to so many bytes; of larger ones the files' sizes take their place."""
+
+_MOST_FILES = 100_000
+"""Of more files the sizes are not asked either: a network's file system answers each slowly."""
+
+
+def fingerprint(data: ImageData) -> Fingerprint:
+    """Return the fingerprint of a set: equal for the same images, labels and classes in the same order.
+
+    Where the files lie does not matter, nor how they are decoded; a file is its name in its class, and its content or
+    its size.
+
+    Example:
+        >>> split = Split(torch.tensor([0, 1]), images=torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
+        >>> data = ImageData("set", split, split, ("cat", "dog"), (), (), 4, "none", "test folder")
+        >>> one = fingerprint(data)
+        >>> one["train"]["n"], changes(one, fingerprint(data))
+        ([1, 1], '')
+    """
+    parts = {"train": (data.train.labels, split_ids(data.train)), "test": (data.test.labels, split_ids(data.test))}
+    return summarise(data.classes, parts, data.test_split_description)
+
+
+def summarise(classes: Sequence[str], parts: Mapping[str, tuple[Tensor, Tensor]], split: str) -> Fingerprint:
+    """Return the fingerprint of labels int64 ``(N,)`` and ids int64 ``(N, 2)``, as in ``Split``, of each part."""
+    order = hashlib.blake2b(digest_size=8)
+    known: Fingerprint = {"split": split, "classes": list(classes)}
+    for part, (labels, ids) in parts.items():
+        order.update(torch.cat((labels[:, None], ids), dim=1).numpy().tobytes())
+        sums = torch.zeros(len(classes), 2, dtype=torch.int64).index_add(0, labels, ids)  # modulo 2**64
+        names, contents = ([f"{value % 2**64:016x}" for value in column.tolist()] for column in sums.unbind(1))
+        counts = torch.bincount(labels, minlength=len(classes)).tolist()
+        known[part] = {"n": counts, "names": names, "contents": contents}
+    return known | {"order": order.hexdigest()}
+
+
+def split_ids(split: Split) -> Tensor:
+    """Return the ids of a split, int64 ``(N, 2)``."""
+    if split.ids is not None:
+        return split.ids
+    if split.paths is None:
+        assert split.images is not None
+        return pixel_ids(split.images)
+    return file_ids(split.paths, None if split.boxes is None else [str(box) for box in split.boxes.tolist()])
+
+
+def file_ids(paths: Sequence[Path], texts: Sequence[str] | None = None) -> Tensor:
+    """Return ids ``(N, 2)`` of files: by their names, and by contents or sizes.
+
+    Args:
+        paths: the files.
+        texts: what else belongs to the content of each, such as its box.
+    """
+    sizes = [path.stat().st_size for path in paths] if len(paths) <= _MOST_FILES else [0] * len(paths)
+    whole = 0 < sum(sizes) <= _MOST_BYTES
+    ids = torch.tensor(
+        [
+            (_hash(plain_name(path.name).encode()), _hash(path.read_bytes()) if whole else size)
+            for path, size in zip(paths, sizes, strict=True)
+        ],
+        dtype=torch.int64,
+    ).reshape(-1, 2)
+    if texts is not None:
+        ids[:, 1] += torch.tensor([_hash(text.encode()) for text in texts], dtype=torch.int64)
+    return ids
+
+
+def pixel_ids(images: Tensor) -> Tensor:
+    """Return ids ``(N, 2)`` of images without names, uint8 ``(N, ...)``; of very many the labels alone count."""
+    ids = torch.zeros(len(images), 2, dtype=torch.int64)
+    if images.nbytes <= 4 * _MOST_BYTES:
+        ids[:, 1] = torch.tensor([_hash(image) for image in images.contiguous().numpy()], dtype=torch.int64)
+    return ids
+
+
+def changes(there: Fingerprint, here: Fingerprint) -> str:
+    """Return in words what is different in ``here``; empty if nothing is."""
+    if there == here:
+        return ""
+    said = []
+    if there["split"] != here["split"]:
+        said.append(f"the test images are {here['split']!r} instead of {there['split']!r}")
+    old, new = _by_class(there), _by_class(here)
+    gone, fresh = ([name for name in one if name not in other] for one, other in ((old, new), (new, old)))
+    renamed = {was: name for was in gone for name in fresh if _total([old[was]]) == _total([new[name]])}
+    if renamed:
+        pairs = ", ".join(f"{was} -> {name}" for was, name in list(renamed.items())[:3])
+        said.append(f"{len(renamed)} class{'es' if len(renamed) > 1 else ''} renamed: {pairs}")
+    for what, names in (
+        ("gone", [name for name in gone if name not in renamed]),
+        ("new", [name for name in fresh if name not in renamed.values()]),
+    ):
+        if names:
+            said.append(f"{what} class{'es' if len(names) > 1 else ''}: {_some(names)}")
+    said += _image_changes(old, new)
+    return "; ".join(said) or "the images or the classes are in another order"
+
+
+_Class = dict[str, tuple[int, str, str]]
+"""By part: n, names and contents of a class."""
+
+
+def _image_changes(old: Mapping[str, _Class], new: Mapping[str, _Class]) -> list[str]:
+    common = [name for name in old if name in new]
+    different = [name for name in common if old[name] != new[name]]
+    said = []
+    for word, sign in (("added", 1), ("removed", -1)):
+        for part in ("train", "test"):
+            counts = {name: sign * (new[name][part][0] - old[name][part][0]) for name in common}
+            more = {name: count for name, count in counts.items() if count > 0}
+            if more:
+                said.append(f"{count_of(sum(more.values()), f'{part} image')} {word} ({_some(list(more))})")
+    if different and _total(old.values()) == _total(new.values()):
+        return [f"the same images have other labels or are in other parts ({_some(different)})", *said]
+    if said:
+        return said
+    for at, what in ((2, "images replaced in"), (1, "files renamed in")):
+        names = [name for name in common if any(old[name][part][at] != new[name][part][at] for part in old[name])]
+        if names:
+            return [f"{what} {_some(names)}"]
+    return []
+
+
+def _by_class(known: Fingerprint) -> dict[str, _Class]:
+    of_part = {
+        part: list(zip(*(known[part][key] for key in ("n", "names", "contents")), strict=True))
+        for part in ("train", "test")
+    }
+    return {name: {part: of_part[part][at] for part in of_part} for at, name in enumerate(known["classes"])}
+
+
+def _total(classes: Iterable[_Class]) -> tuple[int, int]:
+    images = [part for of_class in classes for part in of_class.values()]
+    return sum(n for n, _, _ in images), sum(int(contents, 16) for _, _, contents in images) % 2**64
+
+
+def _some(names: Sequence[str]) -> str:
+    more = [f"{len(names) - 3} more"] if len(names) > 3 else []
+    return join_names([*names[:3], *more])
+
+
+def _hash(content: Any) -> int:
+    """A signed 64-bit hash."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), signed=True)
