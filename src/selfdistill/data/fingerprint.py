@@ -48,7 +48,7 @@ def summarise(classes: Sequence[str], parts: Mapping[str, tuple[Tensor, Tensor]]
     for part, (labels, ids) in parts.items():
         order.update(torch.cat((labels[:, None], ids), dim=1).numpy().tobytes())
         sums = torch.zeros(len(classes), 2, dtype=torch.int64).index_add(0, labels, ids)  # modulo 2**64
-        names, contents = ([f"{value % 2**64:016x}" for value in column.tolist()] for column in sums.unbind(1))
+        names, contents = ([f"{value % 2**64:016x}" if value else "" for value in column.tolist()] for column in sums.unbind(1))
         counts = torch.bincount(labels, minlength=len(classes)).tolist()
         known[part] = {"n": counts, "names": names, "contents": contents}
     return known | {"order": order.hexdigest()}
@@ -151,7 +151,7 @@ def _by_class(known: Fingerprint) -> dict[str, _Class]:
 
 def _total(classes: Iterable[_Class]) -> tuple[int, int]:
     images = [part for of_class in classes for part in of_class.values()]
-    return sum(n for n, _, _ in images), sum(int(contents, 16) for _, _, contents in images) % 2**64
+    return sum(n for n, _, _ in images), sum(int(contents or "0", 16) for _, _, contents in images) % 2**64
 
 
 def _some(names: Sequence[str]) -> str:

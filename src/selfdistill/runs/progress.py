@@ -27,7 +27,8 @@ def describe_plan(recipe: TrainConfig, data: ImageData) -> str:
     cached = "" if cache is None else f", decoded into {cache.file} (delete it when you like)"
     return (
         f"{data.name}: {len(data.train):,} training images{trained_on}, {len(data.test):,} test images "
-        f"({data.test_split_description}), {len(data.classes)} classes ({first}), {data.image_size} px{skipped}{cached}{notes}; "
+        f"({data.test_split_description}), {len(data.classes)} classes ({first}), {data.image_size} px"
+        f"{skipped}{cached}{notes}; "
         f"{resolved.model}, weights: {resolved.weights}, batches of {resolved.batch_size}, lr {resolved.lr:g}"
     )
 

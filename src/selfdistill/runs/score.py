@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from selfdistill.config import TrainConfig
-from selfdistill.data import NAMED_SETS, ImageData, load_data
+from selfdistill.data import ImageData, load_data
 from selfdistill.errors import ArgumentError
 from selfdistill.evaluate.evaluation import Evaluation
 from selfdistill.evaluate.suite import Progress
@@ -217,13 +217,13 @@ def own_images(run: Path) -> ImageData:
     recipe = TrainConfig.from_yaml(file)
     if recipe.data_path is not None and Path(recipe.data_path).exists():
         recipe = replace(recipe, data=recipe.data_path)
-    record = RunRecord.load(run / "result.json") if (run / "result.json").is_file() else None
-    if record is None and recipe.data not in (recipe.data_path, *NAMED_SETS):
-        raise ValueError(f"{run} does not say which {recipe.data} its images are: name them with `data`")
+    if not (run / "result.json").is_file():
+        raise ValueError(f"{run} has no record that says which images are its own: name them with `data`")
+    record = RunRecord.load(run / "result.json")
     # Measuring decodes most files once: for that no cache is worth making.
     images = load(replace(recipe, cache=False))
     prepared = _prepared_for(run, loaded, images)
-    if record is not None and (changed := changes_since(record.data, images)):
+    if changed := changes_since(record.data, images):
         raise ValueError(
             f"{recipe.data} is not what {run} was trained and scored on: {changed}; restore it, or name the images to "
             "score with `data`"
