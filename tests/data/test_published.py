@@ -18,7 +18,6 @@ from torchvision import datasets
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData, Split, TrainLoader, eval_batches, load_data
 from selfdistill.data.decode import UnreadableImageError, read_rgb, scan
-from selfdistill.data.fingerprint import fingerprint
 from selfdistill.data.folders import IMAGENET_MEAN, IMAGENET_STD
 from selfdistill.data.named import cub200 as cub200_module
 from selfdistill.data.named import dogs as dogs_module
@@ -380,7 +379,7 @@ def test_a_run_on_cut_images(tmp_path: Path) -> None:
     assert msgspec.structs.replace(record.data, fingerprint=None) == Data(
         name="dogs", classes=3, train_n=9, test_n=6, test_split_description="test set", skipped=0
     )
-    assert record.data.fingerprint == fingerprint(load_data("dogs", root=tmp_path, image_size=72))
+    assert record.data.fingerprint == load_data("dogs", root=tmp_path, image_size=72).fingerprint
 
 
 def test_a_network_measured_on_cut_images_says_so(tmp_path: Path) -> None:

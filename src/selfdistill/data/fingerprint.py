@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfdistill.data.sets import ImageData, Split
 from selfdistill.text import count_of, join_names, plain_name
 
 Fingerprint = dict[str, Any]
@@ -24,44 +23,35 @@ _MOST_FILES = 100_000
 """Of more files the sizes are not asked either: a network's file system answers each slowly."""
 
 
-def fingerprint(data: ImageData) -> Fingerprint:
-    """Return the fingerprint of a set: equal for the same images, labels and classes in the same order.
+def summarise(classes: Sequence[str], parts: Mapping[str, tuple[Tensor, Tensor]], split: str) -> Fingerprint:
+    """Return a fingerprint: equal for the same images, labels and classes in the same order.
 
-    Where the files lie does not matter, nor how they are decoded; a file is its name in its class, and its content or
-    its size.
+    Args:
+        classes: their names.
+        parts: of ``train`` and ``test``, labels int64 ``(N,)`` and ids int64 ``(N, 2)``, as :func:`file_ids` gives.
+        split: how the test images were chosen.
 
     Example:
-        >>> split = Split(torch.tensor([0, 1]), images=torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
-        >>> data = ImageData("set", split, split, ("cat", "dog"), (), (), 4, "none", "test folder")
-        >>> one = fingerprint(data)
-        >>> one["train"]["n"], changes(one, fingerprint(data))
-        ([1, 1], '')
+        >>> labels, images = torch.tensor([0, 1]), torch.arange(24, dtype=torch.uint8).view(2, 3, 2, 2)
+        >>> one, other = labels, labels.flip(0)
+        >>> there, here = (
+        ...     summarise(["cat", "dog"], dict.fromkeys(["train", "test"], (y, pixel_ids(images))), "test folder")
+        ...     for y in (one, other)
+        ... )
+        >>> changes(there, there), changes(there, here)
+        ('', 'the same images have other labels or are in other parts (cat and dog)')
     """
-    parts = {"train": (data.train.labels, split_ids(data.train)), "test": (data.test.labels, split_ids(data.test))}
-    return summarise(data.classes, parts, data.test_split_description)
-
-
-def summarise(classes: Sequence[str], parts: Mapping[str, tuple[Tensor, Tensor]], split: str) -> Fingerprint:
-    """Return the fingerprint of labels int64 ``(N,)`` and ids int64 ``(N, 2)``, as in ``Split``, of each part."""
     order = hashlib.blake2b(digest_size=8)
     known: Fingerprint = {"split": split, "classes": list(classes)}
     for part, (labels, ids) in parts.items():
         order.update(torch.cat((labels[:, None], ids), dim=1).numpy().tobytes())
         sums = torch.zeros(len(classes), 2, dtype=torch.int64).index_add(0, labels, ids)  # modulo 2**64
-        names, contents = ([f"{value % 2**64:016x}" if value else "" for value in column.tolist()] for column in sums.unbind(1))
+        names, contents = (
+            [f"{value % 2**64:016x}" if value else "" for value in column.tolist()] for column in sums.unbind(1)
+        )
         counts = torch.bincount(labels, minlength=len(classes)).tolist()
         known[part] = {"n": counts, "names": names, "contents": contents}
     return known | {"order": order.hexdigest()}
-
-
-def split_ids(split: Split) -> Tensor:
-    """Return the ids of a split, int64 ``(N, 2)``."""
-    if split.ids is not None:
-        return split.ids
-    if split.paths is None:
-        assert split.images is not None
-        return pixel_ids(split.images)
-    return file_ids(split.paths, None if split.boxes is None else [str(box) for box in split.boxes.tolist()])
 
 
 def file_ids(paths: Sequence[Path], texts: Sequence[str] | None = None) -> Tensor:
@@ -122,7 +112,6 @@ _Class = dict[str, tuple[int, str, str]]
 
 def _image_changes(old: Mapping[str, _Class], new: Mapping[str, _Class]) -> list[str]:
     common = [name for name in old if name in new]
-    different = [name for name in common if old[name] != new[name]]
     said = []
     for word, sign in (("added", 1), ("removed", -1)):
         for part in ("train", "test"):
@@ -130,15 +119,15 @@ def _image_changes(old: Mapping[str, _Class], new: Mapping[str, _Class]) -> list
             more = {name: count for name, count in counts.items() if count > 0}
             if more:
                 said.append(f"{count_of(sum(more.values()), f'{part} image')} {word} ({_some(list(more))})")
-    if different and _total(old.values()) == _total(new.values()):
-        return [f"the same images have other labels or are in other parts ({_some(different)})", *said]
-    if said:
-        return said
-    for at, what in ((2, "images replaced in"), (1, "files renamed in")):
-        names = [name for name in common if any(old[name][part][at] != new[name][part][at] for part in old[name])]
-        if names:
-            return [f"{what} {_some(names)}"]
-    return []
+    renamed, replaced = (
+        [name for name in common if any(old[name][part][at] != new[name][part][at] for part in old[name])]
+        for at in (1, 2)
+    )
+    if replaced and _total(old.values()) == _total(new.values()):
+        return [f"the same images have other labels or are in other parts ({_some(replaced)})", *said]
+    if replaced and not said:
+        return [f"images replaced in {_some(replaced)}"]
+    return said or ([f"files renamed in {_some(renamed)}"] if renamed else [])
 
 
 def _by_class(known: Fingerprint) -> dict[str, _Class]:

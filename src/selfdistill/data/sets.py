@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from selfdistill.data.files import CachedImages
+from selfdistill.data.fingerprint import Fingerprint, file_ids, pixel_ids, summarise
 from selfdistill.data.randomness import generator, hash_key
 from selfdistill.errors import ArgumentError
 
@@ -64,6 +66,15 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def identify(self) -> Tensor:
+        """Return the ids ``(N, 2)``; where they are not given, of the images or the files with their boxes."""
+        if self.ids is not None:
+            return self.ids
+        if self.images is not None:
+            return pixel_ids(self.images)
+        assert self.paths is not None
+        return file_ids(self.paths, None if self.boxes is None else [str(box) for box in self.boxes.tolist()])
+
     def select(self, index: Tensor) -> "Split":
         """Return the images at the positions ``index`` ``(n,)``, in that order."""
         of_each: dict[str, Any] = {
@@ -114,6 +125,12 @@ class ImageData:
     skipped: tuple[Path, ...] = ()
     train_split_description: str = ""
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """What says which images these are; wherever their files lie."""
+        parts = {part: (split.labels, split.identify()) for part, split in (("train", self.train), ("test", self.test))}
+        return summarise(self.classes, parts, self.test_split_description)
 
     @property
     def is_held_out(self) -> bool:

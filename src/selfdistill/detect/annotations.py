@@ -80,7 +80,7 @@ def read_annotations(root: Path, part: str, limit: int | None = None) -> Annotat
     if not images or not categories:
         raise ValueError(f"{path}: no image or no category in it")
     for number in categories:
-        if not isinstance(number, int) or not 1 <= number <= MOST_CATEGORIES:
+        if type(number) is not int or not 1 <= number <= MOST_CATEGORIES:
             raise ValueError(
                 f"{path}: a category has the id {str(number)[:80]}; ids are whole numbers from 1, for 0 is the "
                 f"background, to {MOST_CATEGORIES:,}"

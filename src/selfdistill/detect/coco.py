@@ -1,6 +1,7 @@
 """COCO's images with their boxes, for torchvision."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,9 @@ class Coco:
         """How many logits a detector has: ids from 0, the background, to the largest; 91 for COCO."""
         return max(self.categories) + 1
 
+    @cached_property
     def fingerprint(self) -> Fingerprint:
-        """Return what says which images and boxes these are; the contents are those of the annotations."""
+        """What says which images and boxes these are; the contents are those of the annotations."""
         names = [f"{number}: {name}" for number, name in sorted(self.categories.items())]
         parts = {"train": self.train.images, "test": self.evaluation.images}
         return summarise(["all", *names], {part: _ids(images) for part, images in parts.items()}, self.evaluation.name)

@@ -130,7 +130,7 @@ def make_record(
             "classes": data.classes,
             "train": _counts(data.train),
             "evaluation": _counts(of),
-            "fingerprint": data.fingerprint(),
+            "fingerprint": data.fingerprint,
         },
         epochs=state.epoch,
         schedule=recipe.schedule_name,

@@ -56,7 +56,7 @@ def detect(
         data = load_coco(
             recipe.data, images=recipe.images, eval_split=recipe.eval_split, eval_images=recipe.eval_images
         )
-        here = data.fingerprint()
+        here = data.fingerprint
 
         def changed(record: DetectRecord) -> str:
             return changes(record.data.get("fingerprint", here), here)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from selfdistill.data.decode import cpu_count
+from selfdistill.data.fingerprint import Fingerprint
 from selfdistill.detect.batches import Batch, BoxLoader, Target, in_order
 from selfdistill.detect.coco import Coco
 from selfdistill.detect.config import DetectConfig
@@ -53,7 +54,6 @@ class Detection(Task[Batch]):
 
     def __init__(self, recipe: DetectConfig, data: Coco, backbone: Backbone, fabric: "Fabric"):
         self.recipe, self.data, self.backbone, self.fabric = recipe, data, backbone, fabric
-        self.fingerprint = data.fingerprint()
         self.detector = build_detector(backbone, recipe, data.classes)
         self.network = self.detector
         self.workers = min(8, cpu_count()) if recipe.workers is None else recipe.workers
@@ -67,6 +67,11 @@ class Detection(Task[Batch]):
             rank=fabric.global_rank,
             world_size=fabric.world_size,
         )
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """That of the images and boxes."""
+        return self.data.fingerprint
 
     def loss(self, module: nn.Module, batch: Batch, position: int) -> Loss:
         """Return the sum of :data:`TERMS`."""

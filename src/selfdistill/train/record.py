@@ -14,7 +14,7 @@ import torch
 from selfdistill.config.train_config import TrainConfig
 from selfdistill.config.training import TrainingConfig
 from selfdistill.data import ImageData
-from selfdistill.data.fingerprint import changes, fingerprint
+from selfdistill.data.fingerprint import changes
 from selfdistill.distiller import SelfDistiller
 from selfdistill.evaluate.evaluation import Evaluation
 from selfdistill.methods import parse_method
@@ -61,7 +61,7 @@ def make_record(
             test_n=len(data.test),
             test_split_description=data.test_split_description,
             skipped=len(data.skipped),
-            fingerprint=fingerprint(data),
+            fingerprint=data.fingerprint,
         ),
         epochs=state.epoch,
         policy="last epoch",
@@ -112,7 +112,7 @@ def changes_since(known: Data, images: ImageData) -> str:
     A record of an earlier version has no fingerprint: the numbers of images are compared.
     """
     if known.fingerprint is not None:
-        return changes(known.fingerprint, fingerprint(images))
+        return changes(known.fingerprint, images.fingerprint)
     pairs = {
         "classes": (known.classes, len(images.classes)),
         "training images": (known.train_n, len(images.train)),

@@ -12,7 +12,7 @@ import torch
 from selfdistill.config.train_config import ResolvedTrainConfig, TrainConfig
 from selfdistill.config.training import TrainingConfig
 from selfdistill.data import ImageData, load_data
-from selfdistill.data.fingerprint import Fingerprint, changes, fingerprint
+from selfdistill.data.fingerprint import Fingerprint, changes
 from selfdistill.data.sets import HELD_OUT_BY_NAME
 from selfdistill.records import RunRecord
 from selfdistill.train import random_state
@@ -107,7 +107,7 @@ def check_run(recipe: ResolvedTrainConfig, out: Path, images: ImageData) -> RunR
         ValueError: the run has another recipe or other images, or its record is damaged.
     """
     changed = partial(changes_since, images=images)
-    return load_finished(recipe, out, RunRecord, fingerprint(images), lambda record: changed(record.data))
+    return load_finished(recipe, out, RunRecord, images.fingerprint, lambda record: changed(record.data))
 
 
 def load_finished(

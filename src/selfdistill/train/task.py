@@ -93,7 +93,6 @@ class Task(Protocol[B]):
         counts: the log's columns that a :class:`~selfdistill.train.meters.Loss` counts.
         metrics: the log's columns that an evaluation fills.
         labels: the columns that progress shows, and what it calls them.
-        fingerprint: of the data, see :mod:`selfdistill.data.fingerprint`.
     """
 
     recipe: TrainingConfig
@@ -103,7 +102,10 @@ class Task(Protocol[B]):
     counts: tuple[str, ...]
     metrics: tuple[str, ...]
     labels: Mapping[str, str]
-    fingerprint: Fingerprint
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What says which data these are, see :mod:`selfdistill.data.fingerprint`."""
 
     @property
     def model(self) -> nn.Module:

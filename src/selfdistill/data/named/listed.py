@@ -7,7 +7,6 @@ from pathlib import Path, PurePath, PurePosixPath
 import torch
 
 from selfdistill.data.decode import SMALL, scan, to_tensor
-from selfdistill.data.fingerprint import split_ids
 from selfdistill.data.folders import IMAGENET_MEAN, IMAGENET_STD
 from selfdistill.data.sets import ImageData, Limits, Split
 
@@ -114,7 +113,7 @@ def _in_memory(data: ImageData, limits: Limits) -> ImageData:
                 f"{'them' if count > 1 else 'it'}, or pass `skip_unreadable=True`)"
             )
         images = to_tensor(image for image in found.small if image is not None)
-        return replace(split, images=images, paths=None, boxes=None, ids=split_ids(split))
+        return replace(split, images=images, paths=None, boxes=None, ids=split.identify())
 
     return replace(data, train=decoded(data.train), test=decoded(data.test), augment="crop_flip")
 
