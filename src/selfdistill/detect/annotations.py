@@ -1,4 +1,4 @@
-"""COCO's annotations of boxes: read, checked, and which of them a detector can learn from. No torch here."""
+"""COCO's annotations of boxes: read, checked, and which of them a detector can learn from."""
 
 import json
 import os
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from selfdistill.data.decode import check_regular
 from selfdistill.data.named.listed import check_inside
 
 YEAR = "2017"
@@ -16,6 +17,7 @@ SMALLEST = 1.0
 MOST_CATEGORIES = 10_000
 """A detector has a logit and four coordinates for each id up to the largest: a stray one would take all memory."""
 
+_MOST_BYTES = 2**32  # of annotations; COCO's have 450 MB
 _LISTS = ("images", "annotations", "categories")
 
 
@@ -91,6 +93,7 @@ def read_annotations(root: Path, part: str, limit: int | None = None) -> Annotat
 
 def _load(path: Path, root: Path) -> dict[str, Any]:
     try:
+        check_regular(path, _MOST_BYTES)
         with path.open(encoding="utf-8") as file:
             known = json.load(file, object_hook=_without_outline)
     except (FileNotFoundError, NotADirectoryError):

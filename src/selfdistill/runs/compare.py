@@ -75,7 +75,7 @@ def run_comparison(
             check_run(run.recipe.resolve(data), out / run.name, data)
     console = Console(stderr=True)
     # Loaded now, so that a wrong set is refused before any training.
-    open_corruptions(evaluation, len(data.classes))
+    open_corruptions(evaluation, data)
     ood_n = sum(len(one.split) for one in load_ood_sets(evaluation, data.image_size))
     measured = next((path for run in runs if (path := out / run.name / "evaluation.json").is_file()), None)
     if fit and measured:  # a resumed comparison is measured as its first runs were

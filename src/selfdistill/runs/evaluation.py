@@ -88,7 +88,7 @@ def measure(
         RuntimeError: a named set cannot be downloaded.
     """
     device = default_device()
-    published = open_corruptions(config, len(data.classes))
+    published = open_corruptions(config, data)
     # Measured on a CPU: 512 images take twice as long an image as 128, and channels_last halves a backward pass.
     batch_size = 512 if device.type == "cuda" else 128
     # On a GPU too, a gradient's sign and a score at T = 1000 need all of float32, and a second run the same bits.
@@ -108,15 +108,17 @@ def measure(
         )
 
 
-def open_corruptions(config: EvaluationConfig, classes: int) -> PublishedCorruptions | None:
+def open_corruptions(config: EvaluationConfig, data: ImageData) -> PublishedCorruptions | None:
     """Return the published corruptions, checked; None where they are not measured.
 
     Raises:
-        ValueError: they are not there, or of other classes.
+        ValueError: they are not there, or of other classes or another size than the images.
     """
     if config.corruptions is None or "shift" not in config.measures:
         return None
-    return open_published(config.corruptions, classes=classes)
+    published = open_published(config.corruptions, classes=len(data.classes))
+    published.check_size(data.image_size)
+    return published
 
 
 def load_ood_sets(config: EvaluationConfig, image_size: int) -> list[Unlabelled]:

@@ -37,40 +37,28 @@ class RunFolder:
         """Return whether the run's record is there: it is written last."""
         return self.result.is_file()
 
-    def check(self, recipe: YamlConfig) -> None:
-        """Refuse a folder of another recipe.
-
-        Raises:
-            ValueError: names the differing fields.
-        """
-        if self.recipe.is_file() and (differing := recipe.differences(type(recipe).from_yaml(self.recipe))):
-            raise self._other_recipe(differing)
-
-    def check_made_of(self, recipe: YamlConfig, there: Mapping[str, Any] | None, changed: str) -> None:
-        """Refuse a record or a checkpoint of another recipe or of other data, also where ``recipe.yaml`` was lost.
+    def check(self, recipe: YamlConfig, made_by: Mapping[str, Any] | None = None, changed: str = "") -> None:
+        """Refuse a folder of another recipe or of other data.
 
         Args:
             recipe: resolved.
-            there: the fields of the one that it was made by; None: an earlier version did not write them.
+            made_by: the fields of the recipe that a record or a checkpoint holds (default: ``recipe.yaml``, if any).
             changed: what of the data is different since, in words.
 
         Raises:
             ValueError: names what differs.
         """
-        if there is None and not self.recipe.is_file():
-            raise ValueError(f"{self.path} has lost its recipe.yaml: choose another `out`, or delete it")
-        known = {one.name: there[one.name] for one in fields(recipe) if there and one.name in there}
+        if made_by is None and self.recipe.is_file():
+            made_by = vars(type(recipe).from_yaml(self.recipe))
+        known = {field.name: made_by[field.name] for field in fields(recipe) if made_by and field.name in made_by}
         if differing := recipe.differences(replace(recipe, **known)):
-            raise self._other_recipe(differing)
+            raise ValueError(
+                f"{self.path} belongs to another recipe: {', '.join(differing)}; choose another `out`, or delete it"
+            )
         if changed:
             raise ValueError(
                 f"{self.path} was trained on other data: {changed}; restore them, choose another `out`, or delete it"
             )
-
-    def _other_recipe(self, differing: Sequence[str]) -> ValueError:
-        return ValueError(
-            f"{self.path} belongs to another recipe: {', '.join(differing)}; choose another `out`, or delete it"
-        )
 
     @contextmanager
     def opened(self, recipe: YamlConfig) -> Iterator[None]:

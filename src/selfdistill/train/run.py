@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -106,8 +105,7 @@ def check_run(recipe: ResolvedTrainConfig, out: Path, images: ImageData) -> RunR
     Raises:
         ValueError: the run has another recipe or other images, or its record is damaged.
     """
-    changed = partial(changes_since, images=images)
-    return load_finished(recipe, out, RunRecord, images.fingerprint, lambda record: changed(record.data))
+    return load_finished(recipe, out, RunRecord, images.fingerprint, lambda record: changes_since(record.data, images))
 
 
 def load_finished(
@@ -129,13 +127,14 @@ def load_finished(
     folder.check(recipe)
     if folder.finished():
         finished = record.load(folder.result)
-        folder.check_made_of(recipe, finished.recipe, changed(finished))
+        folder.check(recipe, finished.recipe, changed(finished))
         return finished
     if (found := Checkpoints(folder.checkpoints).newest()) is not None:
-        there = found[1].get("data")
-        # Earlier versions did not write it, and drew the images to hold out in another way.
-        other = "they were chosen by an earlier version" if data["split"] == HELD_OUT_BY_NAME else ""
-        folder.check_made_of(recipe, found[1].get("recipe"), other if there is None else changes(there, data))
+        there, made_by = (found[1].get(name) for name in ("data", "recipe"))  # earlier versions wrote neither
+        if made_by is None and not folder.recipe.is_file():
+            raise ValueError(f"{out} has lost its recipe.yaml: choose another `out`, or delete it")
+        unknown = "the test images were held out in another way" if data["split"] == HELD_OUT_BY_NAME else ""
+        folder.check(recipe, made_by, unknown if there is None else changes(there, data))
     return None
 
 

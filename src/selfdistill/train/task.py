@@ -61,15 +61,11 @@ class Loader(Protocol[C]):
 
 
 class Record(Protocol):
-    """What a finished run leaves as ``result.json``.
-
-    Attributes:
-        recipe: that it was made by, resolved.
-    """
+    """What a finished run leaves as ``result.json``."""
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """See above."""
+        """The fields of the resolved recipe that it was made by."""
 
     def save(self, path: Path) -> None:
         """Write the record atomically."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from selfdistill.data.decode import IMAGE_SUFFIXES
+from selfdistill.data.decode import IMAGE_SUFFIXES, check_regular
 from selfdistill.data.folders import check_same, class_folders
 from selfdistill.data.named.listed import listed_set
 from selfdistill.data.sets import ImageData, Limits, Split
@@ -148,6 +148,7 @@ def _meta(home: Path) -> _Meta | None:
 
 
 def _from_torchvision(file: Path) -> _Meta:
+    check_regular(file)
     names, validation = torch.load(file, weights_only=True)
     return _Meta({wnid: first for wnid, (first, *_) in names.items()}, tuple(validation))
 
