@@ -15,11 +15,13 @@ from PIL import Image
 from selfdistill.config import TrainConfig
 from selfdistill.data import load_data
 from selfdistill.data.fingerprint import changes
+from selfdistill.detect.coco import load_coco
 from selfdistill.records import RunRecord, summarise
 from selfdistill.runs.compare import run_comparison
 from selfdistill.runs.score import own_images
 from selfdistill.train import run as run_module
 from selfdistill.train import train
+from tests.detect.conftest import TRAIN, VAL, change, write_part
 
 RECIPE = TrainConfig(
     model="resnet10_cifar", width=4, epochs=1, batch_size=8, threads=1, workers=0, method="CrossEntropy()"
@@ -72,7 +74,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
         "3 train images added (a and b)",
     ),
     "removed": (lambda photos: (photos / "test/b/001.png").unlink(), "1 test image removed (b)"),
-    "replaced": (replace_one, "images replaced in a"),
+    "replaced": (replace_one, "images or their boxes replaced in a"),
     "moved": (
         lambda photos: (photos / "train/a/000.png").rename(photos / "train/b/900.png"),
         "the same images have other labels or are in other parts (a and b); 1 train image added (b); 1 train image "
@@ -104,8 +106,8 @@ def test_a_change_is_said_in_words(photos: Path, name: str, large: bool) -> None
         as_large(photos)
     there = load_data(photos).fingerprint
     assert changes(there, load_data(photos).fingerprint) == ""
-    change, told = CHANGES[name]
-    change(photos)
+    alter, told = CHANGES[name]
+    alter(photos)
     said = changes(json.loads(json.dumps(there)), load_data(photos).fingerprint)
     assert told in said
     assert "\n" not in said
@@ -237,3 +239,14 @@ def test_a_class_held_out_has_an_image_on_either_side(tmp_path: Path, write_phot
     data = load_data(tmp_path)
     for split in (data.train, data.test):
         assert int(split.labels.bincount(minlength=30).min()) >= 1
+
+
+def test_a_detector_s_boxes_are_bound_too(tmp_path: Path) -> None:
+    for part, images in (("train", TRAIN), ("val", VAL)):
+        write_part(tmp_path / "coco", part, images)
+    there = load_coco(tmp_path / "coco").fingerprint
+    assert changes(there, load_coco(tmp_path / "coco").fingerprint) == ""
+    change(tmp_path / "coco", "train", lambda known: known["annotations"][0].update(bbox=[8, 8, 30, 31]))
+    assert changes(there, load_coco(tmp_path / "coco").fingerprint) == "images or their boxes replaced in all"
+    change(tmp_path / "coco", "train", lambda known: known["categories"][0].update(name="crimson"))
+    assert "1 class renamed: 1: red -> 1: crimson" in changes(there, load_coco(tmp_path / "coco").fingerprint)

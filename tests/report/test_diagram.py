@@ -13,7 +13,6 @@ from torch import Tensor
 
 from selfdistill import BYOT, DLB, Method
 from selfdistill.cli import main
-from selfdistill.data.synthetic import example_methods
 from selfdistill.losses import kl
 from selfdistill.method import Needs, Step, Term
 from selfdistill.methods import parse_method
@@ -23,6 +22,7 @@ from selfdistill.report.diagram.columns import TIMES
 from selfdistill.report.diagram.draw import text_width
 from selfdistill.report.diagram.observe import LABELS, Node, Observation, observe
 from selfdistill.report.tables import MINUS
+from selfdistill.timing.synthetic import example_methods
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -17,6 +17,7 @@ import PIL
 import torch
 from numpy.typing import NDArray
 
+from selfdistill.data.cached_images import CachedImages, Index
 from selfdistill.data.decode import (
     UnreadableImageError,
     cpu_count,
@@ -26,7 +27,7 @@ from selfdistill.data.decode import (
     sides_for,
     to_shorter_side,
 )
-from selfdistill.data.files import CachedImages, Index, margin
+from selfdistill.data.files import margin
 from selfdistill.data.sets import ImageData, Split
 
 _FORMAT = 1  # of the file, and of how its pixels are made

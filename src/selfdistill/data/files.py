@@ -1,26 +1,22 @@
-"""Image files decoded during a run, by worker processes, with transforms v2; or decoded before, in one mapped file."""
+"""Image files decoded during a run, by worker processes, with transforms v2."""
 
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from selfdistill.data.augment import Request
+from selfdistill.data.cached_images import CachedImages
 from selfdistill.data.decode import UnreadableImageError, cpu_count, read_rgb, to_shorter_side
 from selfdistill.data.randomness import hash_key
 
 Key = tuple[int, int, int]
 """(epoch, index, view): with the run's seed, all that an augmentation depends on."""
-
-Index = NDArray[np.int64]
 
 _GRACE = 5
 """Seconds that a worker keeps working after SIGTERM."""
@@ -34,38 +30,6 @@ def margin(size: int) -> int:
         (256, 342)
     """
     return round(size * (256 / 224))
-
-
-class CachedImages:
-    """The images of a cache by position, as :func:`~selfdistill.data.decode.to_shorter_side` made them.
-
-    The file is the index, int64 ``(N, 3)`` little-endian: offset in bytes, height and width in pixels; then the pixels
-    of one image after the other, uint8 ``(H, W, 3)``.
-
-    Args:
-        file: where they are; it is mapped, not read.
-        side: the images' shorter side in pixels.
-        index: that of these images; another's rows are images of the same file.
-        pixels: the mapped file, where it is mapped already.
-    """
-
-    def __init__(self, file: Path, side: int, index: Index, pixels: NDArray[np.uint8] | None = None):
-        self.file, self.side, self.index = file, side, index
-        self._pixels = np.asarray(np.memmap(file, np.uint8, "r")) if pixels is None else pixels
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def __getitem__(self, at: int) -> Image.Image:
-        offset, height, width = self.index[at].tolist()
-        return Image.fromarray(self._pixels[offset : offset + 3 * height * width].reshape(height, width, 3))
-
-    def __reduce__(self) -> tuple[Any, ...]:  # or the pixels would travel to each worker
-        return CachedImages, (self.file, self.side, self.index)
-
-    def select(self, index: Tensor) -> "CachedImages":
-        """Return the images at the positions ``index`` ``(n,)``, in that order."""
-        return CachedImages(self.file, self.side, self.index[index.numpy()], self._pixels)
 
 
 class FileImages(Dataset[Tensor | str]):

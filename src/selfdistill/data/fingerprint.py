@@ -126,7 +126,7 @@ def _image_changes(old: Mapping[str, _Class], new: Mapping[str, _Class]) -> list
     if replaced and _total(old.values()) == _total(new.values()):
         return [f"the same images have other labels or are in other parts ({_some(replaced)})", *said]
     if replaced and not said:
-        return [f"images replaced in {_some(replaced)}"]
+        return [f"images or their boxes replaced in {_some(replaced)}"]
     return said or ([f"files renamed in {_some(renamed)}"] if renamed else [])
 
 

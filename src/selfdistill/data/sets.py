@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfdistill.data.files import CachedImages
+from selfdistill.data.cached_images import CachedImages
 from selfdistill.data.fingerprint import Fingerprint, file_ids, pixel_ids, summarise
 from selfdistill.data.randomness import generator, hash_key
 from selfdistill.errors import ArgumentError

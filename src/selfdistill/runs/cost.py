@@ -16,7 +16,6 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from selfdistill.data.synthetic import example_methods, make_batch
 from selfdistill.errors import ArgumentError
 from selfdistill.method import Method
 from selfdistill.methods import CrossEntropy
@@ -25,6 +24,7 @@ from selfdistill.models.build import made_for
 from selfdistill.network import default_device
 from selfdistill.runs.progress import item_progress
 from selfdistill.timing.profiler import StepProfiler
+from selfdistill.timing.synthetic import example_methods, make_batch
 from selfdistill.train.run import machine
 
 _PAIRS = (3, 50)  # at least, at most
