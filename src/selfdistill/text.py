@@ -61,7 +61,7 @@ def plain_name(name: str) -> str:
         caf\xe9
         (True, None)
     """
-    return unicodedata.normalize("NFC", escape_surrogates(name))
+    return name if name.isascii() else unicodedata.normalize("NFC", escape_surrogates(name))
 
 
 def escape_surrogates(text: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,15 +64,11 @@ def file_ids(paths: Sequence[Path], texts: Sequence[str] | None = None) -> Tenso
     """
     sizes = [path.stat().st_size for path in paths] if len(paths) <= _MOST_FILES else [0] * len(paths)
     whole = 0 < sum(sizes) <= _MOST_BYTES
-    ids = torch.tensor(
-        [
-            (_hash(plain_name(path.name).encode()), _hash(path.read_bytes()) if whole else size)
-            for path, size in zip(paths, sizes, strict=True)
-        ],
-        dtype=torch.int64,
-    ).reshape(-1, 2)
+    names = _hashes(plain_name(path.name).encode() for path in paths)
+    contents = _hashes(path.read_bytes() for path in paths) if whole else torch.tensor(sizes, dtype=torch.int64)
+    ids = torch.stack((names, contents), dim=1)
     if texts is not None:
-        ids[:, 1] += torch.tensor([_hash(text.encode()) for text in texts], dtype=torch.int64)
+        ids[:, 1] += _hashes(text.encode() for text in texts)
     return ids
 
 
@@ -79,7 +76,7 @@ def pixel_ids(images: Tensor) -> Tensor:
     """Return ids ``(N, 2)`` of images without names, uint8 ``(N, ...)``; of very many the labels alone count."""
     ids = torch.zeros(len(images), 2, dtype=torch.int64)
     if images.nbytes <= 4 * _MOST_BYTES:
-        ids[:, 1] = torch.tensor([_hash(image) for image in images.contiguous().numpy()], dtype=torch.int64)
+        ids[:, 1] = _hashes(images.contiguous().numpy())
     return ids
 
 
@@ -148,6 +145,7 @@ def _some(names: Sequence[str]) -> str:
     return join_names([*names[:3], *more])
 
 
-def _hash(content: Any) -> int:
-    """A signed 64-bit hash."""
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), signed=True)
+def _hashes(contents: Iterable[Any]) -> Tensor:
+    """Return 64-bit hashes, int64 ``(N,)``."""
+    digests = b"".join(hashlib.blake2b(content, digest_size=8).digest() for content in contents)
+    return torch.from_numpy(np.frombuffer(digests, ">i8").astype(np.int64))

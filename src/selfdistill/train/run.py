@@ -127,7 +127,7 @@ def load_finished(
     folder.check(recipe)
     if folder.finished():
         finished = record.load(folder.result)
-        folder.check(recipe, finished.recipe, changed(finished))
+        folder.check(recipe, None if folder.recipe.is_file() else finished.recipe, changed(finished))
         return finished
     if (found := Checkpoints(folder.checkpoints).newest()) is not None:
         there, made_by = (found[1].get(name) for name in ("data", "recipe"))  # earlier versions wrote neither
