@@ -187,7 +187,8 @@ def unread_note(unread: Counter[str]) -> str:
         >>> unread_note(Counter({".txt": 2, "": 1}))
         '2 .txt and 1 file without suffix are not read'
     """
-    counted = [f"{n:,} {suffix}" if suffix else f"{count_of(n, 'file')} without suffix" for suffix, n in unread.items()]
+    often = sorted(unread.items(), key=lambda item: (-item[1], item[0]))
+    counted = [f"{n:,} {suffix}" if suffix else f"{count_of(n, 'file')} without suffix" for suffix, n in often]
     several = len(counted) > 1 or unread.total() > 1
     return f"{join_names(counted)} {'are' if several else 'is'} not read"
 
