@@ -24,11 +24,11 @@ from common import save
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from selfdistill.data.synthetic import example_methods, make_batch
 from selfdistill.distiller import SelfDistiller
 from selfdistill.method import Method
 from selfdistill.methods import parse_method
 from selfdistill.models import build
+from selfdistill.timing.synthetic import example_methods, make_batch
 
 
 @dataclass(frozen=True)

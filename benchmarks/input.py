@@ -42,12 +42,12 @@ from selfdistill.data.cache import with_cache
 from selfdistill.data.decode import cpu_count, read_rgb, to_shorter_side
 from selfdistill.data.files import FileImages, margin
 from selfdistill.data.folders import IMAGENET_MEAN, IMAGENET_STD, image_files
-from selfdistill.data.synthetic import make_batch
 from selfdistill.method import Needs
 from selfdistill.methods import CrossEntropy
 from selfdistill.models import build
 from selfdistill.network import default_device
 from selfdistill.timing.profiler import StepProfiler
+from selfdistill.timing.synthetic import make_batch
 from selfdistill.train.run import machine
 
 PARTS = ("small", "stages", "epochs")

@@ -23,7 +23,7 @@ from common import Ratio, in_turns, ratio, save
 
 STEP = """
 import sys, time, torch
-from selfdistill.data.synthetic import make_batch
+from selfdistill.timing.synthetic import make_batch
 from selfdistill.timing.profiler import StepProfiler
 from selfdistill.methods import parse_method
 from selfdistill.models import build

@@ -18,12 +18,12 @@ from pathlib import Path
 import torch
 from common import Ratio, in_turns, ratio, save
 
-from selfdistill.data.synthetic import make_batch
 from selfdistill.method import Method
 from selfdistill.methods import CrossEntropy, parse_method
 from selfdistill.models import build
 from selfdistill.network import default_device
 from selfdistill.timing.profiler import StepProfiler
+from selfdistill.timing.synthetic import make_batch
 from selfdistill.train.run import machine
 
 PAPER = ("LabelSmoothing()", "Dropout()", "SDDropout()", "CSKD()", "DDGSD()", "BYOT()", "DML()")

@@ -8,11 +8,11 @@ import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from selfdistill.data.synthetic import example_methods
 from selfdistill.methods import parse_method
 from selfdistill.records import RunRecord, summarise
 from selfdistill.report import column_of, markdown, metric_table, write_report
 from selfdistill.report.diagram import write_diagram
+from selfdistill.timing.synthetic import example_methods
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent / "studies"))

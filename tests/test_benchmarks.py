@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from selfdistill import SDDropout
-from selfdistill.data.synthetic import make_batch
 from selfdistill.methods import parse_method
 from selfdistill.models import build
 from selfdistill.timing.profiler import StepProfiler
+from selfdistill.timing.synthetic import make_batch
 from tests.counting import rows_of_calls
 
 ROOT = Path(__file__).parents[1]

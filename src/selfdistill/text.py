@@ -5,6 +5,7 @@ import difflib
 import io
 import re
 import reprlib
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 # Control characters, those that turn the direction of writing, and the halves of characters that no file can hold.
@@ -110,6 +111,32 @@ def join_names(names: Iterable[str], word: str = "and") -> str:
     """
     *first, last = names
     return f"{', '.join(first)} {word} {last}" if first else last
+
+
+def plain_name(name: str) -> str:
+    r"""Return a name of the file system as text that can be written: composed (NFC), bytes that are no UTF-8 escaped.
+
+    Example:
+        >>> plain_name("cafe\u0301") == "caf\u00e9", print(plain_name("caf\udce9"))
+        caf\xe9
+        (True, None)
+    """
+    return name if name.isascii() else unicodedata.normalize("NFC", escape_surrogates(name))
+
+
+def escape_surrogates(text: str) -> str:
+    r"""Return a text that UTF-8 can hold: what Python made of another byte is written as ``\xe9``."""
+    return re.sub("[\ud800-\udfff]", lambda found: ascii(found[0])[1:-1].replace("\\udc", "\\x"), text)
+
+
+def count_of(number: int, thing: str) -> str:
+    """Return a number of things.
+
+    Example:
+        >>> count_of(1, "image"), count_of(2000, "image")
+        ('1 image', '2,000 images')
+    """
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def format_duration(seconds: float) -> str:

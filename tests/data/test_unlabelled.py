@@ -251,6 +251,7 @@ def small(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_published_set_is_downloaded_once(small: str, tmp_path: Path) -> None:
     root = tmp_path / "data"
+    root.mkdir()
     loaded = load(small, root=root)
     assert loaded.name == small
     assert loaded.prepared == ("shorter side to 32 px, central square" if small == "dtd" else "as they are")
@@ -275,6 +276,7 @@ def test_an_archive_in_the_root_is_used(small: str, tmp_path: Path) -> None:
 
 def test_no_network(tmp_path: Path, small: str) -> None:
     archive, root = ARCHIVES[small], tmp_path / "data"
+    root.mkdir()
     (tmp_path / "there" / archive.file).unlink()
     message = fails(small, RuntimeError, root=root)
     assert message.startswith(f"{small} is not in {root} and could not be downloaded (")
@@ -284,6 +286,7 @@ def test_no_network(tmp_path: Path, small: str) -> None:
 
 def test_another_file_at_the_address(tmp_path: Path, small: str, monkeypatch: pytest.MonkeyPatch) -> None:
     archive, root = replace(ARCHIVES[small], md5="0" * 32), tmp_path / "data"
+    root.mkdir()
     found = ARCHIVES[small].md5
     monkeypatch.setitem(ARCHIVES, small, archive)
     message = fails(small, RuntimeError, root=root)

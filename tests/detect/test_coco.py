@@ -165,7 +165,7 @@ def no_image(root: Path) -> None:
         ),
         (
             lambda root: change(root, "train", lambda known: known["categories"][0].update(id=0)),
-            "a category has the id 0; ids start at 1, for 0 is the background",
+            "a category has the id 0; ids are whole numbers from 1, for 0 is the background, to 10,000",
         ),
         (
             lambda root: change(root, "val", lambda known: known["annotations"][0].update(category_id=7)),

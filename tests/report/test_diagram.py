@@ -13,7 +13,6 @@ from torch import Tensor
 
 from selfdistill import BYOT, DLB, Method
 from selfdistill.cli import main
-from selfdistill.data.synthetic import example_methods
 from selfdistill.losses import kl
 from selfdistill.method import Needs, Step, Term
 from selfdistill.methods import parse_method
@@ -21,6 +20,7 @@ from selfdistill.paper.figures import DESIGNS
 from selfdistill.report.diagram import TIMES, draw_diagram, text_width, write_diagram
 from selfdistill.report.observe import LABELS, Node, Observation, observe
 from selfdistill.report.tables import MINUS
+from selfdistill.timing.synthetic import example_methods
 
 SVG = "{http://www.w3.org/2000/svg}"
 

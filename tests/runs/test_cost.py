@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from selfdistill import CrossEntropy, SDDropout, SelfDistiller, methods
-from selfdistill.data.synthetic import SAMPLES, example_methods, make_batch
 from selfdistill.method import Method, Needs
 from selfdistill.methods import parse_method
 from selfdistill.models import build
@@ -17,6 +16,7 @@ from selfdistill.report.lists import cost_table, method_lines
 from selfdistill.runs import cost
 from selfdistill.runs.cost import Cost, Costs, measure_costs, prepare_costs
 from selfdistill.timing.profiler import StepProfiler
+from selfdistill.timing.synthetic import SAMPLES, example_methods, make_batch
 
 SMALL = {"batch_size": 8, "classes": 5, "image_size": 16}
 EXAMPLES = example_methods()

@@ -49,7 +49,8 @@ def test_files_folders_and_hidden_ones(trained: tuple[TrainConfig, LoadedModel],
         Image.new("RGB", (30, 20)).save(tmp_path / name)
     (tmp_path / "note.txt").write_text("not looked at")
     (tmp_path / "b.png").rename(tmp_path / "b")  # given by name a file needs no suffix
-    predictions, _ = predict_files(loaded, [tmp_path / "b", tmp_path])
+    with pytest.warns(UserWarning, match=r"1 file without suffix and 1 \.txt are not read"):
+        predictions, _ = predict_files(loaded, [tmp_path / "b", tmp_path])
     names = [p.path.relative_to(tmp_path).as_posix() for p in predictions]
     assert names == ["b", "a.JPG", "deep/er/c.bmp"]
 

@@ -98,7 +98,7 @@ def test_the_run_s_own_images_whose_classes_have_changed(run: Path, pictures: Pa
     shutil.copytree(run, copy)
     for part in ("train", "test"):
         (changed / part / "two").rename(changed / part / "deux")
-    recipe = replace(TrainConfig.from_yaml(run / "recipe.yaml"), data=str(changed))
+    recipe = replace(TrainConfig.from_yaml(run / "recipe.yaml"), data_path=str(changed))
     (copy / "recipe.yaml").write_text(recipe.to_yaml())
     with pytest.raises(ValueError, match="class 0 is 'deux' instead of 'one'"):
         own_images(copy, load_run(copy))

@@ -17,6 +17,7 @@ def test_a_run_names_its_cache_and_evaluation_makes_none(
     photos: Path, recipe: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "root"
+    root.mkdir()
     recipe = replace(
         recipe,
         data=str(photos),

@@ -28,6 +28,7 @@ def test_a_run_with_a_cache_is_the_run_that_resizes(
     train(replace(of_files, resize=18), tmp_path / "decoded", data=photos)
     train(of_files, tmp_path / "as_they_are", data=photos)
     assert not (tmp_path / "data").exists()
+    (tmp_path / "data").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "read_rgb", None)  # not even what is scored is decoded again
         for workers in (0, 2):
@@ -41,6 +42,7 @@ def test_a_run_with_a_cache_is_the_run_that_resizes(
 
 
 def test_what_a_step_takes_is_measured_with_the_cache(of_files: TrainConfig, photos: ImageData) -> None:
+    Path(of_files.data_root).mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "read_rgb", None)
         assert measure_step_seconds(replace(of_files, cache=True), photos, steps=2).step > 0

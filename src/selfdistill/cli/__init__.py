@@ -84,8 +84,9 @@ def _show_each_once() -> Callable[..., None]:
     shown: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        # The left out are a library's advice to programmers.
-        if str(message) not in shown and not issubclass(category, FutureWarning | DeprecationWarning):
+        # Left out: a library's advice to programmers; Pillow's on large pictures, which have a limit of ours.
+        advice = issubclass(category, FutureWarning | DeprecationWarning)
+        if str(message) not in shown and not advice and category.__name__ != "DecompressionBombWarning":
             shown.add(str(message))
             _say(f"warning: {message}")
 

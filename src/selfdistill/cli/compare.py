@@ -40,8 +40,8 @@ def compare(
 ) -> None:
     """Train several methods on your images; report whether any helped.
 
-    --data is a folder (DIR/train/CLASS/* with DIR/test/CLASS/* or DIR/val/CLASS/*; or just DIR/CLASS/*, of which 20 %
-    are held out), a named dataset (digits, cifar10, cifar100, svhn, cub200, dogs, dogs_full, imagenet), or arrays
+    --data is a folder (DIR/train/CLASS/* with DIR/test/CLASS/* or DIR/val/CLASS/*; or just DIR/CLASS/*, of which about
+    20 % are held out), a named dataset (digits, cifar10, cifar100, svhn, cub200, dogs, dogs_full, imagenet), or arrays
     (FILE.npz; or train.npz and test.npz in DIR) with images, uint8 (N, H, W, C), and labels.
 
     Each network is then measured as by selfdistill evaluate. To resume an interrupted comparison, run the same command
@@ -80,7 +80,9 @@ def compare(
         budget=budget,
         jobs=jobs,
         out=out,
-        evaluation=evaluation_config(ood, corruptions, max_images, quick, recipe.data_root, recipe.skip_unreadable),
+        evaluation=evaluation_config(
+            ood, corruptions, max_images, quick, recipe.data_root, recipe.skip_unreadable, recipe.max_pixels
+        ),
         fit=max_images is None and epochs is None,
     )
     counted = "1 method" if len(methods) == 1 else f"{len(methods)} methods compared"

@@ -28,6 +28,7 @@ def evaluate(
     data: Annotated[OptionalText, Parameter(group=DATA)] = None,
     data_root: Annotated[Text, Parameter(group=DATA)] = "data",
     skip_unreadable: Annotated[bool, Parameter(group=DATA)] = False,
+    max_pixels: Annotated[OptionalWholeNumber, Parameter(group=DATA)] = None,
     ood: Texts = list(OOD),  # noqa: B006 - shown in the help, not changed
     corruptions: File | None = None,
     max_images: OptionalWholeNumber = None,
@@ -57,6 +58,7 @@ def evaluate(
         data: images: a folder, a named dataset or .npz arrays (default: those of the run)
         data_root: folder of the named datasets; they are downloaded to it
         skip_unreadable: skip files that cannot be read instead of stopping
+        max_pixels: refuse image files of more pixels (default: 89,478,485)
         ood: out-of-distribution datasets: photographs, lsun_resize, isun, dtd, svhn, cifar10,
             imagenet_resize, folders, .npy or .npz
         corruptions: folder of the published CIFAR-10-C or CIFAR-100-C arrays (default: synthetic corruptions)
@@ -82,7 +84,7 @@ def evaluate(
         check_writable(out)
     if isinstance(json, Path):
         check_writable_file("json", json)
-    config = evaluation_config(ood, corruptions, max_images, quick, data_root, skip_unreadable)
+    config = evaluation_config(ood, corruptions, max_images, quick, data_root, skip_unreadable, max_pixels)
     scored = score(
         run, model, data, config, checkpoint=checkpoint, width=width, image_size=image_size, mean=mean, std=std
     )

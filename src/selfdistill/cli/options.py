@@ -29,7 +29,7 @@ MACHINE = Group.create_ordered("Machine")
 
 _FIELDS = {
     DATA: "data data_root images image_size classes per_class test_per_class eval_split eval_images augment flip "
-    "resize skip_unreadable cache",
+    "resize skip_unreadable max_pixels cache",
     METHOD: "method",
     NETWORK: "model width features head_layers weights head stages backbone norm trainable_layers rois",
     OPTIMISATION: "epochs batch_size accumulate lr momentum nesterov weight_decay schedule milestones gamma "
@@ -62,7 +62,7 @@ def takes_recipe(kind: type[YamlConfig], *, without: Sequence[str] = ()) -> Call
         options = [
             _option(field, hints[field.name], helps[field.name])
             for field in fields(kind)
-            if field.name not in own and field.name not in without
+            if field.name not in own and field.name not in without and field.metadata.get("option", True)
         ]
         names = own.keys() | {option.name for option in options}
 

@@ -2,11 +2,18 @@
 
 from pathlib import Path
 
-from selfdistill.cli.options import File, FileOrScreen, Files
+from selfdistill.cli.options import File, FileOrScreen, Files, OptionalWholeNumber
 from selfdistill.cli.show import print_lines, print_skipped, print_table, write_or_print
 
 
-def predict(run: File, /, *paths: Files, csv: FileOrScreen = False, skip_unreadable: bool = False) -> None:
+def predict(
+    run: File,
+    /,
+    *paths: Files,
+    csv: FileOrScreen = False,
+    skip_unreadable: bool = False,
+    max_pixels: OptionalWholeNumber = None,
+) -> None:
     """Classify image files with a trained network.
 
     For example:
@@ -17,12 +24,15 @@ def predict(run: File, /, *paths: Files, csv: FileOrScreen = False, skip_unreada
         paths: image files, or folders to search for them
         csv: write one row per image, with the probability of every class, to this file (without a name: to the screen)
         skip_unreadable: skip files that cannot be read instead of stopping
+        max_pixels: refuse image files of more pixels (default: 89,478,485)
     """
     from selfdistill.report.tables import Table, terminal
     from selfdistill.runs.predict import predict_run, to_csv
 
     file = csv if isinstance(csv, Path) else None
-    predictions, skipped, classes = predict_run(run, paths, csv=file, skip_unreadable=skip_unreadable)
+    predictions, skipped, classes = predict_run(
+        run, paths, csv=file, skip_unreadable=skip_unreadable, max_pixels=max_pixels
+    )
     if csv:
         write_or_print(csv, to_csv(predictions, classes))
     else:

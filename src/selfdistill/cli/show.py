@@ -21,6 +21,7 @@ def evaluation_config(
     quick: bool,
     data_root: str,
     skip_unreadable: bool,
+    max_pixels: int | None,
 ) -> "EvaluationConfig":
     """Return which evaluations to run.
 
@@ -43,6 +44,7 @@ def evaluation_config(
         max_images=1000 if max_images is None else max_images,
         data_root=Path(data_root),
         skip_unreadable=skip_unreadable,
+        max_pixels=max_pixels,
     )
 
 

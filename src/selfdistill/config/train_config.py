@@ -1,6 +1,7 @@
 """The config of a training, before and after what depends on the images is filled in. No torch here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from selfdistill.config.training import TrainingConfig
@@ -31,6 +32,7 @@ class TrainConfig(TrainingConfig):
         augment: augmentation of the training images (default: the dataset's own)
         resize: shorter side in pixels that files are resized to before the augmentation (default: not resized)
         skip_unreadable: skip image files that cannot be read instead of stopping
+        max_pixels: refuse image files of more pixels (default: 89,478,485)
         method: the training method, such as "SDDropout(weight=0.1) + LabelSmoothing()"
         model: resnet18_cifar, torchvision:NAME or timm:NAME (default: by image size)
         width: channels of the first stage of a CIFAR network
@@ -60,6 +62,7 @@ class TrainConfig(TrainingConfig):
         cache: keep files decoded and resized (to `resize` or 256/224 of the size) in DATA_ROOT/cache: faster epochs
         keep_epochs: also keep the weights after these epochs, as model@E.safetensors
         eval_every: measure test accuracy every so many epochs (the last one always)
+        data_path: where `data` was found; not set by hand
 
     Raises:
         ValueError: a value is of the wrong type or out of range; the message names the argument.
@@ -68,12 +71,19 @@ class TrainConfig(TrainingConfig):
         >>> recipe = TrainConfig(method="SDDropout(weight=0.1)", epochs=30)
         >>> recipe.epochs, recipe.weight_decay, recipe.batch_size
         (30, 0.0001, None)
-        >>> recipe.to_yaml().splitlines()[17]
+        >>> recipe.to_yaml().splitlines()[18]
         'epochs: 30  # passes over the training set'
     """
 
     # ``threads`` changes the order of sums on a CPU, so bit-identical weights need the same value.
-    NON_SEMANTIC_FIELDS: ClassVar[tuple[str, ...]] = ("data_root", "threads", "workers", "cache")
+    NON_SEMANTIC_FIELDS: ClassVar[tuple[str, ...]] = (
+        "data_root",
+        "max_pixels",
+        "threads",
+        "workers",
+        "cache",
+        "data_path",
+    )
 
     data: str = "cifar100"
     data_root: str = "data"
@@ -84,6 +94,7 @@ class TrainConfig(TrainingConfig):
     augment: Augment | None = None
     resize: int | None = None
     skip_unreadable: bool = False
+    max_pixels: int | None = None
     method: str = "SDDropout()"
     model: str | None = None
     width: int | None = None
@@ -113,6 +124,7 @@ class TrainConfig(TrainingConfig):
     cache: bool = False
     keep_epochs: tuple[int, ...] = ()
     eval_every: int = 1
+    data_path: str | None = field(default=None, metadata={"option": False})
 
     def __post_init__(self) -> None:
         """Convert numbers and lists to the fields' types and check every range."""
@@ -128,6 +140,7 @@ class TrainConfig(TrainingConfig):
             features=(1, 10**5),
             head_layers=(1, 2),
             accumulate=(1, 10**6),
+            max_pixels=(1, 10**12),
         )
         self._require_room_to_crop(self.image_size or 1)
 
@@ -167,12 +180,21 @@ class TrainConfig(TrainingConfig):
                 "model": self.model or ("resnet18_cifar" if small else "torchvision:resnet18"),
                 "batch_size": self.batch_size or (128 if small else 32),
                 "lr": self.lr or (0.1 if scratch else 0.01),
+                "data_path": _path_of(self.data),
             }
         )
 
     def _require_room_to_crop(self, size: int) -> None:
         wanted = f"at least the images' {size} pixels"
         self.require(self.resize is None or self.resize >= size, "resize", wanted)
+
+
+def _path_of(data: str) -> str | None:
+    """Where images are, whatever the working directory will be; None for a named set."""
+    from selfdistill.data import NAMED_SETS
+
+    path = Path(data).expanduser()
+    return str(path.absolute()) if data not in NAMED_SETS and path.exists() else None
 
 
 @dataclass(frozen=True, kw_only=True)

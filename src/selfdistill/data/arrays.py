@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from selfdistill.data.fingerprint import pixel_ids
+from selfdistill.data.folders import find_parts
 from selfdistill.data.sets import HELD_OUT, ImageData, Limits, Split, hold_out
-from selfdistill.text import quote
+from selfdistill.text import plain_name, quote
 
 LAYOUT = "images uint8 (N, H, W, 3), labels integers (N,) and, if wanted, classes (C,) text"
 _LEAST_SIZE = 32  # corruptions and the small networks expect at least this
@@ -28,27 +30,31 @@ def load_arrays(source: Path, *, image_size: int | None, limits: Limits) -> Imag
     Raises:
         ValueError: a file is missing or is not of that layout; one line that names it.
     """
+    train_description, notes = "", tuple[str, ...]()
     if source.is_file():
         everything, names = read_npz(source, image_size)
         classes = _class_names(everything.labels, names, source)
-        train, test = hold_out(everything, classes, source)
+        train, test = hold_out(everything, classes)
         description, test_file = HELD_OUT, source
     else:
-        tests = [source / name for name in ("test.npz", "val.npz") if (source / name).is_file()]
-        if not (source / "train.npz").is_file() or not tests:
-            missing = "test.npz (or val.npz)" if (source / "train.npz").is_file() else "train.npz"
+        parts = find_parts(source, ".npz")
+        test_part = parts.get("test") or parts.get("val")
+        if "train" not in parts or test_part is None:
+            missing = "test.npz (or val.npz)" if "train" in parts else "train.npz"
             raise ValueError(f"{source} has no {missing}: add it, or pass one .npz file to hold out 20 % of it")
-        test_file, description = tests[0], tests[0].name
-        train, names = read_npz(source / "train.npz", image_size)
-        classes = _class_names(train.labels, names, source / "train.npz")
+        if len(parts) == 3:
+            notes = (f"{parts['val'].name} is not used",)
+        test_file, description, train_description = test_part, test_part.name, parts["train"].name
+        train, names = read_npz(parts["train"], image_size)
+        classes = _class_names(train.labels, names, parts["train"])
         assert train.images is not None
         test, test_names = read_npz(test_file, image_size or train.images.shape[-1])
         if test_names is not None and names is not None and test_names != names:
-            raise ValueError(f"{test_file}: its classes differ from those of {source / 'train.npz'}")
+            raise ValueError(f"{test_file}: its classes differ from those of {parts['train']}")
     _check_range(test.labels, classes, test_file)
     assert train.images is not None
     data = ImageData(
-        name=source.stem if source.is_file() else source.resolve().name,
+        name=plain_name(source.stem if source.is_file() else source.resolve().name),
         train=train,
         test=test,
         classes=classes,
@@ -57,6 +63,8 @@ def load_arrays(source: Path, *, image_size: int | None, limits: Limits) -> Imag
         image_size=train.images.shape[-1],
         augment="crop_flip",
         test_split_description=description,
+        train_split_description=train_description,
+        notes=notes,
     )
     return limits.apply(data)
 
@@ -89,7 +97,9 @@ def read_npz(file: Path, image_size: int | None) -> tuple[Split, tuple[str, ...]
         raise ValueError(f"{file}: label {wrong} is out of range, wanted 0 to the number of classes - 1")
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).expand(-1, 3, -1, -1)
     size = image_size or max(_LEAST_SIZE, *images.shape[1:3])
-    split = Split(torch.from_numpy(labels.astype(np.int64)), images=resize(pixels, size))
+    # A resized image depends a little on the machine: what is written in the file says which image it is.
+    ids = None if pixels.shape[-2:] == (size, size) else pixel_ids(torch.from_numpy(images))
+    split = Split(torch.from_numpy(labels.astype(np.int64)), images=resize(pixels, size), ids=ids)
     return split, _names(arrays["classes"], file) if "classes" in arrays else None
 
 
@@ -134,10 +144,8 @@ def _open(file: Path) -> dict[str, NDArray[Any]]:
 def _names(classes: NDArray[Any], file: Path) -> tuple[str, ...]:
     if classes.ndim != 1 or classes.dtype.kind not in "US":
         raise ValueError(f"{file}: classes are {classes.dtype} of shape {classes.shape}, wanted text (C,)")
-    try:
-        names = tuple(np.char.decode(classes, "utf-8").tolist() if classes.dtype.kind == "S" else classes.tolist())
-    except ValueError:
-        raise ValueError(f"{file}: the names in classes are not UTF-8") from None
+    written = np.char.decode(classes, "utf-8", "backslashreplace") if classes.dtype.kind == "S" else classes
+    names = tuple(map(plain_name, written.tolist()))
     if len(set(names)) < len(names):
         raise ValueError(f"{file}: the names in classes are not all different")
     return names

@@ -16,12 +16,12 @@ import numpy as np
 import PIL
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from selfdistill.data.cached_images import CachedImages, Index
 from selfdistill.data.decode import (
     UnreadableImageError,
     cpu_count,
+    open_image,
     read_rgb,
     sides_for,
     to_shorter_side,
@@ -185,7 +185,7 @@ def _check_room(folder: Path, paths: Sequence[Path], boxes: Sequence[Box], side:
 def _bytes(path: Path, box: Box, side: int) -> int:
     """Bytes of one image in a cache, by its file's head; a turned picture takes as many."""
     try:
-        with Image.open(path) as file:
+        with open_image(path) as file:
             left, top, right, bottom = box or (0, 0, *file.size)
             size = min(right, file.width) - max(left, 0), min(bottom, file.height) - max(top, 0)
         width, height = sides_for(size, side)

@@ -2,18 +2,26 @@
 
 import os
 import statistics
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import torch
 
 from selfdistill.data.decode import IMAGE_SUFFIXES, SMALL, Scan, scan, to_square, to_tensor
-from selfdistill.data.sets import HELD_OUT, ImageData, Limits, Split, hold_out
+from selfdistill.data.fingerprint import file_ids
+from selfdistill.data.sets import HELD_OUT_BY_NAME, ImageData, Limits, Split, hold_out
+from selfdistill.text import count_of, join_names, plain_name
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-TEST_FOLDERS = ("test", "val", "valid", "validation")
-"""In the order of preference."""
+PARTS = {
+    "train": ("train", "training"),
+    "test": ("test", "testing"),
+    "val": ("val", "valid", "validation"),
+}
+"""What the parts of a set are called, in any case."""
 
+_NO_IMAGES = {"__macosx", "thumbs.db", "desktop.ini", "@eadir"}  # systems leave them everywhere
 _PHOTO_SIZE = 224
 _LEAST_SIZE = 32  # corruptions and the small networks expect at least this
 
@@ -23,35 +31,29 @@ Files = list[tuple[Path, int]]  # file, label
 def load_folder(folder: Path, *, image_size: int | None, limits: Limits, skip_unreadable: bool) -> ImageData:
     """Read ``folder/train/<class>/*`` with ``folder/test|val/<class>/*``, or ``folder/<class>/*`` held out 80/20.
 
-    Classes are the sorted folder names; files are found at any depth, hidden ones are ignored. Every file is decoded
-    once. Sets of small images (64 pixels at most) are kept in memory as squares of their common size (the median of
-    the longer sides, at least 32; oblong images are squeezed), with ``mean`` and ``std`` left empty: to be measured on
-    the training images in use. Of others the paths are kept, with ImageNet's constants.
+    The parts have a name of `PARTS`; test/ goes before val/. Classes are the sorted folder names, composed (NFC); files
+    are found at any depth, in linked folders too; hidden ones are ignored. Every file is decoded once. Sets of small
+    images (64 pixels at most) are kept in memory as squares of their common size (the median of the longer sides, at
+    least 32; oblong images are squeezed), with ``mean`` and ``std`` left empty: to be measured on the training images
+    in use. Of others the paths are kept, with ImageNet's constants.
 
     Raises:
         ValueError: a missing or empty folder, classes that differ between the two splits, a class without an image, a
             single class, an unreadable file without ``skip_unreadable``.
     """
-    train_folder = folder / "train"
-    tests = [folder / name for name in TEST_FOLDERS if (folder / name).is_dir()]
-    if train_folder.is_dir() and not tests:
-        raise ValueError(
-            f"{folder} has train/ but none of {', '.join(f'{name}/' for name in TEST_FOLDERS)}: "
-            f"add one, or pass {train_folder} to hold out 20 % of it"
-        )
-    if tests and not train_folder.is_dir():
-        raise ValueError(f"{folder} has {tests[0].name}/ but no train/")
-    two = bool(tests)
-    names = class_names(train_folder if two else folder)
-    if two:
-        check_same(names, class_names(tests[0]), train_folder, tests[0])
+    train_folder, test_folder = _train_and_test(folder)
+    folders = [class_folders(part) for part in (train_folder, test_folder) if part is not None]
+    names = list(folders[0])
+    if test_folder is not None:
+        check_same(names, list(folders[1]), train_folder, test_folder)
     limits.check(names, folder)
     classes = names[: limits.classes]
-    listed = _list(train_folder if two else folder, classes)
-    parts = [listed, _list(tests[0], classes)] if two else [listed]
+    unread: Counter[str] = Counter()
+    parts = [_list(part, classes, unread) for part in folders]
 
     files = [file for part in parts for file in part]
-    found = scan([path for path, _ in files], image_size)
+    paths = [path for path, _ in files]
+    found = scan(paths, image_size, max_pixels=limits.max_pixels)
     if found.reasons and not skip_unreadable:
         count = len(found.reasons)
         raise ValueError(
@@ -60,16 +62,18 @@ def load_folder(folder: Path, *, image_size: int | None, limits: Limits, skip_un
         )
     size, whole = _to_split(files, found, image_size)
     kept = [at for at in range(len(files)) if at not in found.reasons]
-    boundary = sum(at < len(listed) for at in kept)
+    boundary = sum(at < len(parts[0]) for at in kept)
     train = whole.select(torch.arange(boundary))
     test = whole.select(torch.arange(boundary, len(kept)))
-    for split, where in zip((train, test), (train_folder if two else folder, *tests[:1]), strict=False):
-        _check_populated(split, classes, where)
-    if not two:
-        train, test = hold_out(train, classes, folder)
+    for split, where in zip((train, test), (train_folder, test_folder), strict=True):
+        if where is not None:
+            _check_populated(split, classes, where)
+    if test_folder is None:
+        inside = [plain_name(paths[at].relative_to(folders[0][classes[files[at][1]]]).as_posix()) for at in kept]
+        train, test = hold_out(train, classes, inside)
     in_memory = whole.images is not None
     data = ImageData(
-        name=folder.resolve().name,
+        name=plain_name(folder.resolve().name),
         train=train,
         test=test,
         classes=tuple(classes),
@@ -77,24 +81,53 @@ def load_folder(folder: Path, *, image_size: int | None, limits: Limits, skip_un
         std=() if in_memory else IMAGENET_STD,
         image_size=size,
         augment="crop_flip" if in_memory else "resized_crop_flip",
-        test_split_description=f"{tests[0].name} folder" if two else HELD_OUT,
-        skipped=tuple(files[at][0] for at in found.reasons),
+        test_split_description=HELD_OUT_BY_NAME if test_folder is None else f"{test_folder.name} folder",
+        skipped=tuple(paths[at] for at in found.reasons),
+        train_split_description="" if test_folder is None else f"{train_folder.name} folder",
+        notes=tuple(_notes(folder, train_folder, test_folder, unread)),
     )
     return limits.apply(data)
 
 
-def class_names(folder: Path) -> list[str]:
-    """Return the sorted names of the class folders in a folder, of which there are at least two.
+def find_parts(folder: Path, suffix: str = "") -> dict[str, Path]:
+    """Return the entries of a folder that are called as one of `PARTS` is: folders, or files with a suffix.
 
     Raises:
-        ValueError: there are fewer.
+        ValueError: a part is there twice.
     """
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if not names:
+    found: dict[str, Path] = {}
+    for entry in sorted(folder.iterdir()):
+        name = entry.name.lower()
+        part = next((part for part, names in PARTS.items() if name in {known + suffix for known in names}), None)
+        if part is None or not (entry.is_file() if suffix else entry.is_dir()):
+            continue
+        if part in found:
+            raise ValueError(
+                f"{folder} has both {found[part].name} and {entry.name}: join them, or move one of the two elsewhere"
+            )
+        found[part] = entry
+    return found
+
+
+def class_folders(folder: Path) -> dict[str, Path]:
+    """Return the class folders in a folder, of which there are at least two, by the classes' sorted names.
+
+    Raises:
+        ValueError: there are fewer, or two have one name.
+    """
+    above = (folder.resolve(), *folder.resolve().parents)
+    found: dict[str, Path] = {}
+    for entry in _inside(folder):
+        if entry.is_dir() and not (entry.is_symlink() and Path(entry).resolve() in above):
+            name = plain_name(entry.name)
+            if name in found:
+                raise ValueError(f"{folder} has two class folders that look alike, {name!r}: join or rename them")
+            found[name] = Path(entry)
+    if not found:
         raise ValueError(f"{folder} has no class folders: put the images of each class in a folder of its own")
-    if len(names) == 1:
-        raise ValueError(f"{folder} has one class folder, {names[0]!r}: at least 2 classes are needed")
-    return names
+    if len(found) == 1:
+        raise ValueError(f"{folder} has one class folder, {next(iter(found))!r}: at least 2 classes are needed")
+    return dict(sorted(found.items()))
 
 
 def check_same(train: Sequence[str], test: Sequence[str], train_folder: Path, test_folder: Path) -> None:
@@ -117,25 +150,101 @@ def check_same(train: Sequence[str], test: Sequence[str], train_folder: Path, te
 
 
 def image_files(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """Return the image files in a folder and its subfolders, sorted; hidden ones, and those in hidden folders, are not.
+    """Return the image files in a folder and its subfolders, sorted, as :func:`find_images` finds them."""
+    return find_images(folder, suffixes)[0]
 
-    A file is an image by its suffix; whether it can be read is seen when it is.
+
+def find_images(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> tuple[list[Path], Counter[str]]:
+    """Return the image files in a folder and its subfolders, sorted, and how many other files there are by suffix.
+
+    A file is an image by its suffix; whether it can be read is seen when it is. Linked folders are followed, each
+    folder once, but not up. What is hidden is not looked at.
     """
-    found = []
-    for parent, folders, inside in os.walk(folder):
-        folders[:] = [f for f in folders if not f.startswith(".")]
-        found += [
-            Path(parent, file) for file in inside if not file.startswith(".") and Path(file).suffix.lower() in suffixes
-        ]
-    return sorted(found)
+    real = folder.resolve()
+    seen = {_identity(above) for above in (real, *real.parents)}
+    found, unread = [], Counter[str]()
+    for parent, folders, inside in os.walk(folder, followlinks=True):
+        new = []
+        for path in sorted((Path(parent, f) for f in folders if not _is_hidden(f)), key=lambda f: (f.is_symlink(), f)):
+            if (identity := _identity(path)) not in seen:
+                seen.add(identity)
+                new.append(path.name)
+        folders[:] = new
+        for file in inside:
+            if not _is_hidden(file):
+                suffix = Path(file).suffix.lower()
+                if suffix in suffixes:
+                    found.append(Path(parent, file))
+                else:
+                    unread[suffix] += 1
+    return sorted(found), unread
 
 
-def _list(folder: Path, classes: Sequence[str]) -> Files:
+def unread_note(unread: Counter[str]) -> str:
+    """Return what was not read, by suffix.
+
+    Example:
+        >>> unread_note(Counter({".txt": 2, "": 1}))
+        '2 .txt and 1 file without suffix are not read'
+    """
+    often = sorted(unread.items(), key=lambda item: (-item[1], item[0]))
+    counted = [f"{n:,} {suffix}" if suffix else f"{count_of(n, 'file')} without suffix" for suffix, n in often]
+    several = len(counted) > 1 or unread.total() > 1
+    return f"{join_names(counted)} {'are' if several else 'is'} not read"
+
+
+def _train_and_test(folder: Path) -> tuple[Path, Path | None]:
+    """Return the folders of the two parts, or the folder itself and None."""
+    parts = find_parts(folder)
+    train, test = parts.get("train"), parts.get("test") or parts.get("val")
+    if train is None and test is None:
+        return folder, None
+    if test is None:
+        wanted = ", ".join(f"{name}/" for part in ("test", "val") for name in PARTS[part])
+        raise ValueError(
+            f"{folder} has {parts['train'].name}/ but none of {wanted}: add one, or pass {train} to hold out 20 % of it"
+        )
+    if train is None:
+        raise ValueError(f"{folder} has {test.name}/ but no train/")
+    return train, test
+
+
+def _notes(folder: Path, train: Path, test: Path | None, unread: Counter[str]) -> Iterator[str]:
+    """Yield what is there and is not used."""
+    if test is not None:
+        others = [f"{entry.name}/" for entry in _inside(folder) if entry.is_dir()]
+        others = [other for other in sorted(others) if other not in (f"{train.name}/", f"{test.name}/")]
+        if others:
+            yield f"{join_names(others)} {'is' if len(others) == 1 else 'are'} not used"
+    parts = [part for part in dict.fromkeys((folder, train, test)) if part is not None]
+    loose = [entry.name for part in parts for entry in _inside(part) if entry.is_file()]
+    unread = unread + Counter(Path(name).suffix.lower() for name in loose)
+    if unread:
+        yield unread_note(unread)
+
+
+def _inside(folder: Path) -> list["os.DirEntry[str]"]:
+    with os.scandir(folder) as entries:
+        return [entry for entry in entries if not _is_hidden(entry.name)]
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _NO_IMAGES
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    known = folder.stat()
+    return known.st_dev, known.st_ino
+
+
+def _list(folders: dict[str, Path], classes: Sequence[str], unread: Counter[str]) -> Files:
     files: Files = []
     for label, name in enumerate(classes):
-        found = image_files(folder / name)
+        found, others = find_images(folders[name])
+        unread += others
         if not found:
-            raise ValueError(f"class {name!r} has no image in {folder / name}: add images or remove the folder")
+            what = f" ({unread_note(others)})" if others else ""
+            raise ValueError(f"class {name!r} has no image in {folders[name]}{what}: add images or remove the folder")
         files += [(path, label) for path in found]
     return files
 
@@ -144,12 +253,14 @@ def _to_split(files: Files, found: Scan, image_size: int | None) -> tuple[int, S
     """Return the image size and the readable files, in memory if all of them are small."""
     readable = [at for at in range(len(files)) if at not in found.reasons]
     labels = torch.tensor([files[at][1] for at in readable], dtype=torch.int64)
+    paths = tuple(files[at][0] for at in readable)
     small = [image for at in readable if (image := found.small[at]) is not None]
     if not readable or len(small) < len(readable):
-        return image_size or _PHOTO_SIZE, Split(labels, paths=tuple(files[at][0] for at in readable))
+        return image_size or _PHOTO_SIZE, Split(labels, paths=paths)
     sides = [side for side in found.sizes if side is not None]
     size = image_size or max(_LEAST_SIZE, min(SMALL, round(statistics.median(sides))))
-    return size, Split(labels, images=to_tensor(to_square(image, size) for image in small))
+    images = to_tensor(to_square(image, size) for image in small)
+    return size, Split(labels, images=images, ids=file_ids(paths))
 
 
 def _check_populated(split: Split, classes: Sequence[str], where: Path) -> None:

@@ -1,19 +1,25 @@
 """What a set of images is: a training and a test split, its classes, and how its pixels are normalised."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from selfdistill.data.cached_images import CachedImages
+from selfdistill.data.fingerprint import Fingerprint, file_ids, pixel_ids, summarise
 from selfdistill.data.randomness import generator, hash_key
 from selfdistill.errors import ArgumentError
 
 HELD_OUT = "20 % held out, seed 0"
+HELD_OUT_BY_NAME = "about 20 % held out, by file name"
 _TEST_SHARE = 0.2
 _SPLIT, _TRAIN, _TEST = range(3)  # streams of the fixed seed 0
+_TENSORS = ("labels", "images", "boxes", "ids")  # of a split
 _MEASURED = 50_000  # images that the mean and the standard deviation are measured on, at most
 
 
@@ -29,6 +35,8 @@ class Split:
             of the picture as it is stored, right and bottom not included; None: all of it.
         cache: the files decoded and resized already, ``N`` too; used where that changes no pixel. None: they are
             decoded each time.
+        ids: int64 ``(N, 2)``, what says which image each is: hashes of its name and of its content, see
+            :mod:`selfdistill.data.fingerprint`. None: they are found from the images or the files.
 
     Raises:
         ValueError: not exactly one of images and paths is given, the lengths differ, or boxes are not of that shape.
@@ -44,6 +52,7 @@ class Split:
     paths: tuple[Path, ...] | None = None
     boxes: Tensor | None = None
     cache: CachedImages | None = None
+    ids: Tensor | None = None
 
     def __post_init__(self) -> None:
         given = [part for part in (self.images, self.paths) if part is not None]
@@ -57,16 +66,22 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def identify(self) -> Tensor:
+        """Return the ids ``(N, 2)``; where they are not given, of the images or the files with their boxes."""
+        if self.ids is not None:
+            return self.ids
+        if self.images is not None:
+            return pixel_ids(self.images)
+        assert self.paths is not None
+        return file_ids(self.paths, None if self.boxes is None else [str(box) for box in self.boxes.tolist()])
+
     def select(self, index: Tensor) -> "Split":
         """Return the images at the positions ``index`` ``(n,)``, in that order."""
-        if self.images is not None:
-            return Split(self.labels[index], images=self.images[index])
-        assert self.paths is not None
-        boxes = None if self.boxes is None else self.boxes[index]
-        paths = tuple(self.paths[i] for i in index.tolist())
-        return Split(
-            self.labels[index], paths=paths, boxes=boxes, cache=None if self.cache is None else self.cache.select(index)
-        )
+        of_each: dict[str, Any] = {
+            name: None if (all := getattr(self, name)) is None else all[index] for name in _TENSORS
+        }
+        paths = None if self.paths is None else tuple(self.paths[i] for i in index.tolist())
+        return replace(self, **of_each, paths=paths, cache=None if self.cache is None else self.cache.select(index))
 
     def spaced(self, most: int) -> "Split":
         """Return at most ``most`` images, evenly spaced, so that a set sorted by class keeps its classes.
@@ -94,6 +109,8 @@ class ImageData:
         augment: this set's default, one of ``augment.AUGMENTS``.
         test_split_description: what the test images are, such as ``"test folder"`` or ``"20 % held out, seed 0"``.
         skipped: unreadable files that were left out.
+        train_split_description: which part the training images are, such as ``"train folder"``; empty: what is left.
+        notes: what a user should know of the files before a training, such as ``"val/ is not used"``.
     """
 
     name: str
@@ -106,6 +123,19 @@ class ImageData:
     augment: str
     test_split_description: str
     skipped: tuple[Path, ...] = ()
+    train_split_description: str = ""
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """What says which images these are; wherever their files lie."""
+        parts = {part: (split.labels, split.identify()) for part, split in (("train", self.train), ("test", self.test))}
+        return summarise(self.classes, parts, self.test_split_description)
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether the test images are a share of a set that has no test part."""
+        return self.test_split_description in (HELD_OUT, HELD_OUT_BY_NAME)
 
 
 @dataclass(frozen=True)
@@ -118,6 +148,7 @@ class Limits:
         classes: keep the first so many classes, at least 2; None keeps all.
         per_class: training images of each class, at least 1; None keeps all.
         test_per_class: test images of each class, likewise.
+        max_pixels: files of more pixels are unreadable, see :func:`~selfdistill.data.decode.read_rgb`.
 
     Raises:
         ValueError: a number is too small, or (in ``apply``) larger than what the set has.
@@ -126,6 +157,7 @@ class Limits:
     classes: int | None = None
     per_class: int | None = None
     test_per_class: int | None = None
+    max_pixels: int | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("classes", 2), ("per_class", 1), ("test_per_class", 1)):
@@ -147,28 +179,34 @@ class Limits:
         return replace(data, train=train, test=test, classes=classes)
 
 
-def hold_out(split: Split, classes: Sequence[str], where: str | Path) -> tuple[Split, Split]:
-    """Cut 20 % of each class off as the test split, by the fixed seed 0; at least one image on each side.
+def hold_out(split: Split, classes: Sequence[str], names: Sequence[str] | None = None) -> tuple[Split, Split]:
+    """Cut 20 % of each class off as the test split; at least one image on each side, if there are two.
 
-    Raises:
-        ValueError: a class has fewer than two images.
+    By the fixed seed 0; or by a hash of each image's name alone, about 20 %, so that an image that is added or removed
+    moves no other one between the parts (unless all others of its class are on one side).
+
+    Args:
+        split: the images.
+        classes: the classes' names.
+        names: what each image is called, such as its path in its class's folder; None: they have no names.
 
     Example:
         >>> labels = torch.tensor([0] * 10 + [1] * 5)
         >>> data = Split(labels, images=torch.zeros(15, 3, 4, 4, dtype=torch.uint8))
-        >>> train, test = hold_out(data, ["cat", "dog"], "photos")
+        >>> train, test = hold_out(data, ["cat", "dog"])
         >>> train.labels.bincount().tolist(), test.labels.bincount().tolist()
         ([8, 4], [2, 1])
     """
     train, test = [], []
     for label, name in enumerate(classes):
-        members = _shuffled(split, label, _SPLIT)
-        if len(members) < 2:
-            raise ValueError(
-                f"{where}: class {name!r} has {len(members)} of the at least 2 images needed "
-                "to hold some out: add images, or make train and test folders"
-            )
-        count = min(max(1, round(_TEST_SHARE * len(members))), len(members) - 1)
+        if names is None:
+            members = _shuffled(split, label, _SPLIT)
+            count = round(_TEST_SHARE * len(members))
+        else:
+            place = {at: _place(f"{name}/{names[at]}") for at in (split.labels == label).nonzero()[:, 0].tolist()}
+            members = torch.tensor(sorted(place, key=place.__getitem__), dtype=torch.int64)
+            count = sum(value < _TEST_SHARE for value in place.values())
+        count = min(max(1, count), len(members) - 1)
         test.append(members[:count])
         train.append(members[count:])
     return split.select(torch.cat(train).sort().values), split.select(torch.cat(test).sort().values)
@@ -192,6 +230,11 @@ def pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ..
     mean, square = total / (images.numel() // images.shape[1])
     std = (square - mean.square()).clamp(min=1).sqrt()
     return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
+
+
+def _place(name: str) -> float:
+    """Return a number in [0, 1) that a name alone decides."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) / 2**64
 
 
 def _shuffled(split: Split, label: int, stream: int) -> Tensor:

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from selfdistill.data.arrays import load_arrays
-from selfdistill.data.folders import load_folder
+from selfdistill.data.folders import find_parts, load_folder
 from selfdistill.data.named import NAMED_SETS, load_named
-from selfdistill.data.sets import ImageData, Limits, pixel_statistics
+from selfdistill.data.sets import ImageData, Limits, Split, pixel_statistics
 from selfdistill.errors import ArgumentError
-from selfdistill.text import join_names, nearest
+from selfdistill.text import join_names, nearest, plain_name
 
 _SMALLEST = 8  # pixels
 
@@ -23,6 +25,8 @@ def load_data(
     per_class: int | None = None,
     test_per_class: int | None = None,
     skip_unreadable: bool = False,
+    max_pixels: int | None = None,
+    test_only: bool = False,
 ) -> ImageData:
     """Load a set of images: a named set, a folder of images, or arrays.
 
@@ -33,24 +37,27 @@ def load_data(
     ``"dogs"``, ``"dogs_full"``                   120 breeds, cut to the dog or whole: ``root/dogs``, likewise
     ``"imagenet"``                                ILSVRC2012: ``root/imagenet/train`` and ``val``; not downloaded
     ``DIR`` with train/ and test/ (or val/)       image files, one folder per class in each
-    ``DIR`` of class folders                      image files, 20 % of each class held out by the fixed seed 0
+    ``DIR`` of class folders                      image files, about 20 % of each class held out by file name
     ``DIR`` with train.npz and test.npz (val)     arrays ``images`` uint8 (N, H, W, C) and ``labels`` (N,)
-    ``FILE.npz``                                  the same, 20 % of each class held out
+    ``FILE.npz``                                  the same, 20 % of each class held out by the fixed seed 0
     ============================================  ==================================================================
 
     Small images are kept in memory; files larger than 64 pixels are decoded while training, at 224 pixels. The files of
     a folder are decoded once before, to find the unreadable; those of named sets with ``skip_unreadable`` alone.
-    A named set goes before a folder of that name: write ``./cifar10`` for the folder.
+    A named set goes before a folder of that name: write ``./cifar10`` for the folder. Parts may be called train or
+    training, test or testing, val, valid or validation, in any case.
 
     Args:
         source: the set, as above.
-        root: where named sets are kept.
+        root: where named sets are kept; it must exist unless it is below the working directory.
         image_size: the side of the square images, at least 8 pixels; None: the set's own.
         classes: use the first so many classes, at least 2.
         per_class: use so many training images of each class, drawn by the fixed seed 0 whatever the run's seed; a
             smaller draw is contained in a larger one.
         test_per_class: so many test images of each class, likewise.
         skip_unreadable: leave unreadable image files out, and list them in ``ImageData.skipped``.
+        max_pixels: image files of more pixels are unreadable (default: `decode.MAX_PIXELS`).
+        test_only: only the test images are wanted: of a set without such, or with one part alone, those are all images.
 
     Raises:
         ValueError: one line on what is wrong with the input, and the remedy.
@@ -61,32 +68,80 @@ def load_data(
         >>> len(data.train), len(data.test), tuple(data.train.images.shape[1:]), data.test_split_description
         (100, 359, (3, 32, 32), '20 % held out, seed 0')
     """
-    limits = Limits(classes, per_class, test_per_class)
+    limits = Limits(classes, per_class, test_per_class, max_pixels)
     if image_size is not None and image_size < _SMALLEST:
         raise ArgumentError("image_size", f"must be at least {_SMALLEST}, not {image_size}")
     path = Path(source).expanduser()
     if str(source) in NAMED_SETS:
+        check_root(root)
         data = load_named(str(source), root=root, image_size=image_size, limits=limits, skip_unreadable=skip_unreadable)
     elif path.is_dir():
-        data = _from_folder(path, image_size, limits, skip_unreadable)
+        data = _from_folder(path, image_size, limits, skip_unreadable, test_only)
     elif path.suffix.lower() == ".npz" and path.is_file():
         data = load_arrays(path, image_size=image_size, limits=limits)
     elif path.is_file():
         raise ValueError(f"{path} is a file, but not an .npz file: pass a folder of images or an .npz file")
     else:
         raise unknown_source("data set", str(source), NAMED_SETS, "a folder or .npz file that exists")
+    data = _all_images(data) if test_only and data.is_held_out else data
+    if data.is_held_out:
+        _check_test(data, path)
     if data.train.images is not None and not data.mean:
         mean, std = pixel_statistics(data.train.images)
         data = replace(data, mean=mean, std=std)
     return data
 
 
-def _from_folder(path: Path, image_size: int | None, limits: Limits, skip_unreadable: bool) -> ImageData:
-    if (path / "train.npz").exists() and (path / "train").exists():
-        raise ValueError(f"{path} has both train.npz and train/: move one of the two elsewhere")
-    if any((path / name).is_file() for name in ("train.npz", "test.npz", "val.npz")):
-        return load_arrays(path, image_size=image_size, limits=limits)
-    return load_folder(path, image_size=image_size, limits=limits, skip_unreadable=skip_unreadable)
+def check_root(root: Path) -> None:
+    """Refuse a folder for data sets that would have to be made elsewhere than below the working directory.
+
+    It may stand in a recipe that somebody else wrote.
+
+    Raises:
+        ArgumentError: it does not exist, and is absolute or goes up.
+    """
+    if not root.is_dir() and (root.is_absolute() or ".." in root.parts):
+        raise ArgumentError("data_root", f"is {root}, which does not exist: make that folder first")
+
+
+def _from_folder(
+    path: Path, image_size: int | None, limits: Limits, skip_unreadable: bool, test_only: bool
+) -> ImageData:
+    arrays, folders = find_parts(path, ".npz"), find_parts(path)
+    if "train" in arrays and "train" in folders:
+        raise ValueError(
+            f"{path} has both {arrays['train'].name} and {folders['train'].name}/: move one of the two elsewhere"
+        )
+    parts, name = arrays or folders, plain_name(path.resolve().name)
+    if test_only and parts and not ("train" in parts and len(parts) > 1):
+        path = parts.get("test") or parts.get("val") or parts["train"]
+    if arrays:
+        data = load_arrays(path, image_size=image_size, limits=limits)
+    else:
+        data = load_folder(path, image_size=image_size, limits=limits, skip_unreadable=skip_unreadable)
+    return replace(data, name=name)
+
+
+def _all_images(data: ImageData) -> ImageData:
+    """Return a set whose test part is everything."""
+    a, b = data.train, data.test
+    pairs = [(getattr(a, name), getattr(b, name)) for name in ("labels", "images", "ids")]
+    labels, images, ids = (None if one is None else torch.cat((one, other)) for one, other in pairs)
+    assert labels is not None
+    paths = None if a.paths is None or b.paths is None else a.paths + b.paths
+    test = Split(labels, images=images, paths=paths, ids=ids)  # a set with boxes has a test part
+    return replace(data, test=test, test_split_description="all images")
+
+
+def _check_test(data: ImageData, where: Path) -> None:
+    """Refuse a class of which no image could be held out."""
+    counts = data.test.labels.bincount(minlength=len(data.classes)).tolist()
+    for name, count in zip(data.classes, counts, strict=True):
+        if not count:
+            raise ValueError(
+                f"{where}: class {name!r} has 1 of the at least 2 images needed to hold some out: add images, or make "
+                "train and test folders"
+            )
 
 
 def unknown_source(what: str, source: str, known: Sequence[str], files: str) -> ValueError:

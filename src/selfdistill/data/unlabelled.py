@@ -1,5 +1,6 @@
 """Out-of-distribution (OOD) sets, images without labels: published sets, photographs in pieces, your own."""
 
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,16 +19,17 @@ from selfdistill.data.decode import (
     SMALL,
     UnreadableImageError,
     cpu_count,
+    pixel_limit,
     read_rgb,
     to_tensor,
 )
-from selfdistill.data.folders import image_files
+from selfdistill.data.folders import find_images, image_files, unread_note
 from selfdistill.data.named import load_named
 from selfdistill.data.named.download import ARCHIVES, archived_files, svhn_test_images
 from selfdistill.data.sets import Limits, Split
-from selfdistill.data.sources import unknown_source
+from selfdistill.data.sources import check_root, unknown_source
 from selfdistill.progress import track
-from selfdistill.text import quote
+from selfdistill.text import plain_name, quote
 
 UNLABELLED_SETS = ("photographs", *ARCHIVES, "svhn", "imagenet_resize", "cifar10")
 
@@ -50,7 +52,9 @@ class Unlabelled:
     prepared: str
 
 
-def load_unlabelled(source: str, *, image_size: int, root: Path, skip_unreadable: bool = False) -> Unlabelled:
+def load_unlabelled(
+    source: str, *, image_size: int, root: Path, skip_unreadable: bool = False, max_pixels: int | None = None
+) -> Unlabelled:
     """Load images that belong to none of a network's classes, at the network's size.
 
     =====================  ===========================================================================================
@@ -74,8 +78,9 @@ def load_unlabelled(source: str, *, image_size: int, root: Path, skip_unreadable
     Args:
         source: the set, as above.
         image_size: S, the side of the network's images, pixels.
-        root: where named sets are kept.
+        root: where named sets are kept; it must exist unless it is below the working directory.
         skip_unreadable: leave unreadable image files out.
+        max_pixels: image files of more pixels are unreadable.
 
     Raises:
         ValueError: one line on what is wrong with the input, and the remedy.
@@ -87,6 +92,8 @@ def load_unlabelled(source: str, *, image_size: int, root: Path, skip_unreadable
         (520, 'squares of 32 px cut from two photographs')
     """
     path = Path(source).expanduser()
+    if source in UNLABELLED_SETS:
+        check_root(root)
     if source == "photographs":
         return _photographs(image_size)
     if source == "svhn":
@@ -98,7 +105,10 @@ def load_unlabelled(source: str, *, image_size: int, root: Path, skip_unreadable
     if source in ARCHIVES:
         return _files(source, root / source, archived_files(source, root), image_size, skip_unreadable)
     if path.is_dir():
-        return _files(path.resolve().name, path, image_files(path), image_size, skip_unreadable)
+        files, unread = find_images(path)
+        if files and unread:
+            warnings.warn(f"{path}: {unread_note(unread)}", stacklevel=2)
+        return _files(plain_name(path.resolve().name), path, files, image_size, skip_unreadable, max_pixels)
     if path.is_file():
         return _array(path, image_size)
     raise unknown_source("set of images", source, UNLABELLED_SETS, "a folder, .npy or .npz file that exists")
@@ -151,13 +161,22 @@ def _imagenet_resize(root: Path, size: int, skip_unreadable: bool) -> Unlabelled
     return _files("imagenet_resize", folder, image_files(folder), size, skip_unreadable)
 
 
-def _files(name: str, folder: Path, files: Sequence[Path], size: int, skip_unreadable: bool) -> Unlabelled:
+def _files(
+    name: str,
+    folder: Path,
+    files: Sequence[Path],
+    size: int,
+    skip_unreadable: bool,
+    max_pixels: int | None = None,
+) -> Unlabelled:
     if not files:
         raise ValueError(f"{folder}: no image in it or below (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
 
+    limit = pixel_limit(max_pixels)
+
     def look(file: Path) -> tuple[tuple[int, int], Image.Image | None] | str:
         try:
-            image = read_rgb(file)
+            image = read_rgb(file, max_pixels=limit)
         except UnreadableImageError as error:
             return str(error)
         return image.size, _square(image, size) if size <= SMALL else None
@@ -201,7 +220,7 @@ def _array(file: Path, size: int) -> Unlabelled:
             f"{file}: images of {height} x {width} px, but the network takes {size} x {size}: resize "
             "them yourself, because how it is done decides how hard they are to tell apart, or give a folder of images"
         )
-    return _unlabelled(file.stem, pixels, "as they are")
+    return _unlabelled(plain_name(file.stem), pixels, "as they are")
 
 
 def _pixels(file: Path) -> Tensor:

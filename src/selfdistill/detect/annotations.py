@@ -1,4 +1,4 @@
-"""COCO's annotations of boxes: read, checked, and which of them a detector can learn from. No torch here."""
+"""COCO's annotations of boxes: read, checked, and which of them a detector can learn from."""
 
 import json
 import math
@@ -8,12 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from selfdistill.data.decode import check_regular
+from selfdistill.data.named.listed import check_inside
 from selfdistill.text import quote
 
 YEAR = "2017"
 SMALLEST = 1.0
 """A box of which less than so many pixels a side lie in the image is degenerate: nothing can be learned from it."""
 
+MOST_CATEGORIES = 10_000
+"""A detector has a logit and four coordinates for each id up to the largest: a stray one would take all memory."""
+
+_MOST_BYTES = 2**32  # of annotations; COCO's have 450 MB
 _LISTS = ("images", "annotations", "categories")
 
 
@@ -77,14 +83,19 @@ def read_annotations(root: Path, part: str, limit: int | None = None) -> Annotat
         raise ValueError(f"{path}: an image, a box or a category is not as COCO's are ({quote(error)})") from None
     if not images or not categories:
         raise ValueError(f"{path}: no image or no category in it")
-    if min(categories) < 1:
-        raise ValueError(f"{path}: a category has the id {min(categories)}; ids start at 1, for 0 is the background")
+    for number in categories:
+        if type(number) is not int or not 1 <= number <= MOST_CATEGORIES:
+            raise ValueError(
+                f"{path}: a category has the id {str(number)[:80]}; ids are whole numbers from 1, for 0 is the "
+                f"background, to {MOST_CATEGORIES:,}"
+            )
     _check_images(folder, path, images)
     return Annotations(folder, images, boxes, categories)
 
 
 def _load(path: Path, root: Path) -> dict[str, Any]:
     try:
+        check_regular(path, _MOST_BYTES)
         with path.open(encoding="utf-8") as file:
             known = json.load(file, object_hook=_without_outline)
     except (FileNotFoundError, NotADirectoryError):
@@ -140,6 +151,7 @@ def _check_images(folder: Path, path: Path, images: Sequence[dict[str, Any]]) ->
     except OSError:
         raise ValueError(f"{folder} is missing: the images that {path} is about") from None
     names = [one["file_name"] for one in images]
+    check_inside(names, path)
     missing = [name for name in names if name not in there and not (folder / name).is_file()]
     if missing:
         raise ValueError(f"{folder} lacks {len(missing):,} of the images of {path.name}; the first: {missing[0]}")

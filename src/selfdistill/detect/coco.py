@@ -1,14 +1,18 @@
 """COCO's images with their boxes, for torchvision."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from faster_coco_eval import COCO
 from PIL import Image
+from torch import Tensor
 from torchvision.datasets import CocoDetection, VisionDataset
 
-from selfdistill.data.decode import UnreadableImageError
+from selfdistill.data.decode import UnreadableImageError, check_regular, open_image
+from selfdistill.data.fingerprint import Fingerprint, file_ids, summarise
 from selfdistill.detect.annotations import Annotations, read_annotations
 
 
@@ -33,7 +37,9 @@ class CocoImages(CocoDetection):  # type: ignore[misc]  # torchvision has no typ
         known = self.coco.imgs[id]
         path = Path(self.root) / known["file_name"]
         try:
-            image: Image.Image = super()._load_image(id)
+            check_regular(path)
+            with open_image(path) as file:
+                image = file.convert("RGB")
         except Exception as error:  # decoders raise almost anything on a damaged file
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise UnreadableImageError(f"{path}: {' '.join(reason.split())}") from None
@@ -89,6 +95,13 @@ class Coco:
         """How many logits a detector has: ids from 0, the background, to the largest; 91 for COCO."""
         return max(self.categories) + 1
 
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """What says which images and boxes these are; the contents are those of the annotations."""
+        names = [f"{number}: {name}" for number, name in sorted(self.categories.items())]
+        parts = {"train": self.train.images, "test": self.evaluation.images}
+        return summarise(["all", *names], {part: _ids(images) for part, images in parts.items()}, self.evaluation.name)
+
 
 def load_coco(
     root: str | Path, *, images: int | None = None, eval_split: str = "val", eval_images: int | None = None
@@ -114,6 +127,14 @@ def load_coco(
             raise ValueError(f"{part.folder}: a box has the category {min(unknown)}, which the training set lacks")
     parts = _part(train, train.learnable()), _part(evaluation, evaluation.boxes)
     return Coco(root.resolve().name, *parts, train.categories)
+
+
+def _ids(images: CocoImages) -> tuple[Tensor, Tensor]:
+    """Return a label, 0 for all, and an id of each image."""
+    known = [images.coco.imgs[number] for number in images.ids]
+    boxes = [str(images.coco.imgToAnns.get(number)) for number in images.ids]
+    ids = file_ids([Path(images.root) / one["file_name"] for one in known], boxes)
+    return torch.zeros(len(ids), dtype=torch.int64), ids
 
 
 def _part(annotations: Annotations, used: list[dict[str, Any]]) -> Part:

@@ -7,6 +7,7 @@ from typing import Self
 import msgspec
 from torch import nn
 
+from selfdistill.data.fingerprint import Fingerprint
 from selfdistill.detect.coco import Coco, Part
 from selfdistill.detect.config import DetectConfig
 from selfdistill.detect.network import Backbone
@@ -83,6 +84,7 @@ class DetectData(msgspec.Struct, frozen=True, kw_only=True):
     classes: int
     train: Counts
     evaluation: Counts
+    fingerprint: Fingerprint | None = None
 
 
 class DetectRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,7 +201,11 @@ def make_record(
         recipe_hash=recipe_hash(values),
         backbone=Source(model=backbone.model, mean=backbone.mean, std=backbone.std, **backbone.source),
         data=DetectData(
-            name=data.name, classes=data.classes, train=_counts(data.train), evaluation=_counts(data.evaluation)
+            name=data.name,
+            classes=data.classes,
+            train=_counts(data.train),
+            evaluation=_counts(data.evaluation),
+            fingerprint=data.fingerprint,
         ),
         epochs=state.epoch,
         schedule=recipe.schedule_name,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from safetensors.torch import load_file
 from torchvision.models.detection import FasterRCNN
 
+from selfdistill.data.fingerprint import changes
 from selfdistill.detect.coco import Coco, load_coco
 from selfdistill.detect.config import DetectConfig
 from selfdistill.detect.network import Backbone, build_detector, load_backbone
@@ -56,13 +57,18 @@ def detect(
     with interruptible(Path(out)) as interruptions:
         backbone = load_backbone(recipe)
         resolved = recipe.resolve(backbone.model, trained=backbone.state is not None)
-        if (finished := load_finished(resolved, Path(out), DetectRecord)) is not None:
-            return finished
         check_devices(devices, nodes, accelerator)  # before seconds of reading annotations
         with blaming("data"):
             data = load_coco(
                 recipe.data, images=recipe.images, eval_split=recipe.eval_split, eval_images=recipe.eval_images
             )
+        here = data.fingerprint
+
+        def changed(record: DetectRecord) -> str:
+            return changes(record.data.fingerprint or here, here)
+
+        if (finished := load_finished(resolved, Path(out), DetectRecord, here, changed)) is not None:
+            return finished
 
         def assemble_detection(fabric: "Fabric") -> Session[Detection]:
             if announce is not None and fabric.is_global_zero:

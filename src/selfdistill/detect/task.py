@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from selfdistill.data.decode import cpu_count
+from selfdistill.data.fingerprint import Fingerprint
 from selfdistill.detect.batches import Batch, BoxLoader, Target, in_order
 from selfdistill.detect.coco import Coco
 from selfdistill.detect.config import DetectConfig
@@ -66,6 +67,11 @@ class Detection(Task[Batch]):
             rank=fabric.global_rank,
             world_size=fabric.world_size,
         )
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """That of the images and boxes."""
+        return self.data.fingerprint
 
     def loss(self, module: nn.Module, batch: Batch, position: int) -> Loss:
         """Return the sum of :data:`TERMS`."""

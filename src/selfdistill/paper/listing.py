@@ -12,7 +12,6 @@ import torch
 
 from selfdistill.config import TrainConfig
 from selfdistill.config.yaml_config import YamlConfig
-from selfdistill.data.synthetic import make_batch
 from selfdistill.detect.config import DetectConfig
 from selfdistill.methods import parse_method
 from selfdistill.models import build
@@ -32,6 +31,7 @@ from selfdistill.report.tables import DASH, Table
 from selfdistill.runs.grid import is_trained
 from selfdistill.text import format_duration
 from selfdistill.timing.profiler import StepProfiler
+from selfdistill.timing.synthetic import make_batch
 from selfdistill.train.run import machine
 
 _TIMED_STEPS = 3

@@ -20,7 +20,9 @@ from selfdistill.records.metrics import METRICS
 
 SCHEMA = 1
 # What may differ between runs that are compared: what the comparison is about, and what changes no result.
-NOT_COMPARED = frozenset({"method", "seed", "data_root", "threads", "workers", "cache", "keep_epochs", "eval_every"})
+NOT_COMPARED = frozenset(
+    {"method", "seed", "data_root", "max_pixels", "threads", "workers", "cache", "keep_epochs", "eval_every"}
+)
 
 _T = TypeVar("_T")
 _C = TypeVar("_C")
@@ -48,6 +50,7 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         train_n, test_n: images.
         test_split_description: how the test images were chosen.
         skipped: files that could not be read.
+        fingerprint: of the images, see `selfdistill.data.fingerprint`; None in records of earlier versions.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     test_n: int
     test_split_description: str = msgspec.field(name="test_is")
     skipped: int
+    fingerprint: dict[str, Any] | None = None
 
 
 class BestEpoch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -186,7 +190,8 @@ class RunRecord(JsonRecord, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def compared(self) -> dict[str, Any]:
         """What must be equal in runs that are compared: the recipe less NOT_COMPARED, and the data set."""
         recipe = {key: value for key, value in self.recipe_values.items() if key not in NOT_COMPARED}
-        data = {key: value for key, value in plain(self.data).items() if key != "skipped"}
+        left_out = {"skipped", "fingerprint"}
+        data = {key: value for key, value in plain(self.data).items() if key not in left_out}
         return {"recipe": recipe, "data": data}
 
 

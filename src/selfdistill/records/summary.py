@@ -162,6 +162,8 @@ def _difference(
 
 
 def _check_comparable(first: RunRecord, other: RunRecord) -> None:
+    if None not in (known := [first.data.fingerprint, other.data.fingerprint]) and known[0] != known[1]:
+        raise ValueError(f"records: {first.name} and {other.name} cannot be compared: their images are different")
     if first.comparable_key == other.comparable_key:
         return
     ours, theirs = first.compared(), other.compared()

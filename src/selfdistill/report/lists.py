@@ -2,10 +2,10 @@
 
 import inspect
 
-from selfdistill.data.synthetic import example_methods
 from selfdistill.method import Needs
 from selfdistill.report.tables import DASH, Column, Table
 from selfdistill.runs.cost import Costs
+from selfdistill.timing.synthetic import example_methods
 
 _EXTRA_TIME = Column("time", "Extra time", "%", 100, 0, signed=True)
 _EXTRA_MEMORY = Column("memory", "Extra memory", "%", 100, 0, signed=True)

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from selfdistill.data.synthetic import make_batch
 from selfdistill.distiller import SelfDistiller
 from selfdistill.losses import cross_entropy
 from selfdistill.method import Method, Outputs, Step
 from selfdistill.models import build
+from selfdistill.timing.synthetic import make_batch
 
 _CLASSES = 5
 _SMALL, _LARGE = 1e-3, 3.0  # shifts

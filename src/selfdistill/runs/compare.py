@@ -14,7 +14,14 @@ from selfdistill.data.decode import cpu_count
 from selfdistill.errors import check_range
 from selfdistill.progress import Display, print_line
 from selfdistill.records import RunRecord, SuiteRecord
-from selfdistill.runs.evaluation import BASIC_EVALUATION, EvaluationConfig, count_forwards, fit_to_budget, load_ood_sets
+from selfdistill.runs.evaluation import (
+    BASIC_EVALUATION,
+    EvaluationConfig,
+    count_forwards,
+    fit_to_budget,
+    load_ood_sets,
+    open_corruptions,
+)
 from selfdistill.runs.executor import share_cpus
 from selfdistill.runs.folders import check_writable
 from selfdistill.runs.grid import (
@@ -27,8 +34,7 @@ from selfdistill.runs.grid import (
     run_grid,
 )
 from selfdistill.timing.budget import Timing, epochs_for_budget, estimate, measure_step_seconds, parse_duration
-from selfdistill.train.folder import RunFolder
-from selfdistill.train.run import load
+from selfdistill.train.run import check_run, load
 
 MOST_EPOCHS = 200
 """The paper's schedule: a budget that would allow more is not used up."""
@@ -74,10 +80,11 @@ def run_comparison(
     data = load(recipe)
     if epochs is not None:
         runs = _with_epochs(runs, epochs)
-        for run in runs:  # a folder of another recipe is refused now, not after hours of other runs
-            RunFolder(out / run.name).check(run.recipe.resolve(data))
+        for run in runs:  # a folder of another recipe or of other images is refused now, not after hours of other runs
+            check_run(run.recipe.resolve(data), out / run.name, data)
     console = Console(stderr=True)
     # Loaded now, so that a wrong set is refused before any training.
+    open_corruptions(evaluation, data)
     ood_n = sum(len(one.split) for one in load_ood_sets(evaluation, data.image_size))
     measured = next((path for run in runs if (path := out / run.name / "evaluation.json").is_file()), None)
     if fit and measured:  # a resumed comparison is measured as its first runs were

@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from selfdistill.config.train_config import MAX_IMAGE_SIZE
-from selfdistill.data.synthetic import example_methods, make_batch
 from selfdistill.errors import check_range
 from selfdistill.method import Method
 from selfdistill.methods import CrossEntropy
@@ -25,6 +24,7 @@ from selfdistill.models.build import made_for
 from selfdistill.network import default_device
 from selfdistill.progress import OnProgress, Progress, no_progress, progress_bar
 from selfdistill.timing.profiler import StepProfiler
+from selfdistill.timing.synthetic import example_methods, make_batch
 from selfdistill.train.run import machine
 
 _PAIRS = (3, 50)  # at least, at most

@@ -13,7 +13,7 @@ from selfdistill.data import ImageData, load_unlabelled
 from selfdistill.data.decode import cpu_count
 from selfdistill.data.unlabelled import Unlabelled
 from selfdistill.errors import ArgumentError, blaming
-from selfdistill.evaluate.corruptions import open_published
+from selfdistill.evaluate.corruptions import PublishedCorruptions, open_published
 from selfdistill.evaluate.ood.scores import tuning_size
 from selfdistill.evaluate.suite import evaluate
 from selfdistill.network import default_device
@@ -32,10 +32,12 @@ class EvaluationConfig(SuiteConfig, frozen=True, kw_only=True):
     Attributes:
         data_root: where named sets are kept.
         skip_unreadable: leave unreadable image files out.
+        max_pixels: image files of more pixels are unreadable.
     """
 
     data_root: Path = Path("data")
     skip_unreadable: bool = False
+    max_pixels: int | None = None
 
     @property
     def suite(self) -> SuiteConfig:
@@ -69,10 +71,7 @@ def measure(
         RuntimeError: a named set cannot be downloaded.
     """
     device = default_device()
-    published = None
-    if config.corruptions is not None and "shift" in config.measures:
-        with blaming("corruptions"):
-            published = open_published(Path(config.corruptions), classes=len(data.classes))
+    published = open_corruptions(config, data)
     # Measured on a CPU: 512 images take twice as long an image as 128, and channels_last halves a backward pass.
     batch_size = 512 if device.type == "cuda" else 128
     # On a GPU too, a gradient's sign and a score at T = 1000 need all of float32, and a second run the same bits.
@@ -92,23 +91,48 @@ def measure(
         )
 
 
+def open_corruptions(config: EvaluationConfig, data: ImageData) -> PublishedCorruptions | None:
+    """Return the published corruptions, checked; None where they are not measured.
+
+    Raises:
+        ValueError: they are not there, or of other classes or another size than the images.
+    """
+    if config.corruptions is None or "shift" not in config.measures:
+        return None
+    with blaming("corruptions"):
+        published = open_published(Path(config.corruptions), classes=len(data.classes))
+        published.check_size(data.image_size)
+    return published
+
+
 def load_ood_sets(config: EvaluationConfig, image_size: int) -> list[Unlabelled]:
-    """Return the out-of-distribution sets at a network's size; none where they are not measured."""
+    """Return the out-of-distribution sets at a network's size; none where they are not measured.
+
+    Raises:
+        ValueError: one cannot be loaded, or has a single image: one half chooses ODIN's eps, one is scored.
+    """
     if "ood" not in config.measures:
         return []
     with blaming("ood"):
         sets = [
             load_unlabelled(
-                source, image_size=image_size, root=config.data_root, skip_unreadable=config.skip_unreadable
+                source,
+                image_size=image_size,
+                root=config.data_root,
+                skip_unreadable=config.skip_unreadable,
+                max_pixels=config.max_pixels,
             )
             for source in config.ood
         ]
     names = [one.name for one in sets]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ArgumentError("ood", f"has {twice} twice")
-    if config.max_ood_images is None:
-        return sets
-    return [replace(one, split=one.split.spaced(config.max_ood_images)) for one in sets]
+    if config.max_ood_images is not None:
+        sets = [replace(one, split=one.split.spaced(config.max_ood_images)) for one in sets]
+    for one in sets:
+        if len(one.split) < 2:
+            raise ArgumentError("ood", f"needs at least 2 images of each set, and {one.name} has {len(one.split)}")
+    return sets
 
 
 def count_forwards(config: EvaluationConfig, test_n: int, ood_n: int) -> float:

@@ -8,9 +8,7 @@ import torch
 from torch import nn
 
 from selfdistill.config.train_config import MAX_IMAGE_SIZE
-from selfdistill.data import NAMED_SETS, ImageData, Split, load_data
-from selfdistill.data.folders import TEST_FOLDERS
-from selfdistill.data.sets import HELD_OUT
+from selfdistill.data import ImageData, load_data
 from selfdistill.errors import ArgumentError, blaming, check_range
 from selfdistill.models import build
 from selfdistill.models.build import made_for
@@ -54,6 +52,7 @@ def load_external(
     std: tuple[float, ...] | None = None,
     width: int | None = None,
     skip_unreadable: bool = False,
+    max_pixels: int | None = None,
 ) -> ExternalModel:
     """Build a network with its weights, and load the images it is measured on: a test part, or all where there is none.
 
@@ -72,6 +71,7 @@ def load_external(
         std: of each channel, in [1/255, 1]; None: likewise.
         width: of our own networks; see `selfdistill.models.build`.
         skip_unreadable: leave unreadable image files out.
+        max_pixels: image files of more pixels are unreadable.
 
     Raises:
         ValueError: an unknown network, a file that is missing or does not fit, or another number of classes.
@@ -104,7 +104,14 @@ def load_external(
         _check_constants(name, values)
     size = image_size or (made_for(model) if trained is None else trained.size)
     with blaming("data"):
-        images = _load(data, data_root, size, skip_unreadable)
+        images = load_data(
+            data,
+            root=data_root,
+            image_size=size,
+            skip_unreadable=skip_unreadable,
+            max_pixels=max_pixels,
+            test_only=True,
+        )
     known = images if trained is None else trained
     images = replace(images, mean=mean or known.mean, std=std or known.std)
     if trained is not None and checkpoint is None and trained.classes != len(images.classes):
@@ -122,15 +129,6 @@ def _check_constants(name: str, values: tuple[float, ...] | None) -> None:
     if values is not None and (len(values) != 3 or not all(least <= value <= 1 for value in values)):
         given = ",".join(f"{value:g}" for value in values)
         raise ArgumentError(name, f"must be one value per channel in [0, 1], such as 0.485,0.456,0.406, not {given}")
-
-
-def _load(data: str, root: Path, size: int, skip_unreadable: bool) -> ImageData:
-    """Load the images to measure on; of a folder with val/ (or test/) but without train/, those."""
-    folder, part = Path(data).expanduser(), data
-    if data not in NAMED_SETS and not any((folder / name).exists() for name in ("train", "train.npz")):
-        part = next((str(folder / name) for name in TEST_FOLDERS if (folder / name).is_dir()), data)
-    images = all_images(load_data(part, root=root, image_size=size, skip_unreadable=skip_unreadable))
-    return images if part == data else replace(images, name=folder.resolve().name)
 
 
 def _trained(model: str) -> _Trained | None:
@@ -207,20 +205,3 @@ def _preparation(images: ImageData, trained: _Trained | None, own: bool) -> str:
         return f"{how}; normalised by mean {mean} and deviation {std}{tested and '; ' + tested}"
     source = images.name if trained is None else f"{trained.package}'s weights"
     return f"{how}; normalised by the mean and deviation of {source}{tested and ', which ' + tested}"
-
-
-def all_images(images: ImageData) -> ImageData:
-    """Return a set whose test part is everything where it had none of its own."""
-    if images.test_split_description != HELD_OUT:
-        return images
-    return replace(images, test=_joined(images.train, images.test), test_split_description="all images")
-
-
-def _joined(a: Split, b: Split) -> Split:
-    labels = torch.cat((a.labels, b.labels))
-    if a.images is not None and b.images is not None:
-        return Split(labels, images=torch.cat((a.images, b.images)))
-    assert a.paths is not None
-    assert b.paths is not None
-    boxes = None if a.boxes is None or b.boxes is None else torch.cat((a.boxes, b.boxes))
-    return Split(labels, paths=a.paths + b.paths, boxes=boxes)

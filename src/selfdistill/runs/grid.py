@@ -19,7 +19,7 @@ from selfdistill.runs.evaluation import BASIC_EVALUATION, EvaluationConfig, is_e
 from selfdistill.runs.executor import Executor, InThisProcess, Task
 from selfdistill.runs.processes import Processes
 from selfdistill.runs.ray_cluster import RayCluster
-from selfdistill.text import quote
+from selfdistill.text import count_of, quote
 
 
 @dataclass(frozen=True)
@@ -161,12 +161,16 @@ def run_grid(
 def describe_plan(recipe: TrainConfig, data: ImageData) -> str:
     """Return a line on the images and the network of some runs."""
     resolved = recipe.resolve(data)
-    skipped = f", {len(data.skipped):,} unreadable files left out" if data.skipped else ""
+    skipped = f", {count_of(len(data.skipped), 'unreadable file')} left out" if data.skipped else ""
+    trained_on = f" ({data.train_split_description})" if data.train_split_description else ""
+    notes = "".join(f"; {note}" for note in data.notes)
+    first = ", ".join([*data.classes[:3], *["..."][: len(data.classes) - 3]])
     cache = data.train.cache
     cached = "" if cache is None else f", decoded into {cache.file} (delete it when you like)"
     return (
-        f"{data.name}: {len(data.train):,} training images, {len(data.test):,} test images "
-        f"({data.test_split_description}), {len(data.classes)} classes, {data.image_size} px{skipped}{cached}; "
+        f"{data.name}: {len(data.train):,} training images{trained_on}, {len(data.test):,} test images "
+        f"({data.test_split_description}), {len(data.classes)} classes ({first}), {data.image_size} px"
+        f"{skipped}{cached}{notes}; "
         f"{resolved.model}, weights: {resolved.weights}, batches of {resolved.batch_size}, lr {resolved.lr:g}"
     )
 

@@ -1,5 +1,6 @@
 """Use what was trained: the class and its probability for each image file."""
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from selfdistill.config.train_config import SMALL
 from selfdistill.data import ImageData, Split, eval_batches
 from selfdistill.data.decode import IMAGE_SUFFIXES, cpu_count, scan, to_tensor
-from selfdistill.data.folders import image_files
+from selfdistill.data.folders import find_images, unread_note
 from selfdistill.errors import ArgumentError
 from selfdistill.evaluate.images import predict
 from selfdistill.network import default_device
@@ -36,6 +37,7 @@ def predict_files(
     paths: Iterable[Path],
     *,
     skip_unreadable: bool = False,
+    max_pixels: int | None = None,
     batch_size: int = 64,
     device: torch.device | str = "cpu",
     workers: int | None = None,
@@ -46,6 +48,7 @@ def predict_files(
         loaded: what :func:`selfdistill.train.load_run` returned.
         paths: image files, and folders that are searched for them, subfolders included.
         skip_unreadable: leave out files that cannot be read instead of stopping.
+        max_pixels: files of more pixels are unreadable.
         batch_size: images a pass.
         device: where the model runs.
         workers: decoding processes, for images above 64 pixels; None: none for a few images, one a processor for many.
@@ -60,7 +63,7 @@ def predict_files(
     if not files:
         raise ValueError(f"no image in {', '.join(map(str, paths))} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
     size = loaded.image_size
-    found = scan(files, size)
+    found = scan(files, size, max_pixels=max_pixels)
     if found.reasons and not skip_unreadable:
         first, count = next(iter(found.reasons.values())), len(found.reasons)
         raise ValueError(
@@ -90,7 +93,12 @@ def predict_files(
 
 
 def predict_run(
-    run: Path, paths: Iterable[Path], *, csv: Path | None = None, skip_unreadable: bool = False
+    run: Path,
+    paths: Iterable[Path],
+    *,
+    csv: Path | None = None,
+    skip_unreadable: bool = False,
+    max_pixels: int | None = None,
 ) -> tuple[list[Prediction], list[str], tuple[str, ...]]:
     """Predict image files with the network of a run, on a GPU where there is one.
 
@@ -99,6 +107,7 @@ def predict_run(
         paths: image files, and folders that are searched for them.
         csv: the file that the predictions will be written to: an image is not overwritten.
         skip_unreadable: leave out files that cannot be read instead of stopping.
+        max_pixels: files of more pixels are unreadable.
 
     Returns:
         The predictions, a line for each file left out, and the names of the classes.
@@ -112,13 +121,17 @@ def predict_run(
         check_writable_file("csv", csv)
     loaded = load_run(run)
     device = default_device()
-    return *predict_files(loaded, paths, skip_unreadable=skip_unreadable, device=device), loaded.classes
+    predicted = predict_files(loaded, paths, skip_unreadable=skip_unreadable, max_pixels=max_pixels, device=device)
+    return *predicted, loaded.classes
 
 
 def _files(paths: Iterable[Path]) -> Iterable[Path]:
     for path in paths:
         if path.is_dir():
-            yield from image_files(path)
+            found, unread = find_images(path)
+            if found and unread:
+                warnings.warn(f"{path}: {unread_note(unread)}", stacklevel=2)
+            yield from found
         elif path.exists():
             yield path
         else:

@@ -1,5 +1,6 @@
 """Evaluate one network: that of a run on its own or other images, or an external model."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +13,11 @@ from selfdistill.errors import ArgumentError, blaming
 from selfdistill.progress import stage_bars
 from selfdistill.records import Evaluation, RunRecord
 from selfdistill.runs.evaluation import EvaluationConfig, evaluate_run, measure
-from selfdistill.runs.external import all_images, load_external
+from selfdistill.runs.external import load_external
 from selfdistill.runs.folders import name_of
+from selfdistill.text import plain_name
 from selfdistill.train import LoadedModel, load_run
-from selfdistill.train.record import provenance
+from selfdistill.train.record import changes_since, provenance
 from selfdistill.train.run import load
 
 
@@ -91,12 +93,14 @@ def score(
         std=std,
         width=width,
         skip_unreadable=config.skip_unreadable,
+        max_pixels=config.max_pixels,
     )
     images = external.data
     loaded = LoadedModel(external.model, images.classes, images.image_size, images.mean, images.std)
     with stage_bars() as progress:
         has_training_images = images.test_split_description != "all images"
         evaluation = measure(loaded, images, config, train=has_training_images, progress=progress)
+    _warn_of_unread(images)
     weights = "the package's pretrained weights" if checkpoint is None else checkpoint.name
     return Scored(
         f"{model} on {images.name} ({images.test_split_description})",
@@ -132,6 +136,7 @@ def score_run(run: Path, data: str | None, config: EvaluationConfig) -> Scored:
                 evaluation = msgspec.structs.replace(record.evaluation, measured=msgspec.UNSET)
             else:
                 evaluation = measure(loaded, images, config, progress=progress)
+    _warn_of_unread(images)
     return Scored(
         f"{run} on {images.name} ({images.test_split_description})",
         str(run),
@@ -141,6 +146,11 @@ def score_run(run: Path, data: str | None, config: EvaluationConfig) -> Scored:
         images.skipped,
         record,
     )
+
+
+def _warn_of_unread(images: ImageData) -> None:
+    if images.notes:
+        warnings.warn(f"{images.name}: {'; '.join(images.notes)}", stacklevel=3)
 
 
 def _facts(network: str, loaded: LoadedModel, images: ImageData) -> tuple[tuple[str, str], ...]:
@@ -160,12 +170,29 @@ def _facts(network: str, loaded: LoadedModel, images: ImageData) -> tuple[tuple[
 
 
 def own_images(run: Path, loaded: LoadedModel) -> ImageData:
-    """Load the images that a run was trained and scored on; refuse them where their classes are others by now."""
-    recipe = run / "recipe.yaml"
-    if not recipe.is_file():
+    """Load the images that a run was trained and scored on, wherever the working directory is.
+
+    Raises:
+        ValueError: they are not known, cannot be found, or are others by now.
+    """
+    file = run / "recipe.yaml"
+    if not file.is_file():
         raise ValueError(f"{run} is not the folder of a run, so its images are not known: name them with `data`")
+    recipe = TrainConfig.from_yaml(file)
+    if recipe.data_path is not None and Path(recipe.data_path).exists():
+        recipe = replace(recipe, data=recipe.data_path)
+    if not (run / "result.json").is_file():
+        raise ValueError(f"{run} has no record that says which images are its own: name them with `data`")
+    record = RunRecord.load(run / "result.json")
     # Measuring decodes most files once: for that no cache is worth making.
-    return _prepared_for(run, loaded, load(replace(TrainConfig.from_yaml(recipe), cache=False)))
+    images = load(replace(recipe, cache=False))
+    prepared = _prepared_for(run, loaded, images)
+    if changed := changes_since(record.data, images):
+        raise ValueError(
+            f"{recipe.data} is not what {run} was trained and scored on: {changed}; restore it, or name the images to "
+            "score with `data`"
+        )
+    return prepared
 
 
 def other_images(run: Path, loaded: LoadedModel, data: str, config: EvaluationConfig) -> ImageData:
@@ -174,22 +201,27 @@ def other_images(run: Path, loaded: LoadedModel, data: str, config: EvaluationCo
     Args:
         run: for the message.
         loaded: its network.
-        data: the images; those without a test part are all scored.
-        config: where named sets are, and whether unreadable files are left out.
+        data: the images; those without a test part, or with one part alone, are all scored.
+        config: where named sets are, and which files are left out.
 
     Raises:
         ValueError: images that cannot be loaded, or other classes than the network's.
     """
     with blaming("data"):
         images = load_data(
-            data, root=config.data_root, image_size=loaded.image_size, skip_unreadable=config.skip_unreadable
+            data,
+            root=config.data_root,
+            image_size=loaded.image_size,
+            skip_unreadable=config.skip_unreadable,
+            max_pixels=config.max_pixels,
+            test_only=True,
         )
-        return _prepared_for(run, loaded, all_images(images))
+        return _prepared_for(run, loaded, images)
 
 
 def _prepared_for(run: Path, loaded: LoadedModel, images: ImageData) -> ImageData:
     """The images with the mean and the deviation that a run's network was trained with, if the classes are its own."""
-    if images.classes != loaded.classes:
+    if images.classes != tuple(map(plain_name, loaded.classes)):
         raise ValueError(
             f"{images.name} has other classes than {run}: {_first_difference(images.classes, loaded.classes)}"
         )

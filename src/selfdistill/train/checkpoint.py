@@ -13,6 +13,7 @@ from selfdistill.records import write_atomically
 from selfdistill.train import random_state
 from selfdistill.train.folder import remove_leftovers
 from selfdistill.train.meters import Meters
+from selfdistill.train.record import recipe_values
 from selfdistill.train.session import Session
 from selfdistill.train.task import State
 
@@ -155,6 +156,8 @@ def save(session: Session[Any], state: State, checkpoints: Checkpoints) -> None:
             session.task.network_name: session.task.network.state_dict(),
             "optimizer": _plain(session.optimizer).state_dict(),
             "ranks": ranks,
+            "recipe": recipe_values(session.recipe),
+            "data": session.task.fingerprint,
         }
         checkpoints.save(state.epoch, state.step, payload | {name: getattr(state, name) for name in _PROGRESS})
     session.fabric.barrier()  # a process that ended now would have the launcher end rank 0 while it writes
@@ -184,7 +187,7 @@ def resume(session: Session[Any], checkpoints: Checkpoints) -> State:
 
 
 def _check(payload: dict[str, Any], path: Path, network_name: str, world_size: int) -> None:
-    if payload.keys() != {network_name, "optimizer", "ranks", *_PROGRESS}:
+    if payload.keys() - {"recipe", "data"} != {network_name, "optimizer", "ranks", *_PROGRESS}:
         raise ValueError(
             f"checkpoint {path} is not a {network_name}'s, or of another version of selfdistill; choose another `out`"
         )

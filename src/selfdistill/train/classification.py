@@ -12,6 +12,8 @@ from selfdistill.config.train_config import SMALL, ResolvedTrainConfig, TrainCon
 from selfdistill.data import ImageData, TrainLoader, eval_batches
 from selfdistill.data.cache import with_cache
 from selfdistill.data.decode import cpu_count
+from selfdistill.data.fingerprint import Fingerprint
+from selfdistill.data.sources import check_root
 from selfdistill.distiller import SelfDistiller
 from selfdistill.evaluate.suite import evaluate
 from selfdistill.method import Batch
@@ -86,6 +88,11 @@ class Classification(Task[Batch]):
         if self.distiller.peer is not None:
             self._evaluated["peer_top1"] = self.distiller.peer
         self.metrics = tuple(self._evaluated)
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """That of the images."""
+        return self.data.fingerprint
 
     @property
     def model(self) -> nn.Module:
@@ -178,7 +185,10 @@ def cache_files(recipe: TrainConfig, data: ImageData) -> ImageData:
         OSError: they cannot be written, or there is too little room for them.
     """
     resize = recipe.resolve(data).resize if recipe.cache else None
-    return data if resize is None else with_cache(data, resize, Path(recipe.data_root) / "cache")
+    if resize is None:
+        return data
+    check_root(Path(recipe.data_root))
+    return with_cache(data, resize, Path(recipe.data_root) / "cache")
 
 
 def compile_distiller(distiller: SelfDistiller, device: torch.device, *, processes: int = 1) -> nn.Module:

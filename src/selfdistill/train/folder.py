@@ -1,9 +1,11 @@
 """The run folder: ownership, locking, file layout."""
 
 import fcntl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from selfdistill.config.yaml_config import YamlConfig
 from selfdistill.records import write_atomically
@@ -34,15 +36,27 @@ class RunFolder:
         """Return whether the run's record is there: it is written last."""
         return self.result.is_file()
 
-    def check(self, recipe: YamlConfig) -> None:
-        """Refuse a folder of another recipe.
+    def check(self, recipe: YamlConfig, made_by: Mapping[str, Any] | None = None, changed: str = "") -> None:
+        """Refuse a folder of another recipe or of other data.
+
+        Args:
+            recipe: resolved.
+            made_by: the fields of the recipe that a record or a checkpoint holds (default: ``recipe.yaml``, if any).
+            changed: what of the data is different since, in words.
 
         Raises:
-            ValueError: names the differing fields.
+            ValueError: names what differs.
         """
-        if self.recipe.is_file() and (differing := recipe.differences(type(recipe).from_yaml(self.recipe))):
+        if made_by is None and self.recipe.is_file():
+            made_by = vars(type(recipe).from_yaml(self.recipe))
+        known = {field.name: made_by[field.name] for field in fields(recipe) if made_by and field.name in made_by}
+        if differing := recipe.differences(replace(recipe, **known)):
             raise ValueError(
                 f"{self.path} belongs to another recipe: {', '.join(differing)}; choose another `out`, or delete it"
+            )
+        if changed:
+            raise ValueError(
+                f"{self.path} was trained on other data: {changed}; restore them, choose another `out`, or delete it"
             )
 
     @contextmanager

@@ -12,7 +12,9 @@ from typing import Any, cast
 import torch
 
 from selfdistill.config.train_config import TrainConfig
+from selfdistill.config.training import TrainingConfig
 from selfdistill.data import ImageData
+from selfdistill.data.fingerprint import changes
 from selfdistill.distiller import SelfDistiller
 from selfdistill.methods import parse_method
 from selfdistill.records import SCHEMA, BestEpoch, Data, Evaluation, RunRecord, recipe_hash
@@ -42,7 +44,7 @@ def make_record(
         evaluation: of the last epoch.
         seconds: that the evaluation took.
     """
-    values, device = plain(recipe), next(distiller.parameters()).device
+    values, device = recipe_values(recipe), next(distiller.parameters()).device
     of_model = sum(parameter.numel() for parameter in distiller.model.parameters())
     of_all = sum(parameter.numel() for parameter in distiller.parameters())
     return RunRecord(
@@ -59,6 +61,7 @@ def make_record(
             test_n=len(data.test),
             test_split_description=data.test_split_description,
             skipped=len(data.skipped),
+            fingerprint=data.fingerprint,
         ),
         epochs=state.epoch,
         policy="last epoch",
@@ -93,6 +96,29 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
     }
+
+
+def recipe_values(recipe: TrainingConfig) -> dict[str, Any]:
+    """Return a recipe's fields as they come back from JSON; not where its data are."""
+    values: dict[str, Any] = plain(recipe)
+    values.pop("data_path", None)
+    return values
+
+
+def changes_since(known: Data, images: ImageData) -> str:
+    """Return in words what is different in a run's images since its record was written; empty if nothing is.
+
+    A record of an earlier version has no fingerprint: the numbers of images are compared.
+    """
+    if known.fingerprint is not None:
+        return changes(known.fingerprint, images.fingerprint)
+    pairs = {
+        "classes": (known.classes, len(images.classes)),
+        "training images": (known.train_n, len(images.train)),
+        "test images": (known.test_n, len(images.test)),
+        "choice of test images": (known.test_split_description, images.test_split_description),
+    }
+    return "; ".join(f"{name}: {there} then, {here} now" for name, (there, here) in pairs.items() if there != here)
 
 
 def peak_memory_bytes(device: torch.device) -> int | None:

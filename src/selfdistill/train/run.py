@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from selfdistill.config.train_config import TrainConfig
+from selfdistill.config.train_config import ResolvedTrainConfig, TrainConfig
 from selfdistill.config.training import TrainingConfig
 from selfdistill.data import ImageData, load_data
+from selfdistill.data.fingerprint import Fingerprint, changes
+from selfdistill.data.sets import HELD_OUT_BY_NAME
 from selfdistill.errors import ArgumentError, blaming, check_folder
 from selfdistill.progress import OnProgress, no_progress
 from selfdistill.records import RunRecord
@@ -21,6 +23,7 @@ from selfdistill.train.export import save_weights
 from selfdistill.train.folder import RunFolder
 from selfdistill.train.loop import Loop
 from selfdistill.train.memory import keep_malloc_pools
+from selfdistill.train.record import changes_since
 from selfdistill.train.session import Session, make_fabric
 from selfdistill.train.signals import Interruptions
 from selfdistill.train.task import Record, Row, State
@@ -73,7 +76,7 @@ def train(
     with interruptible(Path(out)) as interruptions:
         images = load(recipe) if data is None else data
         resolved = recipe.resolve(images)
-        if (finished := load_finished(resolved, Path(out), RunRecord)) is not None:
+        if (finished := check_run(resolved, Path(out), images)) is not None:
             return finished
         return run_task(
             resolved,
@@ -97,18 +100,43 @@ def interruptible(out: Path) -> Iterator[Interruptions]:
         yield interruptions
 
 
-def load_finished(recipe: TrainingConfig, out: Path, record: type[R]) -> R | None:
-    """Return the record of a finished run; None if it is not finished.
+def check_run(recipe: ResolvedTrainConfig, out: Path, images: ImageData) -> RunRecord | None:
+    """Return the record of a finished run, None if it is not finished; refuse the run of another recipe or of others.
 
     Raises:
-        ValueError: the run is another recipe's, or its record is damaged.
+        ValueError: the run has another recipe or other images, or its record is damaged.
+    """
+    return load_finished(recipe, out, RunRecord, images.fingerprint, lambda record: changes_since(record.data, images))
+
+
+def load_finished(
+    recipe: TrainingConfig, out: Path, record: type[R], data: Fingerprint, changed: Callable[[R], str]
+) -> R | None:
+    """Return the record of a finished run; None if it is not finished.
+
+    Args:
+        recipe: resolved.
+        out: the run's folder.
+        record: what the task leaves.
+        data: what it is to be trained on.
+        changed: says what of the data is different since a record.
+
+    Raises:
+        ValueError: the run, finished or not, is another recipe's or of other data, or its record is damaged.
     """
     folder = RunFolder(out)
-    if not folder.finished():
-        return None
-    finished = record.load(folder.result)
     folder.check(recipe)
-    return finished
+    if folder.finished():
+        finished = record.load(folder.result)
+        folder.check(recipe, None if folder.recipe.is_file() else vars(finished.recipe), changed(finished))
+        return finished
+    if (found := Checkpoints(folder.checkpoints).newest()) is not None:
+        there, made_by = (found[1].get(name) for name in ("data", "recipe"))  # earlier versions wrote neither
+        if made_by is None and not folder.recipe.is_file():
+            raise ValueError(f"{out} has lost its recipe.yaml: choose another `out`, or delete it")
+        unknown = "the test images were held out in another way" if data["split"] == HELD_OUT_BY_NAME else ""
+        folder.check(recipe, made_by, unknown if there is None else changes(there, data))
+    return None
 
 
 def run_task(
@@ -181,6 +209,7 @@ def load(recipe: TrainConfig) -> ImageData:
             per_class=recipe.per_class,
             test_per_class=recipe.test_per_class,
             skip_unreadable=recipe.skip_unreadable,
+            max_pixels=recipe.max_pixels,
         )
     if recipe.cache and data.train.paths is None:
         raise ArgumentError("cache", f"would be ignored: {data.name} is in memory")

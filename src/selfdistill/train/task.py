@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self, TypeVar
 from torch import nn
 
 from selfdistill.config.training import TrainingConfig
+from selfdistill.data.fingerprint import Fingerprint
 from selfdistill.progress import OnProgress
 from selfdistill.train.meters import Loss, Meters
 
@@ -55,6 +56,10 @@ class Loader(Protocol[C]):
 class Record(Protocol):
     """What a finished run leaves as ``result.json``."""
 
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The fields of the resolved recipe that it was made by."""
+
     def save(self, path: Path) -> None:
         """Write the record atomically."""
 
@@ -86,6 +91,10 @@ class Task(Protocol[B]):
     counts: tuple[str, ...]
     metrics: tuple[str, ...]
     labels: Mapping[str, str]
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What says which data these are, see :mod:`selfdistill.data.fingerprint`."""
 
     @property
     def model(self) -> nn.Module:

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 
 from selfdistill.data.arrays import LAYOUT, load_arrays, resize
+from selfdistill.data.fingerprint import pixel_ids
 from selfdistill.data.named.cub200 import load_cub200
 from selfdistill.data.named.dogs import load_dogs
+from selfdistill.data.named.download import torchvision_set
 from selfdistill.data.named.imagenet import load_imagenet
 from selfdistill.data.sets import HELD_OUT, ImageData, Limits, Split, hold_out
 
@@ -61,7 +63,8 @@ def _load_digits(root: Path, image_size: int | None, limits: Limits, skip_unread
     size = image_size or 32
     images = resize(grey[:, None].expand(-1, 3, -1, -1), size)
     classes = tuple(map(str, range(10)))
-    train, test = hold_out(Split(torch.from_numpy(bunch.target).long(), images=images), classes, "digits")
+    split = Split(torch.from_numpy(bunch.target).long(), images=images, ids=pixel_ids(grey))
+    train, test = hold_out(split, classes)
     data = ImageData("digits", train, test, classes, (), (), size, augment="crop", test_split_description=HELD_OUT)
     return limits.apply(data)
 
@@ -72,9 +75,9 @@ def _download(name: str, published: _Published, root: Path, image_size: int | No
     kind = getattr(datasets, published.torchvision)
     try:
         if name == "svhn":
-            parts = [kind(root, split=split, download=True) for split in ("train", "test")]
+            parts = [torchvision_set(kind, root, split=split) for split in ("train", "test")]
         else:
-            parts = [kind(root, train=train, download=True) for train in (True, False)]
+            parts = [torchvision_set(kind, root, train=train) for train in (True, False)]
     except Exception as error:  # no network, no space, a damaged archive: each layer has its own
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RuntimeError(
@@ -94,7 +97,8 @@ def _split(part: Any, name: str, size: int) -> Split:
     pixels = torch.from_numpy(np.asarray(part.data))
     images = pixels if name == "svhn" else pixels.permute(0, 3, 1, 2)
     labels = torch.as_tensor(np.asarray(part.labels if name == "svhn" else part.targets))
-    return Split(labels.long(), images=resize(images, size))
+    ids = None if images.shape[-1] == size else pixel_ids(images)
+    return Split(labels.long(), images=resize(images, size), ids=ids)
 
 
 # The paper's code normalises CIFAR-100 by CIFAR-10's constants; so do most baselines.

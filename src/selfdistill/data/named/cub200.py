@@ -4,8 +4,9 @@ from pathlib import Path
 
 import torch
 
+from selfdistill.data.decode import check_regular
 from selfdistill.data.named.download import Archive, fetched
-from selfdistill.data.named.listed import check_there, listed_set
+from selfdistill.data.named.listed import check_inside, check_there, listed_set
 from selfdistill.data.sets import ImageData, Limits, Split
 
 # Where the authors publish it; the md5 is the one that public loaders (avalanche, TDeVries/cub2011_dataset) check.
@@ -15,6 +16,7 @@ ARCHIVE = Archive(
     "97eceeb196236b17998738112f37df78",
     11_788,
     inside="CUB_200_2011",
+    most_bytes=2 * 10**9,
 )
 
 Listed = dict[int, str]  # what a line says after its number
@@ -54,6 +56,7 @@ def load_cub200(root: Path, image_size: int | None, limits: Limits, skip_unreada
     position = {str(number): at for at, number in enumerate(sorted(names))}
     _check(labels, position, folder / "image_class_labels.txt", "a class of classes.txt")
     _check(parts, {"0": 0, "1": 1}, folder / "train_test_split.txt", "0 (test) or 1 (training)")
+    check_inside(paths.values(), folder / "images.txt")
     check_there([folder / "images" / path for path in paths.values()], folder / "images.txt")
 
     def split(part: str) -> Split:
@@ -75,9 +78,10 @@ def load_cub200(root: Path, image_size: int | None, limits: Limits, skip_unreada
 def _read(file: Path) -> Listed:
     """Read lines of a number and what it stands for."""
     try:
+        check_regular(file)
         lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "no text"
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or ("no text" if isinstance(error, UnicodeError) else error)
         raise ValueError(f"{file} cannot be read ({reason}): unpack the archive again") from error
     listed = {}
     for at, line in enumerate(lines, start=1):

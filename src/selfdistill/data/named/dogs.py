@@ -5,15 +5,21 @@ from pathlib import Path
 
 import torch
 
+from selfdistill.data.decode import check_regular
 from selfdistill.data.named.download import Archive, fetched
-from selfdistill.data.named.listed import check_there, listed_set
+from selfdistill.data.named.listed import check_inside, check_there, listed_set
 from selfdistill.data.sets import ImageData, Limits, Split
 
 # Where the authors publish it; public loaders that check an md5 check these.
 _ADDRESS = "http://vision.stanford.edu/aditya86/ImageNetDogs"
 ARCHIVES = {
     "Images": Archive(
-        f"{_ADDRESS}/images.tar", "images.tar", "1bb1f2a596ae7057f99d7d75860002ef", 20_580, inside="Images"
+        f"{_ADDRESS}/images.tar",
+        "images.tar",
+        "1bb1f2a596ae7057f99d7d75860002ef",
+        20_580,
+        inside="Images",
+        most_bytes=10**9,
     ),
     "Annotation": Archive(
         f"{_ADDRESS}/annotation.tar", "annotation.tar", "4298cc0031f6bc6e74612ac83b5988e2", 0, inside="Annotation"
@@ -99,16 +105,20 @@ def _listed(file: Path) -> list[Path]:
     from scipy.io import loadmat
 
     try:
+        check_regular(file)
         with file.open("rb") as content:
-            return [Path(entry.item()) for entry in loadmat(content)["file_list"].ravel()]
+            listed = [entry.item() for entry in loadmat(content)["file_list"].ravel()]
     except Exception as error:  # scipy has many errors for a damaged file
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{file} is not a list of files ({reason}): unpack {ARCHIVES['lists'].file} again") from error
+    check_inside(listed, file)
+    return [Path(name) for name in listed]
 
 
 def _box(file: Path) -> Box:
     """Read the first box of an annotation."""
     try:
+        check_regular(file)
         known = ET.parse(file)
         left, top, right, bottom = (
             int(known.findtext(f"object/bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax")

@@ -8,12 +8,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from selfdistill.data.arrays import read_npz
-from selfdistill.data.decode import IMAGE_SUFFIXES
+from selfdistill.data.decode import IMAGE_SUFFIXES, check_regular
 from selfdistill.data.folders import image_files
 from selfdistill.progress import track
 
@@ -32,6 +33,7 @@ class Archive:
         count: images in it, or other files.
         inside: the folder in it that is kept; empty: all of it.
         suffixes: of the files that are counted.
+        most_bytes: of the archive; what a server sends beyond is not read.
     """
 
     address: str
@@ -40,6 +42,7 @@ class Archive:
     count: int
     inside: str = ""
     suffixes: Collection[str] = IMAGE_SUFFIXES
+    most_bytes: int = 32 * 2**20
 
 
 # The md5 of LSUN is that of the packages pytorch-ood and detectors, which agree; that of iSUN is of detectors alone.
@@ -50,15 +53,21 @@ ARCHIVES = {
         "LSUN_resize.tar.gz",
         "278b7b31c8cb7e804a1465a8ce03a2dc",
         10_000,
+        most_bytes=2**28,
     ),
     "isun": Archive(
-        f"{_DROPBOX}/ssz7qxfqae0cca5/iSUN.tar.gz?dl=1", "iSUN.tar.gz", "be77b0f2c26fda898afac5f99645ee70", 8_925
+        f"{_DROPBOX}/ssz7qxfqae0cca5/iSUN.tar.gz?dl=1",
+        "iSUN.tar.gz",
+        "be77b0f2c26fda898afac5f99645ee70",
+        8_925,
+        most_bytes=2**28,
     ),
     "dtd": Archive(
         "https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz",
         "dtd-r1.0.1.tar.gz",
         "fff73e5086ae6bdbea199a49dfb8a4c1",
         5_640,
+        most_bytes=10**9,
     ),
 }
 
@@ -105,13 +114,36 @@ def svhn_test_images(root: Path) -> Tensor:
     from torchvision.datasets import SVHN
 
     try:
-        return torch.from_numpy(SVHN(root, split="test", download=True).data)
+        return torch.from_numpy(torchvision_set(SVHN, root, split="test").data)
     except Exception as error:  # no network, no space, a damaged file: each layer has its own
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RuntimeError(
             f"svhn is not in {root} and could not be downloaded ({reason}): put test_32x32.mat into {root}, or its "
             f"images as an array 'images' uint8 (N, 32, 32, 3), with labels, into {file}"
         ) from error
+
+
+def torchvision_set(kind: Any, root: Path, **part: Any) -> Any:
+    """Return a data set of torchvision; what is not there is downloaded by :func:`download`, not by torchvision.
+
+    Args:
+        kind: the class: CIFAR10, CIFAR100 or SVHN.
+        root: where its files are.
+        part: which part: ``train`` or ``split``.
+
+    Raises:
+        Exception: it cannot be downloaded or read; each layer has its own.
+    """
+    try:
+        return kind(root, **part)
+    except RuntimeError:  # not there, or damaged
+        known = kind.split_list[part["split"]] if "split" in part else (kind.url, kind.filename, kind.tgz_md5)
+        address, file, md5 = known[:3]
+        if not (root / file).is_file() or _md5(root / file) != md5:
+            root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=root, prefix=f".{file}-") as scratch:
+                download(Archive(address, file, md5, 0, most_bytes=2**28), Path(scratch)).replace(root / file)
+        return kind(root, download=True, **part)  # which unpacks it
 
 
 def unpacked(archive: Archive, folder: Path) -> list[Path]:
@@ -129,6 +161,7 @@ def unpacked(archive: Archive, folder: Path) -> list[Path]:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
             file = folder.parent / archive.file
             if file.exists():
+                check_regular(file, archive.most_bytes)
                 if (found := _md5(file)) != archive.md5:
                     raise ValueError(f"{file} is not the published file (md5 {found}, not {archive.md5}): remove it")
             else:
@@ -164,16 +197,25 @@ def download(archive: Archive, into: Path) -> Path:
     """
     file = into / archive.file
     try:
-        with urllib.request.urlopen(archive.address, timeout=_PATIENCE) as response, file.open("wb") as out:
-            total = int(response.headers.get("Content-Length") or 0)
-            chunks = iter(lambda: response.read(_CHUNK), b"")
-            for chunk in track(chunks, f"downloading {file.name}", -(-total // _CHUNK)):
-                out.write(chunk)
-    except HTTPException as error:
+        _receive(archive, file)
+    except (OSError, HTTPException) as error:
+        file.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise
         raise OSError(f"the connection broke off: {error!r}") from error
+    return file
+
+
+def _receive(archive: Archive, file: Path) -> None:
+    with urllib.request.urlopen(archive.address, timeout=_PATIENCE) as response, file.open("wb") as out:
+        total = int(response.headers.get("Content-Length") or 0)
+        chunks = iter(lambda: response.read(_CHUNK), b"")
+        for chunk in track(chunks, f"downloading {file.name}", -(-total // _CHUNK)):
+            if out.tell() + len(chunk) > archive.most_bytes:
+                raise OSError(f"{archive.address} sent more than the {archive.most_bytes:,} bytes that it may have")
+            out.write(chunk)
     if (found := _md5(file)) != archive.md5:
         raise OSError(f"{archive.address} sent another file: md5 {found}, not {archive.md5}")
-    return file
 
 
 def _md5(file: Path) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from selfdistill.data.decode import IMAGE_SUFFIXES
-from selfdistill.data.folders import check_same, class_names
+from selfdistill.data.decode import IMAGE_SUFFIXES, check_regular
+from selfdistill.data.folders import check_same, class_folders
 from selfdistill.data.named.listed import listed_set
 from selfdistill.data.sets import ImageData, Limits, Split
 
@@ -65,12 +65,12 @@ def load_imagenet(root: Path, image_size: int | None, limits: Limits, skip_unrea
             "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar from https://image-net.org, and unpack them to "
             f"{train}/<wnid>/*.JPEG and {val}/<wnid>/*.JPEG"
         )
-    wnids = class_names(train)
+    wnids = list(class_folders(train))
     limits.check(wnids, home)
     meta, chosen = _meta(home), wnids[: limits.classes]
     flat = not _has_folders(val)
     if not flat:
-        check_same(wnids, class_names(val), train, val)
+        check_same(wnids, list(class_folders(val)), train, val)
     return listed_set(
         "imagenet",
         _readable_names(wnids, {} if meta is None else meta.names)[: len(chosen)],
@@ -148,6 +148,7 @@ def _meta(home: Path) -> _Meta | None:
 
 
 def _from_torchvision(file: Path) -> _Meta:
+    check_regular(file)
     names, validation = torch.load(file, weights_only=True)
     return _Meta({wnid: first for wnid, (first, *_) in names.items()}, tuple(validation))
 

@@ -1,8 +1,8 @@
 """Published sets of photographs: files that are listed, and decoded while training and not before."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 
 import torch
 
@@ -55,10 +55,22 @@ def listed_set(
         test_split_description="test set",
     )
     if skip_unreadable:
-        data = _readable(data)
+        data = _readable(data, limits)
     _check_populated(data)
     data = limits.apply(data)
-    return data if size > SMALL else _in_memory(data)
+    return data if size > SMALL else _in_memory(data, limits)
+
+
+def check_inside(listed: Iterable[object], names: Path) -> None:
+    """Refuse a list, ``names``, that names files elsewhere than below a folder.
+
+    Raises:
+        ValueError: one line that names the first of them.
+    """
+    for name in listed:
+        path = PurePosixPath(str(name))
+        if not isinstance(name, str | PurePath) or path.is_absolute() or ".." in path.parts or "\0" in str(name):
+            raise ValueError(f"{names} lists {str(name)[:80]!r}, which is not a file inside the set: get it again")
 
 
 def check_there(paths: Sequence[Path], names: Path) -> None:
@@ -77,30 +89,31 @@ def check_there(paths: Sequence[Path], names: Path) -> None:
         )
 
 
-def _readable(data: ImageData) -> ImageData:
+def _readable(data: ImageData, limits: Limits) -> ImageData:
     """The set without the files that cannot be decoded."""
     skipped: list[Path] = []
 
     def kept(split: Split) -> Split:
         assert split.paths is not None
-        reasons = scan(split.paths, SIZE, split.boxes).reasons
+        reasons = scan(split.paths, SIZE, split.boxes, limits.max_pixels).reasons
         skipped.extend(split.paths[at] for at in reasons)
         return split.select(torch.tensor([at for at in range(len(split)) if at not in reasons], dtype=torch.int64))
 
     return replace(data, train=kept(data.train), test=kept(data.test), skipped=tuple(skipped))
 
 
-def _in_memory(data: ImageData) -> ImageData:
+def _in_memory(data: ImageData, limits: Limits) -> ImageData:
     def decoded(split: Split) -> Split:
         assert split.paths is not None
-        found = scan(split.paths, data.image_size, split.boxes)
+        found = scan(split.paths, data.image_size, split.boxes, limits.max_pixels)
         if found.reasons:
             first, count = next(iter(found.reasons.values())), len(found.reasons)
             raise ValueError(
                 f"{first} ({count} unreadable of {len(split)} images of {data.name}: repair or replace "
                 f"{'them' if count > 1 else 'it'}, or pass `skip_unreadable=True`)"
             )
-        return Split(split.labels, images=to_tensor(image for image in found.small if image is not None))
+        images = to_tensor(image for image in found.small if image is not None)
+        return replace(split, images=images, paths=None, boxes=None, ids=split.identify())
 
     return replace(data, train=decoded(data.train), test=decoded(data.test), augment="crop_flip")
 

@@ -16,8 +16,6 @@ from selfdistill.evaluate.images import Images, Tick
 from selfdistill.progress import no_progress
 from selfdistill.records.evaluation import OWN, PUBLISHED, CorruptionAccuracy
 
-_PUBLISHED_SIZE = 32
-
 
 def measure_corruptions(
     model: nn.Module,
@@ -52,12 +50,8 @@ def measure_corruptions(
     Source: Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and Perturbations,
     2019.
     """
-    size = images.data.image_size
-    if published is not None and size != _PUBLISHED_SIZE:
-        raise ValueError(
-            f"{published.folder}: images of 32 x 32 pixels, but the network takes {size} x {size}; without this folder "
-            "the test images are corrupted here"
-        )
+    if published is not None:
+        published.check_size(images.data.image_size)
     right = torch.zeros(len(CORRUPTIONS), len(SEVERITIES), dtype=torch.int64)
     for at, severity, x, y in _corrupted(images, published, seed):
         right[at, severity - 1] += int((clean_logits(model, x).argmax(dim=1) == y).sum())

@@ -22,6 +22,7 @@ CIFAR100C = Archive(
     20,  # nineteen corruptions and the labels
     inside="CIFAR-100-C",
     suffixes=(".npy",),
+    most_bytes=4 * 10**9,
 )
 _SIZE = 32
 
@@ -42,6 +43,18 @@ class PublishedCorruptions:
     def n(self) -> int:
         """Images at each severity of each corruption."""
         return len(self.labels)
+
+    def check_size(self, size: int) -> None:
+        """Refuse a network that takes images of another size.
+
+        Raises:
+            ValueError: the size is not 32.
+        """
+        if size != _SIZE:
+            raise ValueError(
+                f"{self.folder}: images of 32 x 32 pixels, but the network takes {size} x {size}; without this folder "
+                "the test images are corrupted here"
+            )
 
     def images(self, name: str, severity: int) -> NDArray[np.uint8]:
         """Images of one corruption at one severity, uint8 ``(n, 32, 32, 3)``: a read-only view of the file.
