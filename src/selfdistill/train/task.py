@@ -57,8 +57,8 @@ class Record(Protocol):
     """What a finished run leaves as ``result.json``."""
 
     @property
-    def recipe(self) -> dict[str, Any]:
-        """The fields of the resolved recipe that it was made by."""
+    def recipe(self) -> TrainingConfig:
+        """The resolved recipe that it was made by."""
 
     def save(self, path: Path) -> None:
         """Write the record atomically."""
