@@ -10,6 +10,7 @@ from typing import Any, Literal
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.detect.config import DetectConfig
+from selfdistill.files import refuse_link
 from selfdistill.paper.scales import PaperConfig, Training
 from selfdistill.paper.tables import CellMetric, CellSpec, PaperTable
 from selfdistill.train.progress import Callback
@@ -61,7 +62,7 @@ class Detector:
 
     def folder(self, run: Path) -> Path:
         """The folder of the detector on a run's network."""
-        return run / "detectors" / self.schedule
+        return refuse_link(refuse_link(run / "detectors") / self.schedule)
 
     def recipe(self, run: Path, config: PaperConfig, seed: int) -> DetectConfig:
         """Return the recipe of the detector on a run's network; its paths are absolute, to be used from any folder."""

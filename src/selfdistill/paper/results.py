@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from selfdistill.files import refuse_link
 from selfdistill.paper.regime import Regime, table_regimes
 from selfdistill.paper.scales import PaperConfig, Training
 from selfdistill.paper.tables import CellSpec, LogTarget, PaperTable, RunEvaluation, RunKey, printed_number
@@ -190,7 +191,7 @@ def load_cached_evaluation(run: Path, evaluation: RunEvaluation, config: PaperCo
 
 def evaluation_file(run: Path, evaluation: RunEvaluation) -> Path:
     """Return the file in a run's folder that caches an evaluation."""
-    return run / "measured" / f"{evaluation.name}.json"
+    return refuse_link(run / "measured") / f"{evaluation.name}.json"
 
 
 def _skip_reasons(table: PaperTable, config: PaperConfig) -> MissingReasons:

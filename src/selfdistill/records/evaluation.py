@@ -7,7 +7,8 @@ from typing import Any, Self
 
 import msgspec
 
-from selfdistill.records.record import RunRecord, read_json, to_json, to_struct, write_atomically
+from selfdistill.files import write_atomically
+from selfdistill.records.record import RunRecord, read_json, to_json, to_struct
 
 SCHEMA = 1
 

@@ -4,11 +4,11 @@ import csv
 import fcntl
 import io
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from selfdistill.config.yaml_config import YamlConfig
-from selfdistill.records import write_atomically
+from selfdistill.files import open_lock, refuse_link, remove_leftovers, write_atomically
 from selfdistill.train.task import Row
 
 
@@ -41,7 +41,9 @@ class RunFolder:
         Raises:
             ValueError: names the differing fields.
         """
-        if self.recipe.is_file() and (differing := recipe.differences(type(recipe).from_yaml(self.recipe))):
+        if refuse_link(self.recipe).is_file() and (
+            differing := recipe.differences(type(recipe).from_yaml(self.recipe))
+        ):
             raise ValueError(
                 f"{self.path} belongs to another recipe: {', '.join(differing)}; choose another `out`, or delete it"
             )
@@ -57,7 +59,7 @@ class RunFolder:
             ValueError: it belongs to another recipe.
             BusyError: another process trains in it.
         """
-        made = not self.path.exists()
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
@@ -88,28 +90,23 @@ class RunFolder:
             writer.writerows(rows)
         write_atomically(self.log, text.getvalue().encode())
 
-    def _cleared(self, made: bool) -> None:
+    def _cleared(self, made: Sequence[Path]) -> None:
         for file in (self.recipe, self._lock):
             file.unlink(missing_ok=True)
-        if made:
-            self.path.rmdir()
+        with suppress(OSError):  # another run is in a parent by now
+            for folder in made:
+                folder.rmdir()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         # A record lock: it goes with the process, also when that is killed, and its workers do not inherit it.
         try:
-            lock = self._lock.open("w")
+            lock = open_lock(self._lock)
         except OSError as error:
-            raise OSError(f"cannot write in {self.path}: {error.strerror}; choose another `out`") from None
+            raise OSError(f"cannot write in {self.path}: {error.strerror or error}; choose another `out`") from None
         with lock:
             try:
                 fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise BusyError(f"another process is training in {self.path}; wait for it or stop it") from None
             yield
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files of :func:`selfdistill.records.write_atomically` that a killed writer left."""
-    for leftover in folder.glob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
