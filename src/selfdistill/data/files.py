@@ -1,7 +1,5 @@
 """Image files decoded during a run, by worker processes, with transforms v2."""
 
-import os
-import signal
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -14,12 +12,10 @@ from selfdistill.data.augment import Request
 from selfdistill.data.cached_images import CachedImages
 from selfdistill.data.decode import UnreadableImageError, cpu_count, read_rgb, to_shorter_side
 from selfdistill.data.randomness import hash_key
+from selfdistill.data.workers import DecodingContext, ignore_termination_signals
 
 Key = tuple[int, int, int]
 """(epoch, index, view): with the run's seed, all that an augmentation depends on."""
-
-_GRACE = 5
-"""Seconds that a worker keeps working after SIGTERM."""
 
 
 def margin(size: int) -> int:
@@ -89,10 +85,11 @@ class FileImages(Dataset[Tensor | str]):
             yield (epoch, index, view), item
 
     def _read(self, index: int) -> Image.Image:
-        if self.cache is not None:
-            return self.cache[index]
+        if self.cache is not None and (kept := self.cache[index]) is not None:
+            return kept
         image = read_rgb(self.paths[index], None if self.boxes is None else self.boxes[index].tolist())
-        return image if self.resize is None else to_shorter_side(image, self.resize)
+        side = self.resize if self.cache is None else self.cache.side  # which is the first size in any case
+        return image if side is None else to_shorter_side(image, side)
 
 
 class FileLoader:
@@ -115,6 +112,7 @@ class FileLoader:
             persistent_workers=count > 0,
             pin_memory=device.type == "cuda",
             worker_init_fn=ignore_termination_signals,
+            multiprocessing_context=DecodingContext() if count else None,
             generator=torch.Generator(),  # or each epoch would draw a number from the global one
         )
 
@@ -136,15 +134,6 @@ class FileLoader:
             # What asks holds this loader. In a cycle its queues would be closed before they could tell the workers to
             # end, and each worker would be waited for for ten seconds.
             self.wanted.requests = iter(())
-
-
-def ignore_termination_signals(worker: int) -> None:
-    """Let a worker process survive SIGINT, and SIGTERM for some seconds, so that the run can still save."""
-    # Ctrl-C and a scheduler's SIGTERM reach every process at once, and the run still needs the next batch before it can
-    # save. Ignoring SIGTERM for good would hold up a process that ends its workers by it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_GRACE))
-    signal.signal(signal.SIGALRM, lambda number, frame: os._exit(0))
 
 
 class _Wanted:
