@@ -103,9 +103,11 @@ def test_a_failed_process_is_named_and_the_others_save(recipe: TrainConfig, tmp_
             killed.append(victim.pid)
             os.kill(victim.pid, signal.SIGKILL)
 
-    with pytest.raises(RuntimeError, match=r"dropout-seed0: its process was killed by signal 9 before it was done"):
+    with pytest.raises(
+        RuntimeError, match=r"dropout-seed0 failed: its process was killed by signal 9 before it was done"
+    ):
         run_grid(cells, tmp_path, data=data, executor=ExecutorConfig(jobs=2).make(data), on_update=kill)
     assert multiprocessing.active_children() == []
     gone = plan_runs(TrainConfig(**{**vars(recipe), "data": str(tmp_path / "gone")}), ["CrossEntropy()"], [5])
-    with pytest.raises(RuntimeError, match=r"crossentropy-seed5: unknown data set '.*gone'"):
+    with pytest.raises(RuntimeError, match=r"crossentropy-seed5 failed: unknown data set '.*gone'"):
         run_grid(gone, tmp_path, data=data, executor=ExecutorConfig(jobs=2).make(data))

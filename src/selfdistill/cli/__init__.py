@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             stream.reconfigure(errors="replace")  # a minus sign must not end a run on a terminal without one
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            warnings.showwarning = _Warnings()
             _run(words)
         print(end="", flush=True)
     except BrokenPipeError:
@@ -75,8 +75,16 @@ def _is_bug(error: Exception) -> bool:
     return missing or isinstance(error, NotImplementedError | RecursionError)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    if not issubclass(category, FutureWarning | DeprecationWarning):  # a library's advice to programmers
+class _Warnings:
+    """Shows each warning once: of several runs each may give it."""
+
+    def __init__(self) -> None:
+        self.shown: set[str] = set()
+
+    def __call__(self, message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if issubclass(category, FutureWarning | DeprecationWarning) or str(message) in self.shown:
+            return  # a library's advice to programmers, or known
+        self.shown.add(str(message))
         _say(f"warning: {message}")
 
 

@@ -62,6 +62,8 @@ class TrainingConfig(YamlConfig):
         """
         for name in ("epochs", "batch_size", "threads", "eval_every"):
             self.require(getattr(self, name) is None or getattr(self, name) >= 1, name, "at least 1")
+        for name in ("threads", "workers"):
+            self.require((getattr(self, name) or 0) <= 1024, name, "at most 1024")
         for name in ("momentum", "gamma"):
             self.require(0 <= getattr(self, name) <= 1, name, "in [0, 1]")
         for name in ("weight_decay", "warmup_epochs", "workers"):

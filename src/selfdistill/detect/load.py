@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
-from safetensors.torch import load_file
+from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 
 from selfdistill.detect.config import DetectConfig
 from selfdistill.detect.network import Backbone, build_detector
 from selfdistill.detect.record import DetectRecord
+from selfdistill.errors import NonFiniteError
+from selfdistill.network import DIVERGED, nonfinite_weights
+from selfdistill.train.export import read_run_weights
 
 
 def load_detector(run: str | Path) -> FasterRCNN:
@@ -23,7 +26,7 @@ def load_detector(run: str | Path) -> FasterRCNN:
         ValueError: there is no finished detector, or its files are damaged or do not fit each other.
     """
     run = Path(run)
-    path, weights = run / "result.json", run / "model.safetensors"
+    path = run / "result.json"
     if not path.is_file():
         raise ValueError(f"{run} holds no finished detector: there is no {path.name} in it")
     record = DetectRecord.load(path)
@@ -31,9 +34,18 @@ def load_detector(run: str | Path) -> FasterRCNN:
     backbone = Backbone(known["model"], None, tuple(known["mean"]), tuple(known["std"]), {})
     detector = build_detector(backbone, DetectConfig(**record.recipe), record.data["classes"])
     try:
-        detector.load_state_dict(load_file(weights))
-    except FileNotFoundError:
-        raise ValueError(f"{weights} is missing: delete {path} and run the same command again") from None
-    except Exception as error:  # safetensors raises a bare Exception subclass for a damaged file
-        raise ValueError(f"{weights} does not fit {path}: {' '.join(str(error).split())}") from None
+        detector.load_state_dict(load_weights(run))
+    except RuntimeError as error:
+        raise ValueError(f"the weights of {run} do not fit {path}: {' '.join(str(error).split())}") from None
+    if name := nonfinite_weights(detector):
+        raise NonFiniteError(f"{run}: the weights {name!r} are not finite after epoch {record.epochs}; {DIVERGED}")
     return detector.eval()
+
+
+def load_weights(run: Path) -> dict[str, Tensor]:
+    """Return a detector's weights, if their checksum agrees; those of earlier versions have none.
+
+    Raises:
+        ValueError: they are missing or damaged.
+    """
+    return read_run_weights(run / "model.safetensors")

@@ -1,6 +1,5 @@
 """The record of a detector, `result.json`: written last and atomically, so that a run that has one is finished."""
 
-import json
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +11,7 @@ from selfdistill.detect.coco import Coco, Part
 from selfdistill.detect.config import DetectConfig
 from selfdistill.detect.network import Backbone
 from selfdistill.records import recipe_hash, write_atomically
-from selfdistill.records.record import to_json
+from selfdistill.records.record import read_json, to_json
 from selfdistill.train.record import peak_memory_bytes, provenance, recipe_values
 from selfdistill.train.task import State
 
@@ -82,10 +81,7 @@ class DetectRecord:
             OSError: the file cannot be read.
             ValueError: it is damaged, or no record of a detector; the file is named.
         """
-        try:
-            values = json.loads(Path(path).read_bytes())
-        except ValueError as error:  # JSON and UTF-8 errors are both ValueErrors
-            raise ValueError(f"{path}: damaged, not JSON ({error}); delete it and run again") from error
+        values = read_json(path, "delete it and run again")
         names = {field.name for field in fields(cls)}
         if not isinstance(values, dict) or set(values) != names or values["schema"] != SCHEMA:
             raise ValueError(f"{path}: not the record of a detector of this version; choose another `out`")

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from selfdistill.detect.coco import Coco, load_coco
 from selfdistill.detect.config import DetectConfig
+from selfdistill.detect.load import load_weights
 from selfdistill.detect.network import Backbone, load_backbone
 from selfdistill.detect.record import DetectRecord
 from selfdistill.detect.task import Detection, assemble
+from selfdistill.train.checkpoint import SaveEvery
 from selfdistill.train.progress import Callback
 from selfdistill.train.run import interruptible, load_finished, run_task
 from selfdistill.train.session import Session
@@ -26,6 +28,7 @@ def detect(
     accelerator: str = "auto",
     progress: Callback | None = None,
     announce: Callable[[str], None] | None = None,
+    save_every: SaveEvery | None = None,
 ) -> DetectRecord:
     """Train an object detector by a recipe into a folder, or resume what is there, and evaluate it.
 
@@ -39,6 +42,7 @@ def detect(
         accelerator: ``"cuda"``, ``"cpu"``, or ``"auto"`` for a GPU where there is one.
         progress: is called with each :class:`~selfdistill.train.progress.Update`.
         announce: is called with a line on what is done, before it begins.
+        save_every: how often to save inside an epoch.
 
     Returns:
         The record that is in ``out/result.json``; the weights are in ``out/model.safetensors``.
@@ -46,13 +50,14 @@ def detect(
     Raises:
         ValueError: the recipe, the data or the folder do not fit; one line.
         OSError: something cannot be written; the last checkpoint is kept.
-        RuntimeError: an image cannot be read; or, as NonFiniteLossError, the loss was not finite.
-        Interrupted: SIGTERM or SIGINT came; the state is saved and the message says how to resume.
+        RuntimeError: an image cannot be read.
+        NonFiniteError: the loss or a weight was not finite; names the run, the epoch and the remedy.
+        Interrupted: SIGTERM, SIGHUP or SIGINT came; the state is saved and the message says how to resume.
     """
     with interruptible(Path(out)) as interruptions:
         backbone = load_backbone(recipe)
         resolved = recipe.resolve(backbone.model, trained=backbone.state is not None)
-        if (finished := load_finished(resolved, Path(out), DetectRecord)) is not None:
+        if (finished := load_finished(resolved, Path(out), DetectRecord, load_weights)) is not None:
             return finished
         data = load_coco(
             recipe.data, images=recipe.images, eval_split=recipe.eval_split, eval_images=recipe.eval_images
@@ -74,6 +79,7 @@ def detect(
             accelerator=accelerator,
             cudnn_benchmark=False,  # images differ in shape: measuring takes longer than it saves
             progress=progress,
+            save_every=save_every,
         )
 
 

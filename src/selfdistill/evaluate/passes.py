@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from selfdistill.network import call, evaluation_mode, logits_of
+from selfdistill.network import call, check_logits, evaluation_mode, logits_of
 
 PRECISIONS = ("32-true", "bf16-mixed")
 
@@ -30,6 +30,7 @@ def predict(
 
     Raises:
         ValueError: no batch, or an unknown precision.
+        NonFiniteError: an image has no largest finite logit.
 
     Example:
         >>> model = nn.Linear(3, 2)
@@ -49,6 +50,7 @@ def predict(
             with context:
                 output = call(model, x)
             logits.append(logits_of(output).float().cpu())
+            check_logits(logits[-1], "images of a batch")
             labels.append(y.cpu())
     if not logits:
         raise ValueError("batches: there is no image to predict")

@@ -12,6 +12,8 @@ from rich.console import Console
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
+from selfdistill.data.workers import explained_worker_losses
+from selfdistill.files import make_folder, remove_leftovers
 from selfdistill.network import default_device
 from selfdistill.paper.figures import write_figure1
 from selfdistill.paper.pages import write_page
@@ -35,15 +37,17 @@ from selfdistill.records import EvaluationRecord, RunRecord
 from selfdistill.records.evaluation import SCHEMA
 from selfdistill.runs.executor import Executor, Task
 from selfdistill.runs.executor_config import ExecutorConfig
+from selfdistill.runs.failures import FailedRunsError, Failure, forget_failures
 from selfdistill.runs.grid import PlannedRun, is_trained, run_grid
 from selfdistill.runs.progress import grid_progress, job_progress
+from selfdistill.train.export import load_weights
 from selfdistill.train.progress import Callback
 from selfdistill.train.record import provenance
 from selfdistill.train.run import load, machine
 
 
 def reproduce_tables(
-    tables: Iterable[PaperTable], config: PaperConfig, executor: ExecutorConfig
+    tables: Iterable[PaperTable], config: PaperConfig, executor: ExecutorConfig, *, retry_failed: bool = False
 ) -> Iterator[tuple[TableResult | None, Path]]:
     """Reproduce tables one by one, and write the page of each.
 
@@ -52,35 +56,52 @@ def reproduce_tables(
 
     Raises:
         ValueError: at the end, if no cell of any table has a number; and what `reproduce_table` raises.
+        FailedRunsError: at the end, if trainings or evaluations failed.
     """
+    tables = list(tables)
+    if retry_failed:
+        forget_failures(config.runs / run.name for table in tables for run in table.planned_runs(config).values())
+    failures: dict[Path, Failure] = {}
     missing_reasons: list[str] = []
     has_numbers = False
     for table in tables:
         if table.figure == "diagrams":
             yield None, write_figure1(config.out)
             continue
-        result = reproduce_table(table, config, executor)
+        result = reproduce_table(table, config, executor, failures=failures)
         has_numbers = has_numbers or result.has_numbers
         missing_reasons += [cell.missing_reason for cell in result.cells]
         yield result, write_page(result, config.out)
+    if failures:
+        raise FailedRunsError(failures)
     if missing_reasons and not has_numbers:
         raise ValueError(f"no cell has a number: {missing_reasons[0]}")
 
 
-def reproduce_table(table: PaperTable, config: PaperConfig, executor: ExecutorConfig | None = None) -> TableResult:
+def reproduce_table(
+    table: PaperTable,
+    config: PaperConfig,
+    executor: ExecutorConfig | None = None,
+    *,
+    failures: dict[Path, Failure] | None = None,
+) -> TableResult:
     """Return a table's cells; a finished run is not repeated, nor an evaluation that is cached.
+
+    Where a training or an evaluation fails, the others go on; its cells say why they lack a number.
 
     Args:
         table: which.
         config: where, and at what scale.
         executor: where trainings and evaluations run (default: in this process).
+        failures: receives why trainings and evaluations failed, by folder.
 
     Raises:
-        ValueError: a run's folder belongs to another recipe; or what a training raises.
-        RuntimeError: a run failed in another process or on a cluster.
-        Interrupted: SIGINT or SIGTERM came; the runs in progress are saved.
+        ValueError: a run's folder belongs to another recipe.
+        RuntimeError: the executor cannot work.
+        Interrupted: SIGINT, SIGTERM or SIGHUP came; the runs in progress are saved.
     """
     missing: MissingReasons = {}
+    failures = {} if failures is None else failures
     runs = table.planned_runs(config)
     for (training, _), run in runs.items():
         check_run(config.runs / run.name, run.recipe, dataset_size(training.data, config.scale))
@@ -90,7 +111,8 @@ def reproduce_table(table: PaperTable, config: PaperConfig, executor: ExecutorCo
             for (training, seed), run in runs.items()
             if training.data == dataset and config.skip_reason(training) is None
         }
-        _complete_runs(table, config, of_dataset, dataset, missing, executor or ExecutorConfig())
+        failed = _complete_runs(table, config, of_dataset, dataset, missing, executor or ExecutorConfig())
+        failures |= failed
     return collect_result(table, config, missing)
 
 
@@ -101,15 +123,17 @@ def _complete_runs(
     dataset: str,
     missing: MissingReasons,
     executor_config: ExecutorConfig,
-) -> None:
+) -> dict[Path, Failure]:
     """Train and evaluate what is missing of the runs on one dataset; note in ``missing`` what cannot be done.
+
+    Returns the failures, which are in ``missing`` too.
 
     Missing images are found before hours of training: a training is skipped if none of its cells could have a number.
     """
     if all(is_trained(run, config.runs) for run in runs.values()) and not any(
         _missing_evaluations(table, config, runs)
     ):
-        return
+        return {}
     if config.scale == "smoke":
         write_synthetic_images(config.images_folder(dataset), dataset)
     try:
@@ -117,19 +141,56 @@ def _complete_runs(
         _require_size(data, dataset_size(dataset, config.scale))
     except (ValueError, RuntimeError, OSError) as error:
         missing.update({training: f"no data: {error}" for training, _ in runs})
-        return
+        return {}
     possible = _possible_evaluations(_evaluations(table, config, runs), config, data, missing)
+    lack = {run for run, _ in _missing_evaluations(table, config, runs)}
     to_train = [
         run
         for (training, _), run in runs.items()
-        if not is_trained(run, config.runs) and _can_have_a_number(table, training, possible)
+        if _must_be_trained(run, config.runs, lack) and _can_have_a_number(table, training, possible)
     ]
     executor = executor_config.make(data)
-    if to_train:
-        with grid_progress(Console(stderr=True), len(to_train)) as (on_update, on_record):
-            run_grid(to_train, config.runs, data=data, executor=executor, on_update=on_update, on_record=on_record)
+    failures = _train_runs(executor, to_train, config, data)
+    for (training, _), run in runs.items():
+        if failure := failures.get(config.runs / run.name):
+            missing[training] = f"{run.name} failed: {failure.reason}"
     to_evaluate = [(run, one) for run, one in _missing_evaluations(table, config, runs) if one in possible]
-    _evaluate_runs(executor, to_evaluate, config)
+    return failures | _evaluate_runs(executor, to_evaluate, config, missing)
+
+
+def _must_be_trained(run: PlannedRun, out: Path, lack: set[Path]) -> bool:
+    """Whether a run is not finished, or lacks both an evaluation and the weights for it."""
+    if not is_trained(run, out):
+        return True
+    if out / run.name not in lack:
+        return False
+    try:
+        load_weights(out / run.name)
+    except ValueError:
+        return True
+    return False
+
+
+def _train_runs(
+    executor: Executor, runs: Sequence[PlannedRun], config: PaperConfig, data: ImageData
+) -> dict[Path, Failure]:
+    """Train runs; return why some failed."""
+    if not runs:
+        return {}
+    try:
+        with grid_progress(Console(stderr=True), len(runs)) as (on_update, on_record, on_failure):
+            run_grid(
+                runs,
+                config.runs,
+                data=data,
+                executor=executor,
+                on_update=on_update,
+                on_record=on_record,
+                on_failure=on_failure,
+            )
+    except FailedRunsError as failed:
+        return failed.failures
+    return {}
 
 
 def _can_have_a_number(table: PaperTable, training: Training, possible: set[RunEvaluation]) -> bool:
@@ -181,10 +242,14 @@ def _possible_evaluations(
     return possible
 
 
-def _evaluate_runs(executor: Executor, todo: Sequence[tuple[Path, RunEvaluation]], config: PaperConfig) -> None:
-    """Run evaluations of finished runs, and cache them."""
+def _evaluate_runs(
+    executor: Executor, todo: Sequence[tuple[Path, RunEvaluation]], config: PaperConfig, missing: MissingReasons
+) -> dict[Path, Failure]:
+    """Run evaluations of finished runs, and cache them; return, and note in ``missing``, why some failed."""
+    failures: dict[Path, Failure] = {}
     if not todo:
-        return
+        return failures
+    evaluations = {run / one.name: one for run, one in todo}
     tasks = [
         Task(run / one.name, TrainConfig.from_yaml(run / "recipe.yaml"), partial(evaluate_run, run, one, config))
         for run, one in todo
@@ -197,8 +262,14 @@ def _evaluate_runs(executor: Executor, todo: Sequence[tuple[Path, RunEvaluation]
         def finish(folder: Path, seconds: float) -> None:
             close(_label(folder), f"{_label(folder)}: measured in {seconds:.0f} s")
 
+        def fail(folder: Path, failure: Failure) -> None:
+            failures[folder] = failure
+            missing[evaluations[folder]] = f"{_label(folder)} failed: {failure.reason}"
+            close(_label(folder), f"{_label(folder)} failed: {failure.reason}")
+
         hint = f"run the same command again to resume ({config.out})"
-        executor.execute(tasks, on_update=report, on_result=finish, resume_hint=hint)
+        executor.execute(tasks, on_update=report, on_result=finish, on_failure=fail, resume_hint=hint)
+    return failures
 
 
 def _label(folder: Path) -> str:
@@ -225,12 +296,13 @@ def evaluate_run(
         progress: called during the evaluation.
     """
     started = time.perf_counter()
-    with machine(cpus):
+    with machine(cpus), explained_worker_losses():
         numbers = evaluation.evaluate(run, data, config, progress)
         seconds = time.perf_counter() - started
         record = RunRecord.load(run / "result.json")
         file = evaluation_file(run, evaluation)
-        file.parent.mkdir(exist_ok=True)
+        make_folder(file.parent)
+        remove_leftovers(file.parent)
         EvaluationRecord(
             schema=SCHEMA,
             of={"recipe_hash": record.recipe_hash, "date": record.date},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,14 @@ from selfdistill.report.tables import column_of, columns_in, difference_table, m
 from selfdistill.report.verdict import confidence_of, side, verdict
 
 
-def write_report(records: Sequence[RunRecord], out_dir: Path, *, title: str, preface: str | None = None) -> Path:
+def write_report(
+    records: Sequence[RunRecord],
+    out_dir: Path,
+    *,
+    title: str,
+    preface: str | None = None,
+    failed: Mapping[str, str] | None = None,
+) -> Path:
     """Write `report.html`, `report.md` and `figures/*.svg` for runs that may be compared.
 
     The same records give the same bytes. Each file is replaced whole or not at all; the HTML, which needs none of the
@@ -31,6 +38,7 @@ def write_report(records: Sequence[RunRecord], out_dir: Path, *, title: str, pre
         out_dir: where; made if it is missing.
         title: of the page; plain text.
         preface: a paragraph before the verdict; plain text.
+        failed: why further runs failed, by name.
 
     Returns:
         The path of `report.html`.
@@ -41,7 +49,7 @@ def write_report(records: Sequence[RunRecord], out_dir: Path, *, title: str, pre
     """
     summary = summarise(records)
     groups, methods = grouped(records), measured(records)
-    context = _context(records, summary, methods) | {"title": title, "preface": preface}
+    context = _context(records, summary, methods) | {"title": title, "preface": preface, "failed": failed}
     figures = _figures(groups, summary, methods)
     return write_pages(
         "report",

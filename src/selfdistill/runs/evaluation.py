@@ -12,6 +12,7 @@ from selfdistill.config.train_config import SMALL
 from selfdistill.data import ImageData, load_unlabelled
 from selfdistill.data.decode import cpu_count
 from selfdistill.data.unlabelled import Unlabelled
+from selfdistill.data.workers import explained_worker_losses
 from selfdistill.evaluate.corruptions import open_published
 from selfdistill.evaluate.evaluation import Evaluation
 from selfdistill.evaluate.ood.scores import tuning_size
@@ -91,7 +92,8 @@ def measure(
     # Measured on a CPU: 512 images take twice as long an image as 128, and channels_last halves a backward pass.
     batch_size = 512 if device.type == "cuda" else 128
     # On a GPU too, a gradient's sign and a score at T = 1000 need all of float32, and a second run the same bits.
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+    exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    with exact, explained_worker_losses():
         return evaluate(
             loaded.model.to(device).to(memory_format=torch.channels_last),
             data,

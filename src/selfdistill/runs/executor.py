@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.data.decode import cpu_count
+from selfdistill.runs.failures import Failure
 from selfdistill.train import Update
 from selfdistill.train.progress import Callback
 
@@ -39,23 +40,36 @@ class Task:
 
 OnUpdate = Callable[[Path, Update], None]
 OnResult = Callable[[Path, Any], None]
+OnFailure = Callable[[Path, Failure], None]
+
+FAILURES = (ValueError, RuntimeError, OSError)
+"""What a task may raise without ending the others; all else is an error in this package."""
 
 
 class Executor(Protocol):
     """Does tasks that all need the same images."""
 
-    def execute(self, tasks: Sequence[Task], *, on_update: OnUpdate, on_result: OnResult, resume_hint: str) -> None:
-        """Do all tasks.
+    def execute(
+        self,
+        tasks: Sequence[Task],
+        *,
+        on_update: OnUpdate,
+        on_result: OnResult,
+        on_failure: OnFailure,
+        resume_hint: str,
+    ) -> None:
+        """Do all tasks; where one fails, the others go on.
 
         Args:
             tasks: in the order in which they begin.
             on_update: called with a task's folder and its progress.
             on_result: called with a task's folder and what its job returned.
+            on_failure: called with a task's folder and why it failed.
             resume_hint: what a user who interrupts is told, such as how to resume.
 
         Raises:
-            RuntimeError: a task failed outside this process; the others have saved.
-            Interrupted: SIGINT or SIGTERM came; all tasks have saved.
+            RuntimeError: the executor itself cannot work.
+            Interrupted: SIGINT, SIGTERM or SIGHUP came; all tasks have saved.
         """
 
 
@@ -69,10 +83,23 @@ class InThisProcess:
 
     data: ImageData
 
-    def execute(self, tasks: Sequence[Task], *, on_update: OnUpdate, on_result: OnResult, resume_hint: str) -> None:
-        """Do all tasks; what a job raises ends them."""
+    def execute(
+        self,
+        tasks: Sequence[Task],
+        *,
+        on_update: OnUpdate,
+        on_result: OnResult,
+        on_failure: OnFailure,
+        resume_hint: str,
+    ) -> None:
+        """Do all tasks."""
         for task in tasks:
-            on_result(task.folder, task.job(data=self.data, cpus=None, progress=partial(on_update, task.folder)))
+            try:
+                returned = task.job(data=self.data, cpus=None, progress=partial(on_update, task.folder))
+            except FAILURES as error:
+                on_failure(task.folder, Failure.of(error, task.folder))
+            else:
+                on_result(task.folder, returned)
 
 
 def share_cpus(recipe: TrainConfig, jobs: int) -> TrainConfig:

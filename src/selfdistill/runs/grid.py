@@ -1,8 +1,8 @@
 """A grid of planned runs: one recipe for each method and seed, one folder per run; only missing runs are made."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from selfdistill.methods import parse_method
 from selfdistill.records import RunRecord
 from selfdistill.runs.evaluation import BASIC_EVALUATION, EvaluationConfig, is_evaluated, train_and_evaluate
 from selfdistill.runs.executor import Executor, InThisProcess, Task
+from selfdistill.runs.failures import FailedRunsError, Failure, note_failure, noted_failure
 from selfdistill.train import Update
 
 
@@ -74,6 +75,7 @@ def run_grid(
     executor: Executor | None = None,
     on_update: Callable[[PlannedRun, Update], None] | None = None,
     on_record: Callable[[PlannedRun, RunRecord], None] | None = None,
+    on_failure: Callable[[PlannedRun, str], None] | None = None,
 ) -> list[RunRecord]:
     """Train and evaluate the runs that are missing under ``out``; return the records of all, in their order.
 
@@ -85,32 +87,56 @@ def run_grid(
         executor: who does it; None works in this process.
         on_update: called with the progress of a run.
         on_record: called with each record.
+        on_failure: called with each run that failed, and why; one that diverged before, and was not forgotten, fails
+            without another try.
 
     Raises:
-        ValueError: what a run raises in this process.
-        RuntimeError: a run failed elsewhere.
-        Interrupted: SIGINT or SIGTERM came, and the runs in progress are saved.
+        FailedRunsError: runs failed; the others are done.
+        Interrupted: SIGINT, SIGTERM or SIGHUP came, and the runs in progress are saved.
     """
-    records: dict[str, RunRecord] = {}
-    by_folder = {out / run.name: run for run in runs}
-
-    def add_record(folder: Path, record: RunRecord) -> None:
-        run = by_folder[folder]
-        records[run.name] = record
-        if on_record is not None:
-            on_record(run, record)
-
-    def report(folder: Path, update: Update) -> None:
-        if on_update is not None:
-            on_update(by_folder[folder], update)
-
-    tasks = [
-        Task(folder, run.recipe, partial(train_and_evaluate, run.recipe, folder, evaluation))
-        for folder, run in by_folder.items()
-    ]
-    finished = [task for task in tasks if is_finished(by_folder[task.folder], out, evaluation)]
+    outcome = _Outcome({out / run.name: run for run in runs}, on_update, on_record, on_failure)
+    finished, to_do = [], []
+    for folder, run in outcome.runs.items():
+        task = Task(folder, run.recipe, partial(train_and_evaluate, run.recipe, folder, evaluation))
+        if is_finished(run, out, evaluation):
+            finished.append(task)
+        elif (failure := noted_failure(folder, run.recipe)) is not None:
+            outcome.fail(folder, failure)
+        else:
+            to_do.append(task)
     here = InThisProcess(data)
-    for who, which in ((here, finished), (executor or here, [task for task in tasks if task not in finished])):
+    for who, which in ((here, finished), (executor or here, to_do)):
         hint = f"run the same command again to resume ({out})"
-        who.execute(which, on_update=report, on_result=add_record, resume_hint=hint)
-    return [records[run.name] for run in runs]
+        who.execute(which, on_update=outcome.update, on_result=outcome.add, on_failure=outcome.fail, resume_hint=hint)
+    records = [outcome.records[folder] for folder in outcome.runs if folder in outcome.records]
+    if outcome.failures:
+        raise FailedRunsError(outcome.failures, records)
+    return records
+
+
+@dataclass
+class _Outcome:
+    """What comes of a grid's runs, by folder, and who is told."""
+
+    runs: Mapping[Path, PlannedRun]
+    on_update: Callable[[PlannedRun, Update], None] | None
+    on_record: Callable[[PlannedRun, RunRecord], None] | None
+    on_failure: Callable[[PlannedRun, str], None] | None
+    records: dict[Path, RunRecord] = field(default_factory=dict)
+    failures: dict[Path, Failure] = field(default_factory=dict)
+
+    def update(self, folder: Path, update: Update) -> None:
+        if self.on_update is not None:
+            self.on_update(self.runs[folder], update)
+
+    def add(self, folder: Path, record: RunRecord) -> None:
+        self.records[folder] = record
+        if self.on_record is not None:
+            self.on_record(self.runs[folder], record)
+
+    def fail(self, folder: Path, failure: Failure) -> None:
+        self.failures[folder] = failure
+        if failure.diverged:
+            note_failure(folder, self.runs[folder].recipe, failure)
+        if self.on_failure is not None:
+            self.on_failure(self.runs[folder], failure.reason)

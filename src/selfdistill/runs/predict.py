@@ -12,7 +12,8 @@ from selfdistill.config.train_config import SMALL
 from selfdistill.data import ImageData, Split, eval_batches
 from selfdistill.data.decode import IMAGE_SUFFIXES, cpu_count, scan, to_tensor
 from selfdistill.data.folders import image_files
-from selfdistill.errors import ArgumentError
+from selfdistill.data.workers import explained_worker_losses
+from selfdistill.errors import ArgumentError, naming
 from selfdistill.evaluate.passes import predict
 from selfdistill.network import default_device
 from selfdistill.train.export import LoadedModel, load_run
@@ -79,7 +80,8 @@ def predict_files(
         workers = 0 if len(kept) < FEW else min(8, cpu_count())
     model = loaded.model.to(device)
     batches = eval_batches(split, _as_data(loaded, split), batch_size=batch_size, device=device, workers=workers)
-    probabilities = predict(model, batches)[0].double().softmax(dim=1)
+    with explained_worker_losses():
+        probabilities = predict(model, batches)[0].double().softmax(dim=1)
     best = probabilities.max(dim=1)
     return [
         Prediction(files[at], loaded.classes[label], confidence, tuple(row))
@@ -106,12 +108,14 @@ def predict_run(
     Raises:
         ArgumentError: ``csv`` has the name of an image.
         ValueError: no finished run, no image, or one that cannot be read.
+        NonFiniteError: weights or logits are not finite numbers.
     """
     if csv is not None:
         refuse_image_name(csv)
     loaded = load_run(run)
     device = default_device()
-    return *predict_files(loaded, paths, skip_unreadable=skip_unreadable, device=device), loaded.classes
+    with naming(run):
+        return *predict_files(loaded, paths, skip_unreadable=skip_unreadable, device=device), loaded.classes
 
 
 def _files(paths: Iterable[Path]) -> Iterable[Path]:

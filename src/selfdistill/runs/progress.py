@@ -39,8 +39,14 @@ def describe_record(record: RunRecord) -> str:
 @contextmanager
 def grid_progress(
     console: Console, runs: int
-) -> Iterator[tuple[Callable[[PlannedRun, Update], None], Callable[[PlannedRun, RunRecord], None]]]:
-    """Show a grid's progress, as `job_progress` does.
+) -> Iterator[
+    tuple[
+        Callable[[PlannedRun, Update], None],
+        Callable[[PlannedRun, RunRecord], None],
+        Callable[[PlannedRun, str], None],
+    ]
+]:
+    """Show a grid's progress, as `job_progress` does; yields what is called with updates, records and failures.
 
     Args:
         console: where to.
@@ -50,6 +56,7 @@ def grid_progress(
         yield (
             lambda run, update: move(run.name, update),
             lambda run, record: close(run.name, describe_record(record)),
+            lambda run, reason: close(run.name, f"{run.name} failed: {reason}".replace("`", "")),
         )
 
 

@@ -8,9 +8,10 @@ from rich.console import Console
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData, load_data
-from selfdistill.errors import ArgumentError
+from selfdistill.errors import ArgumentError, naming
 from selfdistill.evaluate.evaluation import Evaluation
 from selfdistill.evaluate.suite import Progress
+from selfdistill.files import refuse_link
 from selfdistill.records import RunRecord
 from selfdistill.runs.evaluation import EvaluationConfig, evaluate_run, measure
 from selfdistill.runs.external import all_images, load_external
@@ -78,13 +79,17 @@ def score(
     if model is not None:
         if data is None:
             raise ArgumentError("data", "must be given with `model`: the images that it is evaluated on")
-        return score_external(model, checkpoint, data, config, image_size=image_size, mean=mean, std=std, width=width)
+        with naming(model):
+            return score_external(
+                model, checkpoint, data, config, image_size=image_size, mean=mean, std=std, width=width
+            )
     assert run is not None
     of_model = {"checkpoint": checkpoint, "image_size": image_size, "mean": mean, "std": std, "width": width}
     for name, value in of_model.items():
         if value is not None:
             raise ArgumentError(name, "belongs to `model`: a run knows its own")
-    return score_run(run, data, config)
+    with naming(run):
+        return score_run(run, data, config)
 
 
 def score_run(run: Path, data: str | None, config: EvaluationConfig) -> Scored:
@@ -115,7 +120,7 @@ def score_run(run: Path, data: str | None, config: EvaluationConfig) -> Scored:
     return Scored(
         f"{run} on {images.name} ({images.test_split_description})",
         str(run),
-        run if data is None else run / f"on-{name_of(data)}",
+        run if data is None else refuse_link(run / f"on-{name_of(data)}"),
         evaluation,
         _facts(str(run), loaded, images),
         images.skipped,

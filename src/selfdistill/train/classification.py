@@ -13,11 +13,12 @@ from selfdistill.data import ImageData, TrainLoader, eval_batches
 from selfdistill.data.cache import with_cache
 from selfdistill.data.decode import cpu_count
 from selfdistill.distiller import SelfDistiller
+from selfdistill.errors import NonFiniteError
 from selfdistill.evaluate.suite import evaluate
 from selfdistill.method import Batch
 from selfdistill.methods import parse_method
 from selfdistill.models import build
-from selfdistill.network import evaluation_mode, logits_of
+from selfdistill.network import DIVERGED, evaluation_mode, logits_of
 from selfdistill.records import RunRecord
 from selfdistill.train.export import save_model
 from selfdistill.train.meters import Loss
@@ -131,12 +132,16 @@ class Classification(Task[Batch]):
 
     def _accuracy(self, network: nn.Module, progress: Progress) -> float:
         done, total = 0, len(self.data.test)
-        hits = torch.zeros((), dtype=torch.int64, device=self.fabric.device)
+        hits, broken = torch.zeros(2, dtype=torch.int64, device=self.fabric.device)
         with evaluation_mode(network), torch.inference_mode(), self.fabric.autocast():
             for x, y in self.test_batches():
-                hits += (logits_of(network(x)).argmax(dim=1) == y).sum()
+                logits = logits_of(network(x))
+                hits += (logits.argmax(dim=1) == y).sum()
+                broken += (~logits.amax(dim=1).isfinite()).sum()
                 done += len(y)
                 progress("test accuracy", done, total)
+        if broken:
+            raise NonFiniteError(f"the logits of {broken} of {total} test images are not finite numbers; {DIVERGED}")
         return int(hits) / total
 
     def finish(self, run: Path, state: State) -> RunRecord:
