@@ -147,11 +147,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kit = Kit(given)
     if given.train is not None:
         return train_one(kit, given.train, given.until)
-    given.work.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((given.work / "compiled").resolve()))
     if given.rehearse:
         write_synthetic_images(kit.config.images_folder("cifar100"), "cifar100")
     images = _checked(kit).train
+    given.work.mkdir(parents=True, exist_ok=True)
     crew = Crew(kit, __file__, words, started + 60 * given.minutes - STOP, 60 * given.later, images)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, crew.interrupt)

@@ -1,4 +1,4 @@
-"""Errors that name the argument at fault, in Python's spelling."""
+"""Errors that name the argument at fault, in Python's spelling, or the run whose numbers are not finite."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,3 +68,23 @@ def blaming(argument: str) -> Iterator[None]:
         raise
     except ValueError as error:
         raise ArgumentError(argument, f": {error}") from error
+
+
+class NonFiniteError(ValueError):
+    """A loss, a weight or a logit is not a finite number."""
+
+
+@contextmanager
+def naming(place: object) -> Iterator[None]:
+    """Put the name of a run or a network before what a NonFiniteError inside says.
+
+    Example:
+        >>> with naming("runs/photos"):
+        ...     raise NonFiniteError("the weights are not finite")
+        Traceback (most recent call last):
+        selfdistill.errors.NonFiniteError: runs/photos: the weights are not finite
+    """
+    try:
+        yield
+    except NonFiniteError as error:
+        raise type(error)(f"{place}: {error}") from None

@@ -7,7 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from selfdistill.errors import NonFiniteError
 from selfdistill.method import Input
+
+DIVERGED = "the training diverged: train again with a lower `lr` or `clip=1`"
+"""The remedy for a network whose numbers are not finite."""
 
 
 def call(model: nn.Module, x: Input) -> Any:
@@ -85,6 +89,36 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in before:
             module.training = training
+
+
+def nonfinite_weights(model: nn.Module) -> str | None:
+    """Return the name of the first parameter, or running statistic of BatchNorm, that is not finite (waits for it).
+
+    Other buffers may be infinite, as masks of attention are.
+
+    Example:
+        >>> model = nn.Linear(2, 1)
+        >>> _ = model.bias.data.fill_(torch.inf)
+        >>> nonfinite_weights(model)
+        'bias'
+    """
+    values = dict(model.named_parameters())
+    values |= {name: value for name, value in model.named_buffers() if "running_" in name}  # type: ignore[misc]
+    if not values:
+        return None
+    finite = torch.stack([value.detach().isfinite().all() for value in values.values()]).tolist()
+    return next((name for name, holds in zip(values, finite, strict=True) if not holds), None)
+
+
+def check_logits(logits: Tensor, what: str) -> None:
+    """Refuse logits ``(B, C)`` of which a row has no largest finite one; some of a row may be masked with -inf.
+
+    Raises:
+        NonFiniteError: names what they are of.
+    """
+    bad = int((~logits.amax(dim=1).isfinite()).sum())
+    if bad:
+        raise NonFiniteError(f"the logits of {bad} of {len(logits)} {what} are not finite numbers; {DIVERGED}")
 
 
 def default_device() -> torch.device:

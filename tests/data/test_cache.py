@@ -318,7 +318,7 @@ def test_too_little_room_is_one_line_with_the_bytes(data, tmp_path, monkeypatch)
             assert left(tmp_path / "cache") == set()
         else:
             file = with_cache(data, 75, tmp_path / "cache").train.cache.file
-            assert file.stat().st_size == needed + 3 * 8 * 18
+            assert file.stat().st_size == needed + 4 * 8 * 18 + 32
 
 
 def test_a_disk_that_fills_up_leaves_nothing(data, tmp_path, monkeypatch):

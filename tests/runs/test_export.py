@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import selfdistill
 from selfdistill.config import TrainConfig
+from selfdistill.errors import NonFiniteError
 from selfdistill.models import build
 from selfdistill.runs import export as exporting
 from selfdistill.runs.export import Format, check_images, compare, export_run, in_words
@@ -99,6 +100,7 @@ def test_weights_are_enough_alone(run: Path, tmp_path: Path) -> None:
     with safe_open(file, framework="pt") as opened:
         metadata = {name: json.loads(value) for name, value in opened.metadata().items()}
         assert set(opened.keys()) == set(loaded.model.state_dict())
+    assert len(metadata.pop("checksum")) == 64
     assert metadata == description(run)
 
 
@@ -211,7 +213,7 @@ def test_weights_that_are_no_numbers(run: Path) -> None:
     loaded = load_run(run)
     with torch.no_grad():
         next(loaded.model.parameters()).fill_(float("nan"))
-    with pytest.raises(RuntimeError, match="the model's own logits are not finite numbers"):
+    with pytest.raises(NonFiniteError, match="the logits of the model itself are not finite numbers"):
         compare(loaded.model, loaded, "pt2")
 
 

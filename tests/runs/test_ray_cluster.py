@@ -20,6 +20,7 @@ from selfdistill.paper import TABLES, PaperConfig, collect_result, reproduce_tab
 from selfdistill.paper.scales import Training
 from selfdistill.progress import OnProgress, Progress
 from selfdistill.runs.executor import Task
+from selfdistill.runs.failures import Failure
 from selfdistill.runs.grid import ExecutorConfig, PlannedRun
 from selfdistill.runs.ray_cluster import RayCluster
 from selfdistill.train import Interrupted
@@ -98,8 +99,9 @@ def test_the_others_go_on_where_one_fails(cluster: Any, tmp_path: Path) -> None:
 
     found: dict[Path, str] = {}
     works = {Path(name): work(name) for name in "abc"}
-    with pytest.raises(RuntimeError, match="not this one"):
-        on(cluster, works, finished=found.__setitem__)
+    failed: dict[Path, Failure] = {}
+    on(cluster, works, finished=found.__setitem__, failed=failed.__setitem__)
+    assert failed == {Path("b"): Failure("not this one")}
     assert found == {Path(name): f"{name} in {Path.cwd()}" for name in "ac"}
 
 
@@ -192,7 +194,9 @@ def test_jobs_are_not_the_clusters(tmp_path: Path) -> None:
 def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RuntimeError, match=r"^`ray` needs Ray"):
-        RayCluster("auto").execute([task("a", print)], on_progress=print, on_result=print, resume_hint="")
+        RayCluster("auto").execute(
+            [task("a", print)], on_progress=print, on_result=print, on_failure=print, resume_hint=""
+        )
 
 
 def status(arguments: list[str]) -> Any:
@@ -206,11 +210,12 @@ def task(folder: Path | str, job: Any) -> Task:
     return Task(Path(folder), TrainConfig(data="digits", per_class=1, test_per_class=1), job)
 
 
-def on(cluster: Any, works: dict[Path, Any], *, running: Any = None, finished: Any = None) -> None:
+def on(cluster: Any, works: dict[Path, Any], *, running: Any = None, finished: Any = None, failed: Any = None) -> None:
     ignored = lambda *_: None  # noqa: E731
     RayCluster(cluster.address).execute(
         [task(folder, job) for folder, job in works.items()],
         on_progress=running or ignored,
         on_result=finished or ignored,
+        on_failure=failed or ignored,
         resume_hint="go on",
     )

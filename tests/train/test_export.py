@@ -41,14 +41,14 @@ def test_a_folder_without_a_finished_run(tmp_path: Path) -> None:
 
 def test_weights_that_are_missing(run: Path) -> None:
     (run / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"model\.safetensors is missing: run the training again to its end"):
+    with pytest.raises(ValueError, match=r"model\.safetensors is missing: run the training again"):
         load(run)
 
 
 def test_weights_that_are_damaged(run: Path) -> None:
     path = run / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"model\.safetensors does not fit .*model\.json: ") as error:
+    with pytest.raises(ValueError, match=r"model\.safetensors: it is damaged") as error:
         load(run)
     assert "\n" not in str(error.value)
 

@@ -1,5 +1,6 @@
 """``selfdistill compare``."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from selfdistill.cli.options import (
     WholeNumber,
     takes_recipe,
 )
-from selfdistill.cli.show import METHODS, OOD, evaluation_config, show_comparison
+from selfdistill.cli.show import METHODS, OOD, evaluation_config, train_and_show
 from selfdistill.config.train_config import TrainConfig
 from selfdistill.errors import ArgumentError
 
@@ -37,6 +38,7 @@ def compare(
     corruptions: Annotated[File | None, Parameter(group=EVALUATION)] = None,
     max_images: Annotated[OptionalWholeNumber, Parameter(group=EVALUATION)] = None,
     quick: Annotated[bool, Parameter(group=EVALUATION)] = False,
+    retry_failed: bool = False,
 ) -> None:
     """Train several methods on your images; report whether any helped.
 
@@ -45,7 +47,7 @@ def compare(
     (FILE.npz; or train.npz and test.npz in DIR) with images, uint8 (N, H, W, C), and labels.
 
     Each network is then measured as by selfdistill evaluate. To resume an interrupted comparison, run the same command
-    again.
+    again. Where a run fails, the others go on, and the report names it.
 
     For example:
         selfdistill compare --data photos --weights default
@@ -64,6 +66,7 @@ def compare(
         corruptions: folder of the published CIFAR-10-C or CIFAR-100-C arrays (default: synthetic corruptions)
         max_images: maximum test images for PGD and synthetic corruptions (default: what a quarter of --budget allows)
         quick: measure accuracy and calibration only
+        retry_failed: try runs again that diverged before
     """
     from selfdistill.runs.compare import run_comparison
     from selfdistill.runs.folders import name_of
@@ -72,7 +75,8 @@ def compare(
         raise ArgumentError("budget", "and `epochs` exclude each other")
     name = name_of(recipe.data)
     out = out or Path("runs") / name
-    records = run_comparison(
+    train = partial(
+        run_comparison,
         recipe,
         methods,
         seeds=seeds,
@@ -84,6 +88,7 @@ def compare(
             ood, corruptions, max_images, quick, recipe.data_root, recipe.skip_unreadable, recipe.max_pixels
         ),
         fit=max_images is None and epochs is None,
+        retry_failed=retry_failed,
     )
     counted = "1 method" if len(methods) == 1 else f"{len(methods)} methods compared"
-    show_comparison(records, out, f"{name}: {counted}")
+    train_and_show(train, out, f"{name}: {counted}")

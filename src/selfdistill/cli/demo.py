@@ -1,9 +1,10 @@
 """``selfdistill demo``."""
 
+from functools import partial
 from pathlib import Path
 
 from selfdistill.cli.options import File, WholeNumber
-from selfdistill.cli.show import METHODS, show_comparison
+from selfdistill.cli.show import METHODS, train_and_show
 from selfdistill.config import TrainConfig
 
 PREFACE = (
@@ -44,7 +45,14 @@ def demo(*, out: File = Path("runs/demo"), seeds: WholeNumber = 3, jobs: WholeNu
     from selfdistill.runs.evaluation import EvaluationConfig
 
     evaluation = EvaluationConfig(max_images=20, max_ood_images=60)  # everything, on as few images as the minute allows
-    records = run_comparison(
-        RECIPE, METHODS, seeds=seeds, epochs=RECIPE.epochs, jobs=jobs, out=out, evaluation=evaluation
+    train = partial(
+        run_comparison,
+        RECIPE,
+        METHODS,
+        seeds=seeds,
+        epochs=RECIPE.epochs,
+        jobs=jobs,
+        out=out,
+        evaluation=evaluation,
     )
-    show_comparison(records, out, "Handwritten digits: does it help?", PREFACE)
+    train_and_show(train, out, "Handwritten digits: does it help?", PREFACE)

@@ -28,6 +28,7 @@ def reproduce(
     jobs: MachineNumber = 1,
     ray: Annotated[OptionalText, Parameter(group=MACHINE)] = None,
     cpus: MachineNumber = 1,
+    retry_failed: bool = False,
 ) -> None:
     """Reproduce a table or figure of the paper; compare with its numbers.
 
@@ -57,6 +58,7 @@ def reproduce(
         ray: address of a Ray cluster that trains instead: HOST:PORT, or auto for the cluster of this machine (or a new
             one of this machine alone); all its machines must see --out and --data-root
         cpus: processors per training, on a Ray cluster without GPUs
+        retry_failed: try runs again that diverged before
     """
     from selfdistill.errors import ArgumentError, blaming, check_folder
     from selfdistill.paper import PaperConfig, find_tables
@@ -84,7 +86,7 @@ def reproduce(
         _print_needs(tables, config)
     else:
         check_writable(config.out)
-        _reproduce(tables, config, executor)
+        _reproduce(tables, config, executor, retry_failed)
 
 
 def _print_commands(tables: "Sequence[PaperTable]", config: "PaperConfig") -> None:
@@ -118,12 +120,14 @@ def _print_needs(tables: "Sequence[PaperTable]", config: "PaperConfig") -> None:
     print(describe_time_left(all_needs))
 
 
-def _reproduce(tables: "Sequence[PaperTable]", config: "PaperConfig", executor: "ExecutorConfig") -> None:
+def _reproduce(
+    tables: "Sequence[PaperTable]", config: "PaperConfig", executor: "ExecutorConfig", retry_failed: bool
+) -> None:
     from selfdistill.paper import reproduce_tables
     from selfdistill.paper.pages import narrow_table, table_title, terminal_text
     from selfdistill.report import terminal
 
-    for result, page in reproduce_tables(tables, config, executor):
+    for result, page in reproduce_tables(tables, config, executor, retry_failed=retry_failed):
         if result is not None:
             table = narrow_table(result)
             prose = (0,) if result.has_log_targets else (0, 1)

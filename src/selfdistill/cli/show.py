@@ -1,6 +1,6 @@
 """What commands print, and the evaluation they ask for."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,14 +48,35 @@ def evaluation_config(
     )
 
 
-def show_comparison(records: "Sequence[RunRecord]", out: Path, title: str, preface: str | None = None) -> None:
+def train_and_show(
+    train: "Callable[[], Sequence[RunRecord]]", out: Path, title: str, preface: str | None = None
+) -> None:
+    """Train runs and show them as :func:`show_comparison` does; where some fail, show the others and raise."""
+    from selfdistill.runs.failures import FailedRunsError
+
+    try:
+        records = train()
+    except FailedRunsError as failed:
+        if failed.records:
+            show_comparison(failed.records, out, title, preface, failed=failed.reasons)
+        raise
+    show_comparison(records, out, title, preface)
+
+
+def show_comparison(
+    records: "Sequence[RunRecord]",
+    out: Path,
+    title: str,
+    preface: str | None = None,
+    failed: "Mapping[str, str] | None" = None,
+) -> None:
     """Write the report of some runs and print their table, the verdict and where the report is."""
     from rich.console import Console
 
     from selfdistill.records import summarise
     from selfdistill.report import terminal_table, verdict, write_report
 
-    page = write_report(records, out, title=title, preface=preface)
+    page = write_report(records, out, title=title, preface=preface, failed=failed or {})
     summary = summarise(records)
     print_table(terminal_table(summary, title=title, width=Console().width))
     print_lines(verdict(summary).headline, f"Report: {page}")

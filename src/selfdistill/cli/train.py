@@ -13,6 +13,7 @@ def train(
     devices: MachineNumber = 1,
     nodes: MachineNumber = 1,
     accelerator: Accelerator = "auto",
+    save_every: str = "30m",
     tensorboard: bool = False,
 ) -> None:
     """Train one network with one method.
@@ -28,12 +29,19 @@ def train(
         devices: GPUs (or CPU processes) on each machine
         nodes: number of machines
         accelerator: cuda, cpu, or auto for a GPU where there is one
+        save_every: how often to save inside an epoch: a duration, or such as "500 steps"
         tensorboard: also write TensorBoard logs to OUT/tensorboard
     """
     from selfdistill.runs.single import run_single
 
     record, out = run_single(
-        recipe, out, devices=devices, nodes=nodes, accelerator=accelerator, tensorboard=tensorboard
+        recipe,
+        out,
+        devices=devices,
+        nodes=nodes,
+        accelerator=accelerator,
+        tensorboard=tensorboard,
+        save_every=save_every,
     )
     if record is not None:  # the first of several processes
         show_comparison([record], out, f"{record.method} on {record.data.name}")

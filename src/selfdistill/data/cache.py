@@ -1,9 +1,10 @@
-"""Make and find caches: image files decoded and resized once, in one memory-mapped file."""
+"""Make and find caches: image files decoded and resized once, in one file with checksums."""
 
 import hashlib
 import os
 import re
 import shutil
+import zlib
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,9 +29,11 @@ from selfdistill.data.decode import (
 )
 from selfdistill.data.files import margin
 from selfdistill.data.sets import ImageData, Split
+from selfdistill.files import open_file, open_lock, remove_leftovers
 from selfdistill.progress import track
 
-_FORMAT = 1  # of the file, and of how its pixels are made
+_FORMAT = 2  # of the file, and of how its pixels are made
+_ROW, _CHECKSUM = 4 * 8, 32  # bytes of an image in the index, and of the index's checksum
 _AHEAD = 128  # images that are decoded before they are written, at most
 
 Box = list[int] | None
@@ -43,7 +46,8 @@ def with_cache(data: ImageData, side: int, folder: Path) -> ImageData:
     cut out, which is S * 256/224. A set in memory is returned as it is.
 
     A cache belongs to the files' paths, sizes and times of change, and to the side: where one of these is another, a
-    new one is made, and the old one stays. Nothing ever deletes a cache; whoever needs the room may, at any time.
+    new one is made, and the old one stays. Only a damaged cache is ever deleted; whoever needs the room may, at any
+    time. Each image has a checksum that is compared whenever it is read; a damaged one is decoded from its own file.
 
     Args:
         data: the set.
@@ -119,31 +123,31 @@ def _key(paths: Sequence[Path], boxes: Sequence[Box], side: int) -> str:
 
 
 def _read_index(file: Path, count: int) -> Index | None:
-    """Return the index of a whole cache, or None: it is not there, or somebody cut it short."""
+    """Return the index of a cache, or None: it is not there, it is damaged, or somebody cut it short."""
     try:
-        with file.open("rb") as head:
-            numbers = np.fromfile(head, "<i8", 3 * count).astype(np.int64)
+        with open_file(file) as head:
+            content, checksum = head.read(count * _ROW), head.read(_CHECKSUM)
             size = os.fstat(head.fileno()).st_size
     except FileNotFoundError:
         return None
-    if len(numbers) < 3 * count:
+    if hashlib.sha256(content).digest() != checksum:
         return None
-    index = numbers.reshape(count, 3)
-    return index if size == index.nbytes + 3 * int((index[:, 1] * index[:, 2]).sum()) else None
+    index = np.frombuffer(content, "<i8").astype(np.int64).reshape(count, 4)
+    return index if size == index.nbytes + _CHECKSUM + 3 * int((index[:, 1] * index[:, 2]).sum()) else None
 
 
 def _write(file: Path, images: Iterable[NDArray[np.uint8]], count: int) -> Index:
     """Write a cache under another name, and give it its own when it is whole and on the disk."""
-    index = np.zeros((count, 3), "<i8")
+    index = np.zeros((count, 4), "<i8")
     temporary = file.with_name(f".{file.name}.{uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as out:
-            out.write(index.tobytes())
+            out.write(bytes(index.nbytes + _CHECKSUM))
             for at, image in enumerate(images):
-                index[at] = out.tell(), *image.shape[:2]
+                index[at] = out.tell(), *image.shape[:2], zlib.crc32(image.data)
                 out.write(image.data)
             out.seek(0)
-            out.write(index.tobytes())
+            out.write(index.tobytes() + hashlib.sha256(index.tobytes()).digest())
             out.flush()
             os.fsync(out.fileno())
         temporary.replace(file)
@@ -197,10 +201,9 @@ def _bytes(path: Path, box: Box, side: int) -> int:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Keep other processes out of a folder, and clear away what writers that were killed left in it."""
-    with (folder / ".lock").open("w") as lock:
+    with open_lock(folder / ".lock") as lock:
         if _locked(lock.fileno(), folder):
-            for leftover in folder.glob(".*.tmp"):
-                leftover.unlink(missing_ok=True)
+            remove_leftovers(folder)
         yield
 
 

@@ -1,8 +1,12 @@
-"""Image files decoded during a run, by worker processes, with transforms v2."""
+"""Image files decoded during a run, with transforms v2, by worker processes: what they do about signals and losses."""
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from multiprocessing import Process, active_children, get_context
+from multiprocessing.context import DefaultContext
 from pathlib import Path
 
 import torch
@@ -19,7 +23,7 @@ Key = tuple[int, int, int]
 """(epoch, index, view): with the run's seed, all that an augmentation depends on."""
 
 _GRACE = 5
-"""Seconds that a worker keeps working after SIGTERM."""
+"""Seconds that a worker keeps working after SIGTERM or SIGHUP."""
 
 
 def margin(size: int) -> int:
@@ -89,10 +93,24 @@ class FileImages(Dataset[Tensor | str]):
             yield (epoch, index, view), item
 
     def _read(self, index: int) -> Image.Image:
-        if self.cache is not None:
-            return self.cache[index]
+        if self.cache is not None and (kept := self.cache[index]) is not None:
+            return kept
         image = read_rgb(self.paths[index], None if self.boxes is None else self.boxes[index].tolist())
-        return image if self.resize is None else to_shorter_side(image, self.resize)
+        side = self.resize if self.cache is None else self.cache.side  # which is the first size in any case
+        return image if side is None else to_shorter_side(image, side)
+
+
+class DecodingProcess(Process):
+    """A worker of a DataLoader of ours."""
+
+
+class DecodingContext(DefaultContext):
+    """What a DataLoader starts its workers with, so that they can be told from other processes."""
+
+    Process = DecodingProcess
+
+    def __init__(self) -> None:
+        super().__init__(get_context())
 
 
 class FileLoader:
@@ -115,6 +133,7 @@ class FileLoader:
             persistent_workers=count > 0,
             pin_memory=device.type == "cuda",
             worker_init_fn=ignore_termination_signals,
+            multiprocessing_context=DecodingContext() if count else None,
             generator=torch.Generator(),  # or each epoch would draw a number from the global one
         )
 
@@ -139,12 +158,39 @@ class FileLoader:
 
 
 def ignore_termination_signals(worker: int) -> None:
-    """Let a worker process survive SIGINT, and SIGTERM for some seconds, so that the run can still save."""
-    # Ctrl-C and a scheduler's SIGTERM reach every process at once, and the run still needs the next batch before it can
-    # save. Ignoring SIGTERM for good would hold up a process that ends its workers by it.
+    """Let a worker process survive SIGINT, and SIGTERM or SIGHUP for some seconds, so that the run can still save."""
+    # Ctrl-C, a closed terminal and a scheduler's SIGTERM reach every process at once, and the run still needs the next
+    # batch before it can save. Ignoring SIGTERM for good would hold up a process that ends its workers by it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_GRACE))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, lambda number, frame: signal.alarm(_GRACE))
     signal.signal(signal.SIGALRM, lambda number, frame: os._exit(0))
+
+
+@contextmanager
+def explained_worker_losses() -> Iterator[None]:
+    """Say in one line that a decoding process was lost, and end the others: they may wait for what it held.
+
+    Raises:
+        RuntimeError: one was lost; the remedy.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        if not reason.startswith("DataLoader worker"):
+            raise
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would raise for each that is ended here
+        for process in active_children():
+            if isinstance(process, DecodingProcess):
+                process.kill()
+        reason = reason.removeprefix("DataLoader worker ").partition(". ")[0].rstrip(".")
+        raise RuntimeError(
+            f"a decoding worker {reason}, as happens where memory runs out: run the same command again, with fewer "
+            "`workers` if it did"
+        ) from None
 
 
 class _Wanted:

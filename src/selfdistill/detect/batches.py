@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 from torchvision.tv_tensors import BoundingBoxes
 
 from selfdistill.data.decode import UnreadableImageError
-from selfdistill.data.files import ignore_termination_signals
+from selfdistill.data.files import DecodingContext, ignore_termination_signals
 from selfdistill.data.randomness import hash_key
 from selfdistill.data.steps import Steps
 from selfdistill.detect.coco import CocoImages
@@ -156,6 +156,7 @@ def _loader(images: BoxedImages, keys: _KeySampler, workers: int, device: torch.
         persistent_workers=workers > 0,
         pin_memory=device.type == "cuda",
         worker_init_fn=ignore_termination_signals,
+        multiprocessing_context=DecodingContext() if workers else None,
         generator=torch.Generator(),  # or each epoch would draw a number from the global one
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors.torch import load_file
+from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 
 from selfdistill.data.fingerprint import changes
@@ -13,8 +13,11 @@ from selfdistill.detect.config import DetectConfig
 from selfdistill.detect.network import Backbone, build_detector, load_backbone
 from selfdistill.detect.record import DetectRecord
 from selfdistill.detect.task import Detection, assemble
-from selfdistill.errors import blaming
+from selfdistill.errors import NonFiniteError, blaming
+from selfdistill.network import DIVERGED, nonfinite_weights
 from selfdistill.progress import OnProgress, no_progress
+from selfdistill.train.checkpoint import SaveEvery
+from selfdistill.train.export import read_run_weights
 from selfdistill.train.run import interruptible, load_finished, run_task
 from selfdistill.train.session import Session, check_devices
 
@@ -31,6 +34,7 @@ def detect(
     accelerator: str = "auto",
     progress: OnProgress = no_progress,
     announce: Callable[[str], None] | None = None,
+    save_every: SaveEvery | None = None,
 ) -> DetectRecord:
     """Train an object detector by a recipe into a folder, or resume what is there, and evaluate it.
 
@@ -44,6 +48,7 @@ def detect(
         accelerator: ``"cuda"``, ``"cpu"``, or ``"auto"`` for a GPU where there is one.
         progress: is called with each :class:`~selfdistill.progress.Progress`.
         announce: is called with a line on what is done, before it begins.
+        save_every: how often to save inside an epoch.
 
     Returns:
         The record that is in ``out/result.json``; the weights are in ``out/model.safetensors``.
@@ -51,8 +56,9 @@ def detect(
     Raises:
         ValueError: the recipe, the data or the folder do not fit; one line.
         OSError: something cannot be written; the last checkpoint is kept.
-        RuntimeError: an image cannot be read; or, as NonFiniteLossError, the loss was not finite.
-        Interrupted: SIGTERM or SIGINT came; the state is saved and the message says how to resume.
+        RuntimeError: an image cannot be read.
+        NonFiniteError: the loss or a weight was not finite; names the run, the epoch and the remedy.
+        Interrupted: SIGTERM, SIGHUP or SIGINT came; the state is saved and the message says how to resume.
     """
     with interruptible(Path(out)) as interruptions:
         backbone = load_backbone(recipe)
@@ -67,7 +73,8 @@ def detect(
         def changed(record: DetectRecord) -> str:
             return changes(record.data.fingerprint or here, here)
 
-        if (finished := load_finished(resolved, Path(out), DetectRecord, here, changed)) is not None:
+        finished = load_finished(resolved, Path(out), DetectRecord, here, changed, load_weights)
+        if finished is not None:
             return finished
 
         def assemble_detection(fabric: "Fabric") -> Session[Detection]:
@@ -86,6 +93,7 @@ def detect(
             accelerator=accelerator,
             cudnn_benchmark=False,  # images differ in shape: measuring takes longer than it saves
             progress=progress,
+            save_every=save_every,
         )
 
 
@@ -120,7 +128,7 @@ def load_detector(run: str | Path) -> FasterRCNN:
         ValueError: there is no finished detector, or its files are damaged or do not fit each other.
     """
     run = Path(run)
-    path, weights = run / "result.json", run / "model.safetensors"
+    path = run / "result.json"
     if not path.is_file():
         raise ValueError(f"{run} holds no finished detector: there is no {path.name} in it")
     record = DetectRecord.load(path)
@@ -128,9 +136,18 @@ def load_detector(run: str | Path) -> FasterRCNN:
     backbone = Backbone(start.model, None, start.mean, start.std, {})
     detector = build_detector(backbone, record.recipe, record.data.classes)
     try:
-        detector.load_state_dict(load_file(weights))
-    except FileNotFoundError:
-        raise ValueError(f"{weights} is missing: delete {path} and run the same command again") from None
-    except Exception as error:  # safetensors raises a bare Exception subclass for a damaged file
-        raise ValueError(f"{weights} does not fit {path}: {' '.join(str(error).split())}") from None
+        detector.load_state_dict(load_weights(run))
+    except RuntimeError as error:
+        raise ValueError(f"the weights of {run} do not fit {path}: {' '.join(str(error).split())}") from None
+    if name := nonfinite_weights(detector):
+        raise NonFiniteError(f"{run}: the weights {name!r} are not finite after epoch {record.epochs}; {DIVERGED}")
     return detector.eval()
+
+
+def load_weights(run: Path) -> dict[str, Tensor]:
+    """Return a detector's weights, if their checksum agrees; those of earlier versions have none.
+
+    Raises:
+        ValueError: they are missing or damaged.
+    """
+    return read_run_weights(run / "model.safetensors")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from selfdistill.errors import NonFiniteError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -105,7 +107,9 @@ def _check_shape(values: Floats, name: str) -> None:
 def _check_finite(z: Floats) -> None:
     bad = int((~np.isfinite(z.max(axis=1))).sum())  # NaN, +inf, or nothing but -inf, which masks a class
     if bad:
-        raise ValueError(f"logits: {bad} of {len(z)} rows are not finite; the model diverged, check its training loss")
+        raise NonFiniteError(
+            f"logits: {bad} of {len(z)} rows are not finite; the model diverged, check its training loss"
+        )
 
 
 def _checked_labels(values: Floats, labels: Tensor | npt.ArrayLike, name: str) -> Integers:

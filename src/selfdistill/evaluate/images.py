@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from selfdistill.data import ImageData, Split, eval_batches
 from selfdistill.data.augment import Normalize
 from selfdistill.data.loading import pixel_batches
-from selfdistill.network import call, evaluation_mode, logits_of
+from selfdistill.network import call, check_logits, evaluation_mode, logits_of
 
 Tick = Callable[[int], None]
 """Called with the number of images just done; an image counts once for each forward pass."""
@@ -97,6 +97,7 @@ def predict(
 
     Raises:
         ValueError: no batch, or an unknown precision.
+        NonFiniteError: an image has no largest finite logit.
 
     Example:
         >>> model = nn.Linear(3, 2)
@@ -116,6 +117,7 @@ def predict(
             with context:
                 output = call(model, x)
             logits.append(logits_of(output).float().cpu())
+            check_logits(logits[-1], "images of a batch")
             labels.append(y.cpu())
     if not logits:
         raise ValueError("batches: there is no image to predict")

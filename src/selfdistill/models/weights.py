@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from selfdistill.errors import ArgumentError
+from selfdistill.models.sealed import read_weights
 
 _SHOWN = 3  # keys that an error names: enough to see what is wrong on one line
 _SUFFIXES = (".pt", ".pth", ".tar", ".ckpt", ".bin")
@@ -97,16 +98,11 @@ def _read(path: Path) -> object:
     """Return what the file holds, tensors and plain containers only."""
     if path.suffix == ".safetensors":
         try:
-            from safetensors import SafetensorError
-            from safetensors.torch import load_file
+            return read_weights(path.resolve())
         except ModuleNotFoundError as error:
             raise RuntimeError('a .safetensors file needs: pip install "selfdistill[lab]"') from error
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise ArgumentError(
-                "weights", f"{str(path)!r} are damaged ({_first_line(error)}): copy them again"
-            ) from error
+        except ValueError as error:
+            raise ArgumentError("weights", f"{str(path)!r} are damaged ({error}): copy them again") from error
     if path.suffix not in _SUFFIXES:
         known = ", ".join(_SUFFIXES)
         raise ArgumentError("weights", f"{str(path)!r} are neither a .safetensors file nor one of PyTorch ({known})")

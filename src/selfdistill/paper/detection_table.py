@@ -12,6 +12,7 @@ import msgspec
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.detect.config import DetectConfig
+from selfdistill.files import refuse_link
 from selfdistill.paper.scales import PaperConfig, Training
 from selfdistill.paper.tables import CellMetric, CellSpec, PaperTable, RunEvaluation
 from selfdistill.progress import OnProgress
@@ -87,7 +88,7 @@ class Detector(RunEvaluation):
 
     def folder(self, run: Path) -> Path:
         """Return the folder of the detector on a run's network."""
-        return run / "detectors" / self.schedule
+        return refuse_link(refuse_link(run / "detectors") / self.schedule)
 
     def recipe(self, run: Path, config: PaperConfig, seed: int) -> DetectConfig:
         """Return the recipe of the detector on a run's network; its paths are absolute, to be used from any folder."""

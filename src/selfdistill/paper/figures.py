@@ -11,6 +11,7 @@ from markupsafe import Markup
 from matplotlib.figure import FigureBase
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from selfdistill.files import make_folder
 from selfdistill.methods import parse_method
 from selfdistill.paper.results import TableCell, TableResult
 from selfdistill.paper.tables import METHODS, SD_DROPOUT, PaperTable
@@ -174,7 +175,7 @@ def write_figure1(out: Path) -> Path:
     Raises:
         OSError: the folder cannot be written.
     """
-    (out / "figures").mkdir(parents=True, exist_ok=True)
+    make_folder(out / "figures")
     files = {
         name: write_diagram(parse_method(expression), out / "figures", f"{FIGURE1.name}-")
         for name, expression in DESIGNS.items()

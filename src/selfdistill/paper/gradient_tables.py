@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from safetensors.torch import load_file
 from torch import nn
 
 from selfdistill.config import TrainConfig
@@ -22,6 +21,7 @@ from selfdistill.paper.tables import SD_DROPOUT, CellMetric, CellSpec, PaperTabl
 from selfdistill.progress import OnProgress
 from selfdistill.train import load_run, random_state
 from selfdistill.train.classification import assemble
+from selfdistill.train.export import read_run_weights
 from selfdistill.train.run import machine
 from selfdistill.train.session import make_fabric
 
@@ -94,9 +94,7 @@ def load_network_at(run: Path, data: ImageData, share: float) -> nn.Module:
     epoch = max(1, round(share * recipe.epochs))
     if epoch < recipe.epochs:
         weights = run / f"model@{epoch}.safetensors"
-        if not weights.is_file():
-            raise ValueError(f"{weights} is missing: delete {run} and run it again")
-        model.load_state_dict(load_file(weights))
+        model.load_state_dict(read_run_weights(weights, f"delete {run} and run it again"))
     return model
 
 

@@ -13,6 +13,7 @@ import torch
 from selfdistill.config import TrainConfig
 from selfdistill.config.yaml_config import YamlConfig
 from selfdistill.detect.config import DetectConfig
+from selfdistill.files import make_folder, write_atomically
 from selfdistill.methods import parse_method
 from selfdistill.models import build
 from selfdistill.paper.detection_table import Detector
@@ -26,7 +27,6 @@ from selfdistill.paper.scales import (
     write_synthetic_images,
 )
 from selfdistill.paper.tables import PaperTable
-from selfdistill.records import write_atomically
 from selfdistill.report.tables import DASH, Table
 from selfdistill.runs.grid import is_trained
 from selfdistill.text import format_duration
@@ -175,8 +175,7 @@ def write_commands(tables: Iterable[PaperTable], config: PaperConfig) -> list[st
                 if config.scale == "smoke":
                     write_synthetic_images(config.images_folder(training.data), training.data)
             detectors |= _missing_detectors(table, config, training, seed, run)
-    recipes = config.out / "recipes"
-    recipes.mkdir(parents=True, exist_ok=True)
+    recipes = make_folder(config.out / "recipes")
     return [
         *(_command("train", recipe, recipes / f"{run.name}.yaml", run) for run, recipe in runs.items()),
         *(

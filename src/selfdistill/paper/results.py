@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from selfdistill.files import refuse_link
 from selfdistill.paper.scales import DATASETS, NETWORKS, PaperConfig, Training
 from selfdistill.paper.tables import (
     SD_DROPOUT,
@@ -285,7 +286,7 @@ def load_cached_evaluation(run: Path, evaluation: RunEvaluation, config: PaperCo
 
 def evaluation_file(run: Path, evaluation: RunEvaluation) -> Path:
     """Return the file in a run's folder that caches an evaluation."""
-    return run / "measured" / f"{evaluation.name}.json"
+    return refuse_link(run / "measured") / f"{evaluation.name}.json"
 
 
 def _read_training(record: RunRecord) -> TrainedRun:

@@ -1,5 +1,6 @@
 """The record of a run, and what several records say together. Needs no torch."""
 
+from selfdistill.files import write_atomically
 from selfdistill.records.evaluation import Evaluation
 from selfdistill.records.metrics import METRICS, Metric
 from selfdistill.records.record import (
@@ -14,7 +15,6 @@ from selfdistill.records.record import (
     load_all,
     load_run_record,
     recipe_hash,
-    write_atomically,
 )
 from selfdistill.records.summary import Difference, Statistic, Summary, paired, statistic_of, summarise
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
@@ -15,6 +12,7 @@ import msgspec
 from msgspec import UNSET
 
 from selfdistill.config import ResolvedTrainConfig
+from selfdistill.files import read_file, write_atomically
 from selfdistill.records.evaluation import Evaluation, Measured, SuiteConfig
 from selfdistill.records.metrics import METRICS
 
@@ -296,7 +294,7 @@ def read_json(path: Path, remedy: str) -> Any:
         OSError: the file cannot be read.
         ValueError: it is not JSON; the file and the remedy are named.
     """
-    content = Path(path).read_bytes()
+    content = read_file(Path(path))
     try:
         return msgspec.json.decode(content)
     except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors are both ValueErrors
@@ -334,38 +332,3 @@ def plain(values: Any) -> Any:
         {'edges': [0.0, None]}
     """
     return msgspec.json.decode(msgspec.json.encode(values))
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old one or the whole new one, also after a crash or on a full disk.
-
-    Raises:
-        OSError: the system refuses, in one line; no temporary file is left and the old file is untouched.
-    """
-    path = Path(path)
-    try:
-        _replace(path, content)
-    except OSError as error:
-        raise OSError(f"cannot write {path}: {error.strerror or error}") from None
-
-
-def _replace(path: Path, content: bytes) -> None:
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)  # mkstemp makes files that nobody else may read
-        Path(temporary).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(temporary).unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)  # the rename itself is on the disk only once the folder is
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

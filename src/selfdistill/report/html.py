@@ -5,7 +5,7 @@ Each writes one HTML file that stands alone, and the same in Markdown with its f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,14 @@ from selfdistill.report.verdict import confidence_of, confident, side, verdict
 _INDEX = 1  # of a single network's colour: grey is a baseline's, and there is none
 
 
-def write_report(records: Sequence[RunRecord], out_dir: Path, *, title: str, preface: str | None = None) -> Path:
+def write_report(
+    records: Sequence[RunRecord],
+    out_dir: Path,
+    *,
+    title: str,
+    preface: str | None = None,
+    failed: Mapping[str, str] | None = None,
+) -> Path:
     """Write `report.html`, `report.md` and `figures/*.svg` for runs that may be compared.
 
     The same records give the same bytes. Each file is replaced whole or not at all; the HTML, which needs none of the
@@ -40,6 +47,7 @@ def write_report(records: Sequence[RunRecord], out_dir: Path, *, title: str, pre
         out_dir: where; made if it is missing.
         title: of the page; plain text.
         preface: a paragraph before the verdict; plain text.
+        failed: why further runs failed, by name.
 
     Returns:
         The path of `report.html`.
@@ -50,7 +58,7 @@ def write_report(records: Sequence[RunRecord], out_dir: Path, *, title: str, pre
     """
     summary = summarise(records)
     groups, methods = grouped(records), measured(records)
-    context = _context(records, summary, methods) | {"title": title, "preface": preface}
+    context = _context(records, summary, methods) | {"title": title, "preface": preface, "failed": failed}
     former = ("differences", "seeds", "curves")
     return _write(
         "report", out_dir, _figures(groups, summary, methods), context, methods=summary.methods, former=former

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from selfdistill.records import write_atomically
+from selfdistill.files import make_folder, remove_leftovers, write_atomically
 from selfdistill.report.style import PALETTE, Panel, grid_svg, panel_svg, themed
 from selfdistill.report.tables import Table, escape_markdown, markdown
 from selfdistill.text import printable
@@ -107,8 +107,9 @@ def write_pages(
     Raises:
         OSError: the folder cannot be written.
     """
-    folder = out / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(out / "figures")
+    for one in (out, folder):
+        remove_leftovers(one)
     current = {f"{figure.name}.svg" for figure in figures}
     for stale in [path for pattern in former for path in folder.glob(f"{pattern}.svg") if path.name not in current]:
         stale.unlink()

@@ -22,7 +22,8 @@ from selfdistill.runs.evaluation import (
     load_ood_sets,
     open_corruptions,
 )
-from selfdistill.runs.executor import share_cpus
+from selfdistill.runs.executor import Executor, share_cpus
+from selfdistill.runs.failures import FailedRunsError, forget_failures, noted_failure
 from selfdistill.runs.folders import check_writable
 from selfdistill.runs.grid import (
     ExecutorConfig,
@@ -51,6 +52,7 @@ def run_comparison(
     out: Path,
     evaluation: EvaluationConfig = BASIC_EVALUATION,
     fit: bool = False,
+    retry_failed: bool = False,
 ) -> list[RunRecord]:
     """Train and measure every method with every seed and return the records, the first method's first.
 
@@ -65,8 +67,10 @@ def run_comparison(
         out: the folder; an interrupted comparison is resumed.
         evaluation: what is measured of each network beyond accuracy and calibration.
         fit: measure on fewer images, or not at all, so that it takes at most a quarter of the budget.
+        retry_failed: also try runs again that diverged before.
 
     Raises:
+        FailedRunsError: runs failed; the others are done, and the error holds their records.
         ValueError: no method, a number out of range, a budget too small for one epoch, or what loading and training
             raise.
     """
@@ -90,10 +94,12 @@ def run_comparison(
     if fit and measured:  # a resumed comparison is measured as its first runs were
         max_images = SuiteRecord.load(measured).config.max_images
         evaluation = msgspec.structs.replace(evaluation, max_images=max_images)
-    if untrained := [run for run in runs if not is_trained(run, out)]:
+    if retry_failed:
+        forget_failures(out / run.name for run in runs)
+    if to_train := _runs_to_train(runs, out):
         with console.status("measuring how long a step takes"):
-            timings = _measured(untrained, data, jobs)
-        parallel = _parallel_runs(len(untrained), jobs, on_cpu=not torch.cuda.is_available())
+            timings = _measured(to_train, data, jobs)
+        parallel = _parallel_runs(len(to_train), jobs, on_cpu=not torch.cuda.is_available())
         image_seconds = max(timing.evaluation for timing in timings) / len(data.test)
         if fit and not measured:
             max_forwards = seconds * parallel / 4 / len(runs) / image_seconds
@@ -108,11 +114,35 @@ def run_comparison(
     if finished := sum(is_finished(run, out, evaluation) for run in runs):
         print_line(console, f"{finished} of {len(runs)} runs are in {out} already")
     runs = _with_epochs(runs, epochs or recipe.epochs)
-    with Display(console, jobs=len(runs), every=30.0) as display:
-        executor = ExecutorConfig(jobs).make(data)
-        records = run_grid(runs, out, data=data, evaluation=evaluation, executor=executor, display=display)
+    return _run(runs, out, data, evaluation, ExecutorConfig(jobs).make(data), console)
+
+
+def _run(
+    runs: Sequence[PlannedRun],
+    out: Path,
+    data: ImageData,
+    evaluation: EvaluationConfig,
+    executor: Executor,
+    console: Console,
+) -> list[RunRecord]:
+    """Do what is missing of the runs; return the records by method and seed."""
     order = list(dict.fromkeys(run.recipe.method for run in runs))
-    return sorted(records, key=lambda record: (order.index(record.method), record.seed))
+
+    def place(record: RunRecord) -> tuple[int, int]:
+        return order.index(record.method), record.seed
+
+    with Display(console, jobs=len(runs), every=30.0) as display:
+        try:
+            records = run_grid(runs, out, data=data, evaluation=evaluation, executor=executor, display=display)
+        except FailedRunsError as failed:
+            raise FailedRunsError(failed.failures, sorted(failed.records, key=place)) from None
+    return sorted(records, key=place)
+
+
+def _runs_to_train(runs: Sequence[PlannedRun], out: Path) -> list[PlannedRun]:
+    """Return the runs that are not trained, without those of which it is noted that they diverge."""
+    missing = [run for run in runs if not is_trained(run, out)]
+    return [run for run in missing if noted_failure(out / run.name, run.recipe) is None]
 
 
 def _with_epochs(runs: Sequence[PlannedRun], epochs: int) -> list[PlannedRun]:

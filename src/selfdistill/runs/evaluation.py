@@ -11,6 +11,7 @@ from selfdistill.config import TrainConfig
 from selfdistill.config.train_config import SMALL
 from selfdistill.data import ImageData, load_unlabelled
 from selfdistill.data.decode import cpu_count
+from selfdistill.data.files import explained_worker_losses
 from selfdistill.data.unlabelled import Unlabelled
 from selfdistill.errors import ArgumentError, blaming
 from selfdistill.evaluate.corruptions import PublishedCorruptions, open_published
@@ -75,7 +76,8 @@ def measure(
     # Measured on a CPU: 512 images take twice as long an image as 128, and channels_last halves a backward pass.
     batch_size = 512 if device.type == "cuda" else 128
     # On a GPU too, a gradient's sign and a score at T = 1000 need all of float32, and a second run the same bits.
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+    exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    with exact, explained_worker_losses():
         return evaluate(
             loaded.model.to(device).to(memory_format=torch.channels_last),
             data,

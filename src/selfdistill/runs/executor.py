@@ -12,6 +12,7 @@ from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.data.decode import cpu_count
 from selfdistill.progress import OnProgress, Progress
+from selfdistill.runs.failures import Failure
 
 
 class Job(Protocol):
@@ -38,26 +39,37 @@ class Task:
 
 OnTaskProgress = Callable[[Path, Progress], None]
 OnResult = Callable[[Path, Any], None]
-"""Called with a task's folder, and how far it is or what its job returned."""
+OnFailure = Callable[[Path, Failure], None]
+"""Called with a task's folder, and how far it is, what its job returned or why it failed."""
+
+FAILURES = (ValueError, RuntimeError, OSError)
+"""What a task may raise without ending the others; all else is an error in this package."""
 
 
 class Executor(Protocol):
     """Does tasks that all need the same images."""
 
     def execute(
-        self, tasks: Sequence[Task], *, on_progress: OnTaskProgress, on_result: OnResult, resume_hint: str
+        self,
+        tasks: Sequence[Task],
+        *,
+        on_progress: OnTaskProgress,
+        on_result: OnResult,
+        on_failure: OnFailure,
+        resume_hint: str,
     ) -> None:
-        """Do all tasks.
+        """Do all tasks; where one fails, the others go on.
 
         Args:
             tasks: in the order in which they begin.
             on_progress: called with a task's folder and its progress.
             on_result: called with a task's folder and what its job returned.
+            on_failure: called with a task's folder and why it failed.
             resume_hint: what a user who interrupts is told, such as how to resume.
 
         Raises:
-            RuntimeError: a task failed outside this process; the others have saved.
-            Interrupted: SIGINT or SIGTERM came; all tasks have saved.
+            RuntimeError: the executor itself cannot work.
+            Interrupted: SIGINT, SIGTERM or SIGHUP came; all tasks have saved.
         """
 
 
@@ -72,11 +84,22 @@ class InThisProcess:
     data: ImageData
 
     def execute(
-        self, tasks: Sequence[Task], *, on_progress: OnTaskProgress, on_result: OnResult, resume_hint: str
+        self,
+        tasks: Sequence[Task],
+        *,
+        on_progress: OnTaskProgress,
+        on_result: OnResult,
+        on_failure: OnFailure,
+        resume_hint: str,
     ) -> None:
-        """Do all tasks; what a job raises ends them."""
+        """Do all tasks."""
         for task in tasks:
-            on_result(task.folder, task.job(data=self.data, cpus=None, progress=partial(on_progress, task.folder)))
+            try:
+                returned = task.job(data=self.data, cpus=None, progress=partial(on_progress, task.folder))
+            except FAILURES as error:
+                on_failure(task.folder, Failure.of(error, task.folder))
+            else:
+                on_result(task.folder, returned)
 
 
 def share_cpus(recipe: TrainConfig, jobs: int) -> TrainConfig:

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from selfdistill.errors import ArgumentError
-from selfdistill.records import write_atomically
+from selfdistill.errors import ArgumentError, NonFiniteError, naming
+from selfdistill.files import write_atomically
+from selfdistill.network import DIVERGED
 from selfdistill.runs.folders import check_writable
 from selfdistill.train import LoadedModel, load_run
 from selfdistill.train.export import description, save_weights
@@ -74,7 +75,8 @@ def export_run(run: Path, kind: Format, out: Path | None = None) -> Exported:
             exported = write(loaded, known, file)
         except Exception as error:  # what a model may hold that cannot be traced is without end
             raise RuntimeError(f"{known['model']} cannot be exported as {kind}: {_reason(error)}") from error
-        difference = compare(exported, loaded, kind)
+        with naming(run):
+            difference = compare(exported, loaded, kind)
         content = file.read_bytes()
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, content)
@@ -143,7 +145,7 @@ def compare(exported: Callable[[Tensor], Tensor], loaded: LoadedModel, kind: For
         with torch.inference_mode():
             wanted, got = loaded.model(images), exported(images)
         if not wanted.isfinite().all():
-            raise RuntimeError("the model's own logits are not finite numbers: the training went wrong; run it again")
+            raise NonFiniteError(f"the logits of the model itself are not finite numbers; {DIVERGED}")
         if got.shape != wanted.shape:
             raise RuntimeError(f"the {kind} model returns {tuple(got.shape)}, not {tuple(wanted.shape)}")
         difference, allowed = (got - wanted).abs().max().item(), TOLERANCE * wanted.abs().max().item()

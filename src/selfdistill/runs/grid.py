@@ -4,8 +4,8 @@
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from selfdistill.progress import Display, Progress
 from selfdistill.records import RunRecord
 from selfdistill.runs.evaluation import BASIC_EVALUATION, EvaluationConfig, is_evaluated, train_and_evaluate
 from selfdistill.runs.executor import Executor, InThisProcess, Task
+from selfdistill.runs.failures import FailedRunsError, Failure, note_failure, noted_failure
 from selfdistill.runs.processes import Processes
 from selfdistill.runs.ray_cluster import RayCluster
 from selfdistill.text import count_of, quote
@@ -126,36 +127,59 @@ def run_grid(
         data: the images.
         evaluation: which evaluations to run beyond accuracy and calibration.
         executor: who does it; None works in this process.
-        display: shows each run by its name.
+        display: shows each run by its name, and which failed; one that diverged before, and was not forgotten, fails
+            without another try.
 
     Raises:
-        ValueError: what a run raises in this process.
-        RuntimeError: a run failed elsewhere.
-        Interrupted: SIGINT or SIGTERM came, and the runs in progress are saved.
+        FailedRunsError: runs failed; the others are done.
+        Interrupted: SIGINT, SIGTERM or SIGHUP came, and the runs in progress are saved.
     """
-    records: dict[str, RunRecord] = {}
-    by_folder = {out / run.name: run for run in runs}
-
-    def add_record(folder: Path, record: RunRecord) -> None:
-        run = by_folder[folder]
-        records[run.name] = record
-        if display is not None:
-            display.finish(run.name, describe_record(record))
-
-    def report(folder: Path, event: Progress) -> None:
-        if display is not None:
-            display.update(by_folder[folder].name, event)
-
-    tasks = [
-        Task(folder, run.recipe, partial(train_and_evaluate, run.recipe, folder, evaluation))
-        for folder, run in by_folder.items()
-    ]
-    finished = [task for task in tasks if is_finished(by_folder[task.folder], out, evaluation)]
+    outcome = _Outcome({out / run.name: run for run in runs}, display)
+    finished, to_do = [], []
+    for folder, run in outcome.runs.items():
+        task = Task(folder, run.recipe, partial(train_and_evaluate, run.recipe, folder, evaluation))
+        if is_finished(run, out, evaluation):
+            finished.append(task)
+        elif (failure := noted_failure(folder, run.recipe)) is not None:
+            outcome.fail(folder, failure)
+        else:
+            to_do.append(task)
     here = InThisProcess(data)
-    for who, which in ((here, finished), (executor or here, [task for task in tasks if task not in finished])):
+    for who, which in ((here, finished), (executor or here, to_do)):
         hint = f"run the same command again to resume ({out})"
-        who.execute(which, on_progress=report, on_result=add_record, resume_hint=hint)
-    return [records[run.name] for run in runs]
+        who.execute(which, on_progress=outcome.update, on_result=outcome.add, on_failure=outcome.fail, resume_hint=hint)
+    records = [outcome.records[folder] for folder in outcome.runs if folder in outcome.records]
+    if outcome.failures:
+        raise FailedRunsError(outcome.failures, records)
+    return records
+
+
+@dataclass
+class _Outcome:
+    """What comes of a grid's runs, by folder; shown as it comes."""
+
+    runs: Mapping[Path, PlannedRun]
+    display: Display | None
+    records: dict[Path, RunRecord] = field(default_factory=dict)
+    failures: dict[Path, Failure] = field(default_factory=dict)
+
+    def update(self, folder: Path, event: Progress) -> None:
+        if self.display is not None:
+            self.display.update(self.runs[folder].name, event)
+
+    def add(self, folder: Path, record: RunRecord) -> None:
+        self.records[folder] = record
+        self._finish(folder, describe_record(record))
+
+    def fail(self, folder: Path, failure: Failure) -> None:
+        self.failures[folder] = failure
+        if failure.diverged:
+            note_failure(folder, self.runs[folder].recipe, failure)
+        self._finish(folder, f"{self.runs[folder].name} failed: {failure.reason}".replace("`", ""))
+
+    def _finish(self, folder: Path, line: str) -> None:
+        if self.display is not None:
+            self.display.finish(self.runs[folder].name, line)
 
 
 def describe_plan(recipe: TrainConfig, data: ImageData) -> str:

@@ -10,8 +10,9 @@ import torch
 from selfdistill.config.train_config import SMALL
 from selfdistill.data import ImageData, Split, eval_batches
 from selfdistill.data.decode import IMAGE_SUFFIXES, cpu_count, scan, to_tensor
+from selfdistill.data.files import explained_worker_losses
 from selfdistill.data.folders import find_images, unread_note
-from selfdistill.errors import ArgumentError
+from selfdistill.errors import ArgumentError, naming
 from selfdistill.evaluate.images import predict
 from selfdistill.network import default_device
 from selfdistill.runs.folders import check_writable_file
@@ -82,7 +83,8 @@ def predict_files(
         workers = 0 if len(kept) < FEW else min(8, cpu_count())
     model = loaded.model.to(device)
     batches = eval_batches(split, _as_data(loaded, split), batch_size=batch_size, device=device, workers=workers)
-    probabilities = predict(model, batches)[0].double().softmax(dim=1)
+    with explained_worker_losses():
+        probabilities = predict(model, batches)[0].double().softmax(dim=1)
     best = probabilities.max(dim=1)
     return [
         Prediction(files[at], loaded.classes[label], confidence, tuple(row))
@@ -115,13 +117,15 @@ def predict_run(
     Raises:
         ArgumentError: ``csv`` has the name of an image.
         ValueError: no finished run, no image, or one that cannot be read.
+        NonFiniteError: weights or logits are not finite numbers.
     """
     if csv is not None:
         refuse_image_name(csv)
         check_writable_file("csv", csv)
     loaded = load_run(run)
     device = default_device()
-    predicted = predict_files(loaded, paths, skip_unreadable=skip_unreadable, max_pixels=max_pixels, device=device)
+    with naming(run):
+        predicted = predict_files(loaded, paths, skip_unreadable=skip_unreadable, max_pixels=max_pixels, device=device)
     return *predicted, loaded.classes
 
 

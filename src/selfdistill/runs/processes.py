@@ -15,18 +15,16 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import cuda
 
 from selfdistill.progress import Progress
-from selfdistill.runs.executor import OnResult, OnTaskProgress, Task, cpus_per_job
+from selfdistill.runs.executor import FAILURES, OnFailure, OnResult, OnTaskProgress, Task, cpus_per_job
+from selfdistill.runs.failures import Failure
 from selfdistill.train import Interrupted
 from selfdistill.train.run import load
 from selfdistill.train.signals import Interruptions
-
-AtWork = dict[Connection, tuple[SpawnProcess, Path]]
-"""Of each busy process its connection, itself, and the folder of its task."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +32,15 @@ class _Done:
     returned: Any
 
 
-@dataclass(frozen=True)
-class _Failure:
-    message: str
+class _Worker(NamedTuple):
+    """A busy process, its number, and the folder of its task."""
+
+    process: SpawnProcess
+    number: int
+    folder: Path
+
+
+AtWork = dict[Connection, _Worker]
 
 
 @dataclass(frozen=True)
@@ -50,44 +54,60 @@ class Processes:
     jobs: int
 
     def execute(
-        self, tasks: Sequence[Task], *, on_progress: OnTaskProgress, on_result: OnResult, resume_hint: str
+        self,
+        tasks: Sequence[Task],
+        *,
+        on_progress: OnTaskProgress,
+        on_result: OnResult,
+        on_failure: OnFailure,
+        resume_hint: str,
     ) -> None:
-        """Do all tasks; a task that fails ends the others, which save."""
+        """Do all tasks; the process of one that fails ends, and a new one goes on."""
         if not tasks:
             return
-        processes: list[SpawnProcess] = []
         at_work: AtWork = {}
         waiting = iter(tasks)
         with Interruptions(resume_hint) as interruptions:
             try:
-                for number in range(min(self.jobs, len(tasks))):
-                    process, connection = _start(number, cpus_per_job(self.jobs))
-                    processes.append(process)
-                    _give(next(waiting, None), connection, process, at_work)
+                for number, task in zip(range(self.jobs), waiting, strict=False):
+                    _start(number, cpus_per_job(self.jobs), task, at_work)
                 while at_work:
                     for ready in wait(list(at_work)):
                         assert isinstance(ready, Connection)
-                        process, folder = at_work[ready]
-                        message = _receive(ready, process, folder)
+                        worker = at_work[ready]
+                        message = _receive(ready, worker.process)
                         if isinstance(message, Progress):
-                            on_progress(folder, message)
+                            on_progress(worker.folder, message)
                         elif isinstance(message, Warning):
                             warnings.warn(message, stacklevel=2)
                         else:
-                            on_result(folder, message.returned)
-                            _give(next(waiting, None), ready, process, at_work)
+                            if isinstance(message, Failure):
+                                on_failure(worker.folder, message)
+                            else:
+                                on_result(worker.folder, message.returned)
+                            self._go_on(ready, worker, isinstance(message, Failure), next(waiting, None), at_work)
             except Interrupted:
                 _stop(at_work)
                 raise interruptions.interrupted("and saved", interruptions.received) from None
             except BaseException:
                 _stop(at_work)
                 raise
-            for process in processes:
-                process.join()
+
+    def _go_on(self, connection: Connection, worker: _Worker, ended: bool, task: Task | None, at_work: AtWork) -> None:
+        """Give the next task to a process, or to a new one in its place; without a task it goes home."""
+        if not ended:
+            connection.send(task)
+        if task is not None and not ended:
+            at_work[connection] = worker._replace(folder=task.folder)
+            return
+        worker.process.join()
+        del at_work[connection]
+        if task is not None:
+            _start(worker.number, cpus_per_job(self.jobs), task, at_work)
 
 
-def _start(number: int, cpus: int) -> tuple[SpawnProcess, Connection]:
-    """Start a process, which waits for tasks on the connection."""
+def _start(number: int, cpus: int, task: Task, at_work: AtWork) -> None:
+    """Start a process with its first task."""
     context = get_context("spawn")
     here, there = context.Pipe()
     gpu = gpu_of(number, cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES"))
@@ -95,16 +115,8 @@ def _start(number: int, cpus: int) -> tuple[SpawnProcess, Connection]:
     with _interrupts_ignored():  # until the process handles them itself
         process.start()
     there.close()  # so that the pipe ends with the process
-    return process, here
-
-
-def _give(task: Task | None, connection: Connection, process: SpawnProcess, at_work: AtWork) -> None:
-    """Send a process its next task, or send it home."""
-    if task is None:
-        at_work.pop(connection, None)
-    else:
-        at_work[connection] = process, task.folder
-    connection.send(task)
+    at_work[here] = _Worker(process, number, task.folder)
+    here.send(task)
 
 
 def gpu_of(process: int, gpus: int, visible: str | None) -> str | None:
@@ -139,36 +151,31 @@ def _work(connection: Connection, gpu: str | None, cpus: int) -> None:
                 connection.send(_Done(task.job(data=data, cpus=cpus, progress=connection.send)))
             except BrokenPipeError:
                 raise
-            except (ValueError, RuntimeError, OSError) as error:
-                connection.send(_Failure(f"{task.folder}: {error}"))
-                return
+            except FAILURES as error:
+                connection.send(Failure.of(error, task.folder))
+                return  # after an error of CUDA nothing works here any more
 
 
-def _receive(connection: Connection, process: SpawnProcess, folder: Path) -> Progress | Warning | _Done:
+def _receive(connection: Connection, process: SpawnProcess) -> Progress | Warning | _Done | Failure:
     try:
-        message: Progress | Warning | _Done | _Failure = connection.recv()
+        message: Progress | Warning | _Done | Failure = connection.recv()
     except (EOFError, ConnectionResetError):
         process.join()
         status = process.exitcode or 0
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        raise RuntimeError(
-            f"{folder}: its process {how} before it was done; run the same command again to resume, with fewer "
-            "`jobs` if memory ran out"
-        ) from None
-    if isinstance(message, _Failure):
-        raise RuntimeError(message.message)
+        return Failure(f"its process {how} before it was done; use fewer `jobs` if memory ran out")
     return message
 
 
 def _stop(at_work: AtWork) -> None:
     """Ask all to save and stop, and wait for them."""
-    for process, _ in at_work.values():
-        process.terminate()
-    for connection, (process, _) in at_work.items():
+    for worker in at_work.values():
+        worker.process.terminate()
+    for connection, worker in at_work.items():
         with suppress(EOFError, OSError):  # what it still tells would fill the pipe, and it would wait for us
             while True:
                 connection.recv()
-        process.join()
+        worker.process.join()
 
 
 @contextmanager

@@ -6,20 +6,26 @@ that all machines see.
 
 from __future__ import annotations
 
+import atexit
 import os
+import secrets
+import shutil
 import socket
+import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import cuda
 
 from selfdistill.progress import Progress
-from selfdistill.runs.executor import OnResult, OnTaskProgress, Task
+from selfdistill.runs.executor import OnFailure, OnResult, OnTaskProgress, Task
+from selfdistill.runs.failures import Failure
 from selfdistill.train.folder import BusyError
 from selfdistill.train.run import load
 from selfdistill.train.signals import Interruptions
@@ -41,12 +47,11 @@ _EVERY = 0.5
 class RayCluster:
     """Does tasks on a Ray cluster, each on one GPU where the cluster has GPUs, otherwise on some CPUs.
 
-    A task whose machine was lost resumes elsewhere from its checkpoint. Where one fails the others continue, and
-    the failures are reported at the end.
+    A task whose machine was lost resumes elsewhere from its checkpoint.
 
     Attributes:
         address: of the cluster, as Ray takes it; ``"auto"``: the one that this machine belongs to, or else one is
-            started on this machine alone.
+            started on this machine alone, which no other machine reaches.
         cpus: CPUs of each task where there are no GPUs.
     """
 
@@ -54,7 +59,13 @@ class RayCluster:
     cpus: int = 1
 
     def execute(
-        self, tasks: Sequence[Task], *, on_progress: OnTaskProgress, on_result: OnResult, resume_hint: str
+        self,
+        tasks: Sequence[Task],
+        *,
+        on_progress: OnTaskProgress,
+        on_result: OnResult,
+        on_failure: OnFailure,
+        resume_hint: str,
     ) -> None:
         """Do all tasks."""
         if not tasks:
@@ -67,7 +78,6 @@ class RayCluster:
             room = {"num_gpus": 1} if on_gpus else {"num_cpus": self.cpus}
             do = ray.remote(_do).options(max_retries=_RETRIES, **room)
             at_work = {do.remote(task, self.cpus, str(Path.cwd()), news): task.folder for task in tasks}
-            failures: list[str] = []
             try:
                 while at_work and not interruptions.received:
                     done, _ = ray.wait(list(at_work), timeout=_EVERY)
@@ -75,17 +85,16 @@ class RayCluster:
                     for one in done:
                         folder = at_work.pop(one)
                         try:
-                            on_result(folder, ray.get(one))
+                            returned = ray.get(one)
                         except ray.exceptions.RayError as error:
-                            failures.append(f"{folder}: {_reason(ray, error)}")
+                            on_failure(folder, _failure(ray, error, folder))
+                        else:
+                            on_result(folder, returned)
                 _stop(ray, at_work)
             except KeyboardInterrupt:  # a second signal
                 raise interruptions.interrupted("before all had saved", interruptions.received) from None
             if interruptions.received:
                 raise interruptions.interrupted("and saved", interruptions.received)
-        if failures:
-            others = f"; and {len(failures) - 1} more failed" if len(failures) > 1 else ""
-            raise RuntimeError(f"{failures[0]}{others}; the other runs are done")
 
 
 def _stop(ray: Any, at_work: Iterable[Any]) -> None:
@@ -116,7 +125,8 @@ def _connected(address: str) -> Iterator[Any]:
             try:
                 ray.init(address="auto", **quiet)
             except ConnectionError:
-                ray.init(include_dashboard=False, object_store_memory=100 * 2**20, **quiet)
+                with _private():
+                    ray.init(include_dashboard=False, object_store_memory=100 * 2**20, **quiet)
         else:
             _require_answer(address)
             ray.init(address=address, **quiet)
@@ -127,6 +137,36 @@ def _connected(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _private() -> Iterator[None]:
+    """Have a cluster that is started inside listen on the loopback alone, with a token that nobody else can read.
+
+    Ray's own would listen on all interfaces, and would write its token for all users of the machine to read.
+    """
+    from ray._private import ray_constants
+
+    os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(_token_file()))
+    # What Ray does on Windows and macOS; the variable is for the processes that it starts.
+    ray_constants.ENABLE_RAY_CLUSTER, former = False, ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = former
+        del os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR]
+
+
+@cache
+def _token_file() -> Path:
+    """Write a token into a file of mode 0600; one for this process, which ends with it, because Ray reads it once."""
+    folder = tempfile.mkdtemp(prefix="selfdistill-")  # of mode 0700
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    file = Path(folder) / "token"
+    file.touch(mode=0o600)
+    file.write_text(secrets.token_hex(32))
+    return file
 
 
 def _require_answer(address: str) -> None:
@@ -202,8 +242,8 @@ def _do(task: Task, cpus: int, directory: str, news: ActorHandle[_News]) -> Any:
             time.sleep(_EVERY)
 
 
-def _reason(ray: Any, error: Exception) -> str:
-    """What a failed run said; of a lost one how often it was tried."""
+def _failure(ray: Any, error: Exception, folder: Path) -> Failure:
+    """Return what a failed run said; of a lost one how often it was tried."""
     if isinstance(error, ray.exceptions.RayTaskError):
-        return str(error.cause)
-    return f"its process was lost {_RETRIES + 1} times; run the same command again to resume"
+        return Failure.of(error.cause, folder)
+    return Failure(f"its process was lost {_RETRIES + 1} times")

@@ -9,7 +9,8 @@ import msgspec
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData, load_data
-from selfdistill.errors import ArgumentError, blaming
+from selfdistill.errors import ArgumentError, blaming, naming
+from selfdistill.files import refuse_link
 from selfdistill.progress import stage_bars
 from selfdistill.records import Evaluation, RunRecord
 from selfdistill.runs.evaluation import EvaluationConfig, evaluate_run, measure
@@ -78,7 +79,8 @@ def score(
     if run is not None and model is None:
         if given := next((name for name, value in of_model.items() if value is not None), None):
             raise ArgumentError(given, "belongs to `model`: a run knows its own")
-        return score_run(run, data, config)
+        with naming(run):
+            return score_run(run, data, config)
     if run is not None or model is None:
         raise ArgumentError("run", "or `model` must be given, and not both")
     if data is None:
@@ -97,7 +99,7 @@ def score(
     )
     images = external.data
     loaded = LoadedModel(external.model, images.classes, images.image_size, images.mean, images.std)
-    with stage_bars() as progress:
+    with naming(model), stage_bars() as progress:
         has_training_images = images.test_split_description != "all images"
         evaluation = measure(loaded, images, config, train=has_training_images, progress=progress)
     _warn_of_unread(images)
@@ -140,7 +142,7 @@ def score_run(run: Path, data: str | None, config: EvaluationConfig) -> Scored:
     return Scored(
         f"{run} on {images.name} ({images.test_split_description})",
         str(run),
-        run if data is None else run / f"on-{name_of(data)}",
+        run if data is None else refuse_link(run / f"on-{name_of(data)}"),
         evaluation,
         _facts(str(run), loaded, images),
         images.skipped,

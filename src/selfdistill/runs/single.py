@@ -13,12 +13,20 @@ from selfdistill.progress import Display, Progress
 from selfdistill.records import RunRecord
 from selfdistill.runs.folders import name_of
 from selfdistill.runs.grid import describe_plan, plan_runs
+from selfdistill.timing.budget import parse_save_every
 from selfdistill.train import train
 from selfdistill.train.run import load
 
 
 def run_single(
-    recipe: TrainConfig, out: Path | None, *, devices: int, nodes: int, accelerator: str, tensorboard: bool
+    recipe: TrainConfig,
+    out: Path | None,
+    *,
+    devices: int,
+    nodes: int,
+    accelerator: str,
+    tensorboard: bool,
+    save_every: str,
 ) -> tuple[RunRecord | None, Path]:
     """Train by a recipe, say what and how far, and return the record and the run's folder.
 
@@ -31,6 +39,7 @@ def run_single(
         nodes: machines.
         accelerator: what kind of device.
         tensorboard: whether to write its files.
+        save_every: how often to save inside an epoch, such as ``"10m"`` or ``"500 steps"``.
 
     Raises:
         ValueError: what loading and training raise.
@@ -39,6 +48,7 @@ def run_single(
         method = parse_method(recipe.method)
     if recipe.stages and not method.needs.stages:
         raise ArgumentError("stages", f"would be ignored: {method!r} has no branches at inner stages")
+    every = parse_save_every(save_every)
     (run,) = plan_runs(recipe, [recipe.method], [recipe.seed])
     out = out or Path("runs") / f"{name_of(recipe.data)}-{run.name}"
     data = load(recipe)
@@ -61,13 +71,14 @@ def run_single(
             accelerator=accelerator,
             tensorboard=tensorboard,
             progress=report,
+            save_every=every,
         )
     first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
     return record if first else None, out
 
 
 def run_detector(
-    recipe: DetectConfig, out: Path | None, *, devices: int, nodes: int, accelerator: str
+    recipe: DetectConfig, out: Path | None, *, devices: int, nodes: int, accelerator: str, save_every: str
 ) -> tuple[DetectRecord | None, Path]:
     """Train and evaluate a detector with a progress bar; return the record and the run's folder.
 
@@ -79,10 +90,12 @@ def run_detector(
         devices: as for :func:`selfdistill.detect.detect`, like the rest.
         nodes: machines.
         accelerator: what kind of device.
+        save_every: as for :func:`run_single`.
 
     Raises:
         ValueError: what :func:`selfdistill.detect.detect` raises.
     """
+    every = parse_save_every(save_every)
     start = recipe.model if recipe.backbone is None else Path(recipe.backbone).expanduser().resolve().name
     data = Path(recipe.data).expanduser().resolve().name
     name = f"{data}-{start}-{recipe.epochs}-epochs-seed{recipe.seed}"
@@ -96,6 +109,7 @@ def run_detector(
             accelerator=accelerator,
             progress=partial(display.update, out.name),
             announce=display.say,
+            save_every=every,
         )
     first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
     return record if first else None, out

@@ -16,6 +16,7 @@ from selfdistill.network import evaluation_mode
 from selfdistill.progress import clock
 from selfdistill.text import quote
 from selfdistill.train import random_state
+from selfdistill.train.checkpoint import SaveEvery
 from selfdistill.train.classification import Classification, assemble
 from selfdistill.train.meters import Meters
 from selfdistill.train.run import machine
@@ -137,12 +138,35 @@ def parse_duration(text: str) -> float:
         >>> parse_duration("1h30m"), parse_duration("90s")
         (5400.0, 90.0)
     """
+    seconds = _seconds(text)
+    if seconds is None:
+        raise ArgumentError("budget", f"must be a duration such as 90s, 60m or 1h30m, not {quote(text)}")
+    return seconds
+
+
+def parse_save_every(text: str) -> SaveEvery:
+    """Return how often ``10m``, ``1h30m`` or ``500 steps`` is.
+
+    Raises:
+        ValueError: it is neither a duration nor a number of steps, or zero.
+
+    Example:
+        >>> parse_save_every("10m").seconds, parse_save_every("500 steps").steps
+        (600.0, 500)
+    """
+    if steps := re.fullmatch(r"\s*0*([1-9]\d{0,17})\s*steps?\s*", text.lower()):
+        return SaveEvery(steps=int(steps[1]))
+    seconds = _seconds(text)
+    if seconds is None:
+        raise ArgumentError("save_every", f"must be a duration such as 10m, or such as '500 steps', not {quote(text)}")
+    return SaveEvery(seconds=seconds)
+
+
+def _seconds(text: str) -> float | None:
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*([hms])", text.lower())
     spelled = re.fullmatch(r"\s*(\d+(\.\d+)?\s*h)?\s*(\d+(\.\d+)?\s*m)?\s*(\d+(\.\d+)?\s*s)?\s*", text.lower())
     seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-    if not spelled or not 0 < seconds <= _LONGEST:
-        raise ArgumentError("budget", f"must be a duration such as 90s, 60m or 1h30m, not {quote(text)}")
-    return seconds
+    return seconds if spelled and 0 < seconds <= _LONGEST else None
 
 
 def _step_seconds(session: Session[Classification], steps: int) -> float:

@@ -3,15 +3,15 @@
 import hashlib
 import io
 import re
+import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from selfdistill.records import write_atomically
+from selfdistill.files import make_folder, refuse_link, remove_leftovers, write_atomically
 from selfdistill.train import random_state
-from selfdistill.train.folder import remove_leftovers
 from selfdistill.train.meters import Meters
 from selfdistill.train.record import recipe_values
 from selfdistill.train.session import Session
@@ -50,7 +50,7 @@ class Checkpoints:
         buffer = io.BytesIO()
         torch.save(payload, buffer)
         data = buffer.getvalue()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         # The checksum comes first: a checkpoint without one cannot appear, a checksum without one is harmless.
         try:
             write_atomically(_checksum_of(path), f"{hashlib.sha256(data).hexdigest()}  {path.name}\n".encode())
@@ -66,7 +66,7 @@ class Checkpoints:
 
     def paths(self) -> list[Path]:
         """Return the checkpoints that are there, newest first."""
-        if not self.folder.is_dir():
+        if not refuse_link(self.folder).is_dir():
             return []
         return sorted((path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)), reverse=True)
 
@@ -161,6 +161,48 @@ def save(session: Session[Any], state: State, checkpoints: Checkpoints) -> None:
         }
         checkpoints.save(state.epoch, state.step, payload | {name: getattr(state, name) for name in _PROGRESS})
     session.fabric.barrier()  # a process that ended now would have the launcher end rank 0 while it writes
+
+
+class SaveEvery(NamedTuple):
+    """How often a checkpoint is written inside an epoch: when the last one is so old, or after so many steps."""
+
+    seconds: float = 1800.0
+    steps: int | None = None
+
+
+class Saver:
+    """Writes the checkpoints of a run, and knows when the next is due: by the clock of rank 0.
+
+    Args:
+        session: what is trained.
+        state: where the run is.
+        checkpoints: where they go.
+        every: how often inside an epoch.
+        seconds: after an epoch, a checkpoint that is younger will do.
+    """
+
+    def __init__(self, session: Session[Any], state: State, checkpoints: Checkpoints, every: SaveEvery, seconds: float):
+        self.session, self.state, self.checkpoints = session, state, checkpoints
+        self.every, self.seconds = every, seconds
+        self._saved_at = time.monotonic()
+
+    def save(self) -> None:
+        """Write a checkpoint; every process takes part."""
+        save(self.session, self.state, self.checkpoints)
+        self._saved_at = time.monotonic()
+
+    def is_due_after_an_epoch(self) -> bool:
+        """Whether to save; every process asks."""
+        return self._is_older(self.seconds)
+
+    def is_due_inside_an_epoch(self, position: int, agreed: bool) -> bool:
+        """Whether to save after ``position`` steps of the whole run; ``agreed``: every process asks just now."""
+        if self.every.steps is not None:
+            return position % self.every.steps == 0
+        return agreed and self._is_older(self.every.seconds)
+
+    def _is_older(self, seconds: float) -> bool:
+        return bool(self.session.fabric.broadcast(time.monotonic() - self._saved_at >= seconds))
 
 
 def resume(session: Session[Any], checkpoints: Checkpoints) -> State:

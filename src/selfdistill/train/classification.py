@@ -15,11 +15,12 @@ from selfdistill.data.decode import cpu_count
 from selfdistill.data.fingerprint import Fingerprint
 from selfdistill.data.sources import check_root
 from selfdistill.distiller import SelfDistiller
+from selfdistill.errors import NonFiniteError
 from selfdistill.evaluate.suite import evaluate
 from selfdistill.method import Batch
 from selfdistill.methods import parse_method
 from selfdistill.models import build
-from selfdistill.network import evaluation_mode, logits_of
+from selfdistill.network import DIVERGED, evaluation_mode, logits_of
 from selfdistill.progress import Counter, OnProgress
 from selfdistill.records import RunRecord
 from selfdistill.train.export import save_model
@@ -138,13 +139,18 @@ class Classification(Task[Batch]):
         return {name: self._accuracy(network, progress) for name, network in self._evaluated.items()}
 
     def _accuracy(self, network: nn.Module, progress: OnProgress) -> float:
-        count = Counter(progress, "measuring test accuracy", len(self.data.test))
-        hits = torch.zeros((), dtype=torch.int64, device=self.fabric.device)
+        total = len(self.data.test)
+        count = Counter(progress, "measuring test accuracy", total)
+        hits, broken = torch.zeros(2, dtype=torch.int64, device=self.fabric.device)
         with evaluation_mode(network), torch.inference_mode(), self.fabric.autocast():
             for x, y in self.test_batches():
-                hits += (logits_of(network(x)).argmax(dim=1) == y).sum()
+                logits = logits_of(network(x))
+                hits += (logits.argmax(dim=1) == y).sum()
+                broken += (~logits.amax(dim=1).isfinite()).sum()
                 count(len(y))
-        return int(hits) / len(self.data.test)
+        if broken:
+            raise NonFiniteError(f"the logits of {broken} of {total} test images are not finite numbers; {DIVERGED}")
+        return int(hits) / total
 
     def finish(self, run: Path, state: State) -> RunRecord:
         """Evaluate the student, write it as ``model.safetensors`` and ``model.json``, and return the record."""

@@ -1,5 +1,6 @@
 """What a finished run leaves to be used: the bare student, and enough about it to build it again."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,16 +10,19 @@ from typing import Annotated, Any
 import msgspec
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save
 from torch import nn
 
 from selfdistill import __version__
 from selfdistill.config.train_config import MAX_IMAGE_SIZE, TrainConfig
 from selfdistill.data import ImageData
-from selfdistill.errors import ArgumentError
+from selfdistill.errors import ArgumentError, NonFiniteError
+from selfdistill.files import read_file, write_atomically
 from selfdistill.models import build
-from selfdistill.records import write_atomically
+from selfdistill.models.sealed import read_weights, seal_weights
+from selfdistill.network import DIVERGED, nonfinite_weights
 from selfdistill.records.record import to_struct
+
+AGAIN = "run the training again, which makes it again from the last checkpoint"
 
 _Size = Annotated[int, msgspec.Meta(ge=1, le=MAX_IMAGE_SIZE)]
 _Deviation = Annotated[float, msgspec.Meta(gt=0)]
@@ -56,15 +60,17 @@ class LoadedModel:
     std: tuple[float, ...]
 
 
-def save_weights(model: nn.Module, path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a model's ``state_dict`` as safetensors, atomically, under the model's own names."""
+def save_weights(model: nn.Module, path: Path, metadata: Mapping[str, str] | None = None) -> str:
+    """Write a model's ``state_dict`` as safetensors, atomically, under the model's own names; return its SHA-256."""
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-    write_atomically(path, save(tensors, None if metadata is None else dict(metadata)))
+    content = seal_weights(tensors, metadata)
+    write_atomically(path, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def save_model(model: nn.Module, recipe: TrainConfig, data: ImageData, run: Path) -> None:
     """Write ``model.safetensors`` and ``model.json`` into a run folder."""
-    save_weights(model, run / "model.safetensors")
+    sha256 = save_weights(model, run / "model.safetensors")
     description = {
         "model": recipe.model,
         "width": recipe.width,
@@ -74,6 +80,8 @@ def save_model(model: nn.Module, recipe: TrainConfig, data: ImageData, run: Path
         "image_size": data.image_size,
         "mean": list(data.mean),
         "std": list(data.std),
+        "epochs": recipe.epochs,
+        "sha256": sha256,
         "selfdistill": __version__,
     }
     text = json.dumps(description, indent=1, ensure_ascii=False) + "\n"
@@ -99,10 +107,12 @@ def load_run(run: str | Path) -> LoadedModel:
         run: the run's folder, or a file that ``selfdistill export --format safetensors`` wrote.
 
     Raises:
-        ValueError: there is no finished run, or its files are damaged or do not fit each other.
+        ValueError: there is no finished run, or its files are damaged, do not fit each other, or hold weights that
+            are not finite.
     """
     run = Path(run)
     known = description(run)
+    tensors = load_weights(run)
     try:
         model = build(
             known["model"],
@@ -113,18 +123,45 @@ def load_run(run: str | Path) -> LoadedModel:
         )
     except ArgumentError as error:
         raise ValueError(f"{run} describes no model that can be built: {error.argument} {error.problem}") from None
-    weights, source = (run, "its own metadata") if run.is_file() else (run / "model.safetensors", run / "model.json")
     try:
-        tensors: dict[str, torch.Tensor] = load_file(weights)
         model.load_state_dict(tensors)
-    except FileNotFoundError:
-        raise ValueError(f"{weights} is missing: run the training again to its end") from None
-    except Exception as error:  # safetensors raises a bare Exception subclass for a damaged file
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{weights} does not fit {source}: {reason}") from None
+    except RuntimeError as error:
+        source = "its own metadata" if run.is_file() else run / "model.json"
+        raise ValueError(f"the weights of {run} do not fit {source}: {' '.join(str(error).split())}") from None
+    if (name := nonfinite_weights(model)) is not None:
+        epochs = f" after epoch {known['epochs']}" if "epochs" in known else ""
+        raise NonFiniteError(f"{run}: the weights {name!r} are not finite numbers{epochs}; {DIVERGED}")
     return LoadedModel(
         model.eval(), tuple(known["classes"]), known["image_size"], tuple(known["mean"]), tuple(known["std"])
     )
+
+
+def load_weights(run: Path) -> dict[str, torch.Tensor]:
+    """Return the weights of a run's folder or of an exported file, if their checksum agrees.
+
+    Runs of earlier versions have none.
+
+    Raises:
+        ValueError: they are missing or damaged, or so is what describes them.
+    """
+    if run.is_file():
+        return read_run_weights(run.resolve(), "export it again")
+    return read_run_weights(run / "model.safetensors", sha256=description(run).get("sha256"))
+
+
+def read_run_weights(path: Path, remedy: str = AGAIN, sha256: str | None = None) -> dict[str, torch.Tensor]:
+    """Return what a file of weights of ours holds.
+
+    Raises:
+        ValueError: it is missing or damaged; one line with the remedy.
+        OSError: it cannot be read, or is a link.
+    """
+    try:
+        return read_weights(path, sha256)
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing: {remedy}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}: {remedy}") from None
 
 
 def description(run: Path) -> dict[str, Any]:
@@ -137,11 +174,11 @@ def description(run: Path) -> dict[str, Any]:
         return _metadata(run)
     path = run / "model.json"
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        known = json.loads(read_file(path))
     except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f"{run} holds no finished run: there is no {path.name} in it") from None
+        raise ValueError(f"{run} holds no finished run: there is no {path.name} in it; {AGAIN}") from None
     except (ValueError, RecursionError):
-        raise ValueError(f"{path} is damaged: run the training again to its end") from None
+        raise ValueError(f"{path} is damaged: {AGAIN}") from None
     return _checked(known, path)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from selfdistill.config.yaml_config import YamlConfig
-from selfdistill.records import write_atomically
+from selfdistill.files import open_lock, refuse_link, remove_leftovers, write_atomically
 from selfdistill.text import csv_text
 from selfdistill.train.task import Row
 
@@ -47,7 +47,7 @@ class RunFolder:
         Raises:
             ValueError: names what differs.
         """
-        if made_by is None and self.recipe.is_file():
+        if refuse_link(self.recipe).is_file() and made_by is None:
             made_by = vars(type(recipe).from_yaml(self.recipe))
         known = {field.name: made_by[field.name] for field in fields(recipe) if made_by and field.name in made_by}
         if differing := recipe.differences(replace(recipe, **known)):
@@ -109,18 +109,12 @@ class RunFolder:
     def _locked(self) -> Iterator[None]:
         # A record lock: it goes with the process, also when that is killed, and its workers do not inherit it.
         try:
-            lock = self._lock.open("w")
+            lock = open_lock(self._lock)
         except OSError as error:
-            raise OSError(f"cannot write in {self.path}: {error.strerror}; choose another `out`") from None
+            raise OSError(f"cannot write in {self.path}: {error.strerror or error}; choose another `out`") from None
         with lock:
             try:
                 fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise BusyError(f"another process is training in {self.path}; wait for it or stop it") from None
             yield
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files of :func:`selfdistill.records.write_atomically` that a killed writer left."""
-    for leftover in folder.glob(".*.tmp"):
-        leftover.unlink(missing_ok=True)

@@ -7,8 +7,11 @@ from typing import Any, Literal, NoReturn, TypeVar, cast
 
 import torch
 
+from selfdistill.errors import naming
+from selfdistill.network import nonfinite_weights
 from selfdistill.progress import TRAINING, OnProgress, Progress, Training
-from selfdistill.train.meters import Means
+from selfdistill.train.checkpoint import Saver
+from selfdistill.train.meters import Means, NonFiniteLossError
 from selfdistill.train.session import Session
 from selfdistill.train.signals import Interruptions
 from selfdistill.train.task import Row, State
@@ -26,7 +29,7 @@ class Loop:
         session: what is trained.
         state: where the run is; kept up to date.
         interruptions: the signals that came.
-        save: writes a checkpoint of the state.
+        saver: writes checkpoints of the state.
         epoch_done: called with the log's new row after each epoch; it may save.
         progress: called with how far the run is.
     """
@@ -37,12 +40,12 @@ class Loop:
         state: State,
         interruptions: Interruptions,
         *,
-        save: Callable[[], None],
+        saver: Saver,
         epoch_done: Callable[[Row], None],
         progress: OnProgress,
     ):
         self.session, self.state, self.interruptions = session, state, interruptions
-        self.save, self.epoch_done, self.progress = save, epoch_done, progress
+        self.saver, self.epoch_done, self.progress = saver, epoch_done, progress
         self._several = session.fabric.world_size > 1
         self._agreed = 0
         self._last: Progress | None = None
@@ -54,9 +57,10 @@ class Loop:
 
         Raises:
             Interrupted: a signal came; the state is saved.
-            NonFiniteLossError: the loss is no longer a number; nothing was saved since.
+            NonFiniteError: the loss, a weight or a logit is no longer a number; nothing was saved since.
             OSError: a checkpoint or the log cannot be written.
         """
+        self._check_weights()  # an earlier version saved them whatever they were
         while self.state.epoch < self.session.recipe.epochs:
             self._train()
             means = self._whole_epoch()
@@ -76,16 +80,28 @@ class Loop:
         for batches in self._until_stopped(session.task.loader.epoch(state.epoch, start=state.step)):
             session.step(batches, self._position(), state.meters)
             state.step += 1
-            if next(due):
+            if looked := next(due):
                 self._check_and_agree()
                 state.seconds = time.perf_counter() - started
                 self._report()
             if self._signal():
                 break
+            if self.saver.is_due_inside_an_epoch(self._position(), looked):
+                started += self._save_inside(started)
         self._check_and_agree()  # waits for the device: the steps are done, not only launched
         state.seconds = time.perf_counter() - started
+        self._check_weights()
         if self._signal() and state.step < session.steps:
             self._stop()
+
+    def _save_inside(self, started: float) -> float:
+        """Save, and return the seconds that it took, which are none of the training's."""
+        self._check_and_agree()
+        now = time.perf_counter()
+        self.state.seconds = now - started
+        self._check_weights()
+        self.saver.save()
+        return time.perf_counter() - now
 
     def _whole_epoch(self) -> Means:
         """Return the epoch's means over all processes."""
@@ -99,7 +115,8 @@ class Loop:
         metrics: dict[str, float | None] | None = dict.fromkeys(session.task.metrics)
         if session.fabric.is_global_zero and (epoch % recipe.eval_every == 0 or epoch == recipe.epochs):
             try:
-                metrics = session.task.evaluate(self._evaluation_progress())
+                with naming(f"epoch {epoch}"):
+                    metrics = session.task.evaluate(self._evaluation_progress())
             except RuntimeError:  # raised by that progress, or because the signal ended a decoding worker too
                 if not self._stopped():
                     raise
@@ -148,7 +165,7 @@ class Loop:
     def _stop(self) -> NoReturn:
         """Save and raise."""
         state, steps = self.state, self.session.steps
-        self.save()
+        self.saver.save()
         where = f"after epoch {state.epoch}"
         if state.step:
             where = f"in epoch {state.epoch + 1} after step {state.step} of {steps}"
@@ -156,14 +173,24 @@ class Loop:
 
     def _check_and_agree(self) -> None:
         """Raise if a term was not finite in any process; let every process know of a signal that one received."""
-        state, recipe = self.state, self.session.recipe
+        state = self.state
         first = -self._over_ranks(-state.meters.first_nonfinite_step, "max")
-        clip = "a smaller `clip`" if recipe.clip else "`clip=1`"
-        remedy = f"try a lower `lr` (it was {recipe.lr:g}) or {clip}"
-        state.meters.check(first, state.epoch, remedy)
+        state.meters.check(first, state.epoch, self._remedy())
         if self._several:
             received = torch.tensor(self.interruptions.received, device=self.session.device)
             self._agreed = int(self._over_ranks(received, "max"))
+
+    def _check_weights(self) -> None:
+        """Raise if a weight is not finite: a loss may stay so where BatchNorm divides by what has overflown."""
+        state = self.state
+        if name := nonfinite_weights(self.session.task.network):
+            epoch = state.epoch + (state.step > 0)
+            raise NonFiniteLossError(f"the weights {name!r} are not finite in epoch {epoch}; {self._remedy()}")
+
+    def _remedy(self) -> str:
+        recipe = self.session.recipe
+        clip = "a smaller `clip`" if recipe.clip else "`clip=1`"
+        return f"try a lower `lr` (it was {recipe.lr:g}) or {clip}"
 
     def _signal(self) -> int:
         """Return the signal to stop for, or 0; several processes stop together, at the step they agreed on."""
@@ -216,6 +243,7 @@ class Loop:
 
     def _training(self, means: Means | None = None) -> Training:
         state, recipe, task, steps = self.state, self.session.recipe, self.session.task, self.session.steps
+        images = means.images if means else state.meters.images * self.session.fabric.world_size
         means = means or state.meters.means()
         done, elapsed = self._position(), time.perf_counter() - self._started
         latest = {name: row[name] for row in state.rows for name in task.metrics if row[name] is not None}
@@ -226,6 +254,6 @@ class Loop:
             loss=means.loss,
             terms=means.terms,
             metrics={label: float(latest[name] or 0) for name, label in task.labels.items() if name in latest},
-            images_per_second=state.step * (recipe.batch_size or 1) / max(state.seconds, 1e-9),
+            images_per_second=images / max(state.seconds, 1e-9),
             seconds_left=(recipe.epochs * steps - done) * elapsed / max(done - self._first, 1),
         )

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from selfdistill.errors import NonFiniteError
+
 NEVER = 2**62
 
 
-class NonFiniteLossError(RuntimeError):
-    """The loss is no longer a number; the message names the term, the epoch and the step."""
+class NonFiniteLossError(NonFiniteError, RuntimeError):
+    """The loss or a weight is no longer a number; the message names the run, the term, the epoch and the step."""
 
 
 class Loss(NamedTuple):

@@ -1,6 +1,6 @@
 """A run: a folder, a recipe, and at the end a record. ``train`` trains a classifier, ``run_task`` anything else."""
 
-import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,15 +11,17 @@ import torch
 from selfdistill.config.train_config import ResolvedTrainConfig, TrainConfig
 from selfdistill.config.training import TrainingConfig
 from selfdistill.data import ImageData, load_data
+from selfdistill.data.files import explained_worker_losses
 from selfdistill.data.fingerprint import Fingerprint, changes
 from selfdistill.data.sets import HELD_OUT_BY_NAME
-from selfdistill.errors import ArgumentError, blaming, check_folder
+from selfdistill.errors import ArgumentError, blaming, check_folder, naming
+from selfdistill.files import refuse_link
 from selfdistill.progress import OnProgress, no_progress
 from selfdistill.records import RunRecord
 from selfdistill.train import random_state
-from selfdistill.train.checkpoint import Checkpoints, resume, save
+from selfdistill.train.checkpoint import Checkpoints, SaveEvery, Saver, resume
 from selfdistill.train.classification import assemble, cache_files
-from selfdistill.train.export import save_weights
+from selfdistill.train.export import AGAIN, load_weights, save_weights
 from selfdistill.train.folder import RunFolder
 from selfdistill.train.loop import Loop
 from selfdistill.train.memory import keep_malloc_pools
@@ -48,6 +50,7 @@ def train(
     tensorboard: bool = False,
     progress: OnProgress = no_progress,
     save_seconds: float | None = None,
+    save_every: SaveEvery | None = None,
 ) -> RunRecord:
     """Train by a recipe into a run folder, or resume what is there; a finished run is returned as it is.
 
@@ -63,6 +66,7 @@ def train(
         tensorboard: also write ``out/tensorboard``.
         progress: is called with each :class:`~selfdistill.progress.Progress`.
         save_seconds: at the end of an epoch, save unless the last checkpoint is younger (default: `SAVE_SECONDS`).
+        save_every: how often to save inside an epoch.
 
     Returns:
         The record that is in ``out/result.json``.
@@ -70,8 +74,8 @@ def train(
     Raises:
         ValueError: the recipe, the data or the folder do not fit; one line.
         OSError: something cannot be written; the last checkpoint is kept.
-        NonFiniteLossError: the loss was not finite; names the term, the epoch and the step.
-        Interrupted: SIGTERM or SIGINT came; the state is saved and the message says how to resume.
+        NonFiniteError: the loss, a weight or a logit was not finite; names the run, the epoch and the remedy.
+        Interrupted: SIGTERM, SIGHUP or SIGINT came; the state is saved and the message says how to resume.
     """
     with interruptible(Path(out)) as interruptions:
         images = load(recipe) if data is None else data
@@ -90,13 +94,15 @@ def train(
             tensorboard=tensorboard,
             progress=progress,
             save_seconds=save_seconds,
+            save_every=save_every,
         )
 
 
 @contextmanager
 def interruptible(out: Path) -> Iterator[Interruptions]:
-    """Note signals meanwhile, and leave the caller's random states as they were."""
-    with random_state.preserved(), Interruptions(f"run the same command again to resume ({out})") as interruptions:
+    """Note signals meanwhile, leave the caller's random states as they were, and name the run that diverges."""
+    hint = f"run the same command again to resume ({out})"
+    with naming(out), explained_worker_losses(), random_state.preserved(), Interruptions(hint) as interruptions:
         yield interruptions
 
 
@@ -106,13 +112,22 @@ def check_run(recipe: ResolvedTrainConfig, out: Path, images: ImageData) -> RunR
     Raises:
         ValueError: the run has another recipe or other images, or its record is damaged.
     """
-    return load_finished(recipe, out, RunRecord, images.fingerprint, lambda record: changes_since(record.data, images))
+
+    def changed(record: RunRecord) -> str:
+        return changes_since(record.data, images)
+
+    return load_finished(recipe, out, RunRecord, images.fingerprint, changed, load_weights)
 
 
 def load_finished(
-    recipe: TrainingConfig, out: Path, record: type[R], data: Fingerprint, changed: Callable[[R], str]
+    recipe: TrainingConfig,
+    out: Path,
+    record: type[R],
+    data: Fingerprint,
+    changed: Callable[[R], str],
+    check_weights: Callable[[Path], object],
 ) -> R | None:
-    """Return the record of a finished run; None if it is not finished.
+    """Return the record of a finished run; None if it is not finished, or its weights must be made again.
 
     Args:
         recipe: resolved.
@@ -120,6 +135,7 @@ def load_finished(
         record: what the task leaves.
         data: what it is to be trained on.
         changed: says what of the data is different since a record.
+        check_weights: raises a ValueError where the run's weights are missing or damaged.
 
     Raises:
         ValueError: the run, finished or not, is another recipe's or of other data, or its record is damaged.
@@ -129,6 +145,11 @@ def load_finished(
     if folder.finished():
         finished = record.load(folder.result)
         folder.check(recipe, None if folder.recipe.is_file() else vars(finished.recipe), changed(finished))
+        try:
+            check_weights(out)
+        except ValueError as error:
+            warnings.warn(f"{str(error).removesuffix(AGAIN)}it is made again", stacklevel=2)
+            return None
         return finished
     if (found := Checkpoints(folder.checkpoints).newest()) is not None:
         there, made_by = (found[1].get(name) for name in ("data", "recipe"))  # earlier versions wrote neither
@@ -153,6 +174,7 @@ def run_task(
     tensorboard: bool = False,
     progress: OnProgress = no_progress,
     save_seconds: float | None = None,
+    save_every: SaveEvery | None = None,
 ) -> R:
     """Train any task into the folder of a run that is not finished, or resume what is there; return its record.
 
@@ -169,11 +191,12 @@ def run_task(
         tensorboard: also write ``out/tensorboard``.
         progress: is called with each :class:`~selfdistill.progress.Progress`.
         save_seconds: as for :func:`train`.
+        save_every: as for :func:`train`.
 
     Raises:
         ValueError: the folder is another recipe's, or what ``assemble`` raises.
         OSError: something cannot be written; the last checkpoint is kept.
-        NonFiniteLossError: the loss was not finite.
+        NonFiniteError: the loss, a weight or a logit was not finite.
         Interrupted: a signal came; the state is saved.
     """
     with ExitStack() as cleanup:
@@ -189,10 +212,14 @@ def run_task(
             torch.cuda.reset_peak_memory_stats(session.device)
         checkpoints = Checkpoints(folder.checkpoints)
         state = resume(session, checkpoints)
+        only_weights = folder.finished() and state.epoch == recipe.epochs
         fabric.barrier()
-        _train(session, state, checkpoints, folder, interruptions, tensorboard, progress, save_seconds or SAVE_SECONDS)
+        saver = Saver(session, state, checkpoints, save_every or SaveEvery(), save_seconds or SAVE_SECONDS)
+        _train(session, state, saver, folder, interruptions, tensorboard, progress)
         if fabric.is_global_zero:
-            session.task.finish(out, state).save(folder.result)
+            made = session.task.finish(out, state)
+            if not only_weights:  # the record that is there is of these weights, and so are its evaluations
+                made.save(folder.result)
         fabric.barrier()
         return record.load(folder.result)
 
@@ -219,21 +246,14 @@ def load(recipe: TrainConfig) -> ImageData:
 def _train(
     session: Session[Any],
     state: State,
-    checkpoints: Checkpoints,
+    saver: Saver,
     folder: RunFolder,
     interruptions: Interruptions,
     tensorboard: bool,
     progress: OnProgress,
-    save_seconds: float,
 ) -> None:
     """Run the loop with what belongs to the end of an epoch: the log, kept weights, a checkpoint now and then."""
     fabric, recipe = session.fabric, session.recipe
-    saved_at = time.monotonic()
-
-    def save_now() -> None:
-        nonlocal saved_at
-        save(session, state, checkpoints)
-        saved_at = time.monotonic()
 
     def epoch_done(row: Row) -> None:
         if fabric.is_global_zero:
@@ -242,9 +262,8 @@ def _train(
             folder.write_log(state.rows)
             if board is not None:
                 board.write(row)
-        due = state.epoch == recipe.epochs or time.monotonic() - saved_at >= save_seconds
-        if fabric.broadcast(due):  # rank 0's clock decides: every rank takes part
-            save_now()
+        if state.epoch == recipe.epochs or saver.is_due_after_an_epoch():
+            saver.save()
 
     with ExitStack() as cleanup:
         board = None
@@ -253,9 +272,9 @@ def _train(
             if tensorboard:
                 from selfdistill.train.board import Board
 
-                board = cleanup.enter_context(Board(folder.path / "tensorboard", state.epoch))
+                board = cleanup.enter_context(Board(refuse_link(folder.path / "tensorboard"), state.epoch))
         interruptions.at_once = False
-        Loop(session, state, interruptions, save=save_now, epoch_done=epoch_done, progress=progress).run()
+        Loop(session, state, interruptions, saver=saver, epoch_done=epoch_done, progress=progress).run()
         interruptions.at_once = True
         if interruptions.received:
             raise interruptions.interrupted("after the last epoch, saved", interruptions.received)

@@ -1,11 +1,11 @@
-"""SIGTERM and SIGINT: finish the step, save, say how to resume."""
+"""SIGTERM, SIGHUP and SIGINT: finish the step, save, say how to resume."""
 
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -23,7 +23,9 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interruptions:
-    """Note SIGTERM and SIGINT instead of dying of them, while the ``with`` block runs in the main thread.
+    """Note SIGTERM, SIGHUP and SIGINT instead of dying of them, while the ``with`` block runs in the main thread.
+
+    Under ``nohup``, which ignores SIGHUP, it stays ignored.
 
     A second signal, or one that comes while ``at_once`` is set, raises :class:`Interrupted` on the spot. The former
     handlers are put back at the end. In another thread Python delivers no signals, and nothing is installed.
@@ -40,7 +42,9 @@ class Interruptions:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._former = {number: signal.signal(number, self._note) for number in SIGNALS}
+            hung_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+            noted = SIGNALS if hung_up else SIGNALS[:2]
+            self._former = {number: signal.signal(number, self._note) for number in noted}
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:

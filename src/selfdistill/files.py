@@ -1,0 +1,160 @@
+"""Files of a run folder: replaced whole, and never through a symbolic link.
+
+What lies below a run folder may have been put there by somebody else. A link there is refused, not followed: neither
+read, nor written, nor deleted through. The run folder itself may be a link.
+"""
+
+import errno
+import os
+import re
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+SMALL_FILE = 2**28
+"""Bytes that a record, a recipe or a description has at most."""
+
+_ENDINGS = "csv|html|json|md|onnx|pixels|pt|pt2|safetensors|sha256|svg|yaml"
+_NO_SURPRISES = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # of a FIFO one would wait for a writer
+_TEMPORARY = re.compile(rf"\..+\.({_ENDINGS})\.[a-z0-9_]{{4,32}}\.tmp")
+
+
+def refuse_link(path: Path) -> Path:
+    """Return the path.
+
+    Raises:
+        OSError: it is a symbolic link; one line.
+    """
+    if path.is_symlink():
+        raise _link_error(path)
+    return path
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder below a run folder, and those above it; return the path.
+
+    Raises:
+        OSError: it is a symbolic link or a file, or cannot be made; one line.
+    """
+    try:
+        refuse_link(path).mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise OSError(f"{path} is a file where a folder is needed: remove it") from None
+    return path
+
+
+def read_file(path: Path, most: int = SMALL_FILE) -> bytes:
+    """Return what a file holds.
+
+    Args:
+        path: of a regular file.
+        most: bytes that it may have.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it is a symbolic link, a device or too large, or cannot be read; one line.
+    """
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(most + 1) if size <= most else b""
+    if size > most or len(content) > most:
+        raise OSError(f"{path} has more than {most:,} bytes: it is not what its name says; remove it")
+    return content
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a regular file to read it; a symbolic link is not followed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it is a symbolic link or no regular file, or cannot be read.
+    """
+    return _open(path, os.O_RDONLY)
+
+
+def open_lock(path: Path) -> BinaryIO:
+    """Open a file to lock it; it is made if it is missing, and what it holds is left as it is.
+
+    Raises:
+        OSError: it is a symbolic link or no regular file, or cannot be made.
+    """
+    return _open(path, os.O_RDWR | os.O_CREAT)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old one or the whole new one, also after a crash or on a full disk.
+
+    A symbolic link of that name is replaced, not followed.
+
+    Raises:
+        OSError: the system refuses, in one line; no temporary file is left and the old file is untouched.
+    """
+    path = Path(path)
+    try:
+        _replace(path, content)
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files of :func:`write_atomically` that a killed writer left; those still written stay."""
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    for leftover in folder.iterdir():
+        if _TEMPORARY.fullmatch(leftover.name):
+            with suppress(OSError), _open(leftover, os.O_RDWR) as file:
+                if _locked(file):  # its writer is gone
+                    leftover.unlink()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            _locked(file)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            mask = os.umask(0)
+            os.umask(mask)
+            Path(temporary).chmod(0o666 & ~mask)  # mkstemp makes files that nobody else may read
+            Path(temporary).replace(path)  # still locked: a temporary file without a lock is a leftover
+    except BaseException:
+        with suppress(OSError):
+            Path(temporary).unlink()
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)  # the rename itself is on the disk only once the folder is
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _open(path: Path, flags: int) -> BinaryIO:
+    try:
+        descriptor = os.open(path, flags | _NO_SURPRISES, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _link_error(path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(f"{path} is not a regular file: remove it")
+    return os.fdopen(descriptor, "r+b" if flags & os.O_RDWR else "rb")
+
+
+def _locked(file: BinaryIO) -> bool:
+    """Whether a file is free and locked now."""
+    import fcntl  # not on Windows
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # another process has it, or the file system has no locks
+        return False
+    return True
+
+
+def _link_error(path: Path) -> OSError:
+    return OSError(f"{path} is a symbolic link, which is not followed there: remove it")
