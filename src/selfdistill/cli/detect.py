@@ -1,6 +1,6 @@
 """``selfdistill detect``."""
 
-from selfdistill.cli.options import Accelerator, File, MachineNumber, takes_recipe
+from selfdistill.cli.options import Accelerator, File, MachineNumber, Text, takes_recipe
 from selfdistill.cli.show import print_lines, print_table
 from selfdistill.detect.config import DetectConfig
 
@@ -13,7 +13,7 @@ def detect(
     devices: MachineNumber = 1,
     nodes: MachineNumber = 1,
     accelerator: Accelerator = "auto",
-    save_every: str = "30m",
+    save_every: Text = "30m",
 ) -> None:
     """Train an object detector on a backbone; measure its mAP.
 

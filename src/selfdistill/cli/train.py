@@ -1,6 +1,6 @@
 """``selfdistill train``."""
 
-from selfdistill.cli.options import Accelerator, File, MachineNumber, takes_recipe
+from selfdistill.cli.options import Accelerator, File, MachineNumber, Text, takes_recipe
 from selfdistill.cli.show import show_comparison
 from selfdistill.config.train_config import TrainConfig
 
@@ -13,7 +13,7 @@ def train(
     devices: MachineNumber = 1,
     nodes: MachineNumber = 1,
     accelerator: Accelerator = "auto",
-    save_every: str = "30m",
+    save_every: Text = "30m",
     tensorboard: bool = False,
 ) -> None:
     """Train one network with one method.

@@ -79,8 +79,7 @@ def score(
     if run is not None and model is None:
         if given := next((name for name, value in of_model.items() if value is not None), None):
             raise ArgumentError(given, "belongs to `model`: a run knows its own")
-        with naming(run):
-            return score_run(run, data, config)
+        return score_run(run, data, config)
     if run is not None or model is None:
         raise ArgumentError("run", "or `model` must be given, and not both")
     if data is None:
@@ -127,7 +126,7 @@ def score_run(run: Path, data: str | None, config: EvaluationConfig) -> Scored:
     """
     loaded = load_run(run)  # before its images are decoded: a wrong folder is refused at once
     record = None
-    with stage_bars() as progress:
+    with naming(run), stage_bars() as progress:
         if data is not None:
             images = other_images(run, loaded, data, config)
             evaluation = measure(loaded, images, config, train=False, progress=progress)
