@@ -154,6 +154,8 @@ def _part_of(state: dict[str, Tensor], own: Mapping[str, Tensor], path: Path) ->
     best = [prefix for prefix, names in found.items() if names == max(found.values())] or [""]
     chosen = next((prefix for prefix in _PREFIXES if prefix in best), best[0])
     if len(best) > 1 and chosen not in _PREFIXES:
+        if 2 * found[chosen] < len(own):  # parts of another network
+            return state
         raise ArgumentError("weights", f"{str(path)!r} hold several such networks: {_few(best)}; save one alone")
     return {key.removeprefix(chosen): value for key, value in state.items() if key.startswith(chosen)}
 
