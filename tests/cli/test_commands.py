@@ -181,7 +181,10 @@ def test_train_writes_a_run_and_a_second_time_changes_nothing(run: Run, pictures
     words = ["train", "--data", pictures, *SMALL, "--epochs", 1, "--method", "SDDropout(weight=0.1)", "--seed", 3]
     status, out, err = run(*words)
     assert status == 0
-    assert err.startswith("digits3: 24 training images, 18 test images (test folder), 3 classes, 32 px; resnet10_cifar")
+    plan = (
+        "digits3: 24 training images (train folder), 18 test images (test folder), 3 classes (one, two, zero), 32 px; "
+    )
+    assert err.startswith(plan + "resnet10_cifar")
     assert "sddropout-weight-0.1-seed3: epoch 1/1 " in err
     folder = Path("runs/digits3-sddropout-weight-0.1-seed3")
     assert out.rstrip().endswith(f"Report: {folder}/report.html")

@@ -95,8 +95,8 @@ class ExecutorConfig:
         check_range("cpus", self.cpus, 1, 1024)
         if self.ray is None and self.cpus > 1:
             raise ArgumentError("cpus", "belongs to `ray`, which is not given")
-        if self.ray is not None and not re.fullmatch(r"auto|[^\s:]+:[0-9]{1,5}", self.ray):
-            raise ArgumentError("ray", f"must be HOST:PORT or auto, not {quote(self.ray)}")
+        if self.ray is not None and not re.fullmatch(r"auto|(ray://)?[^\s:/]+:[0-9]{1,5}", self.ray):
+            raise ArgumentError("ray", f"must be auto, HOST:PORT or ray://HOST:PORT, not {quote(self.ray)}")
         if self.jobs > 1 and self.ray is not None:
             raise ArgumentError("jobs", "and `ray` exclude each other: the cluster says how many run at a time")
 
