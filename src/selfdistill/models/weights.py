@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from selfdistill.errors import ArgumentError
+from selfdistill.models.external import start_small
 
 _SHOWN = 3  # keys that an error names: enough to see what is wrong on one line
 _SUFFIXES = (".pt", ".pth", ".tar", ".ckpt", ".bin")
@@ -25,7 +26,7 @@ _PLAIN: list[Any] = [
 ]
 
 
-def load_weights(model: nn.Module, path: Path, classes: int) -> None:
+def load_weights(model: nn.Module, path: Path, classes: int) -> bool:
     """Fill ``model`` with the weights of a file; a head of another class count keeps its random start.
 
     Args:
@@ -36,6 +37,9 @@ def load_weights(model: nn.Module, path: Path, classes: int) -> None:
             ``model.safetensors``. The model may be a part of what is in it: ``"module."``, ``"model."`` or any other
             prefix under which all its names stand is taken off.
         classes: C, the class count of the model's head.
+
+    Returns:
+        Whether the head keeps its random start.
 
     Raises:
         ValueError: if the file is of another kind, damaged, holds more than tensors or does not fit.
@@ -52,6 +56,7 @@ def load_weights(model: nn.Module, path: Path, classes: int) -> None:
         ...     file = Path(folder) / "net.pt"
         ...     torch.save({"state_dict": {"weight": torch.ones(2, 3), "bias": torch.zeros(2)}}, file)
         ...     load_weights(net, file, classes=2)
+        False
         >>> net(torch.ones(1, 3)).tolist()
         [[3.0, 3.0]]
     """
@@ -80,11 +85,14 @@ def load_weights(model: nn.Module, path: Path, classes: int) -> None:
     own.update({key: value for key, value in state.items() if key not in heads})
     model.load_state_dict(own)
     if heads:
+        for key in heads:
+            start_small(model.get_submodule(key.rpartition(".")[0]))
         warnings.warn(
             f"weights {str(path)!r} are for {counts.pop()} classes, not {classes}: {_few(heads)} left out, "
             "so the head starts at random",
             stacklevel=3,
         )
+    return bool(heads)
 
 
 def weights_file(path: str | Path) -> Path:

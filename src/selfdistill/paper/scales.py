@@ -183,6 +183,7 @@ class PaperConfig:
             images = str(self.images_folder(training.data))
             recipe = _tiny_run(recipe, data=images, model=model or recipe.model, width=width)
         if training == Training("SDDropout()"):  # Table 8 and Fig. 4 analyse its weights during the training
+            assert recipe.epochs is not None
             quarters = (max(1, round(share * recipe.epochs)) for share in (0.25, 0.5, 0.75, 1.0))
             recipe = replace(recipe, keep_epochs=tuple(sorted({1, *quarters})))
         return PlannedRun(name, replace(recipe, **FAST) if self.fast else recipe)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from selfdistill.config import TrainConfig
+from selfdistill.config import ResolvedTrainConfig, TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.errors import ArgumentError, blaming, check_range
 from selfdistill.methods import parse_method
@@ -171,8 +171,18 @@ def describe_plan(recipe: TrainConfig, data: ImageData) -> str:
         f"{data.name}: {len(data.train):,} training images{trained_on}, {len(data.test):,} test images "
         f"({data.test_split_description}), {len(data.classes)} classes ({first}), {data.image_size} px"
         f"{skipped}{cached}{notes}; "
-        f"{resolved.model}, weights: {resolved.weights}, batches of {resolved.batch_size}, lr {resolved.lr:g}"
+        f"{resolved.model}, weights: {resolved.weights}, batches of {resolved.batch_size}, {describe_rates(resolved)}"
     )
+
+
+def describe_rates(recipe: ResolvedTrainConfig) -> str:
+    """Return which optimiser and rates are used, and what stays as it was pretrained."""
+    rates = f"{recipe.optimizer}, lr {recipe.lr:g}"
+    if recipe.freeze == "backbone":
+        return f"{rates}, backbone frozen"
+    if recipe.backbone_lr is not None:
+        rates += f" (backbone {recipe.backbone_lr:g})"
+    return rates + (", BatchNorm statistics frozen" if recipe.freeze_bn else "")
 
 
 def describe_record(record: RunRecord) -> str:

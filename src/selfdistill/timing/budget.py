@@ -146,7 +146,7 @@ def parse_duration(text: str) -> float:
 
 
 def _step_seconds(session: Session[Classification], steps: int) -> float:
-    session.task.network.train()
+    session.task.set_training_mode()
     batches = (batch for epoch in count() for batch in session.task.loader.epoch(epoch))
     meters = Meters(session.device, session.task.counts)
     for batch in islice(batches, WARMUP_STEPS):
