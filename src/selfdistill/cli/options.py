@@ -97,7 +97,7 @@ def _read(kind: type[YamlConfig], path: Path, names: Collection[str]) -> dict[st
 
 
 def _option(field: Field[Any], hint: Any, help: str) -> inspect.Parameter:
-    switch = hint is bool
+    switch = _without_none(hint) is bool
     parameter = Parameter(
         help=re.sub(r"`(\w+)`", lambda found: f"--{found[1].replace('_', '-')}", help),
         group=_GROUP_OF.get(field.name, OPTIONS),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from selfdistill.config.training import TrainingConfig
+from selfdistill.errors import ArgumentError
 
 if TYPE_CHECKING:
     from selfdistill.data import ImageData
@@ -169,8 +170,8 @@ class TrainConfig(TrainingConfig):
         self.require(0 <= self.head_epochs < (self.epochs or 200), "head_epochs", "at least 0 and below `epochs`")
         if not self.fine_tunes:
             for name in ("linear_probe", "freeze", "freeze_bn", "backbone_lr", "layer_decay", "head_epochs"):
-                off = getattr(self, name) in (None, False, 0, "none")
-                self.require(off, name, "left out, for training from scratch has no pretrained layers (see `weights`)")
+                if getattr(self, name) not in (None, False, 0, "none"):
+                    raise ArgumentError(name, "needs pretrained layers: give `weights` too")
 
     def passes_on(self, devices: int) -> int:
         """Return how many passes each of so many devices makes for an optimiser step, at least one.
