@@ -45,6 +45,7 @@ class Planned:
 
     def work(self, images: int, epochs_done: int) -> float:
         """Return what is left of it, in passes of an image."""
+        assert self.cell.recipe.epochs is not None
         return self.passes * images * (self.cell.recipe.epochs - epochs_done)
 
 

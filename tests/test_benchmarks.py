@@ -131,7 +131,7 @@ def test_the_suite_takes_the_passes_that_it_needs_and_no_more(
     assert (shift.forward, shift.backward) == (clean + 75 * n, 0)
     # ODIN on each of two sets: all images at the fixed eps, half of them at every eps, the others at the chosen one.
     odin = 2 * (n + grid * tuned + (n - tuned))
-    assert ood.forward == 2 * clean + 1 + odin  # one image finds the head
+    assert ood.forward == 2 * clean + 2 + odin  # two images find the head
     assert ood.forward_with_graph == ood.backward == 2 * (n + tuned + (n - tuned))
     assert robustness.backward == robustness.forward_with_graph + n  # two backward passes of one forward pass
     assert robustness.forward >= clean + 6 * n  # FGSM at five eps, and the paper's

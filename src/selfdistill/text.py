@@ -26,7 +26,9 @@ def printable(text: str, keep: str = "") -> str:
         >>> print(printable("cat\x1b[2J"))
         cat\x1b[2J
     """
-    return _STEERING.sub(lambda at: at[0] if at[0] in keep else at[0].encode("unicode_escape").decode(), text)
+    return _STEERING.sub(
+        lambda at: at[0] if at[0] in keep else at[0].encode("unicode_escape").decode(), escape_surrogates(text)
+    )
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:

@@ -181,7 +181,10 @@ def test_train_writes_a_run_and_a_second_time_changes_nothing(run: Run, pictures
     words = ["train", "--data", pictures, *SMALL, "--epochs", 1, "--method", "SDDropout(weight=0.1)", "--seed", 3]
     status, out, err = run(*words)
     assert status == 0
-    assert err.startswith("digits3: 24 training images, 18 test images (test folder), 3 classes, 32 px; resnet10_cifar")
+    plan = (
+        "digits3: 24 training images (train folder), 18 test images (test folder), 3 classes (one, two, zero), 32 px; "
+    )
+    assert err.startswith(plan + "resnet10_cifar")
     assert "sddropout-weight-0.1-seed3: epoch 1/1 " in err
     folder = Path("runs/digits3-sddropout-weight-0.1-seed3")
     assert out.rstrip().endswith(f"Report: {folder}/report.html")
@@ -319,7 +322,7 @@ def test_fine_tuning_from_a_file_has_its_own_learning_rate(run: Run, finished: P
     words = ["--weights", finished / "model.safetensors", "--epochs", 1, "--out", "tuned"]
     status, _, err = run("train", "--data", pictures, *SMALL, *words)
     assert status == 0
-    assert "model.safetensors, batches of 128, lr 0.01\n" in err
+    assert "model.safetensors, batches of 32, adamw, lr 0.0001 (backbone 3e-05), BatchNorm statistics frozen\n" in err
     model = selfdistill.load("tuned")
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
 

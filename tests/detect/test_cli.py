@@ -55,7 +55,7 @@ def test_a_detector_on_a_run(
     [
         ("--data nowhere --model resnet18", "nowhere/annotations/instances_train2017.json"),
         ("--data nowhere", "--backbone or --model"),
-        ("--model resnet_18", "--model is resnet_18"),
+        ("--model resnet_18", "--model: resnet_18"),
         ("--backbone nothing", "nothing"),
         ("--model resnet18 --norm frozen", "--norm frozen"),
         ("--schedule 2x", "--schedule"),
@@ -80,7 +80,8 @@ def test_a_mistake_is_one_line_and_writes_nothing(
 def test_no_process(coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     status, _, err = run(capsys, "--data", coco, "--model", "resnet18", "--devices", 0, "--out", out, *SMALL)
-    assert (status, err) == (2, "selfdistill: error: --devices must be at least 1, not 0\n")
+    assert status == 2
+    assert err.startswith("selfdistill: error: --devices must be ")
     assert not out.exists()
 
 
@@ -88,7 +89,10 @@ def test_a_recipe_of_yaml(coco: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     file = tmp_path / "recipe.yaml"
     file.write_text("model: resnet18\nbackbne: x\n")
     status, _, err = run(capsys, "--recipe", file)
-    assert (status, err) == (2, f"selfdistill: error: {file}: unknown key 'backbne'; did you mean 'backbone'?\n")
+    assert (status, err) == (
+        2,
+        f"selfdistill: error: --recipe: {file}: unknown key 'backbne'; did you mean 'backbone'?\n",
+    )
     file.write_text("model: resnet18\nlr: -1\n")
     status, _, err = run(capsys, "--recipe", file)
-    assert (status, err) == (2, f"selfdistill: error: {file}: lr must be above 0, not -1.0\n")
+    assert (status, err) == (2, f"selfdistill: error: --recipe: {file}: lr must be above 0, not -1.0\n")

@@ -19,8 +19,8 @@ from selfdistill.detect.coco import load_coco
 from selfdistill.records import RunRecord, summarise
 from selfdistill.runs.compare import run_comparison
 from selfdistill.runs.score import own_images
+from selfdistill.train import load_run, train
 from selfdistill.train import run as run_module
-from selfdistill.train import train
 from tests.detect.conftest import TRAIN, VAL, change, write_part
 
 RECIPE = TrainConfig(
@@ -162,7 +162,7 @@ def test_a_lost_recipe_answers_for_no_other(photos: Path, tmp_path: Path, finish
         train(replace(recipe, lr=0.5, seed=3), out)
     assert not (out / "recipe.yaml").exists(), "the wrong one would be believed the next time"
     again = train(recipe, out)
-    assert again.evaluation["top1"] == record.evaluation["top1"]
+    assert again.evaluation.top1 == record.evaluation.top1
 
 
 def test_a_comparison_of_other_images_is_refused_before_it_trains(photos: Path, tmp_path: Path, monkeypatch) -> None:
@@ -200,13 +200,13 @@ def test_evaluation_finds_the_run_s_own_images_or_none(photos: Path, tmp_path: P
     train(replace(RECIPE, data="photos"), Path("run"))
     monkeypatch.chdir(tmp_path / "there")
     run = tmp_path / "here/run"
-    assert len(own_images(run).test) == 5
+    assert len(own_images(run, load_run(run)).test) == 5
     shutil.rmtree(tmp_path / "here/photos")
     with pytest.raises(ValueError, match=r"1 test image added \(a\); restore it, or name the images .* with `data`"):
-        own_images(run)
+        own_images(run, load_run(run))
     (run / "result.json").unlink()
     with pytest.raises(ValueError, match=r"has no record .* name them with `data`"):
-        own_images(run)
+        own_images(run, load_run(run))
 
 
 def test_older_records_are_compared_by_their_numbers(photos: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from scipy.io import savemat
@@ -72,13 +73,13 @@ def write_coco(root: Path, name: object, category: object) -> Path:
 
 @pytest.mark.parametrize("name", ["../secret.jpg", "/etc/secret.jpg", "a/../../x.jpg", 7, None])
 def test_coco_names_images_inside_its_folder(tmp_path: Path, name: object) -> None:
-    with pytest.raises(ValueError, match=r"instances_train2017\.json lists .* not a file inside the set"):
+    with pytest.raises(ValueError, match=r"instances_train2017\.json.*(not a text|not a file inside the set)"):
         load_coco(write_coco(tmp_path / "coco", name, 1))
 
 
 @pytest.mark.parametrize("category", [0, -1, 2**31, 10_001, 1.5, "1", True])
 def test_coco_categories_have_a_bound(tmp_path: Path, category: object) -> None:
-    with pytest.raises(ValueError, match=r"a category has the id .*whole numbers from 1.* to 10,000"):
+    with pytest.raises(ValueError, match=r"whole numbers from 1.* to 10,000|not a whole number"):
         load_coco(write_coco(tmp_path / "coco", "a.jpg", category))
 
 
@@ -142,7 +143,7 @@ def test_a_bad_evaluation_is_refused_before_training(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_photos(tmp_path, {"photos/a": 5, "photos/b": 5, "other": 1})
-    evaluation = replace(EvaluationConfig(measures=("ood", "shift")), **changed)
+    evaluation = msgspec.structs.replace(EvaluationConfig(measures=("ood", "shift")), **changed)
     with pytest.raises(ValueError, match=r"at least 2 images of each set|nowhere: no such folder"):
         run_comparison(
             replace(RECIPE, data="photos"),

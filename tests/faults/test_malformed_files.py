@@ -248,7 +248,6 @@ NPZ = [
     saved().replace(b"PK\x03\x04", b"PK\x03\x05", 1),
     marked(8, 1),  # encrypted, so it says
     marked(10, 99),  # compressed in an unknown way
-    saved(classes=np.array([b"\xff", b"b"])),
     saved(classes=np.array([1, 2])),
     saved(classes=np.array(["a", "a"])),
     saved(labels=np.array([0.0, 1, 0, 1])),

@@ -159,6 +159,7 @@ def test_a_training_without_a_possible_number_is_skipped(tmp_path: Path) -> None
 
 
 def test_missing_data_says_how_to_get_it(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
     result = reproduce_table(TABLES["table3"], PaperConfig("full", tmp_path / "out", tmp_path / "data"))
     (reason,) = {cell.missing_reason for cell in result.cells}
     assert reason.startswith("no data: ")

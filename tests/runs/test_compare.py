@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,11 +52,9 @@ def test_the_budget_sets_the_epochs_and_going_on_keeps_them(
     assert len(measured) == 1
 
 
-def test_a_long_budget_is_not_used_up(
-    compare: Compare, measured: list[TrainConfig], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(room, "MOST_EPOCHS", 2)
-    assert {record.epochs for record in compare(epochs=None, budget="9h")} == {2}
+def test_a_long_budget_is_not_used_up(compare: Compare, recipe: TrainConfig, measured: list[TrainConfig]) -> None:
+    short = replace(recipe, epochs=2)
+    assert {record.epochs for record in compare(epochs=None, budget="9h", recipe=short)} == {2}
 
 
 def test_a_budget_that_is_too_short(compare: Compare, measured: list[TrainConfig], tmp_path: Path) -> None:

@@ -174,14 +174,15 @@ def test_the_command(cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize(
     ("address", "said"),
-    [("127.0.0.1:1", "no Ray cluster answers there"), ("nonsense", "an address is auto, HOST:PORT or ray://HOST:PORT")],
+    [("127.0.0.1:1", "no Ray cluster answers there"), ("nonsense", "must be auto, HOST:PORT or ray://HOST:PORT")],
 )
 def test_nobody_there(address: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     started = time.monotonic()
     assert status(["reproduce", "table13", "--scale", "smoke", "--out", str(tmp_path), "--ray", address]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if line.startswith("selfdistill: ")] == [lines[-1]]
-    assert f"--ray {address}: " in lines[-1]
+    assert "--ray " in lines[-1]
+    assert address in lines[-1]
     assert said in lines[-1]
     assert time.monotonic() - started < 30
 

@@ -56,7 +56,7 @@ def test_a_recipe_takes_a_step(path: Path, tmp_path: Path) -> None:
     session = assemble(resolved, data, make_fabric(resolved, accelerator="cpu"))
     distiller, meters = session.task.distiller, Meters(session.device, session.task.counts)
     before = [parameter.detach().clone() for parameter in distiller.parameters()]
-    session.step(next(session.task.loader.epoch(0)), session.steps * recipe.epochs // 2, meters)
+    session.step(next(session.task.loader.epoch(0)), session.steps * resolved.epochs // 2, meters)
     assert math.isfinite(meters.means().loss)
     moved = [not torch.equal(a, b) for a, b in zip(before, distiller.parameters(), strict=True)]
     assert all(moved)
@@ -70,18 +70,25 @@ def test_a_recipe_takes_a_step(path: Path, tmp_path: Path) -> None:
         ("cifar100_sd_dropout", {"method": "SDDropout()", "model": "resnet18_cifar", "batch_size": 128, "lr": 0.1}),
         ("digits", {"method": "SDDropout(weight=0.1)", "model": "resnet10_cifar", "batch_size": 32, "lr": 0.05}),
         ("folder_224", {"model": "torchvision:resnet18", "batch_size": 32, "lr": 0.1, "augment": "resized_crop_flip"}),
-        ("fine_tune", {"model": "torchvision:resnet18", "batch_size": 32, "lr": 0.01, "augment": "resized_crop_flip"}),
+        ("fine_tune", {"model": "torchvision:resnet18", "batch_size": 32, "lr": 1e-4, "augment": "resized_crop_flip"}),
     ],
 )
 def test_the_resolved_recipe_has_the_rest(name: str, resolved: dict[str, object], tmp_path: Path) -> None:
     recipe = TrainConfig.from_yaml(Path(__file__).parents[2] / "recipes" / f"{name}.yaml")
     whole = recipe.resolve(synthetic(recipe, tmp_path, 2))
     assert {field: getattr(whole, field) for field in resolved} == resolved
-    assert (whole.momentum, whole.nesterov, whole.weight_decay) == (0.9, False, 1e-4)
+    assert (whole.momentum, whole.nesterov, whole.weight_decay) == (0.9, False, 0.05 if recipe.fine_tunes else 1e-4)
 
 
 @pytest.mark.parametrize("name", ["cifar100", "cifar100_sd_dropout"])
-def test_the_papers_settings(name: str) -> None:
+def test_the_papers_settings(name: str, tmp_path: Path) -> None:
     recipe = TrainConfig.from_yaml(Path(__file__).parents[2] / "recipes" / f"{name}.yaml")
-    assert (recipe.epochs, recipe.schedule, recipe.milestones, recipe.gamma) == (200, "step", (0.5, 0.75), 0.1)
+    recipe = recipe.resolve(synthetic(recipe, tmp_path, 2))
+    assert (recipe.optimizer, recipe.epochs, recipe.schedule, recipe.milestones, recipe.gamma) == (
+        "sgd",
+        200,
+        "step",
+        (0.5, 0.75),
+        0.1,
+    )
     assert (recipe.width, recipe.warmup_epochs, recipe.clip) == (None, 0, None)

@@ -31,8 +31,10 @@ _FIELDS = {
     DATA: "data data_root images image_size classes per_class test_per_class eval_split eval_images augment flip "
     "resize skip_unreadable max_pixels cache",
     METHOD: "method",
-    NETWORK: "model width features head_layers weights head stages backbone norm trainable_layers rois",
-    OPTIMISATION: "epochs batch_size accumulate lr momentum nesterov weight_decay schedule milestones gamma "
+    NETWORK: "model width features head_layers weights head stages linear_probe freeze freeze_bn backbone norm "
+    "trainable_layers rois",
+    OPTIMISATION: "epochs batch_size accumulate optimizer lr backbone_lr layer_decay head_epochs momentum nesterov "
+    "weight_decay schedule milestones gamma "
     "warmup_epochs clip seed",
     MACHINE: "precision channels_last compile threads workers",
     OPTIONS: "keep_epochs eval_every",
@@ -95,7 +97,7 @@ def _read(kind: type[YamlConfig], path: Path, names: Collection[str]) -> dict[st
 
 
 def _option(field: Field[Any], hint: Any, help: str) -> inspect.Parameter:
-    switch = hint is bool
+    switch = _without_none(hint) is bool
     parameter = Parameter(
         help=re.sub(r"`(\w+)`", lambda found: f"--{found[1].replace('_', '-')}", help),
         group=_GROUP_OF.get(field.name, OPTIONS),

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from selfdistill.config.training import TrainingConfig
+from selfdistill.errors import ArgumentError
 
 if TYPE_CHECKING:
     from selfdistill.data import ImageData
@@ -14,6 +15,9 @@ MAX_IMAGE_SIZE, MAX_WIDTH = 4096, 1024
 
 SMALL = 64
 """Images up to this many pixels a side are "small": CIFAR networks and batches of 128."""
+
+FINE_TUNING_STEPS = 500
+"""Optimiser steps that fine-tuning takes at least: self-distillation loses accuracy in much shorter schedules."""
 
 Augment = Literal["none", "crop", "crop_flip", "resized_crop_flip"]
 
@@ -41,17 +45,24 @@ class TrainConfig(TrainingConfig):
         weights: none (from scratch), default (the library's pretrained weights) or a file
         head: dotted name of the classifier, for networks in which it cannot be found
         stages: dotted names of the inner stages that BYOT branches off, the pooled map last (default: found)
-        epochs: passes over the training set
+        linear_probe: fit the new head to the pretrained features before the training (default: on when fine-tuning)
+        freeze: "backbone" trains the head alone; needs pretrained weights
+        freeze_bn: keep the pretrained BatchNorm statistics (default: on when fine-tuning)
+        epochs: passes over the training set (default: 200 from scratch; fine-tuning: enough for 500 steps, 20 to 100)
         batch_size: images of one optimiser step over all devices (default: 128 up to 64 pixels, otherwise 32)
         accumulate: cut each optimiser step into so many passes over all devices, to save memory
-        lr: learning rate (default: 0.1 from scratch, 0.01 when fine-tuning)
+        optimizer: sgd, adamw or another of timm's optimisers (default: sgd from scratch, adamw when fine-tuning)
+        lr: learning rate; when fine-tuning, that of the head (default: 0.1 from scratch, 1e-4 after a linear probe)
+        backbone_lr: learning rate of the pretrained layers (default: 3e-5, with sgd `lr` / 10)
+        layer_decay: factor of the rate from each pretrained layer to the one before it, such as 0.75 (default: 1)
+        head_epochs: epochs at the start in which the head alone is trained
         momentum: momentum of SGD
         nesterov: use Nesterov's momentum
-        weight_decay: weight decay on all parameters
-        schedule: "step" multiplies the rate by gamma at the milestones, "cosine" takes it to zero
+        weight_decay: weight decay (default: 1e-4 with sgd, otherwise 0.05)
+        schedule: step multiplies the rate by gamma at the milestones, cosine takes it to zero (default: see `weights`)
         milestones: where the step schedule drops, as fractions of the epochs
         gamma: factor of each drop of the step schedule
-        warmup_epochs: epochs over which the rate rises linearly from zero
+        warmup_epochs: epochs over which the rate rises linearly from zero (default: 0 from scratch, otherwise a tenth)
         clip: largest norm of the gradient (default: no clipping)
         seed: seed of the initial weights, the dropout masks, the order and the augmentation
         precision: floating-point precision
@@ -103,17 +114,24 @@ class TrainConfig(TrainingConfig):
     weights: str = "none"
     head: str | None = None
     stages: tuple[str, ...] = ()
-    epochs: int = 200
+    linear_probe: bool | None = None
+    freeze: Literal["none", "backbone"] = "none"
+    freeze_bn: bool | None = None
+    epochs: int | None = None
     batch_size: int | None = None
     accumulate: int = 1
+    optimizer: str | None = None
     lr: float | None = None
+    backbone_lr: float | None = None
+    layer_decay: float | None = None
+    head_epochs: int = 0
     momentum: float = 0.9
     nesterov: bool = False
-    weight_decay: float = 1e-4
-    schedule: Literal["step", "cosine"] = "step"
+    weight_decay: float | None = None
+    schedule: Literal["step", "cosine"] | None = None
     milestones: tuple[float, ...] = (0.5, 0.75)
     gamma: float = 0.1
-    warmup_epochs: int = 0
+    warmup_epochs: int | None = None
     clip: float | None = None
     seed: int = 0
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
@@ -143,6 +161,17 @@ class TrainConfig(TrainingConfig):
             max_pixels=(1, 10**12),
         )
         self._require_room_to_crop(self.image_size or 1)
+        self._check_fine_tuning()
+
+    def _check_fine_tuning(self) -> None:
+        for name in ("backbone_lr", "layer_decay"):
+            self.require(getattr(self, name) is None or getattr(self, name) > 0, name, "above 0")
+        self.require(self.layer_decay is None or self.layer_decay <= 1, "layer_decay", "at most 1")
+        self.require(0 <= self.head_epochs < (self.epochs or 200), "head_epochs", "at least 0 and below `epochs`")
+        if not self.fine_tunes:
+            for name in ("linear_probe", "freeze", "freeze_bn", "backbone_lr", "layer_decay", "head_epochs"):
+                if getattr(self, name) not in (None, False, 0, "none"):
+                    raise ArgumentError(name, "needs pretrained layers: give `weights` too")
 
     def passes_on(self, devices: int) -> int:
         """Return how many passes each of so many devices makes for an optimiser step, at least one.
@@ -152,6 +181,11 @@ class TrainConfig(TrainingConfig):
             (8, 1)
         """
         return -(-self.accumulate // devices)
+
+    @property
+    def fine_tunes(self) -> bool:
+        """Whether the training starts from pretrained weights."""
+        return self.weights != "none"
 
     def resolve(self, data: "ImageData") -> "ResolvedTrainConfig":
         """Return the recipe with everything that depends on the data filled in, and the method in its one spelling.
@@ -168,21 +202,38 @@ class TrainConfig(TrainingConfig):
         self.require(self.resize is None or files, "resize", f"left out, for {data.name} is in memory")
         self._require_room_to_crop(data.image_size)
         small = data.image_size <= SMALL
-        scratch = self.weights == "none"
-        return ResolvedTrainConfig(
-            **vars(self)
-            | {
-                "image_size": data.image_size,
-                "classes": len(data.classes),
-                "augment": self.augment or data.augment,
-                "resize": self.resize or (margin(data.image_size) if self.cache and files else None),
-                "method": repr(parse_method(self.method)),
-                "model": self.model or ("resnet18_cifar" if small else "torchvision:resnet18"),
-                "batch_size": self.batch_size or (128 if small else 32),
-                "lr": self.lr or (0.1 if scratch else 0.01),
-                "data_path": _path_of(self.data),
-            }
-        )
+        batch_size = self.batch_size or (32 if self.fine_tunes or not small else 128)
+        filled = {
+            "image_size": data.image_size,
+            "classes": len(data.classes),
+            "augment": self.augment or data.augment,
+            "resize": self.resize or (margin(data.image_size) if self.cache and files else None),
+            "method": repr(parse_method(self.method)),
+            "model": self.model or ("resnet18_cifar" if small else "torchvision:resnet18"),
+            "batch_size": batch_size,
+            "data_path": _path_of(self.data),
+        }
+        steps = -(-len(data.train) // batch_size)
+        return ResolvedTrainConfig(**vars(self) | filled | self._schedule(steps))
+
+    def _schedule(self, steps: int) -> dict[str, Any]:
+        """Return the optimiser and its schedule, for so many steps per epoch: the paper's, or one for fine-tuning."""
+        fine_tunes = self.fine_tunes
+        optimizer = self.optimizer or ("adamw" if fine_tunes else "sgd")
+        sgd = optimizer == "sgd"
+        epochs = self.epochs or (min(max(-(-FINE_TUNING_STEPS // steps), 20), 100) if fine_tunes else 200)
+        probed = fine_tunes and self.linear_probe is not False and self.freeze == "none"
+        lr = self.lr or ((0.01 if fine_tunes else 0.1) if sgd else 1e-4 if probed else 0.001)
+        default: dict[str, Any] = {
+            "weight_decay": 1e-4 if sgd else 0.05,
+            "schedule": "cosine" if fine_tunes else "step",
+            "warmup_epochs": min(-(-epochs // 10), epochs - 1) if fine_tunes else 0,
+            "linear_probe": fine_tunes,
+            "freeze_bn": fine_tunes,
+        }
+        given = {name: getattr(self, name) for name in default if getattr(self, name) is not None}
+        backbone_lr = self.backbone_lr or ((lr / 10 if sgd else 3e-5) if fine_tunes else None)
+        return default | given | {"optimizer": optimizer, "epochs": epochs, "lr": lr, "backbone_lr": backbone_lr}
 
     def _require_room_to_crop(self, size: int) -> None:
         wanted = f"at least the images' {size} pixels"
@@ -199,11 +250,21 @@ def _path_of(data: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedTrainConfig(TrainConfig):
-    """A config that leaves nothing open: what depends on the images is filled in. Its run folder holds it whole."""
+    """A config that leaves nothing open: what depends on the images is filled in. Its run folder holds it whole.
+
+    ``backbone_lr`` and ``layer_decay`` are None where all layers have the same rate.
+    """
 
     image_size: int
     classes: int
     augment: Augment
     model: str
+    epochs: int
     batch_size: int
+    optimizer: str = "sgd"  # the runs of before it could be chosen
     lr: float
+    weight_decay: float
+    schedule: Literal["step", "cosine"]
+    warmup_epochs: int
+    linear_probe: bool = False
+    freeze_bn: bool = False

@@ -18,16 +18,16 @@ class TrainingConfig(YamlConfig):
     WARMUP_START: ClassVar[float] = 0.0
 
     seed: int
-    epochs: int
+    epochs: int | None
     batch_size: int | None
     lr: float | None
     momentum: float
     nesterov: bool
-    weight_decay: float
-    schedule: Literal["step", "cosine"]
+    weight_decay: float | None
+    schedule: Literal["step", "cosine"] | None
     milestones: tuple[float, ...]
     gamma: float
-    warmup_epochs: float
+    warmup_epochs: float | None
     clip: float | None
     precision: Literal["32-true", "bf16-mixed"]
     threads: int | None
@@ -48,6 +48,9 @@ class TrainingConfig(YamlConfig):
     def rate(self, epoch: float) -> float:
         """Return the learning rate of the optimiser step that follows ``epoch`` epochs, fractions included."""
         assert self.lr is not None
+        assert self.epochs is not None
+        assert self.schedule is not None
+        assert self.warmup_epochs is not None
         return learning_rate(
             epoch,
             epochs=self.epochs,
@@ -75,7 +78,7 @@ class TrainingConfig(YamlConfig):
             gamma=(0, 1),
         )
         for name in ("weight_decay", "warmup_epochs"):
-            self.require(getattr(self, name) >= 0, name, "at least 0")
+            self.require((getattr(self, name) or 0) >= 0, name, "at least 0")
         for name in ("lr", "clip"):
             self.require(getattr(self, name) is None or getattr(self, name) > 0, name, "above 0")
         self.require(0 <= self.seed < 2**63, "seed", "from 0 to 2**63 - 1")
@@ -83,6 +86,8 @@ class TrainingConfig(YamlConfig):
         ordered = list(self.milestones) == sorted(self.milestones)
         inside = all(0 < milestone < 1 for milestone in self.milestones)
         self.require(ordered and inside, "milestones", "rising fractions of the epochs in (0, 1)")
-        self.require(self.warmup_epochs < self.epochs, "warmup_epochs", f"below `epochs` ({self.epochs})")
-        kept = all(1 <= epoch <= self.epochs for epoch in self.keep_epochs)
-        self.require(kept, "keep_epochs", f"between 1 and `epochs` ({self.epochs})")
+        if self.epochs is not None:
+            warmup = self.warmup_epochs or 0
+            self.require(warmup < self.epochs, "warmup_epochs", f"below `epochs` ({self.epochs})")
+            kept = all(1 <= epoch <= self.epochs for epoch in self.keep_epochs)
+            self.require(kept, "keep_epochs", f"between 1 and `epochs` ({self.epochs})")

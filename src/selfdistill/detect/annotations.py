@@ -74,7 +74,7 @@ def read_annotations(root: Path, part: str, limit: int | None = None) -> Annotat
     path, folder = root / "annotations" / f"instances_{part}{YEAR}.json", root / f"{part}{YEAR}"
     known = _load(path, root)
     try:
-        categories = {_number(one["id"]): str(one["name"]) for one in known["categories"]}
+        categories = {one["id"]: str(one["name"]) for one in known["categories"]}
         images = [_image(one) for one in known["images"]]
         images = sorted(images, key=lambda one: one["id"])[:limit]
         ids = {one["id"] for one in images}

@@ -8,6 +8,7 @@ from selfdistill.errors import ArgumentError, check_range
 from selfdistill.models.densenet import CifarDenseNet
 from selfdistill.models.external import from_timm, from_torchvision, unknown_model
 from selfdistill.models.parts import check_classes
+from selfdistill.models.pretrained import pretrained
 from selfdistill.models.resnet import CifarResNet
 from selfdistill.models.weights import load_weights, weights_file
 from selfdistill.text import quote
@@ -53,7 +54,8 @@ def build(
     Returns:
         The model; it maps images ``(B, 3, H, W)`` to logits ``(B, C)``. Of GoogLeNet and Inception the
         auxiliary classifiers are left out: they would train on a label loss that no method sees. Its attribute
-        ``build_arguments`` holds the arguments but ``weights``: DML builds its peer by them.
+        ``build_arguments`` holds the arguments but ``weights``: DML builds its peer by them;
+        ``has_new_head`` says whether the head starts at random.
 
     Raises:
         ValueError: if the name is unknown, an argument is out of range or belongs to our networks alone, or
@@ -79,8 +81,10 @@ def build(
             raise ArgumentError(given, f"applies only to {networks}, not to {quote(name)}: leave it out")
         make = from_torchvision if package == "torchvision" else from_timm
         model = make(inner, classes, weights == "default")
+        known = pretrained(name) if weights == "default" else None
+        new_head = known is None or known.classes != classes
     else:
-        model = _own(name, classes, width, features, head_layers)
+        model, new_head = _own(name, classes, width, features, head_layers), True
         if weights == "default":
             raise ArgumentError(
                 "weights",
@@ -88,10 +92,11 @@ def build(
                 '"torchvision:NAME" or "timm:NAME" model',
             )
     if weights not in ("none", "default"):
-        load_weights(model, Path(weights), classes)
+        new_head = load_weights(model, Path(weights), classes)
     # Plain values, which copies and pickles of the model keep.
     arguments = {"name": name, "classes": classes, "width": width, "features": features, "head_layers": head_layers}
     model.build_arguments = arguments  # type: ignore[assignment]
+    model.has_new_head = new_head  # type: ignore[assignment]
     return model
 
 

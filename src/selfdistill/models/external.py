@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 from urllib.parse import urlparse
 
 import torch
@@ -69,7 +70,23 @@ def from_timm(name: str, classes: int, default: bool) -> nn.Module:
             model = timm.create_model(name, pretrained=True, num_classes=classes)
     except Exception as error:  # each of the hub's transports has errors of its own
         raise _no_download(f"timm:{name}", error) from error
+    weights = timm.get_pretrained_cfg(name)
+    if weights is None or weights.num_classes != classes:
+        start_small(cast(Any, model).get_classifier())
     return model
+
+
+def start_small(head: nn.Module) -> None:
+    """Draw a new head's weights from a normal distribution with a standard deviation of .01, biases 0.
+
+    The first predictions are then close to uniform. Some models start with weights of up to 1/sqrt(C): confident in
+    random classes, and the gradient of that spoils pretrained features.
+    """
+    for parameter in head.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.01)
+        else:
+            nn.init.zeros_(parameter)
 
 
 def unknown_model(name: str, known: Iterable[str], listing: str, prefix: str = "") -> ValueError:
@@ -106,6 +123,7 @@ def _replace_head(model: nn.Module, trained: int, classes: int) -> None:
         assert old.kernel_size == (1, 1)
         new = nn.Conv2d(old.in_channels, classes, kernel_size=1, bias=bias)
     parent, _, child = name.rpartition(".")
+    start_small(new)
     setattr(model.get_submodule(parent), child, new)
 
 

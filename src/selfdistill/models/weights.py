@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from selfdistill.errors import ArgumentError
+from selfdistill.models.external import start_small
 from selfdistill.models.sealed import read_weights
 
 _SHOWN = 3  # keys that an error names: enough to see what is wrong on one line
@@ -26,7 +27,7 @@ _PLAIN: list[Any] = [
 ]
 
 
-def load_weights(model: nn.Module, path: Path, classes: int) -> None:
+def load_weights(model: nn.Module, path: Path, classes: int) -> bool:
     """Fill ``model`` with the weights of a file; a head of another class count keeps its random start.
 
     Args:
@@ -37,6 +38,9 @@ def load_weights(model: nn.Module, path: Path, classes: int) -> None:
             ``model.safetensors``. The model may be a part of what is in it: ``"module."``, ``"model."`` or any other
             prefix under which all its names stand is taken off.
         classes: C, the class count of the model's head.
+
+    Returns:
+        Whether the head keeps its random start.
 
     Raises:
         ValueError: if the file is of another kind, damaged, holds more than tensors or does not fit.
@@ -53,6 +57,7 @@ def load_weights(model: nn.Module, path: Path, classes: int) -> None:
         ...     file = Path(folder) / "net.pt"
         ...     torch.save({"state_dict": {"weight": torch.ones(2, 3), "bias": torch.zeros(2)}}, file)
         ...     load_weights(net, file, classes=2)
+        False
         >>> net(torch.ones(1, 3)).tolist()
         [[3.0, 3.0]]
     """
@@ -81,11 +86,14 @@ def load_weights(model: nn.Module, path: Path, classes: int) -> None:
     own.update({key: value for key, value in state.items() if key not in heads})
     model.load_state_dict(own)
     if heads:
+        for key in heads:
+            start_small(model.get_submodule(key.rpartition(".")[0]))
         warnings.warn(
             f"weights {str(path)!r} are for {counts.pop()} classes, not {classes}: {_few(heads)} left out, "
             "so the head starts at random",
             stacklevel=3,
         )
+    return bool(heads)
 
 
 def weights_file(path: str | Path) -> Path:
@@ -150,6 +158,8 @@ def _part_of(state: dict[str, Tensor], own: Mapping[str, Tensor], path: Path) ->
     best = [prefix for prefix, names in found.items() if names == max(found.values())] or [""]
     chosen = next((prefix for prefix in _PREFIXES if prefix in best), best[0])
     if len(best) > 1 and chosen not in _PREFIXES:
+        if 2 * found[chosen] < len(own):  # parts of another network
+            return state
         raise ArgumentError("weights", f"{str(path)!r} hold several such networks: {_few(best)}; save one alone")
     return {key.removeprefix(chosen): value for key, value in state.items() if key.startswith(chosen)}
 

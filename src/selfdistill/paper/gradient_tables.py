@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from selfdistill.config import TrainConfig
+from selfdistill.config import ResolvedTrainConfig
 from selfdistill.data import ImageData
 from selfdistill.evaluate.images import Images
 from selfdistill.network import default_device
@@ -86,7 +86,7 @@ def load_network_at(run: Path, data: ImageData, share: float) -> nn.Module:
     Raises:
         ValueError: the weights of that epoch were not saved.
     """
-    recipe = TrainConfig.from_yaml(run / "recipe.yaml")
+    recipe = ResolvedTrainConfig.from_yaml(run / "recipe.yaml")
     if share == 0:
         with random_state.preserved(), machine(recipe.threads):
             return assemble(recipe.resolve(data), data, make_fabric(recipe, accelerator="cpu")).task.model

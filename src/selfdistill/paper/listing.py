@@ -147,6 +147,7 @@ def estimate_seconds(training: Training, recipe: TrainConfig, config: PaperConfi
         ),
         precision=recipe.precision,
     )
+    assert recipe.epochs is not None
     with machine(None):
         profiler.seconds()  # the first step allocates memory
         step = median(profiler.seconds() for _ in range(_TIMED_STEPS))

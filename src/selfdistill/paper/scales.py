@@ -183,6 +183,7 @@ class PaperConfig:
             images = str(self.images_folder(training.data))
             recipe = _tiny_run(recipe, data=images, model=model or recipe.model, width=width)
         if training == Training("SDDropout()"):  # Table 8 and Fig. 4 analyse its weights during the training
+            assert recipe.epochs is not None
             quarters = (max(1, round(share * recipe.epochs)) for share in (0.25, 0.5, 0.75, 1.0))
             recipe = replace(recipe, keep_epochs=tuple(sorted({1, *quarters})))
         return PlannedRun(name, replace(recipe, **FAST) if self.fast else recipe)
@@ -212,9 +213,14 @@ def full_recipe(training: Training) -> TrainConfig:
         head="fc" if training.head_layers == 2 else None,
         epochs=200,
         batch_size=128 if small_images else 32,
+        optimizer="sgd",
         lr=0.1,
         momentum=0.9,
         weight_decay=1e-4,
+        schedule="step",
+        warmup_epochs=0,
+        linear_probe=False,
+        freeze_bn=False,
         milestones=(0.5, 0.75),
         gamma=0.1,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
@@ -15,6 +16,7 @@ from selfdistill.config import ResolvedTrainConfig
 from selfdistill.files import read_file, write_atomically
 from selfdistill.records.evaluation import Evaluation, Measured, SuiteConfig
 from selfdistill.records.metrics import METRICS
+from selfdistill.text import escape_surrogates
 
 SCHEMA = 1
 # What may differ between runs that are compared: what the comparison is about, and what changes no result.
@@ -325,10 +327,22 @@ def to_json(values: msgspec.Struct | Mapping[str, Any]) -> bytes:
 
 
 def plain(values: Any) -> Any:
-    """Structs and dataclasses as JSON gives them back: dicts and lists; a number that is not finite becomes None.
+    r"""Structs and dataclasses as JSON gives them back: dicts and lists.
+
+    A number that is not finite becomes None; what of a file's name is not UTF-8 is escaped.
 
     Example:
-        >>> plain({"edges": (0.0, float("inf"))})
-        {'edges': [0.0, None]}
+        >>> plain({"edges": (0.0, float("inf")), "name": "caf\udce9"})
+        {'edges': [0.0, None], 'name': 'caf\\xe9'}
     """
-    return msgspec.json.decode(msgspec.json.encode(values))
+    return _plain(msgspec.to_builtins(values, str_keys=True))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {escape_surrogates(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return escape_surrogates(value) if isinstance(value, str) else value

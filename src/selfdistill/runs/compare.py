@@ -37,9 +37,6 @@ from selfdistill.runs.grid import (
 from selfdistill.timing.budget import Timing, epochs_for_budget, estimate, measure_step_seconds, parse_duration
 from selfdistill.train.run import check_run, load
 
-MOST_EPOCHS = 200
-"""The paper's schedule: a budget that would allow more is not used up."""
-
 
 def run_comparison(
     recipe: TrainConfig,
@@ -61,7 +58,7 @@ def run_comparison(
         methods: methods as text; the first is what the others are compared with.
         seeds: how many seeds, from 0 up.
         epochs: passes over the training images, or None: those of the runs that are in ``out`` already; without such,
-            as many as fit in the budget, at most 200.
+            as many as fit in the budget, at most those that the recipe has by default.
         budget: how long everything may take, such as ``"60m"``.
         jobs: processes at a time.
         out: the folder; an interrupted comparison is resumed.
@@ -106,14 +103,14 @@ def run_comparison(
             evaluation = fit_to_budget(evaluation, len(data.test), ood_n, max_forwards)
         more = image_seconds * count_forwards(evaluation, len(data.test), ood_n)
         timings = [replace(timing, final=timing.final + more) for timing in timings]
-        epochs = epochs or min(MOST_EPOCHS, epochs_for_budget(seconds, timings, parallel))
+        epochs = epochs or min(recipe.resolve(data).epochs, epochs_for_budget(seconds, timings, parallel))
         print_line(console, describe_plan(recipe, data))  # not before: a wrong model or budget is one line, the error's
         if fit and not evaluation.measures:
             print_line(console, f"measuring accuracy and calibration alone: more does not fit in a budget of {budget}")
         print_line(console, estimate(timings, epochs, parallel) + (f", {jobs} at a time" if jobs > 1 else ""))
     if finished := sum(is_finished(run, out, evaluation) for run in runs):
         print_line(console, f"{finished} of {len(runs)} runs are in {out} already")
-    runs = _with_epochs(runs, epochs or recipe.epochs)
+    runs = _with_epochs(runs, epochs or recipe.resolve(data).epochs)
     return _run(runs, out, data, evaluation, ExecutorConfig(jobs).make(data), console)
 
 

@@ -12,6 +12,7 @@ from selfdistill.data import ImageData, load_data
 from selfdistill.errors import ArgumentError, blaming, check_range
 from selfdistill.models import build
 from selfdistill.models.build import made_for
+from selfdistill.models.pretrained import Pretrained, pretrained
 
 
 @dataclass(frozen=True)
@@ -27,18 +28,6 @@ class ExternalModel:
     model: nn.Module
     data: ImageData
     prepared: str
-
-
-@dataclass(frozen=True)
-class _Trained:
-    """What a package says of its pretrained weights."""
-
-    package: str
-    classes: int
-    size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    tested: str  # how the package prepares images where it publishes an accuracy
 
 
 def load_external(
@@ -94,7 +83,7 @@ def load_external(
         raise ArgumentError(
             "checkpoint", f"is {checkpoint}, which does not exist: name the file with the weights of {model}"
         )
-    trained = _trained(model)
+    trained = pretrained(model)
     if trained is None:
         build(model, 2, width=width)  # an unknown name is refused before images are read
         if checkpoint is None:
@@ -131,36 +120,6 @@ def _check_constants(name: str, values: tuple[float, ...] | None) -> None:
         raise ArgumentError(name, f"must be one value per channel in [0, 1], such as 0.485,0.456,0.406, not {given}")
 
 
-def _trained(model: str) -> _Trained | None:
-    """What the package says; None for our own networks and for a name that it does not know."""
-    package, _, name = model.partition(":")
-    if package == "torchvision":
-        from torchvision import models
-
-        if name not in models.list_models(module=models):
-            return None
-        weights = models.get_model_weights(name).DEFAULT
-        how = weights.transforms()
-        (size,), (side,) = how.crop_size, how.resize_size
-        tested = f"shorter side to {side} px, central square of {size} px, {how.interpolation.value}"
-        return _Trained(package, len(weights.meta["categories"]), size, tuple(how.mean), tuple(how.std), tested)
-    if package == "timm":
-        from timm.models import get_pretrained_cfg
-
-        try:
-            cfg = get_pretrained_cfg(name)
-        except RuntimeError:  # the architecture is known, the tag is not
-            return None
-        if cfg is None:
-            return None
-        side, crop = cfg.input_size[-1], cfg.crop_pct
-        if cfg.test_input_size is not None:
-            side, crop = cfg.test_input_size[-1], cfg.test_crop_pct or crop
-        tested = f"{side} px, crop_pct {crop:g}, crop_mode {cfg.crop_mode}, {cfg.interpolation}"
-        return _Trained(package, cfg.num_classes, cfg.input_size[-1], cfg.mean, cfg.std, tested)
-    return None
-
-
 def _with_weights(model: str, checkpoint: Path | None, images: ImageData, width: int | None) -> nn.Module:
     """Build for the classes of the images; weights for another number of classes are refused."""
     classes = len(images.classes)
@@ -192,7 +151,7 @@ def _try(network: nn.Module, model: str, size: int, classes: int) -> None:
         raise ValueError(f"{model} does not give one logit per class, so it is not a classifier that can be evaluated")
 
 
-def _preparation(images: ImageData, trained: _Trained | None, own: bool) -> str:
+def _preparation(images: ImageData, trained: Pretrained | None, own: bool) -> str:
     size = images.image_size
     if images.test.images is not None:
         how = f"whole images as squares of {size} px"

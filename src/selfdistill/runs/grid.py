@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from selfdistill.config import TrainConfig
+from selfdistill.config import ResolvedTrainConfig, TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.errors import ArgumentError, blaming, check_range
 from selfdistill.methods import parse_method
@@ -96,8 +96,8 @@ class ExecutorConfig:
         check_range("cpus", self.cpus, 1, 1024)
         if self.ray is None and self.cpus > 1:
             raise ArgumentError("cpus", "belongs to `ray`, which is not given")
-        if self.ray is not None and not re.fullmatch(r"auto|[^\s:]+:[0-9]{1,5}", self.ray):
-            raise ArgumentError("ray", f"must be HOST:PORT or auto, not {quote(self.ray)}")
+        if self.ray is not None and not re.fullmatch(r"auto|(ray://)?[^\s:/]+:[0-9]{1,5}", self.ray):
+            raise ArgumentError("ray", f"must be auto, HOST:PORT or ray://HOST:PORT, not {quote(self.ray)}")
         if self.jobs > 1 and self.ray is not None:
             raise ArgumentError("jobs", "and `ray` exclude each other: the cluster says how many run at a time")
 
@@ -195,8 +195,18 @@ def describe_plan(recipe: TrainConfig, data: ImageData) -> str:
         f"{data.name}: {len(data.train):,} training images{trained_on}, {len(data.test):,} test images "
         f"({data.test_split_description}), {len(data.classes)} classes ({first}), {data.image_size} px"
         f"{skipped}{cached}{notes}; "
-        f"{resolved.model}, weights: {resolved.weights}, batches of {resolved.batch_size}, lr {resolved.lr:g}"
+        f"{resolved.model}, weights: {resolved.weights}, batches of {resolved.batch_size}, {describe_rates(resolved)}"
     )
+
+
+def describe_rates(recipe: ResolvedTrainConfig) -> str:
+    """Return which optimiser and rates are used, and what stays as it was pretrained."""
+    rates = f"{recipe.optimizer}, lr {recipe.lr:g}"
+    if recipe.freeze == "backbone":
+        return f"{rates}, backbone frozen"
+    if recipe.backbone_lr is not None:
+        rates += f" (backbone {recipe.backbone_lr:g})"
+    return rates + (", BatchNorm statistics frozen" if recipe.freeze_bn else "")
 
 
 def describe_record(record: RunRecord) -> str:

@@ -170,7 +170,7 @@ def _seconds(text: str) -> float | None:
 
 
 def _step_seconds(session: Session[Classification], steps: int) -> float:
-    session.task.network.train()
+    session.task.set_training_mode()
     batches = (batch for epoch in count() for batch in session.task.loader.epoch(epoch))
     meters = Meters(session.device, session.task.counts)
     for batch in islice(batches, WARMUP_STEPS):

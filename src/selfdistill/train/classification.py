@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from selfdistill.config.train_config import SMALL, ResolvedTrainConfig, TrainConfig
-from selfdistill.data import ImageData, TrainLoader, eval_batches
+from selfdistill.data import ImageData, Split, TrainLoader, eval_batches
 from selfdistill.data.cache import with_cache
 from selfdistill.data.decode import cpu_count
 from selfdistill.data.fingerprint import Fingerprint
@@ -23,6 +23,7 @@ from selfdistill.models import build
 from selfdistill.network import DIVERGED, evaluation_mode, logits_of
 from selfdistill.progress import Counter, OnProgress
 from selfdistill.records import RunRecord
+from selfdistill.train import fine_tuning
 from selfdistill.train.export import save_model
 from selfdistill.train.meters import Loss
 from selfdistill.train.record import make_record
@@ -55,6 +56,7 @@ class Classification(Task[Batch]):
 
     def __init__(self, recipe: ResolvedTrainConfig, data: ImageData, fabric: "Fabric"):
         self.recipe, self.data, self.fabric = recipe, data, fabric
+        self.workers = min(8, cpu_count()) if recipe.workers is None else recipe.workers
         model = build(
             recipe.model,
             len(data.classes),
@@ -67,10 +69,14 @@ class Classification(Task[Batch]):
         self.distiller = SelfDistiller(
             model, parse_method(recipe.method), head=recipe.head, stages=recipe.stages, example_input=probe
         )
+        if recipe.linear_probe and model.has_new_head:
+            self.distiller.to(fabric.device)
+            images = self._in_order(data.train.spaced(fine_tuning.MAX_IMAGES))
+            fine_tuning.start_as_linear_probe(model, self._head, images)
+        fine_tuning.freeze(recipe, model, self._head)
         if recipe.channels_last:
             self.distiller.to(memory_format=torch.channels_last)
         self.network = self.distiller
-        self.workers = min(8, cpu_count()) if recipe.workers is None else recipe.workers
         self.loader = TrainLoader(
             data,
             self.distiller.method.needs,
@@ -101,6 +107,20 @@ class Classification(Task[Batch]):
         return self.distiller.model
 
     @property
+    def _head(self) -> str:
+        assert self.distiller.head is not None  # found with the example input
+        return self.distiller.head
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """Return the recipe's optimiser, with rates of their own for pretrained layers."""
+        groups = fine_tuning.parameter_groups(self.recipe, self.network, self.model, self._head)
+        return fine_tuning.make_optimizer(self.recipe, groups)
+
+    def set_training_mode(self) -> None:
+        """Put the network into training mode, but for what stays as it was pretrained."""
+        fine_tuning.set_training_mode(self.recipe, self.network, self.model, self._head)
+
+    @property
     def eval_batch_size(self) -> int:
         """Images of one forward pass without gradients; on a CPU, 512 take twice as long per image as 128."""
         if self.data.image_size > SMALL:
@@ -126,8 +146,11 @@ class Classification(Task[Batch]):
 
     def test_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the test images and their labels, as the network takes them."""
+        return self._in_order(self.data.test)
+
+    def _in_order(self, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
         return eval_batches(
-            self.data.test,
+            split,
             self.data,
             batch_size=self.eval_batch_size,
             device=self.fabric.device,

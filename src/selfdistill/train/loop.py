@@ -61,7 +61,7 @@ class Loop:
             OSError: a checkpoint or the log cannot be written.
         """
         self._check_weights()  # an earlier version saved them whatever they were
-        while self.state.epoch < self.session.recipe.epochs:
+        while self.state.epoch < self.session.epochs:
             self._train()
             means = self._whole_epoch()
             started = time.perf_counter()
@@ -75,7 +75,7 @@ class Loop:
         session, state = self.session, self.state
         if state.step == session.steps:  # the run was interrupted during evaluation
             return
-        session.task.network.train()
+        session.task.set_training_mode()
         started, due = time.perf_counter() - state.seconds, self._pace()
         for batches in self._until_stopped(session.task.loader.epoch(state.epoch, start=state.step)):
             session.step(batches, self._position(), state.meters)
@@ -113,7 +113,7 @@ class Loop:
         """Return the task's metrics if they are due after this epoch; measured on rank 0."""
         session, recipe, epoch = self.session, self.session.recipe, self.state.epoch + 1
         metrics: dict[str, float | None] | None = dict.fromkeys(session.task.metrics)
-        if session.fabric.is_global_zero and (epoch % recipe.eval_every == 0 or epoch == recipe.epochs):
+        if session.fabric.is_global_zero and (epoch % recipe.eval_every == 0 or epoch == session.epochs):
             try:
                 with naming(f"epoch {epoch}"):
                     metrics = session.task.evaluate(self._evaluation_progress())
@@ -159,7 +159,7 @@ class Loop:
         state.meters.reset()
         self.epoch_done(row)
         self._check_and_agree()
-        if self._signal() and state.epoch < self.session.recipe.epochs:
+        if self._signal() and state.epoch < self.session.epochs:
             self._stop()
 
     def _stop(self) -> NoReturn:
@@ -236,7 +236,7 @@ class Loop:
     def _report(self, means: Means | None = None) -> None:
         """Say how far the run is; with the means of an epoch, that it has ended."""
         if self.session.fabric.is_global_zero:
-            done, total = self._position(), self.session.recipe.epochs * self.session.steps
+            done, total = self._position(), self.session.epochs * self.session.steps
             training = self._training(means)
             self._last = Progress(TRAINING, done, total, "steps", training=training, epoch_done=means is not None)
             self.progress(self._last)
@@ -250,10 +250,10 @@ class Loop:
         latest |= means.shares
         return Training(
             epoch=state.epoch + 1,
-            epochs=recipe.epochs,
+            epochs=self.session.epochs,
             loss=means.loss,
             terms=means.terms,
             metrics={label: float(latest[name] or 0) for name, label in task.labels.items() if name in latest},
             images_per_second=images / max(state.seconds, 1e-9),
-            seconds_left=(recipe.epochs * steps - done) * elapsed / max(done - self._first, 1),
+            seconds_left=(self.session.epochs * steps - done) * elapsed / max(done - self._first, 1),
         )

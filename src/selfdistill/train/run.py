@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +17,7 @@ from selfdistill.data.fingerprint import Fingerprint, changes
 from selfdistill.data.sets import HELD_OUT_BY_NAME
 from selfdistill.errors import ArgumentError, blaming, check_folder, naming
 from selfdistill.files import refuse_link
+from selfdistill.models.pretrained import pretrained
 from selfdistill.progress import OnProgress, no_progress
 from selfdistill.records import RunRecord
 from selfdistill.train import random_state
@@ -78,7 +80,7 @@ def train(
         Interrupted: SIGTERM, SIGHUP or SIGINT came; the state is saved and the message says how to resume.
     """
     with interruptible(Path(out)) as interruptions:
-        images = load(recipe) if data is None else data
+        images = load(recipe) if data is None else as_pretrained(recipe, data)
         resolved = recipe.resolve(images)
         if (finished := check_run(resolved, Path(out), images)) is not None:
             return finished
@@ -225,13 +227,18 @@ def run_task(
 
 
 def load(recipe: TrainConfig) -> ImageData:
-    """Load the data that a recipe names, with their decoded files where it wants those kept."""
+    """Load the data that a recipe names, with their decoded files where it wants those kept.
+
+    Raises:
+        ValueError: what :func:`~selfdistill.data.load_data` and :func:`as_pretrained` raise.
+    """
     check_folder("data_root", Path(recipe.data_root))
+    known = pretrained(recipe.model) if recipe.model and recipe.fine_tunes else None
     with blaming("data"):
         data = load_data(
             recipe.data,
             root=Path(recipe.data_root),
-            image_size=recipe.image_size,
+            image_size=recipe.image_size or (known.size if known and known.fixed_size else None),
             classes=recipe.classes,
             per_class=recipe.per_class,
             test_per_class=recipe.test_per_class,
@@ -240,7 +247,23 @@ def load(recipe: TrainConfig) -> ImageData:
         )
     if recipe.cache and data.train.paths is None:
         raise ArgumentError("cache", f"would be ignored: {data.name} is in memory")
-    return cache_files(recipe, data)
+    if known and recipe.image_size is None and data.train.paths is not None:  # not decoded yet
+        data = replace(data, image_size=known.size)
+    return cache_files(recipe, as_pretrained(recipe, data))
+
+
+def as_pretrained(recipe: TrainConfig, data: ImageData) -> ImageData:
+    """Return images with the mean and standard deviation that a recipe's pretrained weights are used to.
+
+    Raises:
+        ArgumentError: the model takes images of another size alone.
+    """
+    known = pretrained(recipe.resolve(data).model) if recipe.fine_tunes else None
+    if known is None:
+        return data
+    if known.fixed_size and data.image_size != known.size:
+        raise ArgumentError("image_size", f"must be {known.size} for {recipe.model}, not {data.image_size}")
+    return replace(data, mean=known.mean, std=known.std)
 
 
 def _train(

@@ -34,7 +34,7 @@ class Session(Generic[T]):
         fabric: devices, processes, precision.
         task: what is trained.
         module: the task's network as it is called: compiled, wrapped by DDP and by the precision.
-        optimizer: SGD over all trained parameters of the network.
+        optimizer: over all trained parameters of the network.
     """
 
     fabric: "Fabric"
@@ -46,6 +46,12 @@ class Session(Generic[T]):
     def recipe(self) -> TrainingConfig:
         """What is trained, and how; resolved."""
         return self.task.recipe
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training set."""
+        assert self.recipe.epochs is not None
+        return self.recipe.epochs
 
     @property
     def device(self) -> torch.device:
@@ -69,8 +75,9 @@ class Session(Generic[T]):
             position: optimiser steps of the whole run before this one.
             meters: count the losses.
         """
+        rate, epoch = self.rate(position), position // self.steps
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(position)
+            group["lr"] = rate * group.get("lr_share", 1.0) if epoch >= group.get("first_epoch", 0) else 0.0
         for i, batch in enumerate(batches):
             with self.fabric.no_backward_sync(self.module, enabled=i < len(batches) - 1):
                 self._backward(batch, position, 1 / len(batches), meters)
@@ -97,15 +104,7 @@ def prepare(recipe: TrainingConfig, fabric: "Fabric", make_task: Callable[["Fabr
     """
     random_state.seed_all(recipe.seed)
     task = make_task(fabric)
-    optimizer = torch.optim.SGD(
-        [parameter for parameter in task.network.parameters() if parameter.requires_grad],
-        lr=1.0,  # set before each step
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.nesterov,
-        fused=True,
-    )
-    module, wrapped = fabric.setup(task.callable_network(), optimizer)
+    module, wrapped = fabric.setup(task.callable_network(), task.make_optimizer())
     random_state.seed_all(random_state.rank_seed(recipe.seed, fabric.global_rank))
     return Session(fabric, task, module, wrapped)
 

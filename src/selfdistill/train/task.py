@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
+import torch
 from torch import nn
 
 from selfdistill.config.training import TrainingConfig
@@ -105,6 +106,15 @@ class Task(Protocol[B]):
         """Return the network as it is called: itself, or compiled."""
         return self.network
 
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """Return the optimiser; the learning rate is set before each step."""
+        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        return sgd(self.recipe, [{"params": parameters}])
+
+    def set_training_mode(self) -> None:
+        """Put the network into training mode."""
+        self.network.train()
+
     def loss(self, module: nn.Module, batch: B, position: int) -> Loss:
         """Return the loss of a micro-batch.
 
@@ -119,6 +129,19 @@ class Task(Protocol[B]):
 
     def finish(self, run: Path, state: State) -> Record:
         """Write the trained model into a run's folder and return the record; in the first process alone."""
+
+
+def sgd(recipe: TrainingConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """Return SGD over groups of parameters."""
+    assert recipe.weight_decay is not None
+    return torch.optim.SGD(
+        groups,
+        lr=1.0,  # set before each step
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.nesterov,
+        fused=True,
+    )
 
 
 AnyTask = Task[Any]

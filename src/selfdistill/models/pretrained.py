@@ -1,0 +1,82 @@
+"""What a package says of its pretrained weights: their classes, and the images that they were trained on."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """The pretrained weights of a model of torchvision or timm.
+
+    Attributes:
+        package: ``"torchvision"`` or ``"timm"``.
+        classes: how many classes they tell apart.
+        size: side of the square images that they were trained on, in pixels.
+        fixed_size: whether the model takes no images of another size.
+        mean: per channel, in [0, 1]; an input is ``(pixels / 255 - mean) / std``.
+        std: per channel.
+        tested: how the package prepares images where it publishes an accuracy.
+    """
+
+    package: str
+    classes: int
+    size: int
+    fixed_size: bool
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    tested: str
+
+
+def pretrained(model: str) -> Pretrained | None:
+    """Return what the package says of a model's weights; None for our own networks and for a name it does not know.
+
+    Args:
+        model: ``"torchvision:NAME"`` or ``"timm:NAME"``.
+
+    Example:
+        >>> known = pretrained("torchvision:resnet18")
+        >>> known.classes, known.size, known.fixed_size, known.mean
+        (1000, 224, False, (0.485, 0.456, 0.406))
+        >>> pretrained("timm:vit_tiny_patch16_384").size, pretrained("resnet18_cifar")
+        (384, None)
+    """
+    package, _, name = model.partition(":")
+    if package == "torchvision":
+        return _of_torchvision(name)
+    return _of_timm(name) if package == "timm" else None
+
+
+def _of_torchvision(name: str) -> Pretrained | None:
+    from torchvision import models
+
+    if name not in models.list_models(module=models):
+        return None
+    weights = models.get_model_weights(name).DEFAULT
+    how = weights.transforms()
+    (size,), (side,) = how.crop_size, how.resize_size
+    return Pretrained(
+        "torchvision",
+        len(weights.meta["categories"]),
+        size,
+        name.startswith(("vit_", "maxvit")),
+        tuple(how.mean),
+        tuple(how.std),
+        f"shorter side to {side} px, central square of {size} px, {how.interpolation.value}",
+    )
+
+
+def _of_timm(name: str) -> Pretrained | None:
+    from timm.models import get_pretrained_cfg
+
+    try:
+        cfg = get_pretrained_cfg(name)
+    except RuntimeError:  # the architecture is known, the tag is not
+        return None
+    if cfg is None:
+        return None
+    side, crop = cfg.input_size[-1], cfg.crop_pct
+    if cfg.test_input_size is not None:
+        side, crop = cfg.test_input_size[-1], cfg.test_crop_pct or crop
+    tested = f"{side} px, crop_pct {crop:g}, crop_mode {cfg.crop_mode}, {cfg.interpolation}"
+    return Pretrained(
+        "timm", cfg.num_classes, cfg.input_size[-1], bool(cfg.fixed_input_size), cfg.mean, cfg.std, tested
+    )

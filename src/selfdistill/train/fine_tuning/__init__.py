@@ -1,0 +1,15 @@
+"""Fine-tuning: pretrained layers with a rate of their own, and a head that starts as a linear probe."""
+
+from selfdistill.train.fine_tuning.groups import freeze, make_optimizer, parameter_groups, set_training_mode
+from selfdistill.train.fine_tuning.linear_probe import MAX_IMAGES, LinearProbe, fit_linear_probe, start_as_linear_probe
+
+__all__ = [
+    "MAX_IMAGES",
+    "LinearProbe",
+    "fit_linear_probe",
+    "freeze",
+    "make_optimizer",
+    "parameter_groups",
+    "set_training_mode",
+    "start_as_linear_probe",
+]
