@@ -242,7 +242,7 @@ class Loop:
             self.progress(self._last)
 
     def _training(self, means: Means | None = None) -> Training:
-        state, recipe, task, steps = self.state, self.session.recipe, self.session.task, self.session.steps
+        state, task, steps = self.state, self.session.task, self.session.steps
         images = means.images if means else state.meters.images * self.session.fabric.world_size
         means = means or state.meters.means()
         done, elapsed = self._position(), time.perf_counter() - self._started
