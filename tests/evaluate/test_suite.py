@@ -157,7 +157,7 @@ def test_bad_arguments_are_one_clear_line() -> None:
 def test_a_diverged_model_is_named() -> None:
     model = network()
     nn.init.constant_(model[2].weight, float("nan"))
-    with pytest.raises(ValueError, match="not finite; the model diverged"):
+    with pytest.raises(ValueError, match="are not finite numbers"):
         evaluate(model, small_data(), device="cpu")
 
 

@@ -80,10 +80,10 @@ class TrainConfig(TrainingConfig):
 
     Example:
         >>> recipe = TrainConfig(method="SDDropout(weight=0.1)", epochs=30)
-        >>> recipe.epochs, recipe.weight_decay, recipe.batch_size
-        (30, 0.0001, None)
-        >>> recipe.to_yaml().splitlines()[18]
-        'epochs: 30  # passes over the training set'
+        >>> recipe.epochs, recipe.momentum, recipe.batch_size
+        (30, 0.9, None)
+        >>> recipe.to_yaml().splitlines()[0]
+        'data: cifar100  # a named dataset (cifar100, digits), a folder of images, or an .npz file of arrays'
     """
 
     # ``threads`` changes the order of sums on a CPU, so bit-identical weights need the same value.
@@ -259,12 +259,13 @@ class ResolvedTrainConfig(TrainConfig):
     classes: int
     augment: Augment
     model: str
-    epochs: int
     batch_size: int
-    optimizer: str = "sgd"  # the runs of before it could be chosen
     lr: float
-    weight_decay: float
-    schedule: Literal["step", "cosine"]
-    warmup_epochs: int
+    # What records of earlier versions leave out.
+    epochs: int = 200
+    optimizer: str = "sgd"
+    weight_decay: float = 1e-4
+    schedule: Literal["step", "cosine"] = "step"
+    warmup_epochs: int = 0
     linear_probe: bool = False
     freeze_bn: bool = False
