@@ -12,7 +12,7 @@ from torch import nn
 
 from selfdistill.config.train_config import ResolvedTrainConfig
 from selfdistill.errors import ArgumentError
-from selfdistill.text import nearest
+from selfdistill.text import quote, suggest
 from selfdistill.train.task import sgd
 
 Group = dict[str, Any]
@@ -31,8 +31,7 @@ def parameter_groups(recipe: ResolvedTrainConfig, network: nn.Module, model: nn.
     if not recipe.fine_tunes:
         return [{"params": _trained(network.parameters()), "lr_share": 1.0, "first_epoch": 0}]
     assert recipe.backbone_lr is not None
-    in_head = set(model.get_submodule(head).parameters())
-    in_backbone = set(model.parameters()) - in_head
+    in_backbone = _backbone(model, head)
     new = [parameter for parameter in _trained(network.parameters()) if parameter not in in_backbone]
     groups: list[Group] = [{"params": new, "lr_share": 1.0, "first_epoch": 0}]
     for parameters, scale in _layers(model, recipe.layer_decay):
@@ -61,9 +60,8 @@ def make_optimizer(recipe: ResolvedTrainConfig, groups: list[Group]) -> torch.op
 
     known = [str(name) for name in list_optimizers()]
     if recipe.optimizer not in known:
-        near = nearest(recipe.optimizer, known)
-        suggestion = f"; did you mean {near!r}?" if near else ""
-        raise ArgumentError("optimizer", f"{recipe.optimizer!r} is unknown{suggestion}")
+        remedy = suggest(recipe.optimizer, known, otherwise="see timm.optim.list_optimizers()")
+        raise ArgumentError("optimizer", f"{quote(recipe.optimizer)} is unknown; {remedy}")
     return create_optimizer_v2(
         groups, opt=recipe.optimizer, lr=1.0, weight_decay=recipe.weight_decay, momentum=recipe.momentum
     )
@@ -72,8 +70,7 @@ def make_optimizer(recipe: ResolvedTrainConfig, groups: list[Group]) -> torch.op
 def freeze(recipe: ResolvedTrainConfig, model: nn.Module, head: str) -> None:
     """Take the parameters out of training that the recipe freezes."""
     if recipe.freeze == "backbone":
-        in_head = set(model.get_submodule(head).parameters())
-        for parameter in set(model.parameters()) - in_head:
+        for parameter in _backbone(model, head):
             parameter.requires_grad_(False)
 
 
@@ -87,6 +84,10 @@ def set_training_mode(recipe: ResolvedTrainConfig, network: nn.Module, model: nn
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
+
+
+def _backbone(model: nn.Module, head: str) -> set[nn.Parameter]:
+    return set(model.parameters()) - set(model.get_submodule(head).parameters())
 
 
 def _trained(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
