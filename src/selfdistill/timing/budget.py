@@ -75,7 +75,9 @@ def measure_step_seconds(
         passes = resolved.passes_on(devices)
         share += -share % (passes * group)
         fabric = make_fabric(resolved, accelerator=accelerator)
-        session = assemble(replace(resolved, batch_size=share, accumulate=passes), data, fabric)
+        # The time of a step does not depend on where the head starts: no pass over the images to fit it.
+        timed = replace(resolved, batch_size=share, accumulate=passes, linear_probe=False)
+        session = assemble(timed, data, fabric)
         whole = -(-len(data.train) * group // resolved.batch_size)  # each image leads a group once an epoch
         evaluation = _image_seconds(session)
         return Timing(
