@@ -194,14 +194,14 @@ def training(model: nn.Module) -> Iterator[None]:
     training mode keeps the modes of its other modules.
     """
     modes = {module: module.training for module in model.modules()}
-    with evaluating(model), _state_kept(model):
+    with evaluating(model), _restored_state(model):
         for module, was_training in modes.items():
             module.training = (was_training or not modes[model]) and not isinstance(module, _BatchNorm)
         yield
 
 
 @contextmanager
-def _state_kept(model: nn.Module) -> Iterator[None]:
+def _restored_state(model: nn.Module) -> Iterator[None]:
     """Restore what a pass in training mode may change: attributes, weights, buffers, other packages' random states."""
     attributes = [(module.__dict__, dict(module.__dict__)) for module in model.modules()]
     stores: list[dict[str, Any]] = [s for module in model.modules() for s in (module._parameters, module._buffers)]

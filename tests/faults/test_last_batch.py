@@ -43,7 +43,7 @@ def test_sizes_of_batches(count: int, changed: dict[str, int], expected: list[in
     assert sizes(count, 8, **changed) == expected
 
 
-def test_each_image_is_there_once_and_the_order_is_kept() -> None:
+def test_each_image_occurs_once_and_in_order() -> None:
     joined, larger = (
         [one.index for one in Steps(torch.zeros(17).long(), batch_size=size, passes=1, seed=3).passes(2)]
         for size in (8, 17)

@@ -16,7 +16,7 @@ from tests.faults.tiny import RECIPE, images, status
 METHODS = ["SDDropout(weight=1e38)", "CrossEntropy()"]
 
 
-def test_a_run_that_diverges_is_noted_and_tried_again_if_asked(tmp_path: Path) -> None:
+def test_a_diverged_run_is_retried_on_request_alone(tmp_path: Path) -> None:
     runs = plan_runs(replace(RECIPE, epochs=1), METHODS, [0])
     folder, told, updates = tmp_path / runs[0].name, [], []
 

@@ -335,7 +335,7 @@ def test_one_seed_says_nothing_of_the_claim(make_record: Make) -> None:
     assert masks_section(measured(runs)) is None
 
 
-def test_what_temperature_scaling_alone_reaches_is_told(make_record: Make) -> None:
+def test_temperature_scaling_alone_is_reported(make_record: Make) -> None:
     def scaled(name: str, ece: float, after: float, index: int = 0) -> Measured[Evaluation]:
         evaluation = changed(changed(make_record().evaluation, ece, "ece"), after, "scaled", "ece")
         return Measured(name, index, {0: changed(evaluation, (1.5, 1.7), "scaled", "temperatures")})
