@@ -123,6 +123,16 @@ def test_a_run_of_another_recipe_is_refused(changed: dict[str, Any], differing: 
     check_run(run, planned.recipe, dataset_size("cifar100", "full"))
 
 
+def test_a_run_of_an_earlier_version_is_not_refused(tmp_path: Path) -> None:
+    """Its recipe leaves out fields that came later, and belongs to them as it was trained."""
+    planned = PaperConfig("small", tmp_path).plan_run(Training("CrossEntropy()"), 41)
+    resolved = replace(planned.recipe, linear_probe=False, freeze_bn=False, optimizer="sgd", backbone_lr=None)
+    lines = replace(resolved, classes=100).to_yaml().splitlines()
+    later = ("linear_probe", "freeze_bn", "optimizer")
+    (tmp_path / "recipe.yaml").write_text("\n".join(line for line in lines if not line.startswith(later)))
+    check_run(tmp_path, resolved, dataset_size("cifar100", "small"))
+
+
 def test_synthetic_images_differ_by_dataset(tmp_path: Path) -> None:
     for name in ("cifar100", "cub200"):
         write_synthetic_images(tmp_path / name, name)

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from selfdistill.config import TrainConfig
+from selfdistill.config import ResolvedTrainConfig, TrainConfig
 from selfdistill.methods import parse_method
 from selfdistill.records import RunRecord
 from selfdistill.runs.grid import PlannedRun, slug
@@ -252,7 +252,7 @@ def check_run(run: Path, recipe: TrainConfig, size: DatasetSize) -> None:
     """
     remedy = "choose another `out`, or delete it"
     if (run / "recipe.yaml").is_file():
-        there = TrainConfig.from_yaml(run / "recipe.yaml")
+        there = ResolvedTrainConfig.from_yaml(run / "recipe.yaml")
         if differing := replace(recipe, classes=size.classes).differences(there):
             raise ValueError(f"{run} belongs to another recipe: {', '.join(differing)}; {remedy}")
     is_finished = (run / "result.json").is_file()
