@@ -87,11 +87,12 @@ def test_terms_are_the_columns_that_every_log_has_not() -> None:
     assert one.log == (row,)
 
 
-def test_a_recipe_of_fewer_fields_is_read_and_compared_as_it_is() -> None:
+def test_a_recipe_of_fewer_fields_has_their_defaults() -> None:
     older = {"image_size": 32, "classes": 3, "augment": "crop", "model": "resnet10_cifar", "batch_size": 8}
     one = record(recipe=older)
     assert (one.recipe.model, one.recipe.epochs, one.recipe.milestones) == ("resnet10_cifar", 30, (0.5, 0.75))
-    assert one.compared()["recipe"] == {"data": "photos", "epochs": 30, "lr": 0.1} | older
+    whole = record(recipe=older | {"optimizer": "sgd", "freeze_bn": False, "stages": []})
+    assert one.compared() == whole.compared()
 
 
 @pytest.mark.parametrize(
@@ -182,6 +183,8 @@ def test_method_seed_and_speed_do_not_matter_to_comparing_but_the_rest_does() ->
     key = record().comparable_key
     assert record("SDDropout()", 5, recipe={"threads": 8}).comparable_key == key
     assert record(recipe={"epochs": 60}).comparable_key != key
+    assert record(recipe={"freeze_bn": False, "optimizer": "sgd", "stages": []}).comparable_key == key  # the defaults
+    assert record(recipe={"optimizer": "adamw"}).comparable_key != key
     assert record(data=msgspec.structs.replace(PHOTOS, test_n=31)).comparable_key != key
 
 

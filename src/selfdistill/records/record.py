@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -94,6 +95,13 @@ class LogRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _LOG_COLUMNS = frozenset(LogRow.__struct_fields__) - {"terms"}
+
+_DEFAULTS = {
+    one.name: list(one.default) if isinstance(one.default, tuple) else one.default
+    for one in dataclasses.fields(ResolvedTrainConfig)
+    if one.default is not dataclasses.MISSING
+}
+"""What the fields are in a record of a version that did not have them."""
 
 
 class RunRecord(JsonRecord, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -189,7 +197,7 @@ class RunRecord(JsonRecord, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def compared(self) -> dict[str, Any]:
         """What must be equal in runs that are compared: the recipe less NOT_COMPARED, and the data set."""
-        recipe = {key: value for key, value in self.recipe_values.items() if key not in NOT_COMPARED}
+        recipe = {key: value for key, value in (_DEFAULTS | self.recipe_values).items() if key not in NOT_COMPARED}
         left_out = {"skipped", "fingerprint"}
         data = {key: value for key, value in plain(self.data).items() if key not in left_out}
         return {"recipe": recipe, "data": data}
