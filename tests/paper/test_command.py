@@ -67,7 +67,7 @@ def test_nothing_missing_and_nothing_measured_are_reported(
         (
             ["table3", "--out", tmp_path],
             2,
-            "error: no cell has a number: ImageNet is trained on at",
+            "error: no cell has a number: ImageNet is only trained on at",
         ),
         (["table3", "--out", tmp_path / "table3.md" / "x"], 2, "table3.md is a file, not a folder: choose another --o"),
     ):

@@ -44,7 +44,7 @@ def test_caltech101_is_trained_from_scratch_at_64_px(tmp_path: Path) -> None:
     assert (recipe.width, recipe.features, recipe.per_class) == (None, None, None)
     assert config.skip_reason(training) is None
     assert {PaperConfig(scale, tmp_path).skip_reason(training) for scale in ("small", "full")} == {
-        "Caltech-101 is trained on at the scale medium alone"
+        "Caltech-101 is only trained on at scale medium"
     }
 
 
@@ -90,7 +90,7 @@ def test_small_and_medium_scale_recipes(tmp_path: Path, scale: Scale, per_class:
         assert table.seeds(PaperConfig("full", tmp_path)) == expected
     assert TABLES["table14"].seeds(PaperConfig(scale, tmp_path, seeds=(1, 2))) == (1, 2)
     result = reproduce_table(find_tables("table3")[0], config)
-    assert {cell.missing_reason for cell in result.cells} == {"ImageNet is trained on at the scale full alone"}
+    assert {cell.missing_reason for cell in result.cells} == {"ImageNet is only trained on at scale full"}
     assert list(tmp_path.iterdir()) == []
 
 

@@ -68,7 +68,7 @@ class Detector(RunEvaluation):
 
     def skip_reason(self, config: PaperConfig) -> str | None:
         """COCO needs networks that were trained on large images."""
-        return None if config.scale == "full" else "COCO is trained on at the scale full alone"
+        return None if config.scale == "full" else "COCO is only trained on at scale full"
 
     def check_data(self, config: PaperConfig, data: ImageData) -> None:
         """Load COCO's annotations, and check that its images are there."""

@@ -18,8 +18,8 @@ Scale = Literal["smoke", "small", "medium", "full"]
 
 SCALE_DESCRIPTIONS = {
     "smoke": "smoke: synthetic images and a tiny network; it shows that everything runs, its numbers mean nothing",
-    "small": "small: CIFAR-100 with 15 training images of each class at 16 px, a quarter of the width, 200 epochs",
-    "medium": "medium: CIFAR-100 with 30 training images of each class at 16 px, half of the width, 200 epochs",
+    "small": "small: CIFAR-100 with 15 training images of each class at 16 px, a quarter of the width",
+    "medium": "medium: CIFAR-100 with 30 training images of each class at 16 px, half of the width",
     "full": "full: the paper's protocol",
 }
 
@@ -164,7 +164,7 @@ class PaperConfig:
         """Why a training is not part of this scale; None if it is."""
         at = {"cifar100": ("small", "medium", "full"), "caltech101": ("medium",)}.get(training.data, ("full",))
         if self.scale != "smoke" and self.scale not in at:
-            return f"{DATASETS[training.data]} is trained on at the scale {' or '.join(at)} alone"
+            return f"{DATASETS[training.data]} is only trained on at scale {' or '.join(at)}"
         return None
 
     def plan_run(self, training: Training, seed: int) -> PlannedRun:
