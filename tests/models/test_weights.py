@@ -44,7 +44,7 @@ def test_nested_mappings_and_prefixes(prefix: str, nest: str | None, tmp_path: P
 def test_head_of_another_class_count_is_left_out_and_said(layers: int, head: str, tmp_path: Path) -> None:
     trained, path = small(10, head_layers=layers), tmp_path / "net.pt"
     torch.save(trained.state_dict(), path)
-    with pytest.warns(UserWarning, match=f"are for 10 classes, not 7: {head} left out, so the head starts at random"):
+    with pytest.warns(UserWarning, match=f"are for 10 classes, not 7: {head} left out; the head is new"):
         model = small(7, head_layers=layers, weights=str(path))
     assert same(model, trained, but="fc" if layers == 1 else "fc.2")
 

@@ -15,7 +15,7 @@ from selfdistill.errors import ArgumentError
 from selfdistill.models import build
 from selfdistill.models.pretrained import pretrained
 from selfdistill.progress import Progress
-from selfdistill.train import load, train
+from selfdistill.train import fine_tuning, load, train
 from selfdistill.train.classification import assemble
 from selfdistill.train.fine_tuning import fit_linear_probe
 from selfdistill.train.meters import Meters
@@ -62,7 +62,7 @@ def test_defaults_depend_on_whether_weights_are_given(data: ImageData, tuned: Tr
     assert (scratch.backbone_lr, scratch.freeze_bn, scratch.linear_probe) == (None, False, False)
     fine = replace(tuned, epochs=None, batch_size=None).resolve(data)
     assert (fine.optimizer, fine.schedule, fine.batch_size, fine.epochs) == ("adamw", "cosine", 32, 100)
-    assert (fine.lr, fine.freeze_bn, fine.linear_probe) == (1e-4, True, True)
+    assert (fine.lr, fine.freeze_bn, fine.linear_probe, fine.channels_last) == (1e-4, True, True, True)
     assert fine.backbone_lr == 3e-5
     assert replace(tuned, linear_probe=False).resolve(data).lr == 0.001
 
@@ -143,12 +143,59 @@ def test_head_epochs_leave_the_backbone_as_it_is(data: ImageData, tuned: TrainCo
 
 
 def test_a_frozen_backbone_changes_in_nothing(tmp_path: Path, data: ImageData, tuned: TrainConfig) -> None:
-    recipe = replace(tuned, freeze="backbone", method="SDDropout()")
+    recipe = replace(tuned, freeze="backbone", method="SDDropout()", data_root=str(tmp_path))
     start = session_of(recipe, data).task.model.state_dict()
     start = {name: value.clone() for name, value in start.items()}
     train(recipe, tmp_path / "run", data=data)
     end = load(tmp_path / "run").state_dict()
     assert {name for name in start if not torch.equal(start[name], end[name])} == {"fc.weight", "fc.bias"}
+
+
+@pytest.mark.parametrize("method", ["SDDropout()", "CSKD() + LabelSmoothing()", "DDGSD()"])
+def test_a_head_trains_on_features_as_on_images(
+    tmp_path: Path, data: ImageData, tuned: TrainConfig, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(tuned, freeze="backbone", method=method, augment="none", data_root=str(tmp_path), lr=0.01)
+    on_features = train(recipe, tmp_path / "features", data=data)
+    monkeypatch.setattr(fine_tuning, "trains_on_features", lambda *_: False)
+    on_images = train(recipe, tmp_path / "images", data=data)
+    for name, value in load(tmp_path / "images").state_dict().items():
+        torch.testing.assert_close(load(tmp_path / "features").state_dict()[name], value, rtol=1e-3, atol=1e-4)
+    assert on_features.evaluation.top1 == on_images.evaluation.top1
+    assert on_features.rows[-1]["test_top1"] == on_features.evaluation.top1
+
+
+def test_features_are_computed_once(
+    tmp_path: Path, data: ImageData, tuned: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(tuned, freeze="backbone", augment="crop_flip", data_root=str(tmp_path))
+    first = train(recipe, tmp_path / "one", data=data)
+    (kept,) = (tmp_path / "cache").glob("*.features")
+    monkeypatch.setattr(fine_tuning.features, "read_features", None)
+    assert train(recipe, tmp_path / "two", data=data).evaluation == first.evaluation
+    monkeypatch.undo()
+    kept.write_bytes(kept.read_bytes()[:-1])  # damaged: made again
+    assert train(recipe, tmp_path / "three", data=data).evaluation == first.evaluation
+    train(replace(recipe, augment="crop"), tmp_path / "four", data=data)
+    assert len(list((tmp_path / "cache").glob("*.features"))) == 2
+
+
+def test_each_epoch_draws_among_the_views(tmp_path: Path, data: ImageData, tuned: TrainConfig) -> None:
+    recipe = replace(tuned, freeze="backbone", augment="crop_flip", data_root=str(tmp_path))
+    task = session_of(recipe, data).task
+    drawn = [next(iter(task.loader.epoch(epoch)))[0].x for epoch in range(2)]
+    assert drawn[0].ndim == 2
+    views = task._features.views.flatten(0, 1)
+    assert all(bool((row == views).all(dim=1).any()) for row in torch.cat(drawn))
+    shares = [float((task._features.views[0] == other).all(dim=1).float().mean()) for other in task._features.views[1:]]
+    assert max(shares) < 0.5  # the views differ
+
+
+def test_a_method_that_reads_inner_stages_trains_on_images(tmp_path: Path, data: ImageData, tuned: TrainConfig) -> None:
+    recipe = replace(tuned, freeze="backbone", method="BYOT()", data_root=str(tmp_path))
+    record = train(recipe, tmp_path / "run", data=data)
+    assert record.epochs == 3
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize(("freeze_bn", "same"), [(None, True), (False, False)])

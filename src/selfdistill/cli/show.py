@@ -58,9 +58,9 @@ def train_and_show(
         records = train()
     except FailedRunsError as failed:
         if failed.records:
-            show_comparison(failed.records, out, title, preface, failed=failed.reasons)
+            show_comparison(failed.records, out, title, preface, failed=failed.reasons, probes=[out])
         raise
-    show_comparison(records, out, title, preface)
+    show_comparison(records, out, title, preface, probes=[out])
 
 
 def show_comparison(
@@ -69,16 +69,21 @@ def show_comparison(
     title: str,
     preface: str | None = None,
     failed: "Mapping[str, str] | None" = None,
+    probes: Sequence[Path] = (),
 ) -> None:
-    """Write the report of some runs and print their table, the verdict and where the report is."""
+    """Write the report of some runs and print their table, the verdict and where the report is.
+
+    Where there is one in the folders ``probes``, a linear probe stands beside them.
+    """
     from rich.console import Console
 
-    from selfdistill.records import summarise
+    from selfdistill.records import LinearProbeRecord, summarise
     from selfdistill.report import terminal_table, verdict, write_report
 
-    page = write_report(records, out, title=title, preface=preface, failed=failed or {})
+    probe = next((found for folder in probes if (found := LinearProbeRecord.beside(folder))), None)
+    page = write_report(records, out, title=title, preface=preface, failed=failed or {}, probe=probe)
     summary = summarise(records)
-    print_table(terminal_table(summary, title=title, width=Console().width))
+    print_table(terminal_table(summary, title=title, width=Console().width, probe=probe))
     print_lines(verdict(summary).headline, f"Report: {page}")
 
 

@@ -46,7 +46,7 @@ class TrainConfig(TrainingConfig):
         head: dotted name of the classifier, for networks in which it cannot be found
         stages: dotted names of the inner stages that BYOT branches off, the pooled map last (default: found)
         linear_probe: fit the new head to the pretrained features before the training (default: on when fine-tuning)
-        freeze: "backbone" trains the head alone; needs pretrained weights
+        freeze: "backbone" trains the head alone, on features that are computed once and kept in DATA_ROOT/cache
         freeze_bn: keep the pretrained BatchNorm statistics (default: on when fine-tuning)
         epochs: passes over the training set (default: 200 from scratch; fine-tuning: enough for 500 steps, 20 to 100)
         batch_size: images of one optimiser step over all devices (default: 128 up to 64 pixels, otherwise 32)
@@ -66,7 +66,7 @@ class TrainConfig(TrainingConfig):
         clip: largest norm of the gradient (default: no clipping)
         seed: seed of the initial weights, the dropout masks, the order and the augmentation
         precision: floating-point precision
-        channels_last: keep images and weights in channels-last order (faster convolutions on GPUs)
+        channels_last: keep images and weights in channels-last order, often faster (default: on when fine-tuning)
         compile: compile the training step with torch.compile
         threads: CPU threads of this process (default: torch's choice)
         workers: image-decoding processes (default: by the number of processors)
@@ -135,7 +135,7 @@ class TrainConfig(TrainingConfig):
     clip: float | None = None
     seed: int = 0
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    channels_last: bool = False
+    channels_last: bool | None = None
     compile: bool = False
     threads: int | None = None
     workers: int | None = None
@@ -230,6 +230,7 @@ class TrainConfig(TrainingConfig):
             "warmup_epochs": min(-(-epochs // 10), epochs - 1) if fine_tunes else 0,
             "linear_probe": fine_tunes,
             "freeze_bn": fine_tunes,
+            "channels_last": fine_tunes,
         }
         given = {name: getattr(self, name) for name in default if getattr(self, name) is not None}
         backbone_lr = self.backbone_lr or ((lr / 10 if sgd else 3e-5) if fine_tunes else None)
@@ -269,3 +270,4 @@ class ResolvedTrainConfig(TrainConfig):
     warmup_epochs: int = 0
     linear_probe: bool = False
     freeze_bn: bool = False
+    channels_last: bool = False

@@ -14,7 +14,7 @@ AUGMENTS = ("none", "crop", "crop_flip", "resized_crop_flip")
 Request = list[tuple[int, Tensor, int]]
 """What one batch is made of, part after part: (epoch, index (B,), view)."""
 
-_TOP, _LEFT, _FLIP = range(3)
+_TOP, _LEFT, _FLIP, _WHICH = range(4)
 
 
 def shift_and_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, pad: int) -> Tensor:
@@ -122,6 +122,35 @@ class MemoryLoader:
             self._drawn = of_late | {(epoch, view): self.crop.windows(everyone, epoch, view)}
         top, left, flip = (drawn[index] for drawn in self._drawn[epoch, view])
         return shift_and_flip(images, top, left, flip, self.crop.pad)
+
+
+class FeatureLoader:
+    """Batches of features in the place of images: a frozen network gave them once, of a few augmented views.
+
+    Which of an image's views is taken is a function of (seed, epoch, index, view) alone.
+
+    Args:
+        features: ``(V, N, ...)``, of each of N images V augmented views.
+        seed: the run's seed.
+
+    Example:
+        >>> loader = FeatureLoader(torch.arange(6.0).view(2, 3, 1), seed=0)
+        >>> (batch,) = loader.batches([[(0, torch.tensor([2, 0]), 0)]])
+        >>> (batch.flatten() % 3).tolist()
+        [2.0, 0.0]
+    """
+
+    def __init__(self, features: Tensor, seed: int):
+        self.features, self.seed = features, seed
+
+    def batches(self, requests: Iterable[Request]) -> Iterator[Tensor]:
+        """Yield ``(sum of B, ...)`` for each request."""
+        for request in requests:
+            yield torch.cat([self._part(*part) for part in request])
+
+    def _part(self, epoch: int, index: Tensor, view: int) -> Tensor:
+        which = draw(hash_key(self.seed, epoch, view, _WHICH), index, len(self.features))
+        return self.features[which, index]
 
 
 class Normalize:

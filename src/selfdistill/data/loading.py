@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from selfdistill.data.augment import AUGMENTS, Crop, MemoryLoader, Normalize, Request
+from selfdistill.data.augment import AUGMENTS, Crop, FeatureLoader, MemoryLoader, Normalize, Request
 from selfdistill.data.files import FileImages, FileLoader
 from selfdistill.data.same_class import PAIR_VIEW, PairSampler
 from selfdistill.data.sets import ImageData, Split
@@ -47,6 +47,7 @@ class TrainLoader:
         rank: this process, in ``[0, world_size)``.
         world_size: the number of processes.
         channels_last: the memory format of the images.
+        features: of each image some augmented views ``(V, N, ...)``, which take the images' place: one is drawn.
 
     Attributes:
         steps: optimiser steps of an epoch, ``ceil(N / B)``, where B = ``batch_size / group`` counts a step's anchors;
@@ -78,21 +79,17 @@ class TrainLoader:
         rank: int = 0,
         world_size: int = 1,
         channels_last: bool = False,
+        features: Tensor | None = None,
     ):
-        augment = data.augment if augment is None else augment
-        _check(data, augment, resize, workers)
         self.needs, self.passes = needs, passes
         self.device = torch.device(device)
-        self._images: MemoryLoader | FileLoader
-        if data.train.images is not None:
-            flip = augment == "crop_flip"
-            crop = Crop(pad=0 if augment == "none" else data.image_size // 8, flip=flip, seed=seed)
-            self._images = MemoryLoader(data.train.images.to(self.device), crop)
-            home = self.device  # where indices and labels are held
+        self._images: MemoryLoader | FileLoader | FeatureLoader
+        if features is None:
+            self._images = _train_images(data, augment, seed, resize, self.device, workers)
         else:
-            images = _file_images(data.train, data.image_size, augment, seed, resize)
-            self._images = FileLoader(images, workers=workers, device=self.device)
-            home = torch.device("cpu")
+            self._images = FeatureLoader(features.to(self.device), seed)
+        # Where indices and labels are held: beside the images.
+        home = torch.device("cpu") if isinstance(self._images, FileLoader) else self.device
         self._labels = data.train.labels.to(home)
         self._steps = Steps(
             self._labels,
@@ -106,6 +103,7 @@ class TrainLoader:
         self.steps = self._steps.count
         self._pair_sampler = PairSampler(data.train.labels, needs.pair, seed, device=home) if needs.pair else None
         self._normalize = Normalize(data.mean, data.std, device=self.device, channels_last=channels_last)
+        self._takes_pixels = features is None
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Batch, ...]]:
         """Yield this rank's ``passes`` batches of each step, from step ``start`` on.
@@ -158,10 +156,39 @@ class TrainLoader:
         """Put each anchor's group behind it again (see :meth:`_parts`), and normalise."""
         group = self.needs.group
         apart = pixels.view(group, -1, *pixels.shape[1:])
-        return self._normalize(apart.transpose(0, 1).flatten(0, 1))
+        together = apart.transpose(0, 1).flatten(0, 1)
+        return self._normalize(together) if self._takes_pixels else together
 
     def _y(self, one: Pass) -> Tensor:
         return self._labels[one.index].to(self.device, non_blocking=True)
+
+
+def view_batches(
+    data: ImageData,
+    view: int,
+    *,
+    augment: str | None,
+    resize: int | None,
+    batch_size: int,
+    device: torch.device | str,
+    workers: int | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield all training images in order under one augmentation each, that of seed 0's epoch number ``view``.
+
+    Args:
+        data: the set.
+        view: 0, 1, ...
+        augment: as for :class:`TrainLoader`, like the rest.
+        resize: the shorter side that files are resized to before.
+        batch_size: images at a time.
+        device: where they are wanted.
+        workers: processes that decode files.
+    """
+    normalize = Normalize(data.mean, data.std, device=torch.device(device))
+    chunks = torch.split(torch.arange(len(data.train)), batch_size)
+    images = _train_images(data, augment, 0, resize, torch.device("cpu"), workers)
+    for index, pixels in zip(chunks, images.batches([(view, index, 0)] for index in chunks), strict=True):
+        yield normalize(pixels.to(device, non_blocking=True)), data.train.labels[index].to(device)
 
 
 def eval_batches(
@@ -214,6 +241,18 @@ def pixel_batches(
         images = files.batches([(0, index, 0)] for index in chunks)
     for pixels, labels in zip(images, torch.split(split.labels, batch_size), strict=True):
         yield pixels.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+
+
+def _train_images(
+    data: ImageData, augment: str | None, seed: int, resize: int | None, device: torch.device, workers: int | None
+) -> MemoryLoader | FileLoader:
+    augment = data.augment if augment is None else augment
+    _check(data, augment, resize, workers)
+    if data.train.images is not None:
+        crop = Crop(pad=0 if augment == "none" else data.image_size // 8, flip=augment == "crop_flip", seed=seed)
+        return MemoryLoader(data.train.images.to(device), crop)
+    images = _file_images(data.train, data.image_size, augment, seed, resize)
+    return FileLoader(images, workers=workers, device=device)
 
 
 def _file_images(split: Split, size: int, augment: str, seed: int, resize: int | None) -> FileImages:

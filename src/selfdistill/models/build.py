@@ -55,7 +55,7 @@ def build(
         The model; it maps images ``(B, 3, H, W)`` to logits ``(B, C)``. Of GoogLeNet and Inception the
         auxiliary classifiers are left out: they would train on a label loss that no method sees. Its attribute
         ``build_arguments`` holds the arguments but ``weights``: DML builds its peer by them;
-        ``has_new_head`` says whether the head starts at random.
+        ``has_new_head`` says whether the head is new.
 
     Raises:
         ValueError: if the name is unknown, an argument is out of range or belongs to our networks alone, or

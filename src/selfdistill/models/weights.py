@@ -89,8 +89,8 @@ def load_weights(model: nn.Module, path: Path, classes: int) -> bool:
         for key in heads:
             start_small(model.get_submodule(key.rpartition(".")[0]))
         warnings.warn(
-            f"weights {str(path)!r} are for {counts.pop()} classes, not {classes}: {_few(heads)} left out, "
-            "so the head starts at random",
+            f"weights {str(path)!r} are for {counts.pop()} classes, not {classes}: {_few(heads)} left out; "
+            "the head is new",
             stacklevel=3,
         )
     return bool(heads)

@@ -2,6 +2,7 @@
 
 from selfdistill.files import write_atomically
 from selfdistill.records.evaluation import Evaluation
+from selfdistill.records.linear_probe import LINEAR_PROBE, LinearProbeRecord
 from selfdistill.records.metrics import METRICS, Metric
 from selfdistill.records.record import (
     NOT_COMPARED,
@@ -19,6 +20,7 @@ from selfdistill.records.record import (
 from selfdistill.records.summary import Difference, Statistic, Summary, paired, statistic_of, summarise
 
 __all__ = [
+    "LINEAR_PROBE",
     "METRICS",
     "NOT_COMPARED",
     "SCHEMA",
@@ -27,6 +29,7 @@ __all__ = [
     "Difference",
     "Evaluation",
     "EvaluationRecord",
+    "LinearProbeRecord",
     "LogRow",
     "Metric",
     "RunRecord",

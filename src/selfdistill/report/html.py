@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from selfdistill.records import Evaluation, RunRecord, Summary, summarise
+from selfdistill.records import Evaluation, LinearProbeRecord, RunRecord, Summary, summarise
 from selfdistill.report import words
 from selfdistill.report.figures import Group, curve_panels, difference_panels, grouped, seed_panels
 from selfdistill.report.measured import Measured, measured
@@ -36,6 +36,7 @@ def write_report(
     title: str,
     preface: str | None = None,
     failed: Mapping[str, str] | None = None,
+    probe: LinearProbeRecord | None = None,
 ) -> Path:
     """Write `report.html`, `report.md` and `figures/*.svg` for runs that may be compared.
 
@@ -48,6 +49,7 @@ def write_report(
         title: of the page; plain text.
         preface: a paragraph before the verdict; plain text.
         failed: why further runs failed, by name.
+        probe: a linear probe of the same images, shown beside the methods.
 
     Returns:
         The path of `report.html`.
@@ -59,6 +61,7 @@ def write_report(
     summary = summarise(records)
     groups, methods = grouped(records), measured(records)
     context = _context(records, summary, methods) | {"title": title, "preface": preface, "failed": failed}
+    context["quality"] = metric_table(summary, probe=probe)
     former = ("differences", "seeds", "curves")
     return _write(
         "report", out_dir, _figures(groups, summary, methods), context, methods=summary.methods, former=former
@@ -83,7 +86,6 @@ def _context(records: Sequence[RunRecord], summary: Summary, methods: Sequence[M
         "verdict": verdict(summary),
         "what_was_run": words.what_was_run(records),
         "cards": [_card(summary, method) for method in summary.methods],
-        "quality": metric_table(summary),
         "cost": metric_table(summary, columns_in("training")),
         "differences": difference_table(summary) if compared else None,
         "runs": words.run_table(records),

@@ -10,11 +10,12 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from selfdistill.records import METRICS, Difference, Evaluation, Statistic, Summary
+from selfdistill.records import METRICS, Difference, Evaluation, LinearProbeRecord, Statistic, Summary
 from selfdistill.records.metrics import DETECTOR, Place
 from selfdistill.text import printable
 
 _WIDE = 110  # so many characters hold every column of the table of quality
+LINEAR_PROBE = "linear probe"
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 
 
@@ -120,8 +121,13 @@ def present(columns: Iterable[Column], summary: Summary) -> tuple[Column, ...]:
     return tuple(c for c in columns if any((m, c.metric) in summary.statistics for m in summary.methods))
 
 
-def metric_table(summary: Summary, columns: Sequence[Column] | None = None) -> Table:
-    """One row per method: mean ± sd over its seeds, and how many seeds (default: the columns of quality)."""
+def metric_table(
+    summary: Summary, columns: Sequence[Column] | None = None, probe: LinearProbeRecord | None = None
+) -> Table:
+    """One row per method: mean ± sd over its seeds, and how many seeds (default: the columns of quality).
+
+    The last row is that of a linear probe, which has no seeds.
+    """
     visible = present(columns_in("quality") if columns is None else columns, summary)
     rows = tuple(
         (
@@ -131,23 +137,27 @@ def metric_table(summary: Summary, columns: Sequence[Column] | None = None) -> T
         )
         for method in summary.methods
     )
-    return Table(
-        ("Method", *(c.heading for c in visible), "Seeds"),
-        rows,
-        tuple(f"{c.title}: {c.note}" for c in visible if c.note),
-    )
+    if probe is not None:
+        values = [METRICS[c.metric].read(probe.evaluation) for c in visible]
+        cells = [DASH if value is None else c.number(value) for c, value in zip(visible, values, strict=True)]
+        rows = (*rows, (LINEAR_PROBE, *cells, DASH))
+    notes = [f"{c.title}: {c.note}" for c in visible if c.note]
+    if probe is not None:
+        notes.append(f"{LINEAR_PROBE}: logistic regression on the pretrained features, without training the network")
+    return Table(("Method", *(c.heading for c in visible), "Seeds"), rows, tuple(notes))
 
 
-def terminal_table(summary: Summary, *, title: str, width: int) -> RichTable:
+def terminal_table(summary: Summary, *, title: str, width: int, probe: LinearProbeRecord | None = None) -> RichTable:
     """The quality of each method, in the columns that fit; the title says how many seeds where all have as many.
 
     Args:
         summary: of a comparison.
         title: above the table.
         width: of the terminal, in characters.
+        probe: a linear probe of the same images, for the last row.
     """
     narrow = [replace(c, title=c.title.removesuffix(" top-1")) for c in columns_in("narrow")]  # for 80 characters
-    table = metric_table(summary, None if width >= _WIDE else narrow)
+    table = metric_table(summary, None if width >= _WIDE else narrow, probe)
     counts = {len(seeds) for seeds in summary.seeds.values()}
     if len(counts) == 1:
         (n,) = counts

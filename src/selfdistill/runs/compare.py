@@ -34,6 +34,7 @@ from selfdistill.runs.grid import (
     plan_runs,
     run_grid,
 )
+from selfdistill.runs.linear_probe import describe_probe, measure_linear_probe
 from selfdistill.timing.budget import Timing, epochs_for_budget, estimate, measure_step_seconds, parse_duration
 from selfdistill.train.run import check_run, load
 
@@ -110,6 +111,11 @@ def run_comparison(
         print_line(console, estimate(timings, epochs, parallel) + (f", {jobs} at a time" if jobs > 1 else ""))
     if finished := sum(is_finished(run, out, evaluation) for run in runs):
         print_line(console, f"{finished} of {len(runs)} runs are in {out} already")
+    if recipe.fine_tunes:
+        out.mkdir(parents=True, exist_ok=True)
+        with console.status("fitting a linear probe"):
+            probe = measure_linear_probe(runs[0].recipe, data, out)
+        print_line(console, describe_probe(probe))
     runs = _with_epochs(runs, epochs or recipe.resolve(data).epochs)
     return _run(runs, out, data, evaluation, ExecutorConfig(jobs).make(data), console)
 

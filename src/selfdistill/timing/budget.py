@@ -83,7 +83,7 @@ def measure_step_seconds(
         return Timing(
             step=_step_seconds(session, steps),
             steps=whole,
-            evaluation=evaluation * len(data.test),
+            evaluation=0.0 if session.task.trains_on_features else evaluation * len(data.test),
             final=evaluation * (len(data.test) + min(len(data.train), 10_000)),
             eval_every=recipe.eval_every,
         )

@@ -1,6 +1,7 @@
 """Classification, the task of the paper: a model, a self-distillation method and a set of images."""
 
 import time
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -16,6 +17,7 @@ from selfdistill.data.fingerprint import Fingerprint
 from selfdistill.data.sources import check_root
 from selfdistill.distiller import SelfDistiller
 from selfdistill.errors import NonFiniteError
+from selfdistill.evaluate.agreement import read_features
 from selfdistill.evaluate.suite import evaluate
 from selfdistill.method import Batch
 from selfdistill.methods import parse_method
@@ -69,14 +71,14 @@ class Classification(Task[Batch]):
         self.distiller = SelfDistiller(
             model, parse_method(recipe.method), head=recipe.head, stages=recipe.stages, example_input=probe
         )
-        if recipe.linear_probe and model.has_new_head:
-            self.distiller.to(fabric.device)
-            images = self._in_order(data.train.spaced(fine_tuning.MAX_IMAGES))
-            fine_tuning.start_as_linear_probe(model, self._head, images)
-        fine_tuning.freeze(recipe, model, self._head)
         if recipe.channels_last:
             self.distiller.to(memory_format=torch.channels_last)
         self.network = self.distiller
+        fine_tuning.freeze(recipe, model, self._head)
+        self._features, self._of_features = self._frozen_features()
+        head = model.get_submodule(self._head)
+        if recipe.linear_probe and model.has_new_head and isinstance(head, nn.Linear):
+            self.linear_probe().copy_to(head)
         self.loader = TrainLoader(
             data,
             self.distiller.method.needs,
@@ -90,8 +92,9 @@ class Classification(Task[Batch]):
             rank=fabric.global_rank,
             world_size=fabric.world_size,
             channels_last=recipe.channels_last,
+            features=None if self._features is None else self._features.views,
         )
-        self._evaluated = {"test_top1": model}
+        self._evaluated = {"test_top1": model if self._of_features is None else self._of_features.model}
         if self.distiller.peer is not None:
             self._evaluated["peer_top1"] = self.distiller.peer
         self.metrics = tuple(self._evaluated)
@@ -111,6 +114,50 @@ class Classification(Task[Batch]):
         assert self.distiller.head is not None  # found with the example input
         return self.distiller.head
 
+    def _frozen_features(self) -> tuple[fine_tuning.Features | None, SelfDistiller | None]:
+        """Return the features of a frozen backbone, and what trains the head on them; None where it needs images."""
+        recipe, distiller = self.recipe, self.distiller
+        if not fine_tuning.trains_on_features(recipe, distiller.method.needs):
+            return None, None
+        distiller.to(self.fabric.device)
+        features = fine_tuning.frozen_features(
+            recipe,
+            self.data,
+            distiller.model,
+            self._head,
+            batch_size=self.eval_batch_size,
+            device=self.fabric.device,
+            workers=self.workers,
+        )
+        head = nn.Sequential(OrderedDict(head=distiller.model.get_submodule(self._head)))
+        return features, SelfDistiller(head, distiller.method, head="head")
+
+    def linear_probe(self) -> fine_tuning.LinearProbe:
+        """Return the linear probe of the training images."""
+        images = self.data.train.spaced(fine_tuning.MAX_IMAGES)
+        if self._features is None:
+            features = self._read(images)
+        else:
+            features = self._features.plain[torch.arange(len(images)) * len(self.data.train) // len(images)]
+        return fine_tuning.fit_linear_probe(features.flatten(1), images.labels, len(self.data.classes))
+
+    @property
+    def trains_on_features(self) -> bool:
+        """Whether the head alone is trained, on features that are computed once."""
+        return self._features is not None
+
+    def test_features(self) -> Tensor:
+        """Return the features ``(M, D)`` of the test images, on the CPU."""
+        return (self._read(self.data.test) if self._features is None else self._features.test).flatten(1)
+
+    def feature_key(self) -> str:
+        """Name what the features of a network depend on that is not trained yet: its images and its weights."""
+        return fine_tuning.feature_key(self.recipe, self.data, self.model, self._head)
+
+    def _read(self, split: Split) -> Tensor:
+        self.distiller.to(self.fabric.device)
+        return read_features(self.model, self._in_order(split), head=self._head).features
+
     def make_optimizer(self) -> torch.optim.Optimizer:
         """Return the recipe's optimiser, with rates of their own for pretrained layers."""
         groups = fine_tuning.parameter_groups(self.recipe, self.network, self.model, self._head)
@@ -129,9 +176,10 @@ class Classification(Task[Batch]):
 
     def callable_network(self) -> nn.Module:
         """Return the distiller, compiled if the recipe says so."""
+        distiller = self.distiller if self._of_features is None else self._of_features
         if not self.recipe.compile:
-            return self.distiller
-        return compile_distiller(self.distiller, self.fabric.device, processes=self.fabric.world_size)
+            return distiller
+        return compile_distiller(distiller, self.fabric.device, processes=self.fabric.world_size)
 
     def loss(self, module: nn.Module, batch: Batch, position: int) -> Loss:
         """Return the loss of a micro-batch, and how many of its images were classified correctly."""
@@ -147,6 +195,14 @@ class Classification(Task[Batch]):
     def test_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the test images and their labels, as the network takes them."""
         return self._in_order(self.data.test)
+
+    def _scored(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield what the networks read whose accuracy is measured after an epoch, with the labels."""
+        if self._features is None:
+            yield from self.test_batches()
+        else:
+            for x, y in zip(self._features.test.split(4096), self.data.test.labels.split(4096), strict=True):
+                yield x.to(self.fabric.device), y.to(self.fabric.device)
 
     def _in_order(self, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
         return eval_batches(
@@ -166,7 +222,7 @@ class Classification(Task[Batch]):
         count = Counter(progress, "measuring test accuracy", total)
         hits, broken = torch.zeros(2, dtype=torch.int64, device=self.fabric.device)
         with evaluation_mode(network), torch.inference_mode(), self.fabric.autocast():
-            for x, y in self.test_batches():
+            for x, y in self._scored():
                 logits = logits_of(network(x))
                 hits += (logits.argmax(dim=1) == y).sum()
                 broken += (~logits.amax(dim=1).isfinite()).sum()

@@ -7,14 +7,10 @@ head that starts from it does not spoil pretrained features in the first steps.
 Source: Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution" (2022).
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from selfdistill.evaluate.agreement import read_features
 
 MAX_IMAGES = 20_000
 """Images that a probe is fitted on, at most: solving for it takes minutes beyond."""
@@ -35,6 +31,13 @@ class LinearProbe:
     def __call__(self, features: Tensor) -> Tensor:
         """Return the logits ``(N, C)`` of features ``(N, D)``."""
         return nn.functional.linear(features, self.weight, self.bias)
+
+    def copy_to(self, layer: nn.Linear) -> None:
+        """Give a layer ``(D, C)`` this probe's weights."""
+        with torch.no_grad():
+            layer.weight.copy_(self.weight)
+            if layer.bias is not None:
+                layer.bias.copy_(self.bias)
 
 
 def fit_linear_probe(features: Tensor, labels: Tensor, classes: int) -> LinearProbe:
@@ -62,22 +65,3 @@ def fit_linear_probe(features: Tensor, labels: Tensor, classes: int) -> LinearPr
     weight, bias = torch.zeros(classes, features.shape[1]), torch.zeros(classes)
     weight[fitted.classes_], bias[fitted.classes_] = coefficients.float(), intercepts.float()
     return LinearProbe(weight, bias)
-
-
-def start_as_linear_probe(model: nn.Module, head: str, batches: Iterable[tuple[Any, Tensor]]) -> None:
-    """Fill a linear head with the probe that is fitted on a network's features of some batches.
-
-    Args:
-        model: its features are read in evaluation mode; nothing but the head changes.
-        head: dotted name of the head; another module than a linear layer is left as it is.
-        batches: pairs (x, y) on the model's device, without augmentation.
-    """
-    layer = model.get_submodule(head)
-    if not isinstance(layer, nn.Linear):
-        return
-    reading = read_features(model, batches, head=head)
-    probe = fit_linear_probe(reading.features, reading.labels, layer.out_features)
-    with torch.no_grad():
-        layer.weight.copy_(probe.weight)
-        if layer.bias is not None:
-            layer.bias.copy_(probe.bias)

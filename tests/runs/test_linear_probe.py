@@ -1,0 +1,72 @@
+"""The linear probe that a comparison on pretrained weights shows beside its methods."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from selfdistill.config import TrainConfig
+from selfdistill.data import eval_batches
+from selfdistill.evaluate.agreement import read_features
+from selfdistill.models import build
+from selfdistill.records import LinearProbeRecord
+from selfdistill.report import write_report
+from selfdistill.train.run import load
+from tests.runs.conftest import Compare
+
+pytestmark = pytest.mark.filterwarnings("ignore:weights .* are for 7 classes")
+
+
+@pytest.fixture
+def pretrained(tmp_path: Path, recipe: TrainConfig) -> TrainConfig:
+    torch.manual_seed(0)
+    torch.save(build("resnet10_cifar", 7, width=4).state_dict(), tmp_path / "seven.pt")
+    return replace(recipe, weights=str(tmp_path / "seven.pt"))
+
+
+def test_it_is_sklearns_on_the_pretrained_features(pretrained: TrainConfig, compare: Compare, tmp_path: Path) -> None:
+    compare(recipe=pretrained)
+    data = load(pretrained)
+    model = build("resnet10_cifar", 7, width=4)
+    model.load_state_dict(torch.load(tmp_path / "seven.pt"))
+    train, test = (
+        read_features(model, eval_batches(split, data, batch_size=64, device="cpu"), head="fc")
+        for split in (data.train, data.test)
+    )
+    scale = float(train.features.double().square().mean().sqrt())
+    fitted = LogisticRegression(C=1.0, max_iter=1000).fit(train.features.double().numpy() / scale, train.labels)
+    p = fitted.predict_proba(test.features.double().numpy() / scale)
+    found = LinearProbeRecord.beside(tmp_path / "runs")
+    assert found is not None
+    assert found.features == train.features.shape[1]
+    assert found.evaluation.top1 == pytest.approx((p.argmax(1) == test.labels.numpy()).mean())
+    assert found.evaluation.nll == pytest.approx(-np.log(p[range(len(p)), test.labels]).mean(), rel=1e-3)
+
+
+def test_it_is_made_once_and_anew_for_other_images(pretrained: TrainConfig, compare: Compare, tmp_path: Path) -> None:
+    compare(recipe=pretrained)
+    first = LinearProbeRecord.beside(tmp_path / "runs")
+    compare(recipe=pretrained, methods=["CrossEntropy()", "LabelSmoothing()", "Dropout()"])
+    assert LinearProbeRecord.beside(tmp_path / "runs") == first
+    compare(recipe=replace(pretrained, per_class=3), out=tmp_path / "others")
+    others = LinearProbeRecord.beside(tmp_path / "others")
+    assert first is not None
+    assert others is not None
+    assert others.of != first.of
+
+
+def test_it_is_a_row_of_the_report(pretrained: TrainConfig, compare: Compare, tmp_path: Path) -> None:
+    records = compare(recipe=pretrained)
+    probe = LinearProbeRecord.beside(tmp_path / "runs")
+    assert probe is not None
+    page = write_report(records, tmp_path / "report", title="T", probe=probe).with_suffix(".md").read_text()
+    (row,) = [line for line in page.splitlines() if line.startswith("| linear probe |")]
+    assert f"{probe.evaluation.top1 * 100:.2f}" in row
+
+
+def test_training_from_scratch_has_none(compare: Compare, tmp_path: Path) -> None:
+    compare()
+    assert LinearProbeRecord.beside(tmp_path / "runs") is None
