@@ -38,6 +38,9 @@ from selfdistill.head import find_head
 from selfdistill.progress import Counter, OnProgress, no_progress
 from selfdistill.records.evaluation import MEASURES, CorruptionAccuracy, Evaluation, OODResult, Robustness
 
+MAX_TRAIN = 10_000
+"""Training images that are scored, at most."""
+
 
 def evaluate(
     model: nn.Module,
@@ -51,7 +54,7 @@ def evaluate(
     batch_size: int = 512,
     workers: int = 0,
     train: bool = True,
-    max_train: int = 10_000,
+    max_train: int = MAX_TRAIN,
     bins: int = 10,
     precision: str = "32-true",
     progress: OnProgress = no_progress,

@@ -17,14 +17,16 @@ from selfdistill.data.fingerprint import Fingerprint
 from selfdistill.data.sources import check_root
 from selfdistill.distiller import SelfDistiller
 from selfdistill.errors import NonFiniteError
+from selfdistill.evaluate.accuracy import top_k_accuracy
 from selfdistill.evaluate.agreement import read_features
-from selfdistill.evaluate.suite import evaluate
+from selfdistill.evaluate.images import predict
+from selfdistill.evaluate.suite import MAX_TRAIN, evaluate, score
 from selfdistill.method import Batch
 from selfdistill.methods import parse_method
 from selfdistill.models import build
 from selfdistill.network import DIVERGED, evaluation_mode, logits_of
 from selfdistill.progress import Counter, OnProgress
-from selfdistill.records import RunRecord
+from selfdistill.records import Evaluation, RunRecord
 from selfdistill.train import fine_tuning
 from selfdistill.train.export import save_model
 from selfdistill.train.meters import Loss
@@ -234,17 +236,27 @@ class Classification(Task[Batch]):
     def finish(self, run: Path, state: State) -> RunRecord:
         """Evaluate the student, write it as ``model.safetensors`` and ``model.json``, and return the record."""
         started = time.perf_counter()
-        evaluation = evaluate(
-            self.model,
-            self.data,
-            device=self.fabric.device,
-            batch_size=self.eval_batch_size,
-            workers=self.workers,
-            precision=self.recipe.precision,
-        )
+        evaluation = self._evaluation()
         seconds = time.perf_counter() - started
         save_model(self.model, self.recipe, self.data, run)
         return make_record(run.name, self.recipe, self.data, self.distiller, state, evaluation, seconds)
+
+    def _evaluation(self) -> Evaluation:
+        if self._features is None or self._of_features is None:
+            return evaluate(
+                self.model,
+                self.data,
+                device=self.fabric.device,
+                batch_size=self.eval_batch_size,
+                workers=self.workers,
+                precision=self.recipe.precision,
+            )
+        head, images = self._of_features.model, len(self.data.train)
+        logits, labels = predict(head, self._scored())
+        some = torch.arange(n := min(images, MAX_TRAIN)) * images // n
+        features, of_train = self._features.plain[some].to(self.fabric.device), self.data.train.labels[some]
+        fitted, _ = predict(head, [(features, of_train.to(self.fabric.device))])
+        return score(logits, labels, train_n=n, train_top1=top_k_accuracy(fitted, of_train))
 
 
 def assemble(recipe: ResolvedTrainConfig, data: ImageData, fabric: "Fabric") -> Session[Classification]:
