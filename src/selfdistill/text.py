@@ -131,6 +131,16 @@ def escape_surrogates(text: str) -> str:
     return re.sub("[\ud800-\udfff]", lambda found: ascii(found[0])[1:-1].replace("\\udc", "\\x"), text)
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its type.
+
+    Example:
+        >>> first_line(OSError("no route\\nto host")), first_line(KeyError())
+        ('no route', 'KeyError')
+    """
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
+
+
 def count_of(number: int, thing: str) -> str:
     """Return a number of things.
 

@@ -42,7 +42,7 @@ class TrainConfig(TrainingConfig):
         width: channels of the first stage of a CIFAR network
         features: widen (or narrow) the features to so many by a 1x1 convolution
         head_layers: fully connected layers after the features, 1 or 2 (Table 13)
-        weights: none (from scratch), default (the library's pretrained weights) or a file
+        weights: none (from scratch), default (the model's pretrained ones), hf-hub:NAME, local-dir:DIR, a file or a run
         head: dotted name of the classifier, for networks in which it cannot be found
         stages: dotted names of the inner stages that BYOT branches off, the pooled map last (default: found)
         linear_probe: fit the new head to the pretrained features before the training (default: on when fine-tuning)
@@ -209,12 +209,22 @@ class TrainConfig(TrainingConfig):
             "augment": self.augment or data.augment,
             "resize": self.resize or (margin(data.image_size) if self.cache and files else None),
             "method": repr(parse_method(self.method)),
-            "model": self.model or ("resnet18_cifar" if small else "torchvision:resnet18"),
+            "model": self._architecture() or ("resnet18_cifar" if small else "torchvision:resnet18"),
             "batch_size": batch_size,
             "data_path": _path_of(self.data),
         }
         steps = -(-len(data.train) // batch_size)
         return ResolvedTrainConfig(**vars(self) | filled | self._schedule(steps))
+
+    def _architecture(self) -> str | None:
+        """Return the model's name; of weights that say it themselves, theirs."""
+        from selfdistill.models.pretrained import SOURCES, timm_config
+
+        if not self.weights.startswith(SOURCES):
+            return self.model
+        _, name = timm_config(self.weights)
+        self.require(self.model in (None, f"timm:{name}"), "model", f"timm:{name}, the model of `weights`")
+        return f"timm:{name}"
 
     def _schedule(self, steps: int) -> dict[str, Any]:
         """Return the optimiser and its schedule, for so many steps per epoch: the paper's, or one for fine-tuning."""

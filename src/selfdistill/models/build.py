@@ -8,7 +8,7 @@ from selfdistill.errors import ArgumentError, check_range
 from selfdistill.models.densenet import CifarDenseNet
 from selfdistill.models.external import from_timm, from_torchvision, unknown_model
 from selfdistill.models.parts import check_classes
-from selfdistill.models.pretrained import pretrained
+from selfdistill.models.pretrained import SOURCES, pretrained
 from selfdistill.models.resnet import CifarResNet
 from selfdistill.models.weights import load_weights, weights_file
 from selfdistill.text import quote
@@ -48,7 +48,8 @@ def build(
         features: for our networks: D, the pooled features before the head; by default the last stage's.
         head_layers: for our networks: fully connected layers of the head, 1 or 2 (Table 13).
         weights: ``"none"`` starts at random; ``"default"`` downloads the package's own pretrained weights
-            and replaces the head for another class count; otherwise a file or the folder of a run (see
+            and replaces the head for another class count; ``"hf-hub:NAME"`` or ``"local-dir:DIR"`` is a repository
+            of the Hugging Face hub or a folder of timm's form; otherwise a file or the folder of a run (see
             ``load_weights``).
 
     Returns:
@@ -71,27 +72,33 @@ def build(
     check_classes(classes)
     check_range("width", width, 1, 1024)
     check_range("features", features, 1, 10**5)
-    if weights not in ("none", "default") and not weights_file(weights).is_file():
+    source = weights if isinstance(weights, str) and weights.startswith(SOURCES) else None
+    given = weights not in ("none", "default") and source is None
+    if given and not weights_file(weights).is_file():
         raise ArgumentError("weights", f"{str(weights)!r} are neither 'none' nor 'default' nor a file that exists")
     package, _, inner = name.partition(":")
     if package in ("torchvision", "timm") and inner:
         ours = {"width": width is not None, "features": features is not None, "head_layers": head_layers != 1}
-        if given := next((argument for argument in ours if ours[argument]), None):
+        if own := next((argument for argument in ours if ours[argument]), None):
             networks = ", ".join(available())
-            raise ArgumentError(given, f"applies only to {networks}, not to {quote(name)}: leave it out")
-        make = from_torchvision if package == "torchvision" else from_timm
-        model = make(inner, classes, weights == "default")
-        known = pretrained(name) if weights == "default" else None
+            raise ArgumentError(own, f"applies only to {networks}, not to {quote(name)}: leave it out")
+        if package == "timm":
+            model = from_timm(inner, classes, str(weights))
+        elif source is None:
+            model = from_torchvision(inner, classes, weights == "default")
+        else:
+            raise ArgumentError("weights", f"{source!r} are for a model of timm, not for {quote(name)}")
+        known = None if given or weights == "none" else pretrained(name, str(weights))
         new_head = known is None or known.classes != classes
     else:
         model, new_head = _own(name, classes, width, features, head_layers), True
-        if weights == "default":
+        if weights == "default" or source:
             raise ArgumentError(
                 "weights",
-                f"'default' do not exist for {quote(name)}: give 'none' or a file, or take a "
+                f"{weights!r} do not exist for {quote(name)}: give 'none' or a file, or take a "
                 '"torchvision:NAME" or "timm:NAME" model',
             )
-    if weights not in ("none", "default"):
+    if given:
         new_head = load_weights(model, Path(weights), classes)
     # Plain values, which copies and pickles of the model keep.
     arguments = {"name": name, "classes": classes, "width": width, "features": features, "head_layers": head_layers}

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from selfdistill.errors import ArgumentError
-from selfdistill.text import nearest, quote
+from selfdistill.models.pretrained import SOURCES, pretrained
+from selfdistill.text import first_line, nearest, quote
 
 
 def from_torchvision(name: str, classes: int, default: bool) -> nn.Module:
@@ -49,8 +50,14 @@ def from_torchvision(name: str, classes: int, default: bool) -> nn.Module:
     return model
 
 
-def from_timm(name: str, classes: int, default: bool) -> nn.Module:
-    """Build timm's model ``name``, with the pretrained weights if ``default``; timm fits the head itself."""
+def from_timm(name: str, classes: int, weights: str) -> nn.Module:
+    """Build timm's model ``name``; timm fits the head of pretrained weights itself.
+
+    Args:
+        name: without ``"timm:"``.
+        classes: C.
+        weights: ``"default"`` or what begins with one of ``SOURCES``; whatever else starts at random.
+    """
     try:
         import timm
     except ModuleNotFoundError as error:
@@ -58,20 +65,21 @@ def from_timm(name: str, classes: int, default: bool) -> nn.Module:
     known = [*timm.list_models(), *timm.list_models(include_tags=True)]
     if name not in known:
         raise unknown_model(name, known, "timm.list_models(include_tags=True)", "timm:")
-    if not default:
+    from_source = weights.startswith(SOURCES)
+    if weights != "default" and not from_source:
         model: nn.Module = timm.create_model(name, num_classes=classes)
         return model
-    if not timm.is_model_pretrained(name):
+    if not from_source and not timm.is_model_pretrained(name):
         raise ArgumentError(
             "weights", f"'default' do not exist for {'timm:' + name!r}: see timm.list_models(pretrained=True)"
         )
     try:
         with _tensors_alone():
-            model = timm.create_model(name, pretrained=True, num_classes=classes)
+            model = timm.create_model(weights if from_source else name, pretrained=True, num_classes=classes)
     except Exception as error:  # each of the hub's transports has errors of its own
-        raise _no_download(f"timm:{name}", error) from error
-    weights = timm.get_pretrained_cfg(name)
-    if weights is None or weights.num_classes != classes:
+        raise _no_download(weights if from_source else f"timm:{name}", error) from error
+    trained = pretrained(f"timm:{name}", weights)
+    if trained is None or trained.classes != classes:
         start_small(cast(Any, model).get_classifier())
     return model
 
@@ -158,8 +166,7 @@ def _tensors_alone() -> Iterator[None]:
 
 
 def _no_download(name: str, error: Exception) -> OSError:
-    reason = (str(error).splitlines() or [""])[0] or type(error).__name__
     return OSError(
-        f"the default weights of {name!r} could not be downloaded ({reason}): connect to the network, "
+        f"the weights of {name!r} could not be downloaded ({first_line(error)}): connect to the network, "
         "or give weights as a file or 'none'"
     )

@@ -1,6 +1,12 @@
 """What a package says of its pretrained weights: their classes, and the images that they were trained on."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from selfdistill.text import first_line
+
+if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
 
 
 @dataclass(frozen=True)
@@ -26,11 +32,19 @@ class Pretrained:
     tested: str
 
 
-def pretrained(model: str) -> Pretrained | None:
+SOURCES = ("hf-hub:", "local-dir:")
+"""What weights begin with that timm finds: a repository of the Hugging Face hub, or a folder of the same form."""
+
+
+def pretrained(model: str | None, weights: str = "default") -> Pretrained | None:
     """Return what the package says of a model's weights; None for our own networks and for a name it does not know.
 
     Args:
         model: ``"torchvision:NAME"`` or ``"timm:NAME"``.
+        weights: ``"hf-hub:NAME"`` or ``"local-dir:DIR"``, which say it themselves; whatever else is the package's.
+
+    Raises:
+        OSError: these are not there, or cannot be downloaded.
 
     Example:
         >>> known = pretrained("torchvision:resnet18")
@@ -39,7 +53,10 @@ def pretrained(model: str) -> Pretrained | None:
         >>> pretrained("timm:vit_tiny_patch16_384").size, pretrained("resnet18_cifar")
         (384, None)
     """
-    package, _, name = model.partition(":")
+    if weights.startswith(SOURCES):
+        cfg, _ = timm_config(weights)
+        return _of_cfg(cfg)
+    package, _, name = (model or "").partition(":")
     if package == "torchvision":
         return _of_torchvision(name)
     return _of_timm(name) if package == "timm" else None
@@ -71,12 +88,34 @@ def _of_timm(name: str) -> Pretrained | None:
         cfg = get_pretrained_cfg(name)
     except RuntimeError:  # the architecture is known, the tag is not
         return None
-    if cfg is None:
-        return None
+    return None if cfg is None else _of_cfg(cfg)
+
+
+def timm_config(weights: str) -> tuple["PretrainedCfg", str]:
+    """Return what ``config.json`` beside such weights says, and the architecture.
+
+    Args:
+        weights: ``"hf-hub:NAME"`` or ``"local-dir:DIR"``.
+
+    Raises:
+        OSError: it is not there, cannot be downloaded, or is not of timm's form.
+    """
+    from timm.models import PretrainedCfg
+    from timm.models._hub import load_model_config_from_hf, load_model_config_from_path
+
+    source, _, name = weights.partition(":")
+    try:
+        read = load_model_config_from_hf if source == "hf-hub" else load_model_config_from_path
+        values, architecture, _ = read(name)
+    except Exception as error:  # each of the hub's transports has errors of its own
+        raise OSError(f"weights {weights!r} cannot be found ({first_line(error)})") from error
+    return PretrainedCfg(**values), architecture
+
+
+def _of_cfg(cfg: "PretrainedCfg") -> Pretrained:
     side, crop = cfg.input_size[-1], cfg.crop_pct
     if cfg.test_input_size is not None:
         side, crop = cfg.test_input_size[-1], cfg.test_crop_pct or crop
     tested = f"{side} px, crop_pct {crop:g}, crop_mode {cfg.crop_mode}, {cfg.interpolation}"
-    return Pretrained(
-        "timm", cfg.num_classes, cfg.input_size[-1], bool(cfg.fixed_input_size), cfg.mean, cfg.std, tested
-    )
+    mean, std, fixed = tuple(cfg.mean), tuple(cfg.std), bool(cfg.fixed_input_size)
+    return Pretrained("timm", cfg.num_classes, cfg.input_size[-1], fixed, mean, std, tested)

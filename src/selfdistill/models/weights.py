@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from selfdistill.errors import ArgumentError
 from selfdistill.models.external import start_small
 from selfdistill.models.sealed import read_weights
+from selfdistill.text import first_line
 
 _SHOWN = 3  # keys that an error names: enough to see what is wrong on one line
 _SUFFIXES = (".pt", ".pth", ".tar", ".ckpt", ".bin")
@@ -125,7 +126,7 @@ def _read(path: Path) -> object:
                 "save them again with torch.save(model.state_dict(), FILE)",
             ) from error
         except Exception as error:  # a damaged file may fail anywhere in the reader
-            told = f"weights {str(path)!r} are damaged ({_first_line(error)}): copy them again"
+            told = f"weights {str(path)!r} are damaged ({first_line(error)}): copy them again"
             raise ValueError(told) from error
 
 
@@ -173,7 +174,3 @@ def _few(keys: Iterable[str]) -> str:
     keys = list(keys)
     more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
     return ", ".join(keys[:_SHOWN]) + more
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

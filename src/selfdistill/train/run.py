@@ -233,7 +233,7 @@ def load(recipe: TrainConfig) -> ImageData:
         ValueError: what :func:`~selfdistill.data.load_data` and :func:`as_pretrained` raise.
     """
     check_folder("data_root", Path(recipe.data_root))
-    known = pretrained(recipe.model) if recipe.model and recipe.fine_tunes else None
+    known = pretrained(recipe.model, recipe.weights) if recipe.fine_tunes else None
     with blaming("data"):
         data = load_data(
             recipe.data,
@@ -258,7 +258,7 @@ def as_pretrained(recipe: TrainConfig, data: ImageData) -> ImageData:
     Raises:
         ArgumentError: the model takes images of another size alone.
     """
-    known = pretrained(recipe.resolve(data).model) if recipe.fine_tunes else None
+    known = pretrained(recipe.resolve(data).model, recipe.weights) if recipe.fine_tunes else None
     if known is None:
         return data
     if known.fixed_size and data.image_size != known.size:
