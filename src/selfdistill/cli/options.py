@@ -35,7 +35,7 @@ _FIELDS = {
     "trainable_layers rois",
     OPTIMISATION: "epochs batch_size accumulate optimizer lr backbone_lr layer_decay head_epochs momentum nesterov "
     "weight_decay schedule milestones gamma "
-    "warmup_epochs clip seed",
+    "warmup_epochs clip ema seed",
     MACHINE: "precision channels_last compile threads workers",
     OPTIONS: "keep_epochs eval_every",
 }

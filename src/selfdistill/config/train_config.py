@@ -64,6 +64,7 @@ class TrainConfig(TrainingConfig):
         gamma: factor of each drop of the step schedule
         warmup_epochs: epochs over which the rate rises linearly from zero (default: 0 from scratch, otherwise a tenth)
         clip: largest norm of the gradient (default: no clipping)
+        ema: decay of a moving average of the weights, such as 0.999, which is measured and kept instead (default: none)
         seed: seed of the initial weights, the dropout masks, the order and the augmentation
         precision: floating-point precision
         channels_last: keep images and weights in channels-last order, often faster (default: on when fine-tuning)
@@ -133,6 +134,7 @@ class TrainConfig(TrainingConfig):
     gamma: float = 0.1
     warmup_epochs: int | None = None
     clip: float | None = None
+    ema: float | None = None
     seed: int = 0
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     channels_last: bool | None = None
@@ -160,6 +162,7 @@ class TrainConfig(TrainingConfig):
             accumulate=(1, 10**6),
             max_pixels=(1, 10**12),
         )
+        self.require(self.ema is None or 0 < self.ema < 1, "ema", "above 0 and below 1")
         self._require_room_to_crop(self.image_size or 1)
         self._check_fine_tuning()
 

@@ -36,6 +36,7 @@ from selfdistill.train.task import State, Task
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
+    from timm.utils.model_ema import ModelEmaV3
 
 
 class Classification(Task[Batch]):
@@ -69,18 +70,23 @@ class Classification(Task[Batch]):
             head_layers=recipe.head_layers,
             weights=recipe.weights,
         )
+        average = None if recipe.ema is None else average_of(model, recipe.ema)  # copied before hooks are added
+        self._average = average
         probe = torch.randn(2, 3, data.image_size, data.image_size, generator=torch.Generator().manual_seed(0))
         self.distiller = SelfDistiller(
             model, parse_method(recipe.method), head=recipe.head, stages=recipe.stages, example_input=probe
         )
         if recipe.channels_last:
             self.distiller.to(memory_format=torch.channels_last)
-        self.network = self.distiller
         fine_tuning.freeze(recipe, model, self._head)
         self._features, self._of_features = self._frozen_features()
         head = model.get_submodule(self._head)
         if recipe.linear_probe and model.has_new_head and isinstance(head, nn.Linear):
             self.linear_probe().copy_to(head)
+        self.network: nn.Module = self.distiller
+        if average is not None:
+            average.to(fabric.device).set(model)
+            self.network = nn.ModuleDict({"distiller": self.distiller, "average": average})
         self.loader = TrainLoader(
             data,
             self.distiller.method.needs,
@@ -96,7 +102,7 @@ class Classification(Task[Batch]):
             channels_last=recipe.channels_last,
             features=None if self._features is None else self._features.views,
         )
-        self._evaluated = {"test_top1": model if self._of_features is None else self._of_features.model}
+        self._evaluated = {"test_top1": self._scored_network()}
         if self.distiller.peer is not None:
             self._evaluated["peer_top1"] = self.distiller.peer
         self.metrics = tuple(self._evaluated)
@@ -108,8 +114,8 @@ class Classification(Task[Batch]):
 
     @property
     def model(self) -> nn.Module:
-        """The student."""
-        return self.distiller.model
+        """The student, or the moving average of its weights."""
+        return self.distiller.model if self._average is None else self._average.module
 
     @property
     def _head(self) -> str:
@@ -131,8 +137,15 @@ class Classification(Task[Batch]):
             device=self.fabric.device,
             workers=self.workers,
         )
-        head = nn.Sequential(OrderedDict(head=distiller.model.get_submodule(self._head)))
-        return features, SelfDistiller(head, distiller.method, head="head")
+        return features, SelfDistiller(self._alone(distiller.model), distiller.method, head="head")
+
+    def _alone(self, model: nn.Module) -> nn.Module:
+        """Return the head of a model as a network of its own."""
+        return nn.Sequential(OrderedDict(head=model.get_submodule(self._head)))
+
+    def _scored_network(self) -> nn.Module:
+        """Return the network that is measured: on features, the head alone."""
+        return self.model if self._features is None else self._alone(self.model)
 
     def linear_probe(self) -> fine_tuning.LinearProbe:
         """Return the linear probe of the training images."""
@@ -154,20 +167,20 @@ class Classification(Task[Batch]):
 
     def feature_key(self) -> str:
         """Name what the features of a network depend on that is not trained yet: its images and its weights."""
-        return fine_tuning.feature_key(self.recipe, self.data, self.model, self._head)
+        return fine_tuning.feature_key(self.recipe, self.data, self.distiller.model, self._head)
 
     def _read(self, split: Split) -> Tensor:
         self.distiller.to(self.fabric.device)
-        return read_features(self.model, self._in_order(split), head=self._head).features
+        return read_features(self.distiller.model, self._in_order(split), head=self._head).features
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """Return the recipe's optimiser, with rates of their own for pretrained layers."""
-        groups = fine_tuning.parameter_groups(self.recipe, self.network, self.model, self._head)
+        groups = fine_tuning.parameter_groups(self.recipe, self.distiller, self.distiller.model, self._head)
         return fine_tuning.make_optimizer(self.recipe, groups)
 
     def set_training_mode(self) -> None:
         """Put the network into training mode, but for what stays as it was pretrained."""
-        fine_tuning.set_training_mode(self.recipe, self.network, self.model, self._head)
+        fine_tuning.set_training_mode(self.recipe, self.distiller, self.distiller.model, self._head)
 
     @property
     def eval_batch_size(self) -> int:
@@ -193,6 +206,11 @@ class Classification(Task[Batch]):
         output = module(batch.x, batch.y, batch.views, batch.pair, batch.index, batch.previous)
         hits = (output.logits.detach().argmax(dim=1) == batch.y).sum()
         return Loss(output.loss, output.terms, {"train_accuracy": hits}, len(batch.y))
+
+    def after_step(self, position: int) -> None:
+        """Bring the moving average of the weights up to date."""
+        if self._average is not None:
+            self._average.update(self.distiller.model, step=position + 1)
 
     def test_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the test images and their labels, as the network takes them."""
@@ -242,7 +260,7 @@ class Classification(Task[Batch]):
         return make_record(run.name, self.recipe, self.data, self.distiller, state, evaluation, seconds)
 
     def _evaluation(self) -> Evaluation:
-        if self._features is None or self._of_features is None:
+        if self._features is None:
             return evaluate(
                 self.model,
                 self.data,
@@ -251,7 +269,7 @@ class Classification(Task[Batch]):
                 workers=self.workers,
                 precision=self.recipe.precision,
             )
-        head, images = self._of_features.model, len(self.data.train)
+        head, images = self._scored_network(), len(self.data.train)
         logits, labels = predict(head, self._scored())
         some = torch.arange(n := min(images, MAX_TRAIN)) * images // n
         features, of_train = self._features.plain[some].to(self.fabric.device), self.data.train.labels[some]
@@ -286,6 +304,25 @@ def cache_files(recipe: TrainConfig, data: ImageData) -> ImageData:
         return data
     check_root(Path(recipe.data_root))
     return with_cache(data, resize, Path(recipe.data_root) / "cache")
+
+
+def average_of(model: nn.Module, decay: float) -> "ModelEmaV3":
+    r"""Return a moving average of a model's weights and buffers.
+
+    After step t, counted from 0, :math:`\bar w \leftarrow \beta_t \bar w + (1 - \beta_t) w` with
+    :math:`\beta_t = \min(\beta, 1 - (1 + t)^{-3/4})`: short trainings are averaged too.
+
+    Args:
+        model: to be averaged; copied.
+        decay: :math:`\beta` in (0, 1).
+
+    Source:
+        timm's ``ModelEmaV3`` with its warm-up.
+    """
+    from timm.utils.model_ema import ModelEmaV3
+
+    average = ModelEmaV3(model, decay=decay, use_warmup=True, warmup_gamma=1.0, warmup_power=3 / 4)
+    return average.requires_grad_(False)
 
 
 def compile_distiller(distiller: SelfDistiller, device: torch.device, *, processes: int = 1) -> nn.Module:

@@ -86,6 +86,7 @@ class Session(Generic[T]):
             self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.recipe.clip, error_if_nonfinite=False)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.task.after_step(position)
 
     def _backward(self, batch: Any, position: int, weight: float, meters: Meters) -> None:
         """Add a micro-batch's gradient; a method of its own, so that its memory is free before the next one."""

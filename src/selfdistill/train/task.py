@@ -124,6 +124,10 @@ class Task(Protocol[B]):
             position: optimiser steps of the whole run before this one.
         """
 
+    def after_step(self, position: int) -> None:
+        """Do what follows an optimiser step, of which ``position`` were before it; nothing unless a task says more."""
+        return
+
     def evaluate(self, progress: OnProgress) -> dict[str, float | None]:
         """Measure the network after an epoch; in the first process alone. ``progress`` raises to stop the run."""
 
