@@ -28,14 +28,14 @@ EVALUATION = Group.create_ordered("Evaluation")
 MACHINE = Group.create_ordered("Machine")
 
 _FIELDS = {
-    DATA: "data data_root images image_size classes per_class test_per_class eval_split eval_images augment flip "
-    "resize skip_unreadable max_pixels cache",
+    DATA: "data data_root images image_size classes per_class test_per_class eval_split eval_images augment "
+    "auto_augment erasing flip resize skip_unreadable max_pixels cache",
     METHOD: "method",
     NETWORK: "model width features head_layers weights head stages linear_probe freeze freeze_bn backbone norm "
     "trainable_layers rois",
     OPTIMISATION: "epochs batch_size accumulate optimizer lr backbone_lr layer_decay head_epochs momentum nesterov "
     "weight_decay schedule milestones gamma "
-    "warmup_epochs clip ema seed",
+    "warmup_epochs clip mixup cutmix ema seed",
     MACHINE: "precision channels_last compile threads workers",
     OPTIONS: "keep_epochs eval_every",
 }

@@ -34,6 +34,8 @@ class TrainConfig(TrainingConfig):
         per_class: use only so many training images of each class
         test_per_class: use only so many test images of each class
         augment: augmentation of the training images (default: the dataset's own)
+        auto_augment: further augmentation after that, trivial (TrivialAugment) or rand (RandAugment)
+        erasing: probability that a rectangle of an image is blackened
         resize: shorter side in pixels that files are resized to before the augmentation (default: not resized)
         skip_unreadable: skip image files that cannot be read instead of stopping
         max_pixels: refuse image files of more pixels (default: 89,478,485)
@@ -64,6 +66,8 @@ class TrainConfig(TrainingConfig):
         gamma: factor of each drop of the step schedule
         warmup_epochs: epochs over which the rate rises linearly from zero (default: 0 from scratch, otherwise a tenth)
         clip: largest norm of the gradient (default: no clipping)
+        mixup: alpha of mixup, such as 0.2: pairs of images and their labels are blended (default: none)
+        cutmix: alpha of CutMix, such as 1: a rectangle of another image is pasted; beside mixup, each half of the times
         ema: decay of a moving average of the weights, such as 0.999, which is measured and kept instead (default: none)
         seed: seed of the initial weights, the dropout masks, the order and the augmentation
         precision: floating-point precision
@@ -104,6 +108,8 @@ class TrainConfig(TrainingConfig):
     per_class: int | None = None
     test_per_class: int | None = None
     augment: Augment | None = None
+    auto_augment: Literal["none", "trivial", "rand"] = "none"
+    erasing: float = 0.0
     resize: int | None = None
     skip_unreadable: bool = False
     max_pixels: int | None = None
@@ -134,6 +140,8 @@ class TrainConfig(TrainingConfig):
     gamma: float = 0.1
     warmup_epochs: int | None = None
     clip: float | None = None
+    mixup: float | None = None
+    cutmix: float | None = None
     ema: float | None = None
     seed: int = 0
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
@@ -161,13 +169,14 @@ class TrainConfig(TrainingConfig):
             head_layers=(1, 2),
             accumulate=(1, 10**6),
             max_pixels=(1, 10**12),
+            erasing=(0, 1),
         )
         self.require(self.ema is None or 0 < self.ema < 1, "ema", "above 0 and below 1")
         self._require_room_to_crop(self.image_size or 1)
         self._check_fine_tuning()
 
     def _check_fine_tuning(self) -> None:
-        for name in ("backbone_lr", "layer_decay"):
+        for name in ("backbone_lr", "layer_decay", "mixup", "cutmix"):
             self.require(getattr(self, name) is None or getattr(self, name) > 0, name, "above 0")
         self.require(self.layer_decay is None or self.layer_decay <= 1, "layer_decay", "at most 1")
         self.require(0 <= self.head_epochs < (self.epochs or 200), "head_epochs", "at least 0 and below `epochs`")

@@ -1,7 +1,9 @@
 """Augmentation of images that live on the device: crop, flip and normalisation of a whole batch at once."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,6 +51,39 @@ def shift_and_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, pad:
 
 
 @dataclass(frozen=True)
+class Policy:
+    """What is done to an image after it is cropped and mirrored, by transforms v2.
+
+    Args:
+        auto: ``"trivial"`` for TrivialAugment, ``"rand"`` for RandAugment (two operations of strength 9), ``"none"``.
+        erasing: probability that a rectangle is blackened.
+
+    Source:
+        Müller and Hutter (2021); Cubuk et al. (2020); Zhong et al. (2020); each as torchvision has it.
+    """
+
+    auto: str = "none"
+    erasing: float = 0.0
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether images are left as they are."""
+        return self == Policy()
+
+    def of_pictures(self) -> list[Any]:
+        """Return the transforms of a PIL image or of uint8 ``(3, S, S)``."""
+        from torchvision.transforms import v2
+
+        return {"none": [], "trivial": [v2.TrivialAugmentWide()], "rand": [v2.RandAugment()]}[self.auto]
+
+    def of_pixels(self) -> list[Any]:
+        """Return the transforms of uint8 ``(3, S, S)`` that follow."""
+        from torchvision.transforms import v2
+
+        return [v2.RandomErasing(self.erasing)] if self.erasing else []
+
+
+@dataclass(frozen=True)
 class Crop:
     """A shifted crop and, with ``flip``, a mirror image, as a function of (seed, epoch, index, view) alone.
 
@@ -92,6 +127,17 @@ class Crop:
         return top, left, (flip == 1) & self.flip
 
 
+NO_POLICY = Policy()
+
+
+@contextmanager
+def seeded(*parts: int) -> Iterator[None]:
+    """Seed torch's generator on the CPU by some numbers, and put it back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(hash_key(*parts) >> 1)
+        yield
+
+
 class MemoryLoader:
     """Augmented batches of images that are in memory, on the device where they are.
 
@@ -100,10 +146,12 @@ class MemoryLoader:
     Args:
         images: uint8 ``(N, C, H, W)``.
         crop: how they are augmented.
+        policy: what follows; drawn image by image from torch's generator, seeded by (seed, epoch, index, view).
     """
 
-    def __init__(self, images: Tensor, crop: Crop):
-        self.images, self.crop = images, crop
+    def __init__(self, images: Tensor, crop: Crop, policy: Policy = NO_POLICY):
+        self.images, self.crop, self.policy = images, crop, policy
+        self._transforms = [] if policy.changes_nothing else [*policy.of_pictures(), *policy.of_pixels()]
         self._drawn: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
 
     def batches(self, requests: Iterable[Request]) -> Iterator[Tensor]:
@@ -113,6 +161,18 @@ class MemoryLoader:
             yield torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _part(self, epoch: int, index: Tensor, view: int) -> Tensor:
+        images = self._cropped(epoch, index, view)
+        if not self._transforms:
+            return images
+        changed = []
+        for at, image in zip(index.tolist(), images, strict=True):
+            with seeded(self.crop.seed, epoch, at, view):
+                for transform in self._transforms:
+                    image = transform(image)
+            changed.append(image)
+        return torch.stack(changed)
+
+    def _cropped(self, epoch: int, index: Tensor, view: int) -> Tensor:
         images = self.images[index]
         if self.crop.leaves_as_it_is:
             return images

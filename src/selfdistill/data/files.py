@@ -14,10 +14,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from selfdistill.data.augment import Request
+from selfdistill.data.augment import NO_POLICY, Policy, Request, seeded
 from selfdistill.data.cached_images import CachedImages
 from selfdistill.data.decode import UnreadableImageError, cpu_count, read_rgb, to_shorter_side
-from selfdistill.data.randomness import hash_key
 
 Key = tuple[int, int, int]
 """(epoch, index, view): with the run's seed, all that an augmentation depends on."""
@@ -51,6 +50,7 @@ class FileImages(Dataset[Tensor | str]):
         boxes: the part of each file, as in :class:`~selfdistill.data.sets.Split`; None: all of it.
         resize: the shorter side in pixels that a file is resized to first; None: it is augmented as it is.
         cache: the files decoded and resized already; used where they are resized to its side.
+        policy: what follows.
     """
 
     def __init__(
@@ -63,9 +63,10 @@ class FileImages(Dataset[Tensor | str]):
         boxes: Tensor | None = None,
         resize: int | None = None,
         cache: CachedImages | None = None,
+        policy: Policy = NO_POLICY,
     ):
         self.paths, self.seed, self.boxes, self.resize = paths, seed, boxes, resize
-        self.transform = _transform(size, augment)
+        self.transform = _transform(size, augment, policy)
         first = resize if resize is not None or augment == "resized_crop_flip" else margin(size)
         self.cache = cache if cache is not None and cache.side == first else None
 
@@ -87,8 +88,7 @@ class FileImages(Dataset[Tensor | str]):
             yield from ((key, str(error)) for key in keys)
             return
         for epoch, _, view in keys:
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(hash_key(self.seed, epoch, index, view) >> 1)
+            with seeded(self.seed, epoch, index, view):
                 item = self.transform(image)
             yield (epoch, index, view), item
 
@@ -208,7 +208,7 @@ def _collate(items: list[Tensor | str]) -> Tensor | str:
     return torch.stack(images) if len(images) == len(items) else next(i for i in items if isinstance(i, str))
 
 
-def _transform(size: int, augment: str) -> Callable[[Image.Image], Tensor]:
+def _transform(size: int, augment: str, policy: Policy) -> Callable[[Image.Image], Tensor]:
     from torchvision.transforms import v2
 
     steps = {
@@ -217,5 +217,7 @@ def _transform(size: int, augment: str) -> Callable[[Image.Image], Tensor]:
         "crop_flip": [v2.Resize(margin(size)), v2.RandomCrop(size), v2.RandomHorizontalFlip()],
         "resized_crop_flip": [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()],
     }[augment]
-    compose: Callable[[Image.Image], Tensor] = v2.Compose([*steps, v2.PILToTensor()])
+    compose: Callable[[Image.Image], Tensor] = v2.Compose(
+        [*steps, *policy.of_pictures(), v2.PILToTensor(), *policy.of_pixels()]
+    )
     return compose

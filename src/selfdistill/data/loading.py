@@ -5,7 +5,16 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from selfdistill.data.augment import AUGMENTS, Crop, FeatureLoader, MemoryLoader, Normalize, Request
+from selfdistill.data.augment import (
+    AUGMENTS,
+    NO_POLICY,
+    Crop,
+    FeatureLoader,
+    MemoryLoader,
+    Normalize,
+    Policy,
+    Request,
+)
 from selfdistill.data.files import FileImages, FileLoader
 from selfdistill.data.same_class import PAIR_VIEW, PairSampler
 from selfdistill.data.sets import ImageData, Split
@@ -39,6 +48,7 @@ class TrainLoader:
         passes: batches that this rank accumulates in one optimiser step.
         seed: the run's seed.
         augment: one of ``augment.AUGMENTS``; None: the set's own.
+        policy: what is done to an image after that.
         resize: the shorter side in pixels that files are resized to before that, at least the images' side; None: they
             are augmented as they are.
         device: where the batches are wanted.
@@ -73,6 +83,7 @@ class TrainLoader:
         passes: int = 1,
         seed: int,
         augment: str | None = None,
+        policy: Policy = NO_POLICY,
         resize: int | None = None,
         device: torch.device | str,
         workers: int | None = None,
@@ -85,7 +96,7 @@ class TrainLoader:
         self.device = torch.device(device)
         self._images: MemoryLoader | FileLoader | FeatureLoader
         if features is None:
-            self._images = _train_images(data, augment, seed, resize, self.device, workers)
+            self._images = _train_images(data, augment, policy, seed, resize, self.device, workers)
         else:
             self._images = FeatureLoader(features.to(self.device), seed)
         # Where indices and labels are held: beside the images.
@@ -168,6 +179,7 @@ def view_batches(
     view: int,
     *,
     augment: str | None,
+    policy: Policy,
     resize: int | None,
     batch_size: int,
     device: torch.device | str,
@@ -179,6 +191,7 @@ def view_batches(
         data: the set.
         view: 0, 1, ...
         augment: as for :class:`TrainLoader`, like the rest.
+        policy: what is done to an image after that.
         resize: the shorter side that files are resized to before.
         batch_size: images at a time.
         device: where they are wanted.
@@ -186,7 +199,7 @@ def view_batches(
     """
     normalize = Normalize(data.mean, data.std, device=torch.device(device))
     chunks = torch.split(torch.arange(len(data.train)), batch_size)
-    images = _train_images(data, augment, 0, resize, torch.device("cpu"), workers)
+    images = _train_images(data, augment, policy, 0, resize, torch.device("cpu"), workers)
     for index, pixels in zip(chunks, images.batches([(view, index, 0)] for index in chunks), strict=True):
         yield normalize(pixels.to(device, non_blocking=True)), data.train.labels[index].to(device)
 
@@ -244,21 +257,36 @@ def pixel_batches(
 
 
 def _train_images(
-    data: ImageData, augment: str | None, seed: int, resize: int | None, device: torch.device, workers: int | None
+    data: ImageData,
+    augment: str | None,
+    policy: Policy,
+    seed: int,
+    resize: int | None,
+    device: torch.device,
+    workers: int | None,
 ) -> MemoryLoader | FileLoader:
     augment = data.augment if augment is None else augment
     _check(data, augment, resize, workers)
     if data.train.images is not None:
         crop = Crop(pad=0 if augment == "none" else data.image_size // 8, flip=augment == "crop_flip", seed=seed)
-        return MemoryLoader(data.train.images.to(device), crop)
-    images = _file_images(data.train, data.image_size, augment, seed, resize)
+        return MemoryLoader(data.train.images.to(device), crop, policy)
+    images = _file_images(data.train, data.image_size, augment, seed, resize, policy)
     return FileLoader(images, workers=workers, device=device)
 
 
-def _file_images(split: Split, size: int, augment: str, seed: int, resize: int | None) -> FileImages:
+def _file_images(
+    split: Split, size: int, augment: str, seed: int, resize: int | None, policy: Policy = NO_POLICY
+) -> FileImages:
     assert split.paths is not None  # a Split without images has paths
     return FileImages(
-        split.paths, size=size, augment=augment, seed=seed, boxes=split.boxes, resize=resize, cache=split.cache
+        split.paths,
+        size=size,
+        augment=augment,
+        seed=seed,
+        boxes=split.boxes,
+        resize=resize,
+        cache=split.cache,
+        policy=policy,
     )
 
 

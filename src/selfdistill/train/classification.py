@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from selfdistill.config.train_config import SMALL, ResolvedTrainConfig, TrainConfig
 from selfdistill.data import ImageData, Split, TrainLoader, eval_batches
+from selfdistill.data.augment import Policy
 from selfdistill.data.cache import with_cache
 from selfdistill.data.decode import cpu_count
 from selfdistill.data.fingerprint import Fingerprint
@@ -30,6 +31,7 @@ from selfdistill.records import Evaluation, RunRecord
 from selfdistill.train import fine_tuning
 from selfdistill.train.export import save_model
 from selfdistill.train.meters import Loss
+from selfdistill.train.mixing import mixing
 from selfdistill.train.record import make_record
 from selfdistill.train.session import Session, prepare
 from selfdistill.train.task import State, Task
@@ -61,6 +63,7 @@ class Classification(Task[Batch]):
 
     def __init__(self, recipe: ResolvedTrainConfig, data: ImageData, fabric: "Fabric"):
         self.recipe, self.data, self.fabric = recipe, data, fabric
+        self._mix = mixing(recipe)
         self.workers = min(8, cpu_count()) if recipe.workers is None else recipe.workers
         model = build(
             recipe.model,
@@ -94,6 +97,7 @@ class Classification(Task[Batch]):
             passes=recipe.passes_on(fabric.world_size),
             seed=recipe.seed,
             augment=recipe.augment,
+            policy=Policy(recipe.auto_augment, recipe.erasing),
             resize=recipe.resize,
             device=fabric.device,
             workers=self.workers,
@@ -203,8 +207,10 @@ class Classification(Task[Batch]):
             self.distiller.set_progress(position / (epochs * steps), (position // steps + 1) / epochs)
         if self.recipe.compile:
             torch.compiler.cudagraph_mark_step_begin()
-        output = module(batch.x, batch.y, batch.views, batch.pair, batch.index, batch.previous)
-        hits = (output.logits.detach().argmax(dim=1) == batch.y).sum()
+        x, y = (batch.x, batch.y) if self._mix is None else self._mix(batch.x, batch.y)
+        output = module(x, y, batch.views, batch.pair, batch.index, batch.previous)
+        most = y if y.ndim == 1 else y.argmax(dim=1)
+        hits = (output.logits.detach().argmax(dim=1) == most).sum()
         return Loss(output.loss, output.terms, {"train_accuracy": hits}, len(batch.y))
 
     def after_step(self, position: int) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from selfdistill.config.train_config import ResolvedTrainConfig
 from selfdistill.data import ImageData
+from selfdistill.data.augment import Policy
 from selfdistill.data.loading import eval_batches, view_batches
 from selfdistill.evaluate.agreement import read_features
 from selfdistill.files import make_folder, open_file, write_atomically
@@ -83,10 +84,12 @@ def frozen_features(
         return read_features(model, batches, head=head).features
 
     plain = read(track(eval_batches(data.train, data, **settings), "computing features", 0))
-    count = 1 if recipe.augment == "none" else max(1, min(VIEWS, _BYTES // (plain.numel() * 4)))
+    policy = Policy(recipe.auto_augment, recipe.erasing)
+    alike = recipe.augment == "none" and policy.changes_nothing
+    count = 1 if alike else max(1, min(VIEWS, _BYTES // (plain.numel() * 4)))
     views = torch.stack(
         [
-            read(view_batches(data, view, augment=recipe.augment, resize=recipe.resize, **settings))
+            read(view_batches(data, view, augment=recipe.augment, policy=policy, resize=recipe.resize, **settings))
             for view in track(range(count), "computing features of augmented views", count)
         ]
     )
@@ -97,7 +100,8 @@ def frozen_features(
 
 def feature_key(recipe: ResolvedTrainConfig, data: ImageData, model: nn.Module, head: str) -> str:
     """Name what the features depend on: a hash of the images, how they are prepared, and the backbone's weights."""
-    setting = (_FORMAT, VIEWS, data.image_size, data.mean, data.std, recipe.augment, recipe.resize, recipe.model)
+    augment = (recipe.augment, recipe.auto_augment, recipe.erasing)
+    setting = (_FORMAT, VIEWS, data.image_size, data.mean, data.std, augment, recipe.resize, recipe.model)
     digest = hashlib.sha256(json.dumps((setting, data.fingerprint), sort_keys=True).encode())
     for name, value in model.state_dict().items():
         if not name.startswith(f"{head}."):
