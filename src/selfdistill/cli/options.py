@@ -190,5 +190,5 @@ Files = Annotated[Path, Parameter(converter=_path, required=True)]
 """Of ``*paths``: one or more."""
 FileOrScreen = Annotated[Path | bool, Parameter(converter=_path)]
 """An option that writes to the file that is named, or to the screen."""
-Accelerator = Annotated[Literal["auto", "cuda", "cpu"], Parameter(group=MACHINE)]
+Accelerator = Annotated[Literal["auto", "cuda", "mps", "cpu"], Parameter(group=MACHINE)]
 MachineNumber = Annotated[int, Parameter(converter=_whole, group=MACHINE)]

@@ -28,7 +28,7 @@ def train(
         out: folder of the run (default: runs/DATA-METHOD-seedN)
         devices: GPUs (or CPU processes) on each machine
         nodes: number of machines
-        accelerator: cuda, cpu, or auto for a GPU where there is one
+        accelerator: cuda, mps (of a Mac), cpu, or auto for a GPU where there is one
         save_every: how often to save inside an epoch: a duration, or such as "500 steps"
         tensorboard: also write TensorBoard logs to OUT/tensorboard
     """

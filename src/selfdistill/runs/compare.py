@@ -5,13 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-import torch
 from rich.console import Console
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.data.decode import cpu_count
 from selfdistill.errors import check_range
+from selfdistill.network import default_device
 from selfdistill.progress import Display, print_line
 from selfdistill.records import RunRecord, SuiteRecord
 from selfdistill.runs.evaluation import (
@@ -97,7 +97,7 @@ def run_comparison(
     if to_train := _runs_to_train(runs, out):
         with console.status("measuring how long a step takes"):
             timings = _measured(to_train, data, jobs)
-        parallel = _parallel_runs(len(to_train), jobs, on_cpu=not torch.cuda.is_available())
+        parallel = _parallel_runs(len(to_train), jobs, on_cpu=default_device().type == "cpu")
         image_seconds = max(timing.evaluation for timing in timings) / len(data.test)
         if fit and not measured:
             max_forwards = seconds * parallel / 4 / len(runs) / image_seconds
