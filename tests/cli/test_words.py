@@ -12,7 +12,7 @@ import selfdistill
 from selfdistill.cli import main
 from selfdistill.cli.app import COMMANDS, app
 from selfdistill.cli.errors import spell_options
-from selfdistill.cli.options import OPTIONS
+from selfdistill.cli.options import OPTIONS, RECIPES
 from selfdistill.config.train_config import TrainConfig
 from selfdistill.detect.config import DetectConfig
 from selfdistill.errors import ArgumentError
@@ -150,6 +150,13 @@ def test_what_is_typed_overrides_the_recipe(recipe_of: Callable[..., Any], tmp_p
     assert recipe_of("compare", "--recipe", file, "--epochs", 3)[1] == 3
 
 
+def test_a_shipped_recipe_is_found_by_its_name(recipe_of: Callable[..., Any]) -> None:
+    shipped = TrainConfig.from_yaml(RECIPES / "digits.yaml")
+    assert recipe_of("train", "--recipe", "digits") == shipped
+    Path("digits").write_text("epochs: 3\n")
+    assert recipe_of("train", "--recipe", "digits") == TrainConfig(epochs=3)  # a file of that name comes first
+
+
 def test_a_wrong_recipe_names_the_file_and_the_key(refused: Refused) -> None:
     Path("recipe.yaml").write_text("data: digits\nepoch: 3\n")
     for command in ("train", "compare"):
@@ -204,6 +211,7 @@ def test_a_wrong_recipe_names_the_file_and_the_key(refused: Refused) -> None:
         ("compare --seeds 1.5", "--seeds"),
         ("compare --jobs 0", "--jobs"),
         ("train --recipe nothing.yaml", "nothing.yaml"),
+        ("train --recipe digit", "'digits'"),
         ("evaluate nothing", "nothing"),
         ("export", "RUN"),
         ("export nothing", "nothing"),

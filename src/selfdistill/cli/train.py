@@ -22,7 +22,7 @@ def train(
 
     For example:
         selfdistill train --data photos --weights default --epochs 30
-        selfdistill train --recipe recipes/cifar100.yaml --seed 1 --devices 2
+        selfdistill train --recipe cifar100 --seed 1 --devices 2
 
     Args:
         out: folder of the run (default: runs/DATA-METHOD-seedN)
