@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from selfdistill import __version__
 from selfdistill.text import printable
 
 _LONGEST = 2000  # characters of a line on standard error
@@ -50,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _run(words: list[str]) -> None:
+    if words in (["--version"], ["-V"]):
+        print(__version__)
+        return
     # Imported here, so that main() can say what is missing where the extra [lab] is not installed.
     from cyclopts import CycloptsError
 
