@@ -4,6 +4,7 @@ What lies below a run folder may have been put there by somebody else. A link th
 read, nor written, nor deleted through. The run folder itself may be a link.
 """
 
+import logging
 import os
 import re
 import stat
@@ -11,6 +12,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
+
+_LOGGER = logging.getLogger(__name__)
 
 SMALL_FILE = 2**28
 """Bytes that a record, a recipe or a description has at most."""
@@ -98,6 +101,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         _replace(path, content)
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from None
+    _LOGGER.debug("wrote %s, %s bytes", path, len(content))
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """From words to arguments: help, recipes, did-you-mean, exit statuses, start-up."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -41,7 +42,7 @@ def test_help_explains_every_option_in_eighty_columns(run: Run, name: str) -> No
     assert max(map(len, out.splitlines())) <= 80
     for argument in app[name].assemble_argument_collection(parse_docstring=True):
         assert argument.parameter.help
-        assert f"  {argument.name}" in out or f"  --[no-]{argument.name[2:]}" in out
+        assert re.search(rf" (-\w, )?{argument.name}\b", out) or f"  --[no-]{argument.name[2:]}" in out
     titles = [line for line in out.splitlines() if line.endswith(":") and not line.startswith(" ")]
     assert len(set(titles)) == len(titles)
 
@@ -150,9 +151,12 @@ def test_what_is_typed_overrides_the_recipe(recipe_of: Callable[..., Any], tmp_p
     assert recipe_of("compare", "--recipe", file, "--epochs", 3)[1] == 3
 
 
-def test_a_shipped_recipe_is_found_by_its_name(recipe_of: Callable[..., Any]) -> None:
+def test_a_shipped_recipe_is_found_by_its_name(
+    recipe_of: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shipped = TrainConfig.from_yaml(RECIPES / "digits.yaml")
     assert recipe_of("train", "--recipe", "digits") == shipped
+    monkeypatch.chdir(tmp_path)
     Path("digits").write_text("epochs: 3\n")
     assert recipe_of("train", "--recipe", "digits") == TrainConfig(epochs=3)  # a file of that name comes first
 
@@ -175,8 +179,8 @@ def test_a_wrong_recipe_names_the_file_and_the_key(refused: Refused) -> None:
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        ("comapre", '"compare"'),
-        ("xyz", '"xyz"'),
+        ("comapre", "'compare'"),
+        ("xyz", "'xyz'"),
         ("--epochs 3", "--epochs"),
         ("compare --epoch 3", "--epochs"),
         ("compare --image_sise 3", "--image-size"),
@@ -195,7 +199,10 @@ def test_a_wrong_recipe_names_the_file_and_the_key(refused: Refused) -> None:
         ("train --nesterov=perhaps", "--nesterov"),
         ("train --out=", "--out"),
         ("train --data=", "--data"),
-        ("compare more", "more"),
+        ("compare photos/", "--data photos/"),
+        ("compare more words", "more words"),
+        ("train --dry", "train --help"),
+        ("compare -q -v", "--quiet and --verbose"),
         ("methods -x", "-x"),
         ("predict", "RUN"),
         ("predict run", "PATHS"),

@@ -40,12 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can be written
         sys.exit(1)
     except KeyboardInterrupt as interruption:
-        _say(str(interruption) or "interrupted")
+        say(str(interruption) or "interrupted")
         sys.exit(getattr(interruption, "exit_status", 130))
     except (ValueError, RuntimeError, OSError, ModuleNotFoundError) as error:
         if os.environ.get("SELFDISTILL_TRACEBACK") or _is_bug(error):
             raise
-        _say(f"error: {_explain(error, words)}")
+        say(f"error: {_explain(error, words)}")
         sys.exit(2)
     sys.exit(0)
 
@@ -92,11 +92,12 @@ def _show_each_once() -> Callable[..., None]:
         advice = issubclass(category, FutureWarning | DeprecationWarning)
         if str(message) not in shown and not advice and category.__name__ != "DecompressionBombWarning":
             shown.add(str(message))
-            _say(f"warning: {message}")
+            say(f"warning: {message}")
 
     return show
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Print one line on standard error."""
     line = printable(" ".join(text.split()))
     print("selfdistill: " + (line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."), file=sys.stderr)

@@ -1,5 +1,6 @@
 """A task with its optimiser on its devices, and one optimiser step of it."""
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound=AnyTask)
 
+_LOGGER = logging.getLogger(__name__)
 _FEW_PROCESSES = 8  # on a CPU so many are allowed in any case, for tests
 _BARRIER_TIMEOUT = timedelta(hours=6)  # the other ranks wait while rank 0 evaluates
 
@@ -137,6 +139,7 @@ def make_fabric(recipe: TrainingConfig, *, devices: int = 1, nodes: int = 1, acc
     from lightning.fabric.strategies.ddp import DDPStrategy
 
     accelerator = check_devices(devices, nodes, accelerator)
+    _LOGGER.debug("devices: %s %s on each of %s nodes, %s", devices, accelerator, nodes, recipe.fabric_precision)
     strategy: Any = "auto"
     if devices * nodes > 1:
         # Rank 0's BatchNorm statistics are the model's, whether they are sent round before each pass or not.
