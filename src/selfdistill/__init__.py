@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from selfdistill.methods import *  # noqa: F403
     from selfdistill.train.export import load as load
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "selfdistill.distiller": ("SelfDistiller", "StepOutput"),

@@ -265,7 +265,7 @@ def test_a_missing_extra_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
         raise ModuleNotFoundError("No module named 'rich'", name="rich")
 
     monkeypatch.setattr("selfdistill.report.lists.method_lines", incomplete)
-    told = 'selfdistill: error: the command line needs rich: pip install "selfdistill[lab]"\n'
+    told = 'selfdistill: error: the command needs rich: pip install "selfdistill[lab]"\n'
     assert run("methods") == (2, "", told)
     monkeypatch.setitem(sys.modules, "selfdistill.cli.app", None)
     monkeypatch.setitem(sys.modules, "cyclopts", None)

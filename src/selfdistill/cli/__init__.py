@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from selfdistill import __version__
 from selfdistill.text import printable
 
+_EXTRA_OF = {"faster_coco_eval": "detect", "tensorboard": "tensorboard"}  # the others are of [lab]
 _LONGEST = 2000  # characters of a line on standard error
 
 
@@ -68,7 +69,8 @@ def _run(words: list[str]) -> None:
 
 def _explain(error: Exception, words: Sequence[str]) -> str:
     if isinstance(error, ModuleNotFoundError):
-        return f'the command line needs {error.name}: pip install "selfdistill[lab]"'
+        missing = (error.name or "").partition(".")[0]
+        return f'the command needs {missing}: pip install "selfdistill[{_EXTRA_OF.get(missing, "lab")}]"'
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
 
