@@ -47,6 +47,34 @@ def test_the_core_imports_torch_alone() -> None:
     assert loaded_after(code, ["torch", *HEAVY]) == ["torch"]
 
 
+def test_without_the_lab_the_core_works_and_the_rest_names_it() -> None:
+    lab = [*HEAVY, "cyclopts", "filelock", "jinja2", "msgspec", "optuna", "rich", "safetensors"]
+    code = f"""
+import sys
+sys.modules |= dict.fromkeys({lab!r})  # as if they were not installed
+from selfdistill import *
+import selfdistill
+from selfdistill.cli import main
+assert SelfDistiller is selfdistill.SelfDistiller and "load" not in dir()
+try:
+    selfdistill.load
+except ModuleNotFoundError as error:
+    print(error)
+for words in (["--version"], ["--help"], ["methods", "--no-measure"]):
+    try:
+        main(words)
+    except SystemExit as end:
+        print(end.code)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    of_load, *lines = done.stdout.splitlines()
+    assert of_load.endswith('pip install "selfdistill[lab]"')
+    assert lines == [selfdistill.__version__, "0", "2", "2"]
+    of_commands = done.stderr.splitlines()
+    assert len(of_commands) == 2
+    assert all(line.endswith('pip install "selfdistill[lab]"') for line in of_commands)
+
+
 def test_every_public_name_is_there() -> None:
     for name in selfdistill.__all__:
         assert getattr(selfdistill, name).__name__ == name

@@ -1,4 +1,6 @@
 import io
+import logging
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -6,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from selfdistill.progress import (
+    LOGGER,
     TRAINING,
     Counter,
     Display,
@@ -83,6 +86,30 @@ def test_a_bar_on_a_terminal_has_its_share_and_status() -> None:
         (task,) = display.bars.tasks
         assert (task.completed, task.total) == (150, 3000)
     assert "epoch 2/30" in text.getvalue()
+
+
+@pytest.mark.parametrize("name", ["digits", "sddropout-weight-0.1-labelsmoothing-seed0"])
+def test_eighty_columns_hold_the_bar_and_the_test_accuracy(name: str) -> None:
+    text = io.StringIO()
+    last = replace(STEP, done=1500, training=replace(AT, metrics={"train": 0.25, "test": 0.5}))
+    with Display(Console(file=text, force_terminal=True, width=80, color_system=None)) as display:
+        display.update(name, last)
+    line = re.sub(r"\x1b\[[0-9?]*[a-zA-Z]", "", text.getvalue()).splitlines()[-1]
+    assert len(line) <= 80
+    assert line.startswith(name[:20])
+    assert "━" in line
+    assert "epoch 2/30" in line
+    assert "test 50.0%" in line
+
+
+def test_a_quiet_logger_shows_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        LOGGER.setLevel(logging.WARNING)
+        with progress_bar("digits") as progress:
+            progress(replace(STEP, epoch_done=True))
+        assert capsys.readouterr().err == ""
+    finally:
+        LOGGER.setLevel(logging.INFO)
 
 
 def test_each_stage_has_its_bar_and_says_how_long_it_takes() -> None:

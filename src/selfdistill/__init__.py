@@ -1,6 +1,7 @@
 """Self-knowledge distillation for PyTorch: a better classifier from the one you already have."""
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from selfdistill import methods
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from selfdistill.methods import *  # noqa: F403
     from selfdistill.train.export import load as load
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "selfdistill.distiller": ("SelfDistiller", "StepOutput"),
@@ -26,15 +27,22 @@ _HOMES = {
     "selfdistill.train.export": ("load",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_NEED_LAB = ("load",)
 
-__all__ = sorted(_HOME_OF)
+__all__ = sorted(name for name in _HOME_OF if name not in _NEED_LAB or find_spec("msgspec"))
 
 
 def __getattr__(name: str) -> Any:
     """Resolve a public name when it is first used: the command line's help needs no torch."""
     if name not in _HOME_OF:
         raise AttributeError(f"module 'selfdistill' has no attribute {name!r}")
-    return getattr(import_module(_HOME_OF[name]), name)
+    try:
+        return getattr(import_module(_HOME_OF[name]), name)
+    except ModuleNotFoundError as error:
+        if name not in _NEED_LAB:
+            raise
+        reason = f'selfdistill.{name} needs {error.name}: pip install "selfdistill[lab]"'
+        raise ModuleNotFoundError(reason, name=error.name) from None
 
 
 def __dir__() -> list[str]:

@@ -4,7 +4,7 @@ What lies below a run folder may have been put there by somebody else. A link th
 read, nor written, nor deleted through. The run folder itself may be a link.
 """
 
-import errno
+import logging
 import os
 import re
 import stat
@@ -13,11 +13,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+_LOGGER = logging.getLogger(__name__)
+
 SMALL_FILE = 2**28
 """Bytes that a record, a recipe or a description has at most."""
 
 _ENDINGS = "csv|html|json|md|onnx|pixels|pt|pt2|safetensors|sha256|svg|yaml"
-_NO_SURPRISES = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # of a FIFO one would wait for a writer
+# O_NONBLOCK: of a FIFO one would wait for a writer; O_BINARY: Windows would translate line ends.
+_NO_SURPRISES = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
+POSIX = hasattr(os, "O_NOFOLLOW")
+"""Whether open files can be renamed and deleted, and folders opened: not on Windows."""
 _TEMPORARY = re.compile(rf"\..+\.({_ENDINGS})\.[a-z0-9_]{{4,32}}\.tmp")
 
 
@@ -28,7 +33,7 @@ def refuse_link(path: Path) -> Path:
         OSError: it is a symbolic link; one line.
     """
     if path.is_symlink():
-        raise _link_error(path)
+        raise OSError(f"{path} is a symbolic link, which is not followed there: remove it")
     return path
 
 
@@ -96,6 +101,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         _replace(path, content)
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from None
+    _LOGGER.debug("wrote %s, %s bytes", path, len(content))
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -104,57 +110,86 @@ def remove_leftovers(folder: Path) -> None:
         return
     for leftover in folder.iterdir():
         if _TEMPORARY.fullmatch(leftover.name):
-            with suppress(OSError), _open(leftover, os.O_RDWR) as file:
-                if _locked(file):  # its writer is gone
+            with suppress(OSError):
+                with _open(leftover, os.O_RDWR) as file:
+                    abandoned = lock(file)
+                if abandoned:  # nobody takes up its name again
                     leftover.unlink()
+
+
+def lock(file: BinaryIO, *, wait: bool = False, inherited: bool = True) -> bool:
+    """Lock an open file until it is closed, also by the end of the process.
+
+    Args:
+        file: opened to write.
+        wait: for whoever has it now.
+        inherited: whether a forked process has the lock too, and keeps it when this one is killed. Where it is not,
+            this process can lock the file twice.
+
+    Returns:
+        Whether it is locked; False: another has it.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # on Windows, where nothing is forked
+        inherited = True
+    if inherited:
+        from filelock import lock_descriptor
+
+        return lock_descriptor(file.fileno(), blocking=wait)
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except (BlockingIOError, PermissionError):  # the standard allows either
+        return False
+    return True
+
+
+def close_to_move(file: BinaryIO) -> None:
+    """Close a file that is to be renamed or deleted, where the system does not do so with an open one."""
+    if not POSIX:
+        file.close()
+
+
+def read_at(descriptor: int, size: int, offset: int) -> bytes:
+    """Return bytes of an open file; forked processes that share it do not disturb each other."""
+    if POSIX:
+        return os.pread(descriptor, size, offset)
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    return os.read(descriptor, size)
 
 
 def _replace(path: Path, content: bytes) -> None:
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            _locked(file)
+            with suppress(OSError):  # the file system has no locks
+                lock(file)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
             mask = os.umask(0)
             os.umask(mask)
             Path(temporary).chmod(0o666 & ~mask)  # mkstemp makes files that nobody else may read
+            close_to_move(file)
             Path(temporary).replace(path)  # still locked: a temporary file without a lock is a leftover
     except BaseException:
         with suppress(OSError):
             Path(temporary).unlink()
         raise
-    folder = os.open(path.parent, os.O_RDONLY)  # the rename itself is on the disk only once the folder is
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    if POSIX:
+        folder = os.open(path.parent, os.O_RDONLY)  # the rename itself is on the disk only once the folder is
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def _open(path: Path, flags: int) -> BinaryIO:
-    try:
-        descriptor = os.open(path, flags | _NO_SURPRISES, 0o666)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise _link_error(path) from None
-        raise
+    descriptor = os.open(refuse_link(path), flags | _NO_SURPRISES, 0o666)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(f"{path} is not a regular file: remove it")
     return os.fdopen(descriptor, "r+b" if flags & os.O_RDWR else "rb")
-
-
-def _locked(file: BinaryIO) -> bool:
-    """Whether a file is free and locked now."""
-    import fcntl  # not on Windows
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # another process has it, or the file system has no locks
-        return False
-    return True
-
-
-def _link_error(path: Path) -> OSError:
-    return OSError(f"{path} is a symbolic link, which is not followed there: remove it")

@@ -16,7 +16,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from selfdistill.losses import check_logits
 from selfdistill.method import Input, Outputs
-from selfdistill.network import call, eager, evaluation_mode, logits_of, rows_of
+from selfdistill.network import (
+    call,
+    eager,
+    evaluation_mode,
+    float64_device,
+    logits_of,
+    random_states,
+    rows_of,
+    set_random_state,
+)
 from selfdistill.tap import Head, Tap
 
 _PASS_HEAD = "pass head=, the dotted name (or the module) of the classifier layer"
@@ -130,7 +139,7 @@ def gives_probabilities(outputs: Outputs) -> bool:
         >>> [gives_probabilities(Outputs(logits, z, nn.Identity())) for logits in (z, z.softmax(1))]
         [False, True]
     """
-    p = outputs.logits.double()
+    p = outputs.logits.to(float64_device(outputs.logits.device)).double()
     tolerance = max(1e-3, 4 * torch.finfo(outputs.logits.dtype).eps)
     head = outputs.head.module if isinstance(outputs.head, Head) else outputs.head
     last = list(head.modules())[-1] if isinstance(head, nn.Module) else None
@@ -180,10 +189,13 @@ def dropout_before(model: nn.Module, head: str, x: Input) -> str | None:
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Run the block in evaluation mode, without gradients or autocast; modes and random state are restored."""
     device = next(model.parameters(), torch.empty(0)).device
-    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
-    without_autocast = torch.autocast(device.type, enabled=False)
-    with evaluation_mode(model), torch.no_grad(), torch.random.fork_rng(devices), without_autocast:
-        yield
+    states = random_states(model)
+    try:
+        with evaluation_mode(model), torch.no_grad(), torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for place, state in states.items():
+            set_random_state(place, state)
 
 
 @contextmanager

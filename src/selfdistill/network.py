@@ -122,5 +122,39 @@ def check_logits(logits: Tensor, what: str) -> None:
 
 
 def default_device() -> torch.device:
-    """Return the CUDA device if there is one, otherwise the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Return the CUDA device if there is one, otherwise the GPU of a Mac (MPS), otherwise the CPU."""
+    gpu = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else None
+    return torch.device(gpu or "cpu")
+
+
+def float64_device(device: torch.device) -> torch.device:
+    """Return the device, or the CPU if it has no float64, as MPS.
+
+    Example:
+        >>> float64_device(torch.device("mps"))
+        device(type='cpu')
+    """
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+def random_state(device: torch.device) -> Tensor:
+    """Return the state of a device's generator; of other kinds than CUDA and MPS the CPU's."""
+    if device.type == "cuda":
+        return torch.cuda.get_rng_state(device)
+    return torch.mps.get_rng_state() if device.type == "mps" else torch.get_rng_state()
+
+
+def set_random_state(device: torch.device, state: Tensor) -> None:
+    """Put back what :func:`random_state` returned."""
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    elif device.type == "mps":
+        torch.mps.set_rng_state(state)
+    else:
+        torch.set_rng_state(state)
+
+
+def random_states(model: nn.Module) -> dict[torch.device, Tensor]:
+    """Return the states of the generators of the CPU and of the model's devices."""
+    devices = {torch.device("cpu"), *(parameter.device for parameter in model.parameters())}
+    return {device: random_state(device) for device in devices}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +19,11 @@ if TYPE_CHECKING:  # who computes without showing anything needs no rich
     from rich.progress import TaskID
 
 T = TypeVar("T")
+
+LOGGER = logging.getLogger("selfdistill")
+"""At INFO, as it is at first, progress is shown; at WARNING it is not; at DEBUG files and devices are logged too."""
+if LOGGER.level == logging.NOTSET:
+    LOGGER.setLevel(logging.INFO)
 
 TRAINING = "training"
 """The stage of a training in its steps; while it evaluates, its stage is another."""
@@ -109,8 +116,13 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def describe(event: Progress) -> str:
-    """Return one line; of a training epoch, time left, loss and terms, metrics, images/s: a narrow terminal cuts it."""
+def describe(event: Progress, width: float = math.inf) -> str:
+    """Return one line; of a training epoch, time left, loss and terms, metrics, images/s, as far as there is room.
+
+    Args:
+        event: what is described.
+        width: characters; of a training the least important parts go first; its epoch and last metric stay.
+    """
     counted = ""
     if event.total:
         counted = (
@@ -120,13 +132,27 @@ def describe(event: Progress) -> str:
     if event.training is None:
         return what
     at = event.training
-    parts = [f"epoch {at.epoch}/{at.epochs}"]
-    parts.append(f"{clock(at.seconds_left)} left" if event.stage == TRAINING else what)
+    parts = {"epoch": f"epoch {at.epoch}/{at.epochs}"}
+    parts["doing"] = f"{clock(at.seconds_left)} left" if event.stage == TRAINING else what
     terms = "  ".join(f"{name} {value:.3f}" for name, value in at.terms.items())
-    parts.append(f"loss {at.loss:.3f}" + (f" ({terms})" if len(at.terms) > 1 else ""))
-    parts += [f"{name} {value:.1%}" for name, value in at.metrics.items()]
-    parts.append(f"{at.images_per_second:,.{0 if at.images_per_second >= 10 else 1}f} images/s")
-    return "  ".join(parts)
+    parts["loss and terms"] = f"loss {at.loss:.3f}" + (f" ({terms})" if len(at.terms) > 1 else "")
+    parts |= {name: f"{name} {value:.1%}" for name, value in at.metrics.items()}
+    parts["speed"] = f"{at.images_per_second:,.{0 if at.images_per_second >= 10 else 1}f} images/s"
+    for name in ("speed", "terms", "train", "loss and terms", "doing"):
+        if len("  ".join(parts.values())) <= width:
+            break
+        if name == "terms":
+            parts["loss and terms"] = f"loss {at.loss:.3f}"
+        else:
+            parts.pop(name, None)
+    return "  ".join(parts.values())
+
+
+def make_console() -> Console:
+    """Return standard error, on which nothing shows while the logger ``selfdistill`` is above INFO."""
+    from rich.console import Console
+
+    return Console(stderr=True, quiet=not LOGGER.isEnabledFor(logging.INFO))
 
 
 def print_line(console: Console, text: str) -> None:
@@ -159,19 +185,25 @@ class Display:
         every: float = 10.0,
         transient: bool = False,
     ):
-        from rich.console import Console
         from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bars
+        from rich.table import Column
 
-        self.console = console or Console(stderr=True)
+        self.console = console or make_console()
         self.jobs, self.things, self.every, self.finished = jobs, things, every, 0
         self.bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
         self._began: dict[tuple[str, str], float] = {}
         self._printed: dict[str, float] = {}
         if self.console.is_terminal:
-            title, status = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[status]}"))
-            columns = (title, BarColumn(bar_width=20), status, TimeElapsedColumn())
+            wide = self.console.width >= 120
+            self._title, self._bar = self.console.width // 3, 20 if wide else 10
+            title, status = (
+                TextColumn(text, markup=False, table_column=Column(no_wrap=True, max_width=width))
+                for text, width in (("{task.description}", self._title), ("{task.fields[status]}", None))
+            )
+            elapsed = (TimeElapsedColumn(),) if wide else ()
+            columns = (title, BarColumn(bar_width=self._bar), status, *elapsed)
             self.bars = Bars(*columns, console=self.console, refresh_per_second=4, transient=transient)
 
     def __enter__(self) -> Self:
@@ -195,7 +227,10 @@ class Display:
             return
         if name not in self._tasks:
             self._tasks[name] = self.bars.add_task(printable(name), total=None, status="starting")
-        text = describe(event).removeprefix(f"{name}, ")
+        title = min(self._title, max(len(task.description) for task in self.bars.tasks))
+        elapsed = 9 if len(self.bars.columns) > 3 else 0
+        room = self.console.width - title - self._bar - elapsed - 2
+        text = describe(event, room).removeprefix(f"{name}, ")
         if event.training is None and 0 < event.done < event.total:
             text += f", {clock((time.monotonic() - began) * (event.total - event.done) / event.done)} left"
         self.bars.update(self._tasks[name], total=event.total or None, completed=event.done, status=printable(text))

@@ -1,5 +1,6 @@
 """From words to arguments: help, recipes, did-you-mean, exit statuses, start-up."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import selfdistill
 from selfdistill.cli import main
 from selfdistill.cli.app import COMMANDS, app
 from selfdistill.cli.errors import spell_options
-from selfdistill.cli.options import OPTIONS
+from selfdistill.cli.options import OPTIONS, RECIPES
 from selfdistill.config.train_config import TrainConfig
 from selfdistill.detect.config import DetectConfig
 from selfdistill.errors import ArgumentError
@@ -41,7 +42,7 @@ def test_help_explains_every_option_in_eighty_columns(run: Run, name: str) -> No
     assert max(map(len, out.splitlines())) <= 80
     for argument in app[name].assemble_argument_collection(parse_docstring=True):
         assert argument.parameter.help
-        assert f"  {argument.name}" in out or f"  --[no-]{argument.name[2:]}" in out
+        assert re.search(rf" (-\w, )?{argument.name}\b", out) or f"  --[no-]{argument.name[2:]}" in out
     titles = [line for line in out.splitlines() if line.endswith(":") and not line.startswith(" ")]
     assert len(set(titles)) == len(titles)
 
@@ -150,6 +151,16 @@ def test_what_is_typed_overrides_the_recipe(recipe_of: Callable[..., Any], tmp_p
     assert recipe_of("compare", "--recipe", file, "--epochs", 3)[1] == 3
 
 
+def test_a_shipped_recipe_is_found_by_its_name(
+    recipe_of: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = TrainConfig.from_yaml(RECIPES / "digits.yaml")
+    assert recipe_of("train", "--recipe", "digits") == shipped
+    monkeypatch.chdir(tmp_path)
+    Path("digits").write_text("epochs: 3\n")
+    assert recipe_of("train", "--recipe", "digits") == TrainConfig(epochs=3)  # a file of that name comes first
+
+
 def test_a_wrong_recipe_names_the_file_and_the_key(refused: Refused) -> None:
     Path("recipe.yaml").write_text("data: digits\nepoch: 3\n")
     for command in ("train", "compare"):
@@ -168,8 +179,8 @@ def test_a_wrong_recipe_names_the_file_and_the_key(refused: Refused) -> None:
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        ("comapre", '"compare"'),
-        ("xyz", '"xyz"'),
+        ("comapre", "'compare'"),
+        ("xyz", "'xyz'"),
         ("--epochs 3", "--epochs"),
         ("compare --epoch 3", "--epochs"),
         ("compare --image_sise 3", "--image-size"),
@@ -188,7 +199,10 @@ def test_a_wrong_recipe_names_the_file_and_the_key(refused: Refused) -> None:
         ("train --nesterov=perhaps", "--nesterov"),
         ("train --out=", "--out"),
         ("train --data=", "--data"),
-        ("compare more", "more"),
+        ("compare photos/", "--data photos/"),
+        ("compare more words", "more words"),
+        ("train --dry", "train --help"),
+        ("compare -q -v", "--quiet and --verbose"),
         ("methods -x", "-x"),
         ("predict", "RUN"),
         ("predict run", "PATHS"),
@@ -204,6 +218,7 @@ def test_a_wrong_recipe_names_the_file_and_the_key(refused: Refused) -> None:
         ("compare --seeds 1.5", "--seeds"),
         ("compare --jobs 0", "--jobs"),
         ("train --recipe nothing.yaml", "nothing.yaml"),
+        ("train --recipe digit", "'digits'"),
         ("evaluate nothing", "nothing"),
         ("export", "RUN"),
         ("export nothing", "nothing"),
@@ -250,7 +265,7 @@ def test_a_missing_extra_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
         raise ModuleNotFoundError("No module named 'rich'", name="rich")
 
     monkeypatch.setattr("selfdistill.report.lists.method_lines", incomplete)
-    told = 'selfdistill: error: the command line needs rich: pip install "selfdistill[lab]"\n'
+    told = 'selfdistill: error: the command needs rich: pip install "selfdistill[lab]"\n'
     assert run("methods") == (2, "", told)
     monkeypatch.setitem(sys.modules, "selfdistill.cli.app", None)
     monkeypatch.setitem(sys.modules, "cyclopts", None)

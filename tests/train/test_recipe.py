@@ -36,7 +36,7 @@ def test_needs_no_torch() -> None:
     [
         ("epoch: 3", "unknown key 'epoch'; did you mean 'epochs'?"),
         ("batch-size: 3", "unknown key 'batch-size'; did you mean 'batch_size'?"),
-        ("learning_rate: 3", "unknown key 'learning_rate'; did you mean"),
+        ("zzz: 3", "unknown key 'zzz'; choose from data, "),
         ("epochs: '3'", "epochs must be a whole number or null, not '3'"),
         ("epochs: true", "epochs must be a whole number or null, not True"),
         ("epochs: 2.5", "epochs must be a whole number or null, not 2.5"),

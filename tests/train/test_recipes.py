@@ -9,13 +9,14 @@ import torch
 import yaml
 from PIL import Image
 
+from selfdistill.cli.options import RECIPES
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData, Split
 from selfdistill.train.classification import assemble
 from selfdistill.train.meters import Meters
 from selfdistill.train.session import make_fabric
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+FILES = sorted(RECIPES.glob("*.yaml"))
 
 
 def synthetic(recipe: TrainConfig, folder: Path, n: int) -> ImageData:
@@ -34,10 +35,10 @@ def synthetic(recipe: TrainConfig, folder: Path, n: int) -> ImageData:
 
 
 def test_there_are_recipes() -> None:
-    assert {"cifar100", "cifar100_sd_dropout", "digits", "folder_224", "fine_tune"} <= {path.stem for path in RECIPES}
+    assert {"cifar100", "cifar100_sd_dropout", "digits", "folder_224", "fine_tune"} <= {path.stem for path in FILES}
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_recipe_holds_what_differs_from_the_defaults(path: Path) -> None:
     written = yaml.safe_load(path.read_text())
     assert path.read_text().startswith("# "), "it says what it is for"
@@ -47,7 +48,7 @@ def test_a_recipe_holds_what_differs_from_the_defaults(path: Path) -> None:
         assert getattr(recipe, name) != getattr(default, name), name
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_recipe_takes_a_step(path: Path, tmp_path: Path) -> None:
     # Two images in a step, so that it takes a second; pretrained weights are not downloaded here.
     recipe = replace(TrainConfig.from_yaml(path), batch_size=2, weights="none", workers=0)
@@ -74,7 +75,7 @@ def test_a_recipe_takes_a_step(path: Path, tmp_path: Path) -> None:
     ],
 )
 def test_the_resolved_recipe_has_the_rest(name: str, resolved: dict[str, object], tmp_path: Path) -> None:
-    recipe = TrainConfig.from_yaml(Path(__file__).parents[2] / "recipes" / f"{name}.yaml")
+    recipe = TrainConfig.from_yaml(RECIPES / f"{name}.yaml")
     whole = recipe.resolve(synthetic(recipe, tmp_path, 2))
     assert {field: getattr(whole, field) for field in resolved} == resolved
     assert (whole.momentum, whole.nesterov, whole.weight_decay) == (0.9, False, 0.05 if recipe.fine_tunes else 1e-4)
@@ -82,7 +83,7 @@ def test_the_resolved_recipe_has_the_rest(name: str, resolved: dict[str, object]
 
 @pytest.mark.parametrize("name", ["cifar100", "cifar100_sd_dropout"])
 def test_the_papers_settings(name: str, tmp_path: Path) -> None:
-    recipe = TrainConfig.from_yaml(Path(__file__).parents[2] / "recipes" / f"{name}.yaml")
+    recipe = TrainConfig.from_yaml(RECIPES / f"{name}.yaml")
     recipe = recipe.resolve(synthetic(recipe, tmp_path, 2))
     assert (recipe.optimizer, recipe.epochs, recipe.schedule, recipe.milestones, recipe.gamma) == (
         "sgd",

@@ -11,8 +11,10 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from selfdistill import __version__
 from selfdistill.text import printable
 
+_EXTRA_OF = {"faster_coco_eval": "detect", "tensorboard": "tensorboard"}  # the others are of [lab]
 _LONGEST = 2000  # characters of a line on standard error
 
 
@@ -39,17 +41,20 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can be written
         sys.exit(1)
     except KeyboardInterrupt as interruption:
-        _say(str(interruption) or "interrupted")
+        say(str(interruption) or "interrupted")
         sys.exit(getattr(interruption, "exit_status", 130))
     except (ValueError, RuntimeError, OSError, ModuleNotFoundError) as error:
         if os.environ.get("SELFDISTILL_TRACEBACK") or _is_bug(error):
             raise
-        _say(f"error: {_explain(error, words)}")
+        say(f"error: {_explain(error, words)}")
         sys.exit(2)
     sys.exit(0)
 
 
 def _run(words: list[str]) -> None:
+    if words in (["--version"], ["-V"]):
+        print(__version__)
+        return
     # Imported here, so that main() can say what is missing where the extra [lab] is not installed.
     from cyclopts import CycloptsError
 
@@ -64,7 +69,8 @@ def _run(words: list[str]) -> None:
 
 def _explain(error: Exception, words: Sequence[str]) -> str:
     if isinstance(error, ModuleNotFoundError):
-        return f'the command line needs {error.name}: pip install "selfdistill[lab]"'
+        missing = (error.name or "").partition(".")[0]
+        return f'the command needs {missing}: pip install "selfdistill[{_EXTRA_OF.get(missing, "lab")}]"'
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
 
@@ -88,11 +94,12 @@ def _show_each_once() -> Callable[..., None]:
         advice = issubclass(category, FutureWarning | DeprecationWarning)
         if str(message) not in shown and not advice and category.__name__ != "DecompressionBombWarning":
             shown.add(str(message))
-            _say(f"warning: {message}")
+            say(f"warning: {message}")
 
     return show
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Print one line on standard error."""
     line = printable(" ".join(text.split()))
     print("selfdistill: " + (line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."), file=sys.stderr)

@@ -1,10 +1,15 @@
 """The commands as one cyclopts app."""
 
+import functools
 import inspect
+import logging
+import platform
+from typing import Annotated, Any
 
 from cyclopts import App, Group, Parameter
 
 from selfdistill import __version__
+from selfdistill.cli import say
 from selfdistill.cli.compare import compare
 from selfdistill.cli.demo import demo
 from selfdistill.cli.detect import detect
@@ -17,6 +22,7 @@ from selfdistill.cli.predict import predict
 from selfdistill.cli.report import report
 from selfdistill.cli.reproduce import reproduce
 from selfdistill.cli.train import train
+from selfdistill.errors import ArgumentError
 
 COMMANDS: dict[str, Command] = {
     command.__name__: command
@@ -33,6 +39,46 @@ def _usage(command: Command) -> str:
         elif one.kind is one.POSITIONAL_ONLY:
             words.append(name.upper() if one.default is one.empty else f"[{name.upper()}]")
     return " ".join([*words, "[OPTIONS]"])
+
+
+_VERBOSE = "say which files are written, and what is computed where"
+
+
+class _Lines(logging.Handler):
+    """What is logged, as lines on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+
+
+def _with_verbosity(command: Command) -> Command:
+    """Give a command ``--quiet`` and ``--verbose``: the level of the logger ``selfdistill``."""
+
+    @functools.wraps(command)
+    def run(*words: Any, quiet: bool = False, verbose: bool = False, **options: Any) -> None:
+        if quiet and verbose:
+            raise ArgumentError("quiet", "and `verbose` exclude each other")
+        logger, lines = logging.getLogger("selfdistill"), _Lines()
+        logger.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+        logger.addHandler(lines)
+        try:
+            logger.debug("version %s, Python %s, %s", __version__, platform.python_version(), platform.platform())
+            command(*words, **options)
+        finally:
+            logger.removeHandler(lines)
+
+    own, flags = inspect.signature(command), inspect.signature(_verbosity)
+    run.__signature__ = own.replace(parameters=[*own.parameters.values(), *flags.parameters.values()])  # type: ignore[attr-defined]
+    run.__annotations__ = command.__annotations__ | _verbosity.__annotations__
+    return run
+
+
+def _verbosity(
+    *,
+    quiet: Annotated[bool, Parameter(("--quiet", "-q"), negative="", group=OPTIONS, help="show no progress")] = False,
+    verbose: Annotated[bool, Parameter(("--verbose", "-v"), negative="", group=OPTIONS, help=_VERBOSE)] = False,
+) -> None:
+    """Hold the options that every command has."""
 
 
 app = App(
@@ -53,7 +99,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 for _position, _command in enumerate(COMMANDS.values()):
-    app.command(_command, sort_key=_position, usage=_usage(_command))
+    app.command(_with_verbosity(_command), sort_key=_position, usage=_usage(_command))
 app.register_install_completion_command(help="Install completion for this shell (bash, zsh, fish).", group=OPTIONS)
 for _flag, _help in (("--help", "Show this page; after a command, its options."), ("--version", "Show the version.")):
     app[_flag].group, app[_flag].help = (OPTIONS,), _help

@@ -32,7 +32,7 @@ def detect(
         out: folder of the run (default: detectors/DATA-BACKBONE-E-epochs-seedN)
         devices: GPUs (or CPU processes) on each machine
         nodes: number of machines
-        accelerator: cuda, cpu, or auto for a GPU where there is one
+        accelerator: cuda, mps (of a Mac), cpu, or auto for a GPU where there is one
         save_every: how often to save inside an epoch: a duration, or such as "500 steps"
     """
     from selfdistill.report import detector_headline, precision_table, terminal, write_detector_report

@@ -1,14 +1,15 @@
 """One line for each mistake: cyclopts' errors in plain words, the library's errors with options for arguments."""
 
 import re
+import shlex
 from collections.abc import Sequence
 
 from cyclopts import CoercionError, CycloptsError, MissingArgumentError, UnusedCliTokensError
-from cyclopts.exceptions import ConsumeMultipleError, RepeatArgumentError, UnknownCommandError
+from cyclopts.exceptions import ConsumeMultipleError, RepeatArgumentError, UnknownCommandError, UnknownOptionError
 
 from selfdistill.config.yaml_config import wanted
 from selfdistill.errors import ArgumentError
-from selfdistill.text import quote
+from selfdistill.text import nearest, quote, suggest
 
 
 def explain_words(error: CycloptsError) -> str:
@@ -20,15 +21,18 @@ def explain_words(error: CycloptsError) -> str:
     from selfdistill.cli.app import COMMANDS
 
     match error:
-        case UnknownCommandError() if (word := (error.unused_tokens or [""])[0]).startswith("-"):
-            return f"the command comes first, then {word}: selfdistill {'|'.join(COMMANDS)} [OPTIONS]"
+        case UnknownCommandError():
+            word = (error.unused_tokens or [""])[0]
+            if word.startswith("-"):
+                return f"the command comes first, then {word}: selfdistill {'|'.join(COMMANDS)} [OPTIONS]"
+            return f"unknown command {quote(word)}; {suggest(word, COMMANDS)}"
+        case UnknownOptionError() | UnusedCliTokensError():
+            return _explain_unknown(error)
         case ConsumeMultipleError() | MissingArgumentError() if error.keyword:
             return f"{error.keyword} needs a value"
         case MissingArgumentError(argument=argument) if argument is not None:
             command = " ".join(error.command_chain or ())
             return f"{argument.name} is missing: see selfdistill {command} --help"
-        case UnusedCliTokensError():
-            return f"unexpected words: {' '.join(error.unused_tokens or ())}"
         case RepeatArgumentError():
             return f"{error.token.keyword} is given twice"
         case CoercionError(argument=argument) if argument is not None:
@@ -39,6 +43,20 @@ def explain_words(error: CycloptsError) -> str:
             return f"{name} must be {wanted(error.target_type)}, not {quote(token.value if token is not None else '')}"
     text = str(error)
     return text[:1].lower() + text[1:]
+
+
+def _explain_unknown(error: UnknownOptionError | UnusedCliTokensError) -> str:
+    options = _options(error.command_chain or ())
+    if isinstance(error, UnusedCliTokensError):
+        words = shlex.join(error.unused_tokens or ())
+        is_data = "data" in options and len(error.unused_tokens or ()) == 1
+        return f"unexpected words: {words}{f'; did you mean --data {words}?' if is_data else ''}"
+    word = (error.token.keyword or error.token.value).partition("=")[0]
+    near = nearest(word, options.values(), cutoff=0.6)
+    remedy = (
+        f"see selfdistill {' '.join(error.command_chain or ())} --help" if near is None else f"did you mean {near}?"
+    )
+    return f"unknown option {word}; {remedy}"
 
 
 def spell_options(message: str, words: Sequence[str]) -> str:

@@ -11,10 +11,13 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import docstring_parser
 from cyclopts import Group, Parameter, Token
 
+import selfdistill
 from selfdistill.config import yaml_config
 from selfdistill.config.yaml_config import YamlConfig
 from selfdistill.errors import ArgumentError, blaming
-from selfdistill.text import quote
+from selfdistill.text import quote, suggest
+
+RECIPES = Path(selfdistill.__file__).parent / "recipes"
 
 KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 
@@ -45,7 +48,7 @@ Command = Callable[..., None]
 
 
 def takes_recipe(kind: type[YamlConfig], *, without: Sequence[str] = ()) -> Callable[[Command], Command]:
-    """Give a command with a parameter ``recipe`` an option for each field of the recipe, and ``--recipe FILE``.
+    """Give a command with a parameter ``recipe`` an option for each field of the recipe, and ``--recipe FILE|NAME``.
 
     What is typed overrides the file. A field for which the command has a parameter of its own gets no second option;
     the file's value for it becomes the parameter's.
@@ -58,7 +61,8 @@ def takes_recipe(kind: type[YamlConfig], *, without: Sequence[str] = ()) -> Call
     def decorate(command: Command) -> Command:
         own = {name: one for name, one in inspect.signature(command).parameters.items() if name != "recipe"}
         ignored = f" (ignored here: {', '.join(without)})" if without else ""
-        file = Parameter(help=f"YAML config; options on the command line override it{ignored}", metavar="FILE")
+        help = f"YAML config, or the name of a shipped one; options on the command line override it{ignored}"
+        file = Parameter(help=help, metavar="FILE|NAME")
         hints = get_type_hints(kind)
         helps = {one.arg_name: one.description or "" for one in docstring_parser.parse(kind.__doc__ or "").params}
         options = [
@@ -70,10 +74,8 @@ def takes_recipe(kind: type[YamlConfig], *, without: Sequence[str] = ()) -> Call
 
         @functools.wraps(command)
         def run(*, recipe: Path | None = None, **typed: Any) -> None:
-            if recipe is not None and not recipe.is_file():
-                raise ArgumentError("recipe", f"is {recipe}, which does not exist or is a folder")
             with blaming("recipe"):
-                values = (_read(kind, recipe, names) if recipe else {}) | typed
+                values = (_read(kind, _recipe_file(recipe), names) if recipe else {}) | typed
             for_command = {name: values.pop(name) for name in own if name in values}
             config = kind(**values)
             for name, why in config.unused_fields().items():
@@ -87,6 +89,17 @@ def takes_recipe(kind: type[YamlConfig], *, without: Sequence[str] = ()) -> Call
         return run
 
     return decorate
+
+
+def _recipe_file(recipe: Path) -> Path:
+    """Return a file, or the shipped recipe of that name."""
+    if recipe.is_file():
+        return recipe
+    shipped = {file.stem: file for file in sorted(RECIPES.glob("*.yaml"))}
+    if str(recipe) not in shipped:
+        problem = f"is {recipe}, which is neither a file nor a shipped recipe; {suggest(str(recipe), shipped)}"
+        raise ArgumentError("recipe", problem)
+    return shipped[str(recipe)]
 
 
 def _read(kind: type[YamlConfig], path: Path, names: Collection[str]) -> dict[str, Any]:
@@ -190,5 +203,5 @@ Files = Annotated[Path, Parameter(converter=_path, required=True)]
 """Of ``*paths``: one or more."""
 FileOrScreen = Annotated[Path | bool, Parameter(converter=_path)]
 """An option that writes to the file that is named, or to the screen."""
-Accelerator = Annotated[Literal["auto", "cuda", "cpu"], Parameter(group=MACHINE)]
+Accelerator = Annotated[Literal["auto", "cuda", "mps", "cpu"], Parameter(group=MACHINE)]
 MachineNumber = Annotated[int, Parameter(converter=_whole, group=MACHINE)]

@@ -100,16 +100,15 @@ def _print_commands(tables: "Sequence[PaperTable]", config: "PaperConfig") -> No
 
 
 def _print_needs(tables: "Sequence[PaperTable]", config: "PaperConfig") -> None:
-    from rich.console import Console
-
     from selfdistill.paper.listing import TrainingNeeds, describe_time_left, list_needs, needs_table
     from selfdistill.paper.scales import Training
+    from selfdistill.progress import make_console
     from selfdistill.report import terminal
 
     seconds: dict[Training, float] = {}
     all_needs: list[TrainingNeeds] = []
     for table in tables:
-        with Console(stderr=True).status(f"{table.name}: measuring how long a step takes"):
+        with make_console().status(f"{table.name}: measuring how long a step takes"):
             needs = list_needs(table, config, seconds)
         all_needs += needs
         if needs:

@@ -22,13 +22,13 @@ def train(
 
     For example:
         selfdistill train --data photos --weights default --epochs 30
-        selfdistill train --recipe recipes/cifar100.yaml --seed 1 --devices 2
+        selfdistill train --recipe cifar100 --seed 1 --devices 2
 
     Args:
         out: folder of the run (default: runs/DATA-METHOD-seedN)
         devices: GPUs (or CPU processes) on each machine
         nodes: number of machines
-        accelerator: cuda, cpu, or auto for a GPU where there is one
+        accelerator: cuda, mps (of a Mac), cpu, or auto for a GPU where there is one
         save_every: how often to save inside an epoch: a duration, or such as "500 steps"
         tensorboard: also write TensorBoard logs to OUT/tensorboard
     """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Union, get_args,
 import yaml
 
 from selfdistill.errors import ArgumentError, check_range
-from selfdistill.text import nearest, quote
+from selfdistill.text import quote, suggest
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -211,8 +211,7 @@ def read(path: Path, known: list[str]) -> dict[str, Any]:
         raise ValueError(f"{path}: a recipe is lines of 'name: value', such as 'epochs: 200'")
     for key in values:
         if key not in known:
-            near = nearest(str(key), known, cutoff=0.0)
-            raise ValueError(f"{path}: unknown key {quote(key)}; did you mean {quote(near)}?")
+            raise ValueError(f"{path}: unknown key {quote(key)}; {suggest(str(key), known)}")
     return values
 
 

@@ -237,8 +237,8 @@ class Normalize:
         channels_last: bool = False,
     ):
         centre, spread = (torch.tensor(v, dtype=torch.float64).view(1, -1, 1, 1) for v in (mean, std))
-        self.scale = (1 / (255 * spread)).to(device, torch.float32)
-        self.shift = (-centre / spread).to(device, torch.float32)
+        self.scale = (1 / (255 * spread)).float().to(device)
+        self.shift = (-centre / spread).float().to(device)
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
 
     def __call__(self, images: Tensor) -> Tensor:

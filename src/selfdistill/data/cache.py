@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 from uuid import uuid4
 
 import numpy as np
@@ -29,7 +30,7 @@ from selfdistill.data.decode import (
 )
 from selfdistill.data.files import margin
 from selfdistill.data.sets import ImageData, Split
-from selfdistill.files import open_file, open_lock, remove_leftovers
+from selfdistill.files import lock, open_file, open_lock, remove_leftovers
 from selfdistill.progress import track
 
 _FORMAT = 2  # of the file, and of how its pixels are made
@@ -201,22 +202,19 @@ def _bytes(path: Path, box: Box, side: int) -> int:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Keep other processes out of a folder, and clear away what writers that were killed left in it."""
-    with open_lock(folder / ".lock") as lock:
-        if _locked(lock.fileno(), folder):
+    with open_lock(folder / ".lock") as file:
+        if _locked(file, folder):
             remove_leftovers(folder)
         yield
 
 
-def _locked(lock: int, folder: Path) -> bool:
+def _locked(file: BinaryIO, folder: Path) -> bool:
     """Wait for a lock; False: the file system has none, two may do the same work, and each leaves a whole file."""
-    import fcntl  # not on Windows
-
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        # Only to tell of it: the one item is there once the lock is.
-        for _ in track([None], f"another process writes in {folder}", 0):
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        if not lock(file):
+            # Only to tell of it: the one item is there once the lock is.
+            for _ in track([None], f"another process writes in {folder}", 0):
+                lock(file, wait=True)
     except OSError:
         return False
     return True

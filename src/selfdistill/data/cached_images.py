@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from selfdistill.files import open_file
+from selfdistill.files import POSIX, open_file, read_at
 
 Index = NDArray[np.int64]
 
@@ -45,8 +45,8 @@ class CachedImages:
             if self._descriptor < 0:
                 with open_file(self.file) as file:
                     self._descriptor = os.dup(file.fileno())
-                weakref.finalize(self, os.close, self._descriptor)
-            pixels = os.pread(self._descriptor, 3 * height * width, offset)
+                self._close = weakref.finalize(self, os.close, self._descriptor)
+            pixels = read_at(self._descriptor, 3 * height * width, offset)
         except OSError:
             pixels = b""
         if len(pixels) == 3 * height * width and zlib.crc32(pixels) == checksum:
@@ -65,6 +65,9 @@ class CachedImages:
         """Remove the damaged file, if no other process has made it anew by now: the next run makes it again."""
         with suppress(OSError):
             if os.path.samestat(os.fstat(self._descriptor), self.file.stat()):
+                if not POSIX:
+                    self._close()
+                    self._descriptor = -1
                 self.file.unlink()
         warnings.warn(
             f"{self.file} is damaged: its images are decoded anew where they are, and the next run makes it again",

@@ -162,10 +162,18 @@ def ignore_termination_signals(worker: int) -> None:
     # Ctrl-C, a closed terminal and a scheduler's SIGTERM reach every process at once, and the run still needs the next
     # batch before it can save. Ignoring SIGTERM for good would hold up a process that ends its workers by it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not hasattr(signal, "SIGALRM"):  # Windows, where nothing but Ctrl-C is a signal to another process
+        return
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, lambda number, frame: signal.alarm(_GRACE))
     signal.signal(signal.SIGALRM, lambda number, frame: os._exit(0))
+
+
+def ignore_lost_workers() -> None:
+    """Take torch's handler away, which raises in the main thread when a worker ends; Windows has none."""
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 @contextmanager
@@ -182,7 +190,7 @@ def explained_worker_losses() -> Iterator[None]:
         if not reason.startswith("DataLoader worker"):
             raise
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would raise for each that is ended here
+            ignore_lost_workers()  # torch's handler would raise for each that is ended here
         for process in active_children():
             if isinstance(process, DecodingProcess):
                 process.kill()

@@ -45,7 +45,7 @@ def detect(
         out: the run folder; made if need be.
         devices: GPUs, or CPU processes, on each machine.
         nodes: machines.
-        accelerator: ``"cuda"``, ``"cpu"``, or ``"auto"`` for a GPU where there is one.
+        accelerator: ``"cuda"``, ``"mps"``, ``"cpu"``, or ``"auto"`` for a GPU where there is one.
         progress: is called with each :class:`~selfdistill.progress.Progress`.
         announce: is called with a line on what is done, before it begins.
         save_every: how often to save inside an epoch.

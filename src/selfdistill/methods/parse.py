@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from selfdistill import methods
 from selfdistill.method import Method
-from selfdistill.text import nearest, quote, suggest
+from selfdistill.text import quote, suggest
 
 _LONGEST = 1000  # characters: what an error may repeat
 _LARGEST = 2**53  # of a whole number: what a float holds
@@ -41,7 +41,8 @@ def _method(node: ast.expr, text: str, kinds: Mapping[str, type[Method]]) -> Met
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return _method(node.left, text, kinds) + _method(node.right, text, kinds)
     if isinstance(node, ast.Name):
-        raise ValueError(f"{quote(text)} is not a valid method; did you mean '{nearest(node.id, kinds, cutoff=0)}()'?")
+        calls = [f"{name}()" for name in kinds]
+        raise ValueError(f"{quote(text)} is not a valid method; {suggest(f'{node.id}()', calls)}")
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
         raise ValueError(f"{quote(text)} is not a valid method; write for example 'SDDropout(weight=0.1)'")
     name = node.func.id

@@ -1,13 +1,13 @@
 """R-Drop (Liang et al., 2021): make two forward passes under the model's own dropout agree."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from selfdistill.head import eager_call, samples, training
 from selfdistill.losses import symmetric_kl
 from selfdistill.method import CEInputs, Input, Method, Needs, Step, Term
 from selfdistill.methods.ranges import check_weight
-from selfdistill.network import logits_of
+from selfdistill.network import logits_of, random_states
 
 
 class RDrop(Method):
@@ -84,13 +84,8 @@ def random_in_training(model: nn.Module, x: Input) -> bool:
     """
     two = samples(x, 2)
     with training(model):
-        before = _random_states(model)
+        before = random_states(model)
         first = logits_of(eager_call(model, two))
-        drawn = any(not torch.equal(was, now) for was, now in zip(before, _random_states(model), strict=True))
+        drawn = any(not torch.equal(before[device], state) for device, state in random_states(model).items())
         second = logits_of(eager_call(model, two))
     return drawn or not torch.allclose(first.float(), second.float(), rtol=1e-3, atol=1e-5, equal_nan=True)
-
-
-def _random_states(model: nn.Module) -> list[Tensor]:
-    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
-    return [torch.get_rng_state(), *map(torch.cuda.get_rng_state, sorted(devices, key=str))]

@@ -13,7 +13,7 @@ from torch import nn
 from selfdistill.config import ResolvedTrainConfig
 from selfdistill.data import ImageData
 from selfdistill.evaluate.images import Images
-from selfdistill.network import default_device
+from selfdistill.network import default_device, float64_device
 from selfdistill.paper.analysis import directions, high_precision, proposition1
 from selfdistill.paper.analysis.components import Weights, measure_components
 from selfdistill.paper.scales import PaperConfig, Training
@@ -66,7 +66,7 @@ class GradientAnalysis(RunEvaluation):
 
     def evaluate(self, run: Path, data: ImageData, config: PaperConfig, progress: OnProgress) -> object:
         """Analyse the run's network."""
-        device = default_device()
+        device = float64_device(default_device())
         model = load_network_at(run, data, self.share).to(device)
         images = Images(data.test, data, device, batch_size=128)
         if self.kind == "gradients":

@@ -5,14 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-import torch
 from rich.console import Console
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.data.decode import cpu_count
 from selfdistill.errors import check_range
-from selfdistill.progress import Display, print_line
+from selfdistill.network import default_device
+from selfdistill.progress import Display, make_console, print_line
 from selfdistill.records import RunRecord, SuiteRecord
 from selfdistill.runs.evaluation import (
     BASIC_EVALUATION,
@@ -84,7 +84,7 @@ def run_comparison(
         runs = _with_epochs(runs, epochs)
         for run in runs:  # a folder of another recipe or of other images is refused now, not after hours of other runs
             check_run(run.recipe.resolve(data), out / run.name, data)
-    console = Console(stderr=True)
+    console = make_console()
     # Loaded now, so that a wrong set is refused before any training.
     open_corruptions(evaluation, data)
     ood_n = sum(len(one.split) for one in load_ood_sets(evaluation, data.image_size))
@@ -97,7 +97,7 @@ def run_comparison(
     if to_train := _runs_to_train(runs, out):
         with console.status("measuring how long a step takes"):
             timings = _measured(to_train, data, jobs)
-        parallel = _parallel_runs(len(to_train), jobs, on_cpu=not torch.cuda.is_available())
+        parallel = _parallel_runs(len(to_train), jobs, on_cpu=default_device().type == "cpu")
         image_seconds = max(timing.evaluation for timing in timings) / len(data.test)
         if fit and not measured:
             max_forwards = seconds * parallel / 4 / len(runs) / image_seconds

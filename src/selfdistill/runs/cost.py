@@ -184,6 +184,8 @@ def _pairs(baseline: StepProfiler, training: StepProfiler, seconds: float) -> li
 def _in_words(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return "the GPU of this Mac"
     threads = torch.get_num_threads()
     return "1 CPU thread" if threads == 1 else f"{threads} CPU threads"
 

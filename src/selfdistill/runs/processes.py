@@ -15,7 +15,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import cuda
 
@@ -72,8 +72,7 @@ class Processes:
                 for number, task in zip(range(self.jobs), waiting, strict=False):
                     _start(number, cpus_per_job(self.jobs), task, at_work)
                 while at_work:
-                    for ready in wait(list(at_work)):
-                        assert isinstance(ready, Connection)
+                    for ready in cast(list[Connection], wait(list(at_work))):
                         worker = at_work[ready]
                         message = _receive(ready, worker.process)
                         if isinstance(message, Progress):
@@ -141,7 +140,8 @@ def _work(connection: Connection, gpu: str | None, cpus: int) -> None:
     """Do what comes through the connection, and tell how it goes (in a process of its own)."""
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when CUDA is first used
-    os.setpgrp()  # Ctrl-C reaches the first process alone, which asks this one to save and stop
+    if hasattr(os, "setpgrp"):  # not on Windows: Ctrl-C reaches all, and each saves
+        os.setpgrp()  # Ctrl-C reaches the first process alone, which asks this one to save and stop
     warnings.showwarning = lambda message, *_, **__: connection.send(UserWarning(str(message)))
     data = None
     with suppress(Interrupted, EOFError, BrokenPipeError):  # stopped; or the first process is gone

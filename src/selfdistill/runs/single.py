@@ -2,11 +2,12 @@
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch.distributed
 
 from selfdistill.config import TrainConfig
-from selfdistill.detect import DetectConfig, DetectRecord, detect
+from selfdistill.detect import DetectConfig
 from selfdistill.errors import ArgumentError, blaming
 from selfdistill.methods import parse_method
 from selfdistill.progress import Display, Progress
@@ -14,6 +15,9 @@ from selfdistill.records import RunRecord
 from selfdistill.runs.folders import name_of
 from selfdistill.runs.grid import describe_plan, plan_runs
 from selfdistill.timing.budget import parse_save_every
+
+if TYPE_CHECKING:
+    from selfdistill.detect import DetectRecord
 from selfdistill.train import train
 from selfdistill.train.run import load
 
@@ -79,7 +83,7 @@ def run_single(
 
 def run_detector(
     recipe: DetectConfig, out: Path | None, *, devices: int, nodes: int, accelerator: str, save_every: str
-) -> tuple[DetectRecord | None, Path]:
+) -> tuple["DetectRecord | None", Path]:
     """Train and evaluate a detector with a progress bar; return the record and the run's folder.
 
     Of several processes only the first returns the record, so that its results are printed once.
@@ -95,6 +99,8 @@ def run_detector(
     Raises:
         ValueError: what :func:`selfdistill.detect.detect` raises.
     """
+    from selfdistill.detect import detect  # which needs the extra [detect]
+
     every = parse_save_every(save_every)
     start = recipe.model if recipe.backbone is None else Path(recipe.backbone).expanduser().resolve().name
     data = Path(recipe.data).expanduser().resolve().name

@@ -198,5 +198,5 @@ def _image_seconds(session: Session[Classification]) -> float:
 
 
 def _wait(session: Session[Classification]) -> None:
-    if session.device.type == "cuda":
-        torch.cuda.synchronize(session.device)
+    if session.device.type != "cpu":
+        torch.accelerator.synchronize(session.device)

@@ -112,5 +112,5 @@ class StepProfiler:
         return sum(storage.nbytes() for storage in storages.values())
 
     def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)

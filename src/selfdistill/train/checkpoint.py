@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import logging
 import re
 import time
 import warnings
@@ -18,6 +19,7 @@ from selfdistill.train.session import Session
 from selfdistill.train.task import State
 
 KEEP = 2
+_LOGGER = logging.getLogger(__name__)
 _PROGRESS = ("epoch", "step", "seconds", "total_seconds", "rows")
 _NAME = re.compile(r"epoch-\d{5}-step-\d{7}\.pt")
 
@@ -216,6 +218,7 @@ def resume(session: Session[Any], checkpoints: Checkpoints) -> State:
     if found is None:
         return state
     path, payload = found
+    _LOGGER.debug("resuming from %s", path)
     task = session.task
     _check(payload, path, task.network_name, session.fabric.world_size)
     mine = payload["ranks"][session.fabric.global_rank]

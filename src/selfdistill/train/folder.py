@@ -1,14 +1,13 @@
 """The run folder: ownership, locking, file layout."""
 
-import fcntl
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from selfdistill.config.yaml_config import YamlConfig
-from selfdistill.files import open_lock, refuse_link, remove_leftovers, write_atomically
+from selfdistill.files import close_to_move, lock, open_lock, refuse_link, remove_leftovers, write_atomically
 from selfdistill.text import csv_text
 from selfdistill.train.task import Row
 
@@ -80,7 +79,7 @@ class RunFolder:
                 f"the run folder {self.path} cannot be made: {error.strerror}; choose another `out`"
             ) from None
         self.check(recipe)
-        with self._locked():
+        with self._locked() as lock_file:
             remove_leftovers(self.path)
             fresh = not self.recipe.is_file()
             try:
@@ -89,6 +88,7 @@ class RunFolder:
                 yield
             except BaseException:
                 if fresh and not self.log.exists():
+                    close_to_move(lock_file)
                     self._cleared(made)
                 raise
 
@@ -99,22 +99,20 @@ class RunFolder:
         write_atomically(self.log, text.encode())
 
     def _cleared(self, made: Sequence[Path]) -> None:
-        for file in (self.recipe, self._lock):
-            file.unlink(missing_ok=True)
         with suppress(OSError):  # another run is in a parent by now
+            for file in (self.recipe, self._lock):
+                file.unlink(missing_ok=True)
             for folder in made:
                 folder.rmdir()
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        # A record lock: it goes with the process, also when that is killed, and its workers do not inherit it.
-        try:
-            lock = open_lock(self._lock)
-        except OSError as error:
-            raise OSError(f"cannot write in {self.path}: {error.strerror or error}; choose another `out`") from None
-        with lock:
+    def _locked(self) -> Iterator[BinaryIO]:
+        with ExitStack() as stack:
             try:
-                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise BusyError(f"another process is training in {self.path}; wait for it or stop it") from None
-            yield
+                file = stack.enter_context(open_lock(self._lock))
+                free = lock(file, inherited=False)  # or its workers would keep it when this process is killed
+            except OSError as error:
+                raise OSError(f"cannot write in {self.path}: {error.strerror or error}; choose another `out`") from None
+            if not free:
+                raise BusyError(f"another process is training in {self.path}; wait for it or stop it")
+            yield file

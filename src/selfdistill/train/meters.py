@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from selfdistill.errors import NonFiniteError
+from selfdistill.network import float64_device
 
 NEVER = 2**62
 
@@ -57,12 +58,13 @@ class Meters:
     micro-batches, when they are read: on a GPU each operation of a step costs its launch.
 
     Args:
-        device: where the losses are.
+        device: where the losses are, and the sums too if it has float64.
         counts: names of the counts.
     """
 
     def __init__(self, device: torch.device, counts: Sequence[str] = ()):
-        self.device, self.counts = device, tuple(counts)
+        self.device = float64_device(device)
+        self.counts = tuple(counts)
         self.reset()
 
     def reset(self) -> None:
@@ -107,7 +109,7 @@ class Meters:
     def _add_up(self) -> None:
         if not self._pending:
             return
-        values = torch.stack(self._pending).double()
+        values = torch.stack(self._pending).to(self.device).double()
         losses = values[:, : len(self.names) + 1]
         images, steps = torch.tensor(self._sizes, device=self.device).T
         losses *= images[:, None]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from selfdistill.data.randomness import hash_key
-from selfdistill.network import default_device
+from selfdistill.network import default_device, random_state, set_random_state
 
 
 def seed_all(seed: int) -> None:
@@ -33,8 +33,8 @@ def snapshot(device: torch.device) -> dict[str, Any]:
         "python": [version, list(words), gauss],
         "numpy": numpy | {"state": {"key": keys.tolist(), "pos": numpy["state"]["pos"]}},
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-    }
+        "cuda": None,
+    } | ({} if device.type == "cpu" else {device.type: random_state(device)})
 
 
 def restore(state: dict[str, Any], device: torch.device) -> None:
@@ -45,8 +45,8 @@ def restore(state: dict[str, Any], device: torch.device) -> None:
     keys = np.array(numpy["state"]["key"], dtype=np.uint32)
     np.random.set_state(numpy | {"state": numpy["state"] | {"key": keys}})  # noqa: NPY002
     torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None and device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"], device)
+    if device.type != "cpu" and state.get(device.type) is not None:
+        set_random_state(device, state[device.type])
 
 
 @contextmanager

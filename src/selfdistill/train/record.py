@@ -90,7 +90,9 @@ def optimiser_steps(record: RunRecord) -> int:
 def provenance(device: torch.device) -> dict[str, Any]:
     """Where, how and when something is measured: a record's device, threads, versions, date (UTC) and commit."""
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})",
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{device.type} ({platform.machine()})",
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version()} | {package: version(package) for package in _PACKAGES},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -122,7 +124,7 @@ def changes_since(known: Data, images: ImageData) -> str:
 
 
 def peak_memory_bytes(device: torch.device) -> int | None:
-    """Return the most memory that was allocated on an accelerator; None on a CPU."""
+    """Return the most memory that was allocated on a CUDA device; None on others, which do not count it."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 

@@ -64,7 +64,7 @@ def train(
         data: the images; None loads ``recipe.data``.
         devices: GPUs, or CPU processes, on each machine.
         nodes: machines.
-        accelerator: ``"cuda"``, ``"cpu"``, or ``"auto"`` for a GPU where there is one.
+        accelerator: ``"cuda"``, ``"mps"``, ``"cpu"``, or ``"auto"`` for a GPU where there is one.
         tensorboard: also write ``out/tensorboard``.
         progress: is called with each :class:`~selfdistill.progress.Progress`.
         save_seconds: at the end of an epoch, save unless the last checkpoint is younger (default: `SAVE_SECONDS`).

@@ -1,5 +1,6 @@
 """A task with its optimiser on its devices, and one optimiser step of it."""
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound=AnyTask)
 
+_LOGGER = logging.getLogger(__name__)
 _FEW_PROCESSES = 8  # on a CPU so many are allowed in any case, for tests
 _BARRIER_TIMEOUT = timedelta(hours=6)  # the other ranks wait while rank 0 evaluates
 
@@ -111,22 +113,23 @@ def prepare(recipe: TrainingConfig, fabric: "Fabric", make_task: Callable[["Fabr
 
 
 def check_devices(devices: int, nodes: int, accelerator: str) -> str:
-    """Return the kind of device, ``"cuda"`` or ``"cpu"``.
+    """Return the kind of device, ``"cuda"``, ``"mps"`` or ``"cpu"``.
 
     Raises:
         ArgumentError: a number out of range, or more devices than there are.
     """
     check_range("nodes", nodes, 1, 1024)
     kind = default_device().type if accelerator == "auto" else accelerator
-    gpus = torch.cuda.device_count()
-    if kind == "cuda" and not gpus:
-        raise ArgumentError("accelerator", "is cuda, but this machine has no CUDA device")
-    check_range("devices", devices, 1, gpus if kind == "cuda" else max(cpu_count(), _FEW_PROCESSES))
+    most = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    most["cpu"] = max(cpu_count(), _FEW_PROCESSES)
+    if not most[kind]:
+        raise ArgumentError("accelerator", f"is {kind}, but this machine has no {kind.upper()} device")
+    check_range("devices", devices, 1, most[kind])
     return kind
 
 
 def make_fabric(recipe: TrainingConfig, *, devices: int = 1, nodes: int = 1, accelerator: str = "auto") -> "Fabric":
-    """Return Fabric for so many devices; ``"auto"`` is a CUDA device if there is one, otherwise the CPU.
+    """Return Fabric for so many devices; ``"auto"`` is a GPU (CUDA or MPS) if there is one.
 
     Raises:
         ValueError: a number out of range, more devices than there are, or machines that are not known.
@@ -137,6 +140,7 @@ def make_fabric(recipe: TrainingConfig, *, devices: int = 1, nodes: int = 1, acc
     from lightning.fabric.strategies.ddp import DDPStrategy
 
     accelerator = check_devices(devices, nodes, accelerator)
+    _LOGGER.debug("devices: %s %s on each of %s nodes, %s", devices, accelerator, nodes, recipe.fabric_precision)
     strategy: Any = "auto"
     if devices * nodes > 1:
         # Rank 0's BatchNorm statistics are the model's, whether they are sent round before each pass or not.

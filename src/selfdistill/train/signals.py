@@ -5,7 +5,9 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+from selfdistill.data.files import ignore_lost_workers
+
+_HANG_UP = getattr(signal, "SIGHUP", None)  # not on Windows
 
 
 class Interrupted(KeyboardInterrupt):
@@ -42,8 +44,9 @@ class Interruptions:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            hung_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
-            noted = SIGNALS if hung_up else SIGNALS[:2]
+            noted = [signal.SIGTERM, signal.SIGINT]
+            if _HANG_UP is not None and signal.getsignal(_HANG_UP) is not signal.SIG_IGN:
+                noted.append(_HANG_UP)
             self._former = {number: signal.signal(number, self._note) for number in noted}
         return self
 
@@ -63,4 +66,4 @@ class Interruptions:
             raise self.interrupted("before anything new was saved", number)
         # A signal to the whole group ends the decoding workers too; torch's handler would raise for each of them,
         # whatever is being done, until the process ends: so this one stays off.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        ignore_lost_workers()

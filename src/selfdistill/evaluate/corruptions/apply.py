@@ -12,6 +12,7 @@ from selfdistill.evaluate.corruptions.noise import gaussian_noise, impulse_noise
 from selfdistill.evaluate.corruptions.pixels import Draws, fingerprint
 from selfdistill.evaluate.corruptions.table import CORRUPTIONS, check, constants_for
 from selfdistill.evaluate.corruptions.weather import brightness, fog, frost, snow
+from selfdistill.network import float64_device
 
 _FUNCTIONS: tuple[Callable[..., Tensor], ...] = (
     *(gaussian_noise, shot_noise, impulse_noise),
@@ -39,7 +40,7 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
     that it is in or of its place there. Equal images meet equal noise.
 
     Args:
-        images: uint8 ``(N, 3, S, S)``, S >= 16, on a device that has float64.
+        images: uint8 ``(N, 3, S, S)``, S >= 16.
         name: one of ``CORRUPTIONS``.
         severity: 1 to 5.
         seed: any integer; another seed draws other noise.
@@ -67,8 +68,9 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
     key = hash_key(seed, CORRUPTIONS.index(name), severity)
     if not len(images):
         return images.clone()
-    parts = torch.split(images, max(1, _AT_ONCE // images[0].numel()))
-    return torch.cat([_BY_NAME[name](part, Draws(key, fingerprint(part)), *constants) for part in parts])
+    parts = torch.split(images.to(float64_device(images.device)), max(1, _AT_ONCE // images[0].numel()))
+    done = [_BY_NAME[name](part, Draws(key, fingerprint(part)), *constants) for part in parts]
+    return torch.cat(done).to(images.device)
 
 
 def _check_images(images: Tensor) -> None:
