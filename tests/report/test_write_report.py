@@ -80,6 +80,17 @@ def test_the_page_stands_alone_and_is_well_formed(page: Path) -> None:
     assert anchors <= set(reader.ids)
 
 
+def test_contents_lead_to_every_section(whole_page: Path) -> None:
+    reader, text = read(whole_page), whole_page.read_text()
+    headings = re.findall(r"<h2[^>]*>([^<]*)</h2>", text)
+    assert headings[0] == "Verdict"
+    contents = re.findall(r'<li><a href="#([^"]*)">([^<]*)</a></li>', text)
+    assert [title for _, title in contents] == headings[1:]
+    assert {anchor for anchor, _ in contents} <= set(reader.ids)
+    # A browser opens what is folded only if the anchor is in it, and not on it.
+    assert all(re.search(rf'</summary>\s*<div id="{anchor}">', text) for anchor, _ in contents[2:])
+
+
 def test_every_section_is_there(page: Path) -> None:
     text = read(page).text
     for words in (
@@ -191,7 +202,7 @@ def test_one_seed_of_everything(make_record: Make, tmp_path: Path) -> None:
     text = read(write_report(runs, tmp_path, title="Two")).text
     assert "Too few seeds to decide" in text
     assert "one pair of runs" in text
-    assert "Mean over seeds" not in text.partition("Training curves")[0]
+    assert "Mean over seeds" not in text.rpartition("Training curves")[0]
 
 
 def test_sets_that_users_name_are_escaped(make_record: Make, tmp_path: Path) -> None:
@@ -261,7 +272,7 @@ def test_one_network_that_is_no_run_has_a_page(make_record: Make, tmp_path: Path
         assert words in reader.text, words
         assert words.replace("<", "&lt;").replace(">", "&gt;") in markdown, words
     assert "Seeds" not in reader.text
-    assert "±" not in reader.text.partition("How to read this")[0]
+    assert "±" not in reader.text.rpartition("How to read this")[0]
     assert "\n\n\n" not in markdown
     (tmp_path / "again").mkdir()
     again = write_evaluation_report(

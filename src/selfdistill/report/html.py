@@ -82,7 +82,7 @@ def _figures(groups: Sequence[Group], summary: Summary, methods: Sequence[Measur
     """The figures that stand outside the measures' sections."""
     several = sum(len(group.runs) for group in groups) > 1
     figures = [
-        Figure("differences", "Paired differences", difference_panels(summary) if len(groups) > 1 else [], 2),
+        Figure("differences", "Paired differences", difference_panels(summary) if len(groups) > 1 else [], 3),
         Figure("seeds", "Every seed", seed_panels(groups) if several else [], 3),
         Figure("reliability", "Reliability diagrams", reliability_panels(methods), 2 if len(groups) == 4 else 3),
         Figure("curves", "Training curves", curve_panels(groups), 2, legend=True),

@@ -51,6 +51,7 @@ def corruption_section(methods: Sequence[Measured[Evaluation]]) -> Section | Non
     )
     return Section(
         title="Robustness to corruption",
+        about="How much accuracy is left on blurred, noisy or foggy images?",
         explain=f"Accuracy (%) on images that were blurred, noised, fogged over and so on: fifteen corruptions, five "
         f"severities each, {n} images in each of the 75. mCA is the mean of the fifteen. {source_in_words(results)}",
         findings=few_images(results, lambda shift: shift.n),

@@ -50,6 +50,7 @@ def ood_section(methods: Sequence[Measured[Evaluation]]) -> Section | None:
         parts += _figures(at, name, results)
     return Section(
         title="Out-of-distribution detection",
+        about="Does it notice images of something else?",
         explain="A score should be high on test images and low on images of something else. In-distribution is the "
         "positive class: the TPR is the share of test images that are accepted, the FPR the share of the other images "
         "that are accepted with them. AUROC 50 % is chance.",

@@ -61,6 +61,7 @@ def robustness_section(methods: Sequence[Measured[Evaluation]]) -> Section | Non
     ]
     return Section(
         title="Robustness to attack",
+        about="How much accuracy is left where each pixel may be changed a little?",
         explain="Each image is changed by at most eps in every pixel, in the direction that raises the loss. FGSM "
         f"takes one step and PGD {steps}: PGD is the harder test, and the one to believe where the two disagree."
         f"{over_seeds(results)}",
