@@ -3,7 +3,7 @@ import statistics
 import msgspec
 import pytest
 
-from selfdistill.records import METRICS, Data, Evaluation, RunRecord, summarise
+from selfdistill.records import METRICS, TOO_FEW_IMAGES, Data, Evaluation, RunRecord, summarise
 from selfdistill.records.evaluation import (
     OWN,
     PUBLISHED,
@@ -112,13 +112,18 @@ def test_an_eps_that_was_not_measured() -> None:
 
 def test_differences_in_what_was_measured_deep_inside() -> None:
     runs = [
-        record(m, s, changed(WHOLE, v + s / 50, "shift", "mca"))
+        record(m, s, changed(changed(WHOLE, v + s / 50, "shift", "mca"), 100, "shift", "n"))
         for m, v in (("A()", 0.5), ("B()", 0.6))
         for s in (0, 1)
     ]
     summary = summarise(runs)
     assert summary.statistics["B()", "mca"].mean == pytest.approx(statistics.fmean([0.6, 0.62]))
     assert summary.differences["B()", "mca"].effect == "better"
+    runs[-1] = changed(runs[-1], 99, "evaluation", "shift", "n")
+    assert ("B()", "mca") not in summarise(runs).differences
+    runs = [changed(run, 99, "evaluation", "shift", "n") for run in runs]
+    of_few = summarise(runs).differences["B()", "mca"]
+    assert (of_few.verdict, of_few.effect, of_few.n) == (TOO_FEW_IMAGES, "unclear", 2)
 
 
 @pytest.mark.parametrize(

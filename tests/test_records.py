@@ -31,7 +31,7 @@ def record(method: str = "CrossEntropy()", seed: int = 0, **changes: object) -> 
     metrics = {"top1": 0.7, "nll": 1.0, "brier": 0.4, "ece": 0.1, "gap": 0.05, "train_top1": 0.99}
     metrics.update({name: changes.pop(name) for name in list(changes) if name in metrics})
     evaluation = Evaluation(
-        n=10, top5=None, bins=10, confidence=0.75, reliability=Reliability((0.0, 1.0), (10,), (0.75,), (0.7,)),
+        n=100, top5=None, bins=10, confidence=0.75, reliability=Reliability((0.0, 1.0), (100,), (0.75,), (0.7,)),
         per_class=(0.7,), **metrics,
     )  # fmt: skip
     recipe = {"data": "photos", "method": method, "seed": seed, "epochs": 30, "threads": 2, "lr": 0.1}

@@ -13,7 +13,7 @@ from selfdistill.report.measures import sections
 from selfdistill.report.measures.calibration import calibration_notes, calibration_sheet, scaling_findings
 from selfdistill.report.measures.corruption import corruption_section
 from selfdistill.report.measures.masks import masks_section
-from selfdistill.report.measures.ood import mean_curve, ood_section
+from selfdistill.report.measures.ood import mean_curve, ood_section, who_tells_apart
 from selfdistill.report.measures.robustness import disagreements, flattery, hidden_gradients, robustness_section
 from selfdistill.report.measures.selective import selective_section
 from selfdistill.report.pages import Section, Sheet
@@ -269,15 +269,41 @@ def test_each_set_says_its_protocol(whole_suite: list[RunRecord]) -> None:
     ):
         assert words in notes, words
     assert "In-distribution is the positive class" in section.explain
-    assert section.findings == ()
 
 
-def test_a_detector_worse_than_chance_is_named(whole_suite: list[RunRecord]) -> None:
-    path = ("evaluation", "ood", 1, "detectors", "ODIN fixed", "metrics", "auroc")
-    runs = [*whole_suite[:3], *(changed(run, 0.3, *path) for run in whole_suite[3:6]), *whole_suite[6:]]
-    section = ood_section(measured(runs))
+def test_who_tells_other_images_apart_is_said(whole_suite: list[RunRecord]) -> None:
+    def auroc(runs: list[RunRecord], value: float, *detectors: str) -> list[RunRecord]:
+        for name in detectors:
+            runs = [changed(r, value, "evaluation", "ood", 1, "detectors", name, "metrics", "auroc") for r in runs]
+        return runs
+
+    def said(runs: list[RunRecord]) -> str:
+        return who_tells_apart(measured(runs))[1]
+
+    blind = auroc(whole_suite, 0.51, "max softmax", "ODIN fixed")
+    best = auroc(blind, 0.93, "Mahalanobis")
+    assert said(best).startswith("None of the networks tells svhn from the test images by its confidence")
+    assert said(best).endswith(
+        "(AUROC at most 51.0 %, 50 % is chance). Mahalanobis does best, with an AUROC of 93.0 %."
+    )
+    others = ("max logit", "energy", "Mahalanobis")
+    assert said(auroc(auroc(blind, 0.4, *others), 0.99, "ODIN released")).endswith("Nor does any other detector.")
+    seen = said(auroc(best, 0.8, "max softmax"))
+    assert seen.startswith("svhn: by confidence the AUROC is at most 80.0 %")
+    section = ood_section(measured(best))
     assert section is not None
-    assert section.findings[0].startswith("On svhn, ODIN fixed is worse than chance for SDDropout():")
+    assert section.findings[1] == said(best)
+    assert who_tells_apart(measured(best), blind=True) == (said(best),)
+
+
+def test_a_measure_of_few_images_tells_no_networks_apart(whole_suite: list[RunRecord]) -> None:
+    few = [
+        changed(changed(r, 20, "evaluation", "robustness", "pgd_n"), 20, "evaluation", "shift", "n")
+        for r in whole_suite
+    ]
+    for section in (robustness_section(measured(few)), corruption_section(measured(few))):
+        assert section is not None
+        assert section.findings[0] == "Only 20 images: too few images to say which network is better."
 
 
 def test_a_method_without_a_set_or_a_detector_has_a_dash(make_record: Make) -> None:

@@ -55,10 +55,12 @@ def test_a_new_entry_is_in_every_table(runs: list[RunRecord]) -> None:
 
 
 def test_a_new_entry_is_in_the_verdict_and_the_page(runs: list[RunRecord], tmp_path: Path) -> None:
-    assert verdict(summarise(runs)).headline.endswith("In sharpness: B() better.")
+    robustness = verdict(summarise(runs)).findings[1].lines[-1]
+    assert (robustness.title, robustness.judged) == ("Robustness", "better")
+    assert robustness.text == "In sharpness 61.0 %, +10.0 points against A() (95 % interval +10.0 to +10.0)."
     page = write_report(runs, tmp_path, title="Two methods").with_suffix(".md").read_text()
     assert "| Method | Top-1 (%) | Top-5 (%) | NLL | Brier | ECE | Gap | Sharpness (%) | Seeds |" in page
-    assert "Sharpness 61.0 % (+10.0 points, 95 % interval +10.0 to +10.0: better)." in page
+    assert robustness.text in page
     assert "Sharpness (points): right is better" in (tmp_path / "figures" / "differences.svg").read_text()
 
 

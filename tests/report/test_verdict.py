@@ -4,7 +4,7 @@ from collections.abc import Callable
 import pytest
 
 from selfdistill.records import RunRecord, summarise
-from selfdistill.report.verdict import confident, verdict
+from selfdistill.report.verdict import Line, Verdict, confident, verdict
 from tests.changing import changed
 
 Make = Callable[..., RunRecord]
@@ -14,52 +14,53 @@ def runs(make: Make, method: str, spread: float, claim: float, seeds: int = 4) -
     return [make(method, seed, spread=spread, claim=claim, n=4000) for seed in range(seeds)]
 
 
-def test_a_method_that_helps_and_one_that_hurts(comparison: list[RunRecord]) -> None:
-    said = verdict(summarise(comparison))
-    assert "SDDropout(weight=0.1) raised top-1 accuracy over CrossEntropy(); SDDropout() lowered it" in said.headline
-    assert (
-        "LabelSmoothing() and SDDropout(weight=0.1) improved calibration; SDDropout() made it worse." in said.headline
-    )
-
-
-def test_when_nothing_helped_it_says_so(make_record: Make) -> None:
-    same = runs(make_record, "CrossEntropy()", 4, 1) + runs(make_record, "SDDropout()", 4, 0.3)
-    headline = verdict(summarise(same)).headline
-    assert headline.startswith("No clear difference in top-1 accuracy to CrossEntropy(). ")
-    assert "No method improved calibration; SDDropout() made it worse." in headline
-
-
-def test_many_methods_are_counted_not_named(make_record: Make) -> None:
-    methods = [f"SDDropout(weight={weight})" for weight in (0.1, 0.2, 0.3, 0.4, 0.5)]
-    records = runs(make_record, "CrossEntropy()", 4, 1) + [
-        record for method in methods for record in runs(make_record, method, 4, 0.3)
+def line(said: Verdict, method: str, title: str) -> Line:
+    (found,) = [
+        one for finding in said.findings if finding.method == method for one in finding.lines if one.title == title
     ]
-    assert "No method improved calibration; 5 methods made it worse." in verdict(summarise(records)).headline
+    return found
+
+
+def test_each_side_of_a_method_is_judged(comparison: list[RunRecord]) -> None:
+    said = verdict(summarise(comparison))
+    assert said.decision.headline == "Use SDDropout(weight=0.1)"
+    assert [one.effect for one in said.lines] == ["better", "better"]
+    assert line(said, "SDDropout()", "Accuracy").effect == line(said, "SDDropout()", "Confidence").judged == "worse"
+    assert line(said, "CrossEntropy()", "Accuracy").judged == ""
+
+
+def test_a_trade_off_is_pointed_out(comparison: list[RunRecord]) -> None:
+    worse = [
+        changed(run, 0.5, "evaluation", "ece") if run.method == "SDDropout(weight=0.1)" else run for run in comparison
+    ]
+    assert "With SDDropout(weight=0.1) the network is more often right" in verdict(summarise(worse)).remarks[0]
 
 
 def test_an_overshoot_is_named_with_its_signs(make_record: Make) -> None:
     records = runs(make_record, "CrossEntropy()", 4, 2.2) + runs(make_record, "SDDropout()", 4, 0.3)
-    finding = verdict(summarise(records)).findings[1]
-    assert "under-confident by" in finding.calibration
-    assert "it overshoots: an over-confident network became under-confident" in finding.calibration
+    text = line(verdict(summarise(records)), "SDDropout()", "Confidence").text
+    assert "under-confident by" in text
+    assert "it overshoots: an over-confident network became under-confident" in text
 
 
 def test_a_network_without_over_confidence_had_nothing_to_mend(make_record: Make) -> None:
     under = runs(make_record, "CrossEntropy()", 4, 0.8) + runs(make_record, "SDDropout()", 4, 0.3)
-    assert "the network was under-confident already" in verdict(summarise(under)).findings[1].calibration
+    text = line(verdict(summarise(under)), "SDDropout()", "Confidence").text
+    assert "the network was under-confident already" in text
 
 
 def test_one_seed_gives_no_verdict(make_record: Make) -> None:
-    said = verdict(summarise([make_record(), make_record("SDDropout()", spread=8.0)]))
-    assert said.headline == "One seed for each method: no verdict on accuracy can be given. Nor on calibration."
-    assert "from one pair of runs, so this may be the seed" in said.findings[1].accuracy
+    said = verdict(summarise([make_record(suite=True), make_record("SDDropout()", spread=8.0, suite=True)]))
+    assert said.decision.kind == "few seeds"
+    assert [one.judged for one in said.lines] == ["one seed: no interval"] * 3
+    assert "from one pair of runs, so this may be the seed" in said.lines[0].text
 
 
 def test_one_run_states_its_signed_gap(make_record: Make) -> None:
     said = verdict(summarise([make_record(claim=2.0)]))
-    assert said.headline.startswith("CrossEntropy() is right on ")
-    assert "over-confident by" in said.headline
-    assert said.headline.endswith("There is no second method to compare it with.")
+    assert said.decision.kind == "only"
+    assert "over-confident by" in said.lines[1].text
+    assert said.compared == ""
 
 
 @pytest.mark.parametrize(
@@ -72,15 +73,9 @@ def test_remarks_say_how_far_the_baseline_fits(make_record: Make, train: float |
     assert any(words in remark for remark in remarks) if words else not remarks
 
 
-def test_equal_methods_make_no_clear_difference(make_record: Make) -> None:
-    same = [make_record(method, seed) for method in ("A()", "B()") for seed in range(3)]
-    said = verdict(summarise(same)).headline
-    assert said == "No clear difference in top-1 accuracy to A(). No clear difference in calibration."
-
-
 def test_seeds_that_disagree_on_the_sign_are_not_averaged_in_silence(make_record: Make) -> None:
     records = [make_record(seed=seed, claim=claim) for seed, claim in enumerate((2.0, 0.6, 0.9))]
-    assert "on average, but the seeds disagree" in verdict(summarise(records)).findings[0].calibration
+    assert "on average, but the seeds disagree" in verdict(summarise(records)).lines[1].text
 
 
 def test_a_small_gap_is_neither() -> None:
@@ -92,33 +87,40 @@ def test_few_seeds_are_pointed_out(comparison: list[RunRecord]) -> None:
     assert verdict(summarise(comparison)).remarks[-1].startswith("With 3 seeds only large differences")
 
 
-def test_robustness_is_one_more_sentence(whole_suite: list[RunRecord]) -> None:
+def test_robustness_is_judged_by_attack_and_corruption(whole_suite: list[RunRecord]) -> None:
     said = verdict(summarise(whole_suite))
-    assert said.headline.endswith(
-        "Under attack (PGD-20 at 2/255): SDDropout() better, LabelSmoothing() worse; under corruption (mCA): "
-        "SDDropout() better, LabelSmoothing() worse; at telling other images apart (AUROC of ODIN): SDDropout() "
-        "better, LabelSmoothing() worse."
+    baseline, better, worse = (
+        line(said, method, "Robustness") for method in ("CrossEntropy()", "SDDropout()", "LabelSmoothing()")
     )
-    baseline, better, _ = said.findings
-    assert "(" not in baseline.robustness
-    assert re.search(r"mCA \d\d\.\d\d % \(\+\d\.\d\d points, 95 % interval .*: better\)", better.robustness)
-
-
-def test_no_clear_difference_in_robustness_is_said(make_record: Make) -> None:
-    runs = [make_record(m, s, suite=True) for m in ("CrossEntropy()", "CrossEntropx()") for s in range(3)]
-    assert verdict(summarise(runs)).headline.endswith(
-        "No clear difference under attack (PGD-20 at 2/255) or under corruption (mCA) or at telling other images apart "
-        "(AUROC of ODIN)."
+    assert (baseline.judged, better.judged, worse.judged) == ("", "better", "worse")
+    pattern = (
+        r"Under attack \(PGD-20 at 2/255\) .*; under corruption \(mCA\) \d\d\.\d\d %, \+\d\.\d\d points .*95 % interval"
     )
+    assert re.match(pattern, better.text)
 
 
-def test_what_was_not_measured_is_not_judged(make_record: Make, whole_suite: list[RunRecord]) -> None:
-    runs = [changed(changed(run, None, "evaluation", "robustness"), (), "evaluation", "ood") for run in whole_suite]
-    headline = verdict(summarise(runs)).headline
-    assert "attack" not in headline
-    assert "AUROC" not in headline
-    assert headline.endswith("Under corruption (mCA): SDDropout() better, LabelSmoothing() worse.")
-    one_seed = [make_record(m, suite=True) for m in ("CrossEntropy()", "SDDropout()")]
-    said = verdict(summarise(one_seed))
-    assert said.headline == "One seed for each method: no verdict on accuracy can be given. Nor on calibration."
-    assert "one pair of runs)" in said.findings[1].robustness
+def test_attack_and_corruption_may_disagree(whole_suite: list[RunRecord]) -> None:
+    runs = [
+        changed(run, 0.01, "evaluation", "shift", "mca") if run.method == "SDDropout()" else run for run in whole_suite
+    ]
+    robustness = line(verdict(summarise(runs)), "SDDropout()", "Robustness")
+    assert (robustness.effect, robustness.judged) == ("unclear", "better and worse")
+    assert robustness.text.endswith(": worse.")
+
+
+def test_too_few_images_are_not_called_better(whole_suite: list[RunRecord]) -> None:
+    runs = [
+        changed(changed(run, 99, "evaluation", "robustness", "pgd_n"), 99, "evaluation", "shift", "n")
+        for run in whole_suite
+    ]
+    said = verdict(summarise(runs))
+    assert {line(said, method, "Robustness").judged for method in ("SDDropout()", "LabelSmoothing()")} == {
+        "too few images to say"
+    }
+
+
+def test_what_was_not_measured_is_not_judged(whole_suite: list[RunRecord]) -> None:
+    runs = [changed(run, None, "evaluation", "robustness") for run in whole_suite]
+    assert "attack" not in line(verdict(summarise(runs)), "SDDropout()", "Robustness").text
+    runs = [changed(run, None, "evaluation", "shift") for run in runs]
+    assert [one.title for one in verdict(summarise(runs)).lines] == ["Accuracy", "Confidence"]

@@ -21,4 +21,4 @@ def report(*runs: Files, out: File = Path("report"), title: Text = "Comparison",
     from selfdistill.runs.folders import check_writable, collect_finished
 
     check_writable(out)
-    show_comparison(collect_finished(runs, baseline), out, title, probes=runs)
+    show_comparison(collect_finished(runs, baseline), out, title, folders=runs)

@@ -58,9 +58,9 @@ def train_and_show(
         records = train()
     except FailedRunsError as failed:
         if failed.records:
-            show_comparison(failed.records, out, title, preface, failed=failed.reasons, probes=[out])
+            show_comparison(failed.records, out, title, preface, failed=failed.reasons, folders=[out])
         raise
-    show_comparison(records, out, title, preface, probes=[out])
+    show_comparison(records, out, title, preface, folders=[out])
 
 
 def show_comparison(
@@ -69,22 +69,28 @@ def show_comparison(
     title: str,
     preface: str | None = None,
     failed: "Mapping[str, str] | None" = None,
-    probes: Sequence[Path] = (),
+    *,
+    folders: Sequence[Path],
 ) -> None:
-    """Write the report of some runs and print their table, the verdict and where the report is.
+    """Write the report of the runs in some folders and print their table, the verdict and where the report is.
 
-    Where there is one in the folders ``probes``, a linear probe stands beside them.
+    Where there is one in the folders, a linear probe stands beside them.
     """
     from rich.console import Console
 
     from selfdistill.records import LinearProbeRecord, summarise
-    from selfdistill.report import terminal_table, verdict, write_report
+    from selfdistill.report import next_step, terminal_table, verdict, write_report
 
-    probe = next((found for folder in probes if (found := LinearProbeRecord.beside(folder))), None)
-    page = write_report(records, out, title=title, preface=preface, failed=failed or {}, probe=probe)
+    probe = next((found for folder in folders if (found := LinearProbeRecord.beside(folder))), None)
+    page = write_report(records, out, title=title, preface=preface, failed=failed or {}, probe=probe, folders=folders)
     summary = summarise(records)
+    said = verdict(summary)
     print_table(terminal_table(summary, title=title, width=Console().width, probe=probe))
-    print_lines(verdict(summary).headline, f"Report: {page}")
+    print_lines(said.decision.headline, *filter(None, [said.compared]))
+    print_lines(*(f"{line.title}{f', {line.judged}' if line.judged else ''}: {line.text}" for line in said.lines))
+    if step := next_step(said.decision, summary, records, folders):
+        print_lines(step.why, f"  {step.command}")
+    print_lines(f"Report: {page}")
 
 
 def print_skipped(files: Sequence[object]) -> None:

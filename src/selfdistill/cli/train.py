@@ -44,4 +44,4 @@ def train(
         save_every=save_every,
     )
     if record is not None:  # the first of several processes
-        show_comparison([record], out, f"{record.method} on {record.data.name}")
+        show_comparison([record], out, f"{record.method} on {record.data.name}", folders=[out])

@@ -3,7 +3,7 @@
 from selfdistill.files import write_atomically
 from selfdistill.records.evaluation import Evaluation
 from selfdistill.records.linear_probe import LINEAR_PROBE, LinearProbeRecord
-from selfdistill.records.metrics import METRICS, Metric
+from selfdistill.records.metrics import FEW_IMAGES, METRICS, Metric
 from selfdistill.records.record import (
     NOT_COMPARED,
     SCHEMA,
@@ -17,13 +17,15 @@ from selfdistill.records.record import (
     load_run_record,
     recipe_hash,
 )
-from selfdistill.records.summary import Difference, Statistic, Summary, paired, statistic_of, summarise
+from selfdistill.records.summary import TOO_FEW_IMAGES, Difference, Statistic, Summary, paired, statistic_of, summarise
 
 __all__ = [
+    "FEW_IMAGES",
     "LINEAR_PROBE",
     "METRICS",
     "NOT_COMPARED",
     "SCHEMA",
+    "TOO_FEW_IMAGES",
     "BestEpoch",
     "Data",
     "Difference",

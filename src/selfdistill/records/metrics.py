@@ -26,6 +26,9 @@ Attack = Literal["fgsm", "pgd", "pgd_fgsm"]
 DETECTOR = "ODIN fixed"
 """The detector of the OOD metrics: its eps was chosen on nobody's images."""
 
+FEW_IMAGES = 100
+"""On fewer images than this no difference is called better or worse."""
+
 _EPS = 2 / 255  # of the metrics that stand for a whole curve over eps
 _SCALES = {"": 1.0, "%": 100.0, "MiB": 2.0**-20}
 
@@ -46,8 +49,9 @@ class Metric:
         note: what it is.
         how: how a single network's value was measured, in words (default: the note).
         protocol: what must be equal in two evaluations for a difference to mean anything.
+        images: on how many images it was measured.
         places: where it is shown.
-        verdict: where a method is better or worse by it, for the verdict's last sentence; "": not mentioned there.
+        verdict: where a method is better or worse by it, for the verdict's line on robustness; "": not mentioned there.
         read_run: its value in a `RunRecord`, where it belongs to the training and not to the evaluation.
     """
 
@@ -62,6 +66,7 @@ class Metric:
     note: str = ""
     how: Callable[[Evaluation], str] | None = None
     protocol: Callable[[Evaluation], object] = lambda evaluation: None
+    images: Callable[[Evaluation], int] = lambda evaluation: evaluation.n
     places: tuple[Place, ...] = ()
     verdict: str = ""
     read_run: Callable[[Any], float | None] | None = None
@@ -75,6 +80,10 @@ class Metric:
         """Its value in a `RunRecord`, whose module imports this one."""
         value: float | None = self.read(record.evaluation) if self.read_run is None else self.read_run(record)
         return value
+
+    def is_of_few_images(self, record: Any) -> bool:
+        """Whether its value in a `RunRecord` is of too few images to call a difference better or worse."""
+        return self.read_run is None and self.images(record.evaluation) < FEW_IMAGES
 
 
 def accuracy_at(robustness: Robustness, attack: Attack, eps: float) -> float | None:
@@ -103,6 +112,10 @@ def _ood_protocol(evaluation: Evaluation) -> object:
         for one in evaluation.ood
         for found in [one.detectors.get(DETECTOR)]
     )
+
+
+def _ood_images(evaluation: Evaluation) -> int:
+    return min((evaluation.n, *(one.n for one in evaluation.ood)))
 
 
 def _attack_protocol(*names: str) -> Callable[[Evaluation], object]:
@@ -262,6 +275,7 @@ METRICS: dict[str, Metric] = {
             digits=1,
             how=_how_attacked(lambda attacks: f"accuracy; {attacks.pgd_n:,} images, evenly spaced"),
             protocol=_attack_protocol("pgd_n", "pgd_steps"),
+            images=lambda e: e.robustness.pgd_n if e.robustness else 0,
             places=("differences", "figure", "digest"),
             verdict="under attack (PGD-20 at 2/255)",
         ),
@@ -285,6 +299,7 @@ METRICS: dict[str, Metric] = {
             digits=2,
             how=_how_corrupted,
             protocol=lambda e: e.shift and (e.shift.source, e.shift.n),
+            images=lambda e: e.shift.n if e.shift else 0,
             places=("differences", "figure", "digest"),
             verdict="under corruption (mCA)",
         ),
@@ -296,8 +311,8 @@ METRICS: dict[str, Metric] = {
             unit="%",
             digits=1,
             protocol=_ood_protocol,
+            images=_ood_images,
             places=("differences", "figure"),
-            verdict="at telling other images apart (AUROC of ODIN)",
         ),
         Metric(
             "ood_fpr",

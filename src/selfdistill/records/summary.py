@@ -11,6 +11,8 @@ from selfdistill.records.metrics import METRICS
 from selfdistill.records.record import RunRecord
 from selfdistill.text import quote
 
+TOO_FEW_IMAGES = "too few images to say"
+
 
 @dataclass(frozen=True)
 class Statistic:
@@ -29,8 +31,8 @@ class Difference:
         method, baseline, metric: what is compared.
         mean, sd, n: of the n paired differences; sd is None for one pair, mean None for none.
         low, high: 95 % interval of the mean by Student's t with n - 1 degrees of freedom; None below two pairs.
-        verdict: "higher", "lower" or "no clear difference" from the interval; or "one seed: no interval"; or "no seed
-            in common".
+        verdict: "higher", "lower" or "no clear difference" from the interval; or "one seed: no interval"; "no seed in
+            common"; or `TOO_FEW_IMAGES`.
         effect: "better", "worse" or "unclear", by whether more or less of the metric is better.
     """
 
@@ -99,7 +101,12 @@ def summarise(records: Iterable[RunRecord]) -> Summary:
         },
         differences={
             (method, metric): _difference(
-                method, methods[0], metric, values[method, metric], values[methods[0], metric]
+                method,
+                methods[0],
+                metric,
+                values[method, metric],
+                values[methods[0], metric],
+                _few_images(runs, metric),
             )
             for method in methods[1:]
             for metric in METRICS
@@ -146,8 +153,17 @@ def _measured_alike(runs: Iterable[RunRecord], metric: str) -> bool:
     return len({run.protocol(metric) for run in runs if run.metric(metric) is not None}) == 1
 
 
+def _few_images(runs: Iterable[RunRecord], metric: str) -> bool:
+    return any(METRICS[metric].is_of_few_images(run) for run in runs if run.metric(metric) is not None)
+
+
 def _difference(
-    method: str, baseline: str, metric: str, ours: Mapping[int, float], theirs: Mapping[int, float]
+    method: str,
+    baseline: str,
+    metric: str,
+    ours: Mapping[int, float],
+    theirs: Mapping[int, float],
+    few_images: bool,
 ) -> Difference:
     found, interval = paired(ours, theirs)
     if found is None:
@@ -155,6 +171,8 @@ def _difference(
     if interval is None:
         return Difference(method, baseline, metric, found.mean, None, 1, None, None, "one seed: no interval", "unclear")
     low, high = interval
+    if few_images:
+        return Difference(method, baseline, metric, found.mean, found.sd, found.n, low, high, TOO_FEW_IMAGES, "unclear")
     verdict = "higher" if low > 0 else "lower" if high < 0 else "no clear difference"
     better = METRICS[metric].better
     effect = "unclear" if better is None or low <= 0 <= high else "better" if verdict == better else "worse"

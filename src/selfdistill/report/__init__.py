@@ -2,6 +2,7 @@
 
 from selfdistill.report.detector import detector_headline, precision_table, write_detector_report
 from selfdistill.report.html import write_evaluation_report, write_report
+from selfdistill.report.next_step import next_step
 from selfdistill.report.tables import (
     column_of,
     columns_in,
@@ -22,6 +23,7 @@ __all__ = [
     "digest",
     "markdown",
     "metric_table",
+    "next_step",
     "precision_table",
     "terminal",
     "terminal_table",

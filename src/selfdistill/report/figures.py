@@ -61,10 +61,8 @@ def _draw_seeds(figure: FigureBase, *, groups: Sequence[Group], column: Column) 
             values, [row] * len(values), linestyle="none", marker=marker(group.index), markersize=6.5, color=shade,
             alpha=0.55, markeredgecolor=shade, zorder=2,
         )  # fmt: skip
-    rows(axes, [group.method for group in groups])
-    if column.metric == "gap":
-        axes.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-    elif column.metric == "ece":
+    rows(axes, [group.method for group in groups], zero=column.metric == "gap")
+    if column.metric == "ece":
         axes.set_xlim(left=0)
     heading(axes, _SEED_HEADINGS[column.metric])
 
@@ -78,7 +76,7 @@ def difference_panels(summary: Summary) -> list[Panel]:
             continue
         alt = f"Difference in {column.heading} to {summary.methods[0]}, paired by seed, with 95 % intervals."
         draw = partial(_draw_differences, summary=summary, column=column)
-        panels.append(Panel(f"difference-{column.metric}", alt, draw, 3.7, 0.85 + 0.47 * (len(summary.methods) - 1)))
+        panels.append(Panel(f"difference-{column.metric}", alt, draw, 3.3, 0.85 + 0.47 * (len(summary.methods) - 1)))
     return panels
 
 
@@ -98,11 +96,10 @@ def _draw_differences(figure: FigureBase, *, summary: Summary, column: Column) -
             difference.mean * column.scale, row, marker=marker(row + 1), markersize=7, color=shade, zorder=3,
             markerfacecolor="none" if hollow else shade,
         )  # fmt: skip
-    axes.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    rows(axes, summary.methods[1:], zero=True)
     low, high = axes.get_xlim()
     margin = 0.08 * (high - low)
     axes.set_xlim(min(low, -margin), max(high, margin))  # zero is always in sight
-    rows(axes, summary.methods[1:])
     better = {"higher": ": right is better", "lower": ": left is better", None: ""}[METRICS[column.metric].better]
     heading(axes, f"{column.heading}{better}")
 

@@ -21,10 +21,12 @@ from selfdistill.report.measures.calibration import (
     reliability_panels,
     scaling_findings,
 )
+from selfdistill.report.measures.ood import who_tells_apart
+from selfdistill.report.next_step import next_step
 from selfdistill.report.pages import Figure, write_pages
 from selfdistill.report.style import PALETTE
 from selfdistill.report.tables import Table, column_of, columns_in, difference_table, digest, metric_table
-from selfdistill.report.verdict import confidence_of, confident, side, verdict
+from selfdistill.report.verdict import Finding, Verdict, confidence_of, confident, verdict
 
 _INDEX = 1  # of a single network's colour: grey is a baseline's, and there is none
 
@@ -37,6 +39,7 @@ def write_report(
     preface: str | None = None,
     failed: Mapping[str, str] | None = None,
     probe: LinearProbeRecord | None = None,
+    folders: Sequence[Path] = (),
 ) -> Path:
     """Write `report.html`, `report.md` and `figures/*.svg` for runs that may be compared.
 
@@ -50,6 +53,7 @@ def write_report(
         preface: a paragraph before the verdict; plain text.
         failed: why further runs failed, by name.
         probe: a linear probe of the same images, shown beside the methods.
+        folders: where the runs are, so that the page names the next command; none: it names no command.
 
     Returns:
         The path of `report.html`.
@@ -60,8 +64,14 @@ def write_report(
     """
     summary = summarise(records)
     groups, methods = grouped(records), measured(records)
-    context = _context(records, summary, methods) | {"title": title, "preface": preface, "failed": failed}
-    context["quality"] = metric_table(summary, probe=probe)
+    said = verdict(summary)
+    context = _context(records, summary, methods, said) | {
+        "title": title,
+        "preface": preface,
+        "failed": failed,
+        "next_step": next_step(said.decision, summary, records, folders),
+        "quality": metric_table(summary, probe=probe),
+    }
     former = ("differences", "seeds", "curves")
     return _write(
         "report", out_dir, _figures(groups, summary, methods), context, methods=summary.methods, former=former
@@ -72,7 +82,7 @@ def _figures(groups: Sequence[Group], summary: Summary, methods: Sequence[Measur
     """The figures that stand outside the measures' sections."""
     several = sum(len(group.runs) for group in groups) > 1
     figures = [
-        Figure("differences", "Paired differences", difference_panels(summary) if len(groups) > 1 else [], 2),
+        Figure("differences", "Paired differences", difference_panels(summary) if len(groups) > 1 else [], 3),
         Figure("seeds", "Every seed", seed_panels(groups) if several else [], 3),
         Figure("reliability", "Reliability diagrams", reliability_panels(methods), 2 if len(groups) == 4 else 3),
         Figure("curves", "Training curves", curve_panels(groups), 2, legend=True),
@@ -80,12 +90,16 @@ def _figures(groups: Sequence[Group], summary: Summary, methods: Sequence[Measur
     return [figure for figure in figures if figure.panels]
 
 
-def _context(records: Sequence[RunRecord], summary: Summary, methods: Sequence[Measured[Evaluation]]) -> dict[str, Any]:
+def _context(
+    records: Sequence[RunRecord], summary: Summary, methods: Sequence[Measured[Evaluation]], said: Verdict
+) -> dict[str, Any]:
     compared = len(methods) > 1
     return _sections(methods) | {
-        "verdict": verdict(summary),
+        "verdict": said,
+        "remarks": (*said.remarks, *who_tells_apart(methods, blind=True)),
+        "evidence": words.evidence(records, summary, said.decision.method),
         "what_was_run": words.what_was_run(records),
-        "cards": [_card(summary, method) for method in summary.methods],
+        "cards": [_card(summary, finding) for finding in said.findings],
         "cost": metric_table(summary, columns_in("training")),
         "differences": difference_table(summary) if compared else None,
         "runs": words.run_table(records),
@@ -98,21 +112,18 @@ def _context(records: Sequence[RunRecord], summary: Summary, methods: Sequence[M
     }
 
 
-def _card(summary: Summary, method: str) -> dict[str, Any]:
-    """A method at a glance: accuracy, its difference, ECE and which way the confidence errs."""
+def _card(summary: Summary, finding: Finding) -> dict[str, Any]:
+    """A method at a glance: accuracy, its difference, ECE, which way the confidence errs, and a badge for each side."""
     top1, ece = column_of("top1"), column_of("ece")
-    gap = summary.statistics[method, "gap"].mean
-    difference = summary.differences.get((method, "top1"))
+    difference = summary.differences.get((finding.method, "top1"))
     mean = None if difference is None else difference.mean
     return {
-        "method": method,
-        "top1": top1.cell(summary.statistics[method, "top1"]),
-        "ece": ece.cell(summary.statistics[method, "ece"]),
-        "confident": confidence_of(summary, method),
-        "side": side(gap),
+        "method": finding.method,
+        "top1": top1.cell(summary.statistics[finding.method, "top1"]),
+        "ece": ece.cell(summary.statistics[finding.method, "ece"]),
+        "confident": confidence_of(summary, finding.method),
         "change": None if mean is None else f"{top1.number(mean, signed=True)} points",
-        "verdict": None if difference is None else difference.verdict,
-        "effect": None if difference is None else difference.effect,
+        "lines": [line for line in finding.lines if line.judged],
     }
 
 

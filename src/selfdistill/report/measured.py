@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
-from selfdistill.records import Evaluation, RunRecord, Statistic, paired, statistic_of
+from selfdistill.records import FEW_IMAGES, TOO_FEW_IMAGES, Evaluation, RunRecord, Statistic, paired, statistic_of
 from selfdistill.records.evaluation import OODResult
 from selfdistill.report.tables import DASH, Column, Table
 from selfdistill.text import join_names
@@ -106,6 +106,21 @@ def every(methods: Iterable[Measured[T]], pick: Callable[[T], float | None]) -> 
     numbers = sorted({v for method in methods for values in method.values if (v := pick(values)) is not None})
     ends = numbers if len(numbers) < 2 else [numbers[0], numbers[-1]]
     return " to ".join(f"{end:,}" if isinstance(end, int) else f"{end:g}" for end in ends) or DASH
+
+
+def few_images(methods: Iterable[Measured[T]], count: Callable[[T], int]) -> tuple[str, ...]:
+    """A sentence where a measure is of too few images to tell networks apart.
+
+    Example:
+        >>> few_images([Measured("A()", 0, {0: 20})], int)
+        ('Only 20 images: too few images to say which network is better.',)
+        >>> few_images([Measured("A()", 0, {0: 100})], int)
+        ()
+    """
+    least = min(count(values) for method in methods for values in method.values)
+    if least >= FEW_IMAGES:
+        return ()
+    return (f"Only {least} image{'s' * (least != 1)}: {TOO_FEW_IMAGES} which network is better.",)
 
 
 def over_seeds(methods: Iterable[Measured[T]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,7 @@ class Section:
 
     Attributes:
         title: its heading.
+        about: the question that it answers, in a few words.
         explain: what is shown and how to read it.
         findings: what the numbers say, a sentence or two each.
         parts: tables and figures in their order.
@@ -69,6 +71,7 @@ class Section:
     """
 
     title: str
+    about: str
     explain: str
     findings: tuple[str, ...]
     parts: tuple[Sheet | Figure, ...]
@@ -122,7 +125,7 @@ def write_pages(
     text = render(f"{name}.md", **context, figures=inline)
     file = file or name
     write_atomically(out / f"{file}.md", text.encode())
-    page = render(f"{name}.html", **context, figures=inline, palette=PALETTE)
+    page = render(f"{name}.html", **context, figures=inline, palette=PALETTE, titles=[])
     write_atomically(out / f"{file}.html", page.encode())
     return out / f"{file}.html"
 
@@ -138,6 +141,7 @@ def render(name: str, /, **context: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["anchor"] = lambda title: re.sub(r"\W+", "-", title).lower()
     environment.filters["md"] = escape_markdown
     environment.filters["md_table"] = markdown
     return environment.get_template(f"{name}.j2").render(context)

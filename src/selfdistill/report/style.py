@@ -151,16 +151,31 @@ def heading(axes: Axes, text: str, index: int | None = None) -> None:
     title.set_in_layout(False)
 
 
-def rows(axes: Axes, names: Sequence[str]) -> None:
-    """Name each row of a panel above itself, so that a long name costs no width."""
+_ROWS = {"left": 0.1, "right": 0.28, "top": 0.36, "bottom": 0.28}  # inches around rows: alike, so that panels align
+
+
+def rows(axes: Axes, names: Sequence[str], *, zero: bool = False) -> None:
+    """Name each row of a panel above itself, so that a long name costs no width; draw zero beside the names alone."""
     for row, name in enumerate(names):
         backing = {"facecolor": CARD, "edgecolor": "none", "pad": 1}
         place = axes.get_yaxis_transform()
         text = short(name, 40)
         axes.text(0, row - 0.24, text, transform=place, color=INK, fontsize=8.5, va="bottom", zorder=4, bbox=backing)
+        if zero:
+            axes.plot([0, 0], [row - 0.15, row + 0.27], color=MUTED, linewidth=1.2, zorder=1)
     axes.set(ylim=(len(names) - 0.6, -0.85), yticks=[])
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     plain(axes, grid="x")
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    width, height = figure.get_size_inches()
+    figure.set_layout_engine(None)
+    figure.subplots_adjust(
+        left=_ROWS["left"] / width,
+        right=1 - _ROWS["right"] / width,
+        top=1 - _ROWS["top"] / height,
+        bottom=_ROWS["bottom"] / height,
+    )
 
 
 def short(name: str, most: int) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from selfdistill.records import METRICS, Summary
+from selfdistill.records import METRICS, Difference, Summary
+from selfdistill.report.decision import Decision, decide, plain_name
 from selfdistill.report.measured import names
 from selfdistill.report.tables import column_of, difference_column, interval
 
@@ -13,22 +14,57 @@ _POINTS = column_of("gap", unit="points", scale=100, digits=1)
 
 
 @dataclass(frozen=True)
+class Line:
+    """What is said of one side of a method.
+
+    Attributes:
+        title: "Accuracy", "Confidence" or "Robustness".
+        text: a sentence or two.
+        effect: "better", "worse", or "unclear", as the first method has it too.
+        judged: the effect in words, such as "no clear difference"; "" for the first method.
+    """
+
+    title: str
+    text: str
+    effect: str = "unclear"
+    judged: str = ""
+
+
+@dataclass(frozen=True)
 class Finding:
-    """What is said of one method: its name, and sentences on accuracy, calibration and, where measured, robustness."""
+    """What is said of one method: its name, and a line on accuracy, on confidence and, where measured, robustness."""
 
     method: str
-    accuracy: str
-    calibration: str
-    robustness: str = ""
+    lines: tuple[Line, ...]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A headline of two or three sentences, what is said of each method, and remarks that bear on reading it."""
+    """What to do, what is said of each method, and remarks that bear on reading it."""
 
-    headline: str
+    decision: Decision
     findings: tuple[Finding, ...]
     remarks: tuple[str, ...]
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """Those of the method that the decision is about."""
+        return next(finding.lines for finding in self.findings if finding.method == self.decision.method)
+
+    @property
+    def compared(self) -> str:
+        """What the lines are about."""
+        first, method = plain_name(self.findings[0].method), self.decision.method
+        if self.decision.kind == "only":
+            return ""
+        which = "" if self.decision.kind == "use" or len(self.findings) == 2 else "The best of the others, "
+        return f"{which}{plain_name(method)}, compared with {first}:"
+
+
+def verdict(summary: Summary) -> Verdict:
+    """Say whether anything helped, from a summary of last-epoch results."""
+    findings = tuple(_finding(summary, method) for method in summary.methods)
+    return Verdict(decide(summary), findings, (*_trade_offs(summary), *_remarks(summary)))
 
 
 def confident(gap: float) -> str:
@@ -57,128 +93,62 @@ def side(gap: float) -> str:
     return "balanced" if abs(gap) < BALANCED else "over" if gap > 0 else "under"
 
 
-def verdict(summary: Summary) -> Verdict:
-    """Say whether anything helped, from a summary of last-epoch results."""
-    first = summary.methods[0]
-    findings = tuple(_finding(summary, method) for method in summary.methods)
-    if len(summary.methods) == 1:
-        gap = summary.statistics[first, "gap"].mean
-        headline = (
-            f"{first} is right on {_percent(summary, first)} of the test images and {confident(gap)}. "
-            "There is no second method to compare it with."
-        )
-        return Verdict(headline, findings, _remarks(summary))
-    sentences = (_headline_accuracy(summary), _headline_calibration(summary), _headline_robustness(summary))
-    return Verdict(" ".join(sentences).rstrip(), findings, _remarks(summary))
-
-
-def _headline_accuracy(summary: Summary) -> str:
-    first = summary.methods[0]
-    better, worse, unclear, undecided = _sorted(summary, "top1")
-    if undecided and not (better or worse or unclear):
-        return "One seed for each method: no verdict on accuracy can be given."
-    if not (better or worse):
-        return f"No clear difference in top-1 accuracy to {first}."
-    parts = []
-    if better:
-        parts.append(f"{names(better)} raised top-1 accuracy over {first}")
-    else:
-        parts.append(f"No method raised top-1 accuracy over {first}")
-    if worse:
-        parts.append(f"{names(worse)} lowered it")
-    if unclear:
-        parts.append(f"{names(unclear)} made no clear difference")
-    return "; ".join(parts) + "."
-
-
-def _headline_calibration(summary: Summary) -> str:
-    better, worse, unclear, undecided = _sorted(summary, "ece")
-    if undecided and not (better or worse or unclear):
-        return "Nor on calibration." if _sorted(summary, "top1")[3] else ""
-    if not (better or worse):
-        return "No clear difference in calibration."
-    parts = [f"{names(better)} improved calibration" if better else "No method improved calibration"]
-    if worse:
-        parts.append(f"{names(worse)} made it worse")
-    if unclear:
-        parts.append(f"{names(unclear)} left it as it was, as far as the seeds can tell")
-    return "; ".join(parts) + "."
-
-
-def _headline_robustness(summary: Summary) -> str:
-    """One sentence on attack, corruption and other images, of those that were measured."""
-    parts, none = [], []
-    for metric in METRICS.values():
-        if not metric.verdict:
-            continue
-        better, worse, unclear, _ = _sorted(summary, metric.name)
-        judged = [f"{names(found, 2)} {word}" for found, word in ((better, "better"), (worse, "worse")) if found]
-        if judged:
-            parts.append(f"{metric.verdict}: {', '.join(judged)}")
-        elif unclear:
-            none.append(metric.verdict)
-    if none:
-        parts.append(f"no clear difference {' or '.join(none)}")
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}." if text else ""
-
-
-def _sorted(summary: Summary, metric: str) -> tuple[list[str], list[str], list[str], list[str]]:
-    """Methods that are better, worse, without a clear difference, and without an interval."""
-    out: tuple[list[str], list[str], list[str], list[str]] = ([], [], [], [])
-    for method in summary.methods[1:]:
-        difference = summary.differences.get((method, metric))
-        if difference is None or difference.low is None:
-            out[3].append(method)
-        else:
-            out[("better", "worse", "unclear").index(difference.effect)].append(method)
-    return out
-
-
 def _finding(summary: Summary, method: str) -> Finding:
-    first = summary.methods[0]
-    n = len(summary.seeds[method])
-    accuracy = f"Top-1 {_percent(summary, method)} ({n} seed{'s' * (n > 1)})"
-    if method == first:
-        train = summary.statistics.get((method, "train_top1"))
-        if train is not None:
-            accuracy += f", and {train.mean * 100:.1f} % on its training images"
-    else:
-        accuracy += _against(summary, method, "top1", "accuracy")
-    ece = column_of("ece").number(summary.statistics[method, "ece"].mean)
-    calibration = f"ECE {ece}: {confidence_of(summary, method)}"
-    if method != first:
-        calibration += _against(summary, method, "ece", "ECE") + _sign_note(summary, method)
-    return Finding(method, accuracy + ".", calibration + ".", _finding_robustness(summary, method))
+    seeds = len(summary.seeds[method])
+    top1, ece = column_of("top1"), summary.statistics[method, "ece"].mean
+    accuracy = f"Right on {top1.cell(summary.statistics[method, 'top1'])} % of the test images"
+    accuracy += f" ({seeds} seed{'s' * (seeds > 1)})"
+    off = f"Its probabilities are off by {100 * ece:.1f} points on average (ECE {column_of('ece').number(ece)})"
+    sides = f": {confidence_of(summary, method)}{_sign_note(summary, method)}."
+    lines = [
+        _line("Accuracy", accuracy, "", summary.differences.get((method, "top1"))),
+        _line("Confidence", off, sides, summary.differences.get((method, "ece"))),
+    ]
+    return Finding(method, (*lines, *_robustness(summary, method)))
 
 
-def _finding_robustness(summary: Summary, method: str) -> str:
-    """The metrics of the last sentence that were measured, and how clearly they differ from the first method's."""
-    parts = []
-    for metric in METRICS.values():
-        statistic = summary.statistics.get((method, metric.name))
-        if statistic is None or not metric.verdict:
-            continue
-        column, difference = difference_column(metric.name), summary.differences.get((method, metric.name))
-        text = f"{metric.title} {column_of(metric.name).with_unit(statistic.mean)}"
-        if difference is not None and difference.mean is not None:
-            ends = f"95 % interval {interval(column, difference)}" if difference.low is not None else "one pair of runs"
-            effect = {"better": ": better", "worse": ": worse", "unclear": ": no clear difference"}[difference.effect]
-            text += f" ({column.with_unit(difference.mean)}, {ends}{effect * (difference.low is not None)})"
-        parts.append(text)
-    return "; ".join(parts) + "." if parts else ""
+def _line(title: str, text: str, rest: str, difference: Difference | None) -> Line:
+    """A sentence, how far it is from the first method, and what else there is to say."""
+    if difference is None:
+        return Line(title, f"{text}{rest or '.'}")
+    return Line(title, f"{text}, {_against(difference)}{rest or '.'}", difference.effect, judge(difference))
 
 
-def _against(summary: Summary, method: str, metric: str, word: str) -> str:
-    difference = summary.differences.get((method, metric))
-    if difference is None or difference.mean is None:
-        return f"; no seed in common with {summary.methods[0]}"
-    column = difference_column(metric)
-    text = f"; {column.with_unit(difference.mean)} against {summary.methods[0]}"
+def judge(difference: Difference) -> str:
+    """The effect of a difference in words: better, worse, or why neither can be said."""
+    return difference.verdict if difference.effect == "unclear" else difference.effect
+
+
+def _against(difference: Difference) -> str:
+    if difference.mean is None:
+        return f"with no seed in common with {difference.baseline}"
+    column = _POINTS if difference.metric == "ece" else difference_column(difference.metric)
+    text = f"{column.with_unit(difference.mean)} against {difference.baseline}"
     if difference.low is None:
-        return text + ", from one pair of runs, so this may be the seed"
-    effect = {"better": f"{word} is better", "worse": f"{word} is worse", "unclear": "no clear difference"}
-    return f"{text} (95 % interval {interval(column, difference)}): {effect[difference.effect]}"
+        return f"{text}, from one pair of runs, so this may be the seed"
+    return f"{text} (95 % interval {interval(column, difference)})"
+
+
+def _robustness(summary: Summary, method: str) -> list[Line]:
+    """One line on what was measured of attack and corruption."""
+    measured = [
+        (metric, statistic, summary.differences.get((method, metric.name)))
+        for metric in METRICS.values()
+        if metric.verdict and (statistic := summary.statistics.get((method, metric.name))) is not None
+    ]
+    if not measured:
+        return []
+    judgements = list(dict.fromkeys(judge(difference) for _, _, difference in measured if difference is not None))
+    texts = []
+    for metric, statistic, difference in measured:
+        text = f"{metric.verdict} {column_of(metric.name).with_unit(statistic.mean)}"
+        if difference is not None:
+            text += f", {_against(difference)}" + f": {judge(difference)}" * (len(judgements) > 1)
+        texts.append(text)
+    text = "; ".join(texts)
+    clear = [one for one in judgements if one in ("better", "worse")]
+    words = " and ".join(sorted(clear)) or next(iter(judgements), "")
+    return [Line("Robustness", f"{text[0].upper()}{text[1:]}.", clear[0] if len(clear) == 1 else "unclear", words)]
 
 
 def _sign_note(summary: Summary, method: str) -> str:
@@ -194,6 +164,26 @@ def _sign_note(summary: Summary, method: str) -> str:
         "under": "the network was under-confident already",
     }[side(before)]
     return f"; {cause}, and a weaker setting is the first thing to try"
+
+
+def _trade_offs(summary: Summary) -> list[str]:
+    """The methods that are better in accuracy and worse in calibration, or the other way round."""
+    remarks = []
+    for accuracy, ece, words in (
+        ("better", "worse", "more often right, but the probabilities are worse: choose by which of them you need"),
+        ("worse", "better", "less often right, but the probabilities are better: choose by which of them you need"),
+    ):
+        found = [
+            method
+            for method in summary.methods[1:]
+            if all(
+                (difference := summary.differences.get((method, metric))) is not None and difference.effect == effect
+                for metric, effect in (("top1", accuracy), ("ece", ece))
+            )
+        ]
+        if found:
+            remarks.append(f"With {names(found)} the network is {words}.")
+    return remarks
 
 
 def _remarks(summary: Summary) -> tuple[str, ...]:
@@ -215,7 +205,3 @@ def _remarks(summary: Summary) -> tuple[str, ...]:
     if pairs and min(pairs) < 5:
         remarks.append(f"With {min(pairs)} seeds only large differences can be told from the spread.")
     return tuple(remarks)
-
-
-def _percent(summary: Summary, method: str) -> str:
-    return column_of("top1").cell(summary.statistics[method, "top1"]) + " %"

@@ -9,7 +9,7 @@ import yaml
 
 from selfdistill.records import NOT_COMPARED, Evaluation, RunRecord, Summary
 from selfdistill.report.measures.calibration import FEW
-from selfdistill.report.tables import DASH, Table, columns_in
+from selfdistill.report.tables import DASH, Table, column_of, columns_in
 from selfdistill.text import format_duration
 
 
@@ -31,6 +31,34 @@ def what_was_run(records: Sequence[RunRecord]) -> str:
     if skipped:
         sentences.insert(1, f"{skipped:,} unreadable file{'s' * (skipped != 1)} left out.")
     return " ".join(sentences)
+
+
+def evidence(records: Sequence[RunRecord], summary: Summary, method: str) -> str:
+    """What a verdict on a method stands on: seeds, test images, steps, and how far both networks fit their training."""
+    run, first = records[0], summary.methods[0]
+    seeds = dict.fromkeys(len(summary.seeds[m]) for m in (first, method))
+    steps = dict.fromkeys(_steps(r) for r in records if r.method in (first, method))
+    text = (
+        f"{' and '.join(map(str, seeds))} seed{'s' * (seeds != {1: None})}, {run.evaluation.n:,} test images, "
+        f"{run.epochs:,} epoch{'s' * (run.epochs != 1)}, {' and '.join(steps)} optimiser steps."
+    )
+    fitted = [
+        f"{m} {column_of('train_top1').with_unit(found.mean)}"
+        for m in dict.fromkeys((first, method))
+        if (found := summary.statistics.get((m, "train_top1"))) is not None
+    ]
+    if fitted:
+        text += f" Right on the training images: {', '.join(fitted)}."
+    return text + (" A difference whose interval holds zero may be chance." if method != first else "")
+
+
+def _steps(record: RunRecord) -> str:
+    from selfdistill.train.record import optimiser_steps  # needs torch, and a table of records does not
+
+    try:
+        return f"{optimiser_steps(record):,}"
+    except ValueError:  # a method of the user's own: how it groups its images is not known here
+        return "an unknown number of"
 
 
 def protocol(records: Sequence[RunRecord], *, compared: bool) -> list[str]:

@@ -10,7 +10,7 @@ from matplotlib.figure import FigureBase
 
 from selfdistill.records import Evaluation
 from selfdistill.records.evaluation import PUBLISHED, CorruptionAccuracy
-from selfdistill.report.measured import Measured, every, parts, table
+from selfdistill.report.measured import Measured, every, few_images, parts, table
 from selfdistill.report.pages import Figure, Section, Sheet
 from selfdistill.report.style import GRID, INK, MUTED, Panel, colour, heading, marker, plain
 from selfdistill.report.tables import Column, Table, column_of
@@ -51,9 +51,10 @@ def corruption_section(methods: Sequence[Measured[Evaluation]]) -> Section | Non
     )
     return Section(
         title="Robustness to corruption",
+        about="How much accuracy is left on blurred, noisy or foggy images?",
         explain=f"Accuracy (%) on images that were blurred, noised, fogged over and so on: fifteen corruptions, five "
         f"severities each, {n} images in each of the 75. mCA is the mean of the fifteen. {source_in_words(results)}",
-        findings=(),
+        findings=few_images(results, lambda shift: shift.n),
         parts=(
             Sheet(by_severity),
             Figure("corruptions", "Accuracy by severity", [severity], 1, "full", legend=True),

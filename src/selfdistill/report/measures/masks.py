@@ -26,6 +26,7 @@ def masks_section(methods: Sequence[Measured[Evaluation]]) -> Section | None:
     p, temperature = every(results, _spread(None, "p")), every(results, _spread(None, "temperature"))
     return Section(
         title="Agreement under dropout masks",
+        about="How much do predictions vary where features are dropped?",
         explain="Section 4.5 of the paper says that SD-Dropout makes the posteriors of dropped-out features agree, and "
         "so lowers the uncertainty on in-distribution images. Here is how far they are apart: the sd of a class's "
         f"probability over {masks} masks, mean over classes and images. Other images are told apart by it where the "

@@ -13,8 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from selfdistill.records import Evaluation
 from selfdistill.records.evaluation import OODDetector, OODResult, RocCurve
-from selfdistill.records.metrics import DETECTOR
-from selfdistill.report.measured import Measured, by_ood_set, every, names, table
+from selfdistill.report.measured import Measured, by_ood_set, every, table
 from selfdistill.report.pages import Figure, Section, Sheet
 from selfdistill.report.style import GRID, INK, MUTED, Panel, colour, heading, plain, short
 from selfdistill.report.tables import Column, Table, column_of
@@ -29,6 +28,9 @@ _METRICS = {
     "Balanced in": "balanced_aupr_in",
     "Balanced out": "balanced_aupr_out",
 }
+_CONFIDENCE = ("max softmax", "ODIN fixed")  # how sure the network is, as it is and at a high temperature
+_CHOSEN_ON_BOTH = ("ODIN released",)  # has seen images of the other set
+_NEAR_CHANCE = 0.6
 _DRAWN = ("ODIN fixed", "max softmax")
 _POINTS = 81
 _SHOWN = ("AUROC", "FPR at 95 % TPR")  # as a table of their own: methods down, detectors across
@@ -48,10 +50,11 @@ def ood_section(methods: Sequence[Measured[Evaluation]]) -> Section | None:
         parts += _figures(at, name, results)
     return Section(
         title="Out-of-distribution detection",
+        about="Does it notice images of something else?",
         explain="A score should be high on test images and low on images of something else. In-distribution is the "
         "positive class: the TPR is the share of test images that are accepted, the FPR the share of the other images "
         "that are accepted with them. AUROC 50 % is chance.",
-        findings=_below_chance(sets),
+        findings=who_tells_apart(methods),
         parts=tuple(parts),
         notes=_notes(sets),
     )
@@ -120,16 +123,39 @@ def _eps(detector: str) -> Callable[[OODResult], float | None]:
     return lambda result: getattr(result.detectors.get(detector), "eps", None)
 
 
-def _below_chance(sets: dict[str, list[Measured[OODResult]]]) -> tuple[str, ...]:
-    sentences = []
-    for name, results in sets.items():
-        worse = [m.name for m in results if (s := m.statistic(_metric(DETECTOR, "auroc"))) is not None and s.mean < 0.5]
-        if worse:
-            sentences.append(
-                f"On {name}, {DETECTOR} is worse than chance for {names(worse)}: more often than not it scores the "
-                "other images higher than the test images."
-            )
-    return tuple(sentences)
+def who_tells_apart(methods: Sequence[Measured[Evaluation]], *, blind: bool = False) -> tuple[str, ...]:
+    """For each set: whether any network tells it from the test images by its confidence, and which detector does.
+
+    Args:
+        methods: what was measured.
+        blind: only of the sets that no network tells apart by its confidence.
+    """
+    found = [_who_tells_apart(name, results) for name, results in by_ood_set(methods).items()]
+    return tuple(text for is_blind, text in found if is_blind or not blind)
+
+
+def _who_tells_apart(name: str, results: Sequence[Measured[OODResult]]) -> tuple[bool, str]:
+    of = {
+        detector: [s.mean for m in results if (s := m.statistic(_metric(detector, "auroc"))) is not None]
+        for detector in _detectors(results)
+        if detector not in _CHOSEN_ON_BOTH
+    }
+    confident = max(value for detector in _CONFIDENCE for value in of.get(detector, [0.0]))
+    best = max(of, key=lambda detector: max(of[detector]))
+    tells = f"{best} does best, with an AUROC of {_range(of[best])}"
+    if confident <= _NEAR_CHANCE:
+        alone = len(results) == 1
+        text = (
+            f"{'The network does not tell' if alone else 'None of the networks tells'} {name} from the test images by "
+            f"its confidence (AUROC at most {_RATE.number(confident)} %, 50 % is chance)."
+        )
+        return True, f"{text} {tells}." if max(of[best]) > _NEAR_CHANCE else f"{text} Nor does any other detector."
+    return False, f"{name}: by confidence the AUROC is at most {_RATE.number(confident)} % (50 % is chance); {tells}."
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = _RATE.number(min(values)), _RATE.number(max(values))
+    return f"{low} %" if low == high else f"{low} to {high} %"
 
 
 def _notes(sets: dict[str, list[Measured[OODResult]]]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from matplotlib.figure import FigureBase
 from selfdistill.records import Evaluation
 from selfdistill.records.evaluation import Robustness
 from selfdistill.records.metrics import Attack, accuracy_at
-from selfdistill.report.measured import Measured, every, over_seeds, parts, table
+from selfdistill.report.measured import Measured, every, few_images, over_seeds, parts, table
 from selfdistill.report.pages import Figure, Section, Sheet
 from selfdistill.report.style import MUTED, Panel, colour, heading, marker, plain
 from selfdistill.report.tables import Column
@@ -61,10 +61,15 @@ def robustness_section(methods: Sequence[Measured[Evaluation]]) -> Section | Non
     ]
     return Section(
         title="Robustness to attack",
+        about="How much accuracy is left where each pixel may be changed a little?",
         explain="Each image is changed by at most eps in every pixel, in the direction that raises the loss. FGSM "
         f"takes one step and PGD {steps}: PGD is the harder test, and the one to believe where the two disagree."
         f"{over_seeds(results)}",
-        findings=(*disagreements(results), *hidden_gradients(results), *flattery(results)),
+        findings=(
+            *(few_images(results, lambda attacks: attacks.pgd_n) or disagreements(results)),
+            *hidden_gradients(results),
+            *flattery(results),
+        ),
         parts=(
             Sheet(table(results, fgsm), f"Accuracy (%) under FGSM, {n} test images"),
             Sheet(table(results, pgd), f"Accuracy (%) under PGD-{steps}, {few} of them, evenly spaced"),

@@ -34,6 +34,7 @@ def selective_section(methods: Sequence[Measured[Evaluation]]) -> Section | None
     panel = Panel("risk-coverage-0", alt, partial(_draw, methods=results), 5.0, 2.9)
     return Section(
         title="Selective prediction",
+        about="How often is it wrong where it is surest?",
         explain="How often is a network wrong if it may stay silent where it is least sure? The lower the curve the "
         f"better; at the right end every image is answered.{over_seeds(results)}",
         findings=(),

@@ -1,0 +1,86 @@
+"""Which method to use: one rule, from the paired intervals alone, the same whoever wins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from selfdistill.records import TOO_FEW_IMAGES, Difference, Summary
+
+LEAST_SEEDS = 3
+"""With fewer seeds in common nothing is decided."""
+
+MARGIN = 0.01
+"""A better calibrated method is used if its interval says that it costs less top-1 accuracy than this, a fraction."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do.
+
+    Attributes:
+        kind: "use" a method; "keep" the first one; too "few seeds" or "few images" to say; or there is one "only".
+        headline: the same in words.
+        method: to be used, or the one with the highest accuracy of those that are not: the one to look at.
+    """
+
+    kind: Literal["use", "keep", "few seeds", "few images", "only"]
+    headline: str
+    method: str
+
+
+def decide(summary: Summary) -> Decision:
+    r"""Decide between the first method and the others.
+
+    For each other method and seed s that both have, :math:`d_s = m_s - m_s^{first}` in top-1 accuracy and in ECE. Their
+    mean has the 95 % interval :math:`\bar d \pm t_{0.975,\,n-1}\, sd(d) / \sqrt n`; a method is better or worse
+    where it does not hold zero.
+
+    1. Fewer than 100 test images, or fewer than `LEAST_SEEDS` seeds in common with every method: nothing is decided.
+    2. A method is used if its accuracy is better and its ECE is not worse; or if its ECE is better and its interval of
+       the accuracy lies above minus `MARGIN`. Among several, the highest gain in accuracy wins, or else in ECE.
+    3. If a method's ECE is better and its accuracy neither worse nor safe in that sense, more seeds are needed.
+    4. Otherwise the first method is kept.
+
+    Robustness does not enter.
+
+    Example:
+        >>> from selfdistill.records import Statistic
+        >>> accuracy = {("CrossEntropy()", "top1"): Statistic(0.9, None, 1)}
+        >>> decide(Summary(("CrossEntropy()",), {"CrossEntropy()": (0,)}, accuracy, {})).kind
+        'only'
+    """
+    first, *others = summary.methods
+    if not others:
+        return Decision("only", f"Only {plain_name(first)} was measured: there is nothing to compare it with", first)
+    best = max(others, key=lambda method: summary.statistics[method, "top1"].mean)
+    pairs = {method: (summary.differences[method, "top1"], summary.differences[method, "ece"]) for method in others}
+    if any(top1.verdict == TOO_FEW_IMAGES for top1, _ in pairs.values()):
+        return Decision("few images", "Too few test images to decide", best)
+    pairs = {method: of for method, of in pairs.items() if of[0].n >= LEAST_SEEDS}
+    if not pairs:
+        return Decision("few seeds", "Too few seeds to decide", best)
+    if helping := {method: of for method, of in pairs.items() if _helps(*of)}:
+        chosen = max(helping, key=lambda method: _gain(*helping[method]))
+        return Decision("use", f"Use {chosen}", chosen)
+    if promising := [m for m, (top1, ece) in pairs.items() if ece.effect == "better" and top1.effect == "unclear"]:
+        return Decision("few seeds", "Too few seeds to decide", max(promising, key=lambda m: _gain(*pairs[m])))
+    return Decision("keep", f"Keep {plain_name(first)}", best)
+
+
+def plain_name(method: str) -> str:
+    """A method's name in a sentence."""
+    return "cross-entropy" if method == "CrossEntropy()" else method
+
+
+def _helps(top1: Difference, ece: Difference) -> bool:
+    if top1.effect == "better":
+        return ece.effect != "worse"
+    return ece.effect == "better" and top1.effect == "unclear" and top1.low is not None and top1.low > -MARGIN
+
+
+def _gain(top1: Difference, ece: Difference) -> tuple[bool, float]:
+    """For sorting: a clear gain in accuracy first, then the size."""
+    assert top1.mean is not None
+    assert ece.mean is not None
+    return (True, top1.mean) if top1.effect == "better" else (False, -ece.mean)

@@ -1,0 +1,77 @@
+"""The command to run after a comparison, ready to copy."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from selfdistill.records import FEW_IMAGES, RunRecord, Summary
+from selfdistill.report.decision import MARGIN, Decision
+from selfdistill.text import printable
+
+ENOUGH_SEEDS = 5
+
+
+class NextStep(NamedTuple):
+    """Why, and the command."""
+
+    why: str
+    command: str
+
+
+def next_step(
+    decision: Decision, summary: Summary, records: Sequence[RunRecord], folders: Sequence[Path]
+) -> NextStep | None:
+    """Say what to run next: use a network, or compare with more seeds or more images.
+
+    Args:
+        decision: from the summary.
+        summary: of the records.
+        records: of the comparison.
+        folders: where their runs are.
+
+    Returns:
+        None if the runs are not there.
+    """
+    method = summary.methods[0] if decision.kind == "keep" else decision.method
+    run = next((path for one in records if one.method == method and (path := run_folder(one, folders))), None)
+    if run is None:
+        return None
+    more = max(ENOUGH_SEEDS, 2 * max(map(len, summary.seeds.values())))
+    if decision.kind == "few images":
+        n = records[0].evaluation.n
+        why = f"Add test images ({n} now, at least {FEW_IMAGES} are needed) and compare again:"
+        return NextStep(why, _compare(run, summary, more, Path(f"{run.parent}-more-images")))
+    if decision.kind == "few seeds":
+        return NextStep(f"Compare with {more} seeds:", _compare(run, summary, more, run.parent))
+    if decision.kind == "keep" and _may_still_gain(summary):
+        why = f"A gain of more than {MARGIN * 100:g} point is not ruled out yet; {more} seeds say more:"
+        return NextStep(why, _compare(run, summary, more, run.parent))
+    return NextStep("Classify images with a network of this comparison:", _join("predict", run, "new-photos"))
+
+
+def run_folder(record: RunRecord, folders: Sequence[Path]) -> Path | None:
+    """The folder of a run, at or below one of some folders; None if it is not there."""
+    for folder in folders:
+        for path in (folder / record.name, folder, *sorted(folder.rglob(record.name))):
+            result = path / "result.json"
+            if result.is_file() and RunRecord.load(result).date == record.date:
+                return path
+    return None
+
+
+def _may_still_gain(summary: Summary) -> bool:
+    differences = [summary.differences[method, "top1"] for method in summary.methods[1:]]
+    return any(d.effect == "unclear" and d.high is not None and d.high > MARGIN for d in differences)
+
+
+def _compare(run: Path, summary: Summary, seeds: int, out: Path) -> str:
+    return _join(
+        "compare", "--recipe", run / "recipe.yaml", "--methods", *summary.methods, "--seeds", seeds, "--out", out
+    )
+
+
+def _join(*words: object) -> str:
+    return printable(shlex.join(["selfdistill", *map(str, words)]))

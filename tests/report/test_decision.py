@@ -1,0 +1,107 @@
+"""The rule that recommends a method, on records whose right answer is known, and the command that it leads to."""
+
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from selfdistill.cli.app import app
+from selfdistill.records import RunRecord, summarise
+from selfdistill.report.decision import decide
+from selfdistill.report.next_step import next_step
+from tests.changing import changed
+
+Make = Callable[..., RunRecord]
+
+TOP1, ECE = (0.80, 0.81, 0.82), (0.10, 0.11, 0.12)  # of cross-entropy, seed by seed
+BETTER, SAME, WORSE = (0.83, 0.841, 0.85), (0.801, 0.81, 0.819), (0.77, 0.781, 0.79)  # by 3 points, 0 and -3
+CALIBRATED, OVERSHOT = (0.05, 0.061, 0.07), (0.30, 0.311, 0.32)
+SCATTERED = (0.80, 0.83, 0.80)  # 0 +- 5 points
+
+
+def records(make: Make, method: str, top1: Sequence[float], ece: Sequence[float], n: int = 150) -> list[RunRecord]:
+    return [
+        changed(
+            changed(make(method, seed, n=n, epochs=1), top1[seed], "evaluation", "top1"), ece[seed], "evaluation", "ece"
+        )
+        for seed in range(len(top1))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("top1", "ece", "kind"),
+    [
+        (BETTER, ECE, "use"),
+        (BETTER, CALIBRATED, "use"),
+        (SAME, CALIBRATED, "use"),
+        (SAME, ECE, "keep"),
+        (SCATTERED, ECE, "keep"),
+        (WORSE, ECE, "keep"),
+        (WORSE, CALIBRATED, "keep"),
+        (BETTER, OVERSHOT, "keep"),
+        (SAME, OVERSHOT, "keep"),
+        (SCATTERED, CALIBRATED, "few seeds"),
+        (BETTER[:2], CALIBRATED[:2], "few seeds"),
+        (BETTER[:1], CALIBRATED[:1], "few seeds"),
+    ],
+)
+def test_a_method_is_used_only_if_it_clearly_helps(
+    make_record: Make, top1: Sequence[float], ece: Sequence[float], kind: str
+) -> None:
+    found = decide(
+        summarise([*records(make_record, "CrossEntropy()", TOP1, ECE), *records(make_record, "A()", top1, ece)])
+    )
+    headline = {"use": "Use A()", "keep": "Keep cross-entropy", "few seeds": "Too few seeds to decide"}[kind]
+    assert (found.kind, found.headline, found.method) == (kind, headline, "A()")
+
+
+def test_below_a_hundred_test_images_nothing_is_decided(make_record: Make) -> None:
+    for n, kind in ((99, "few images"), (100, "use")):
+        runs = records(make_record, "CrossEntropy()", TOP1, ECE, n) + records(make_record, "A()", BETTER, ECE, n)
+        assert decide(summarise(runs)).kind == kind
+
+
+def test_the_largest_clear_gain_in_accuracy_wins(make_record: Make) -> None:
+    most = [value + 0.01 for value in BETTER]
+    methods = {"A()": (SAME, CALIBRATED), "B()": (BETTER, ECE), "C()": (most, ECE), "D()": (WORSE, ECE)}
+    runs = records(make_record, "CrossEntropy()", TOP1, ECE)
+    runs += [run for name, values in methods.items() for run in records(make_record, name, *values)]
+    assert decide(summarise(runs)).method == "C()"
+
+
+def saved(runs: list[RunRecord], folder: Path) -> list[RunRecord]:
+    for run in runs:
+        (folder / run.name).mkdir(parents=True)
+        run.save(folder / run.name / "result.json")
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("top1", "n", "start"),
+    [
+        (BETTER, 150, ["predict", "A()-0"]),
+        (WORSE, 150, ["predict", "CrossEntropy()-0"]),
+        (SCATTERED, 150, ["compare", "--recipe"]),
+        (BETTER[:2], 150, ["compare", "--recipe"]),
+        (BETTER, 50, ["compare", "--recipe"]),
+    ],
+)
+def test_the_next_command_is_ready_to_copy(
+    make_record: Make, tmp_path: Path, top1: Sequence[float], n: int, start: list[str]
+) -> None:
+    folder = tmp_path / "my runs"
+    runs = records(make_record, "CrossEntropy()", TOP1, ECE, n) + records(make_record, "A()", top1, ECE[: len(top1)], n)
+    summary = summarise(saved(runs, folder))
+    step = next_step(decide(summary), summary, runs, [tmp_path])
+    assert step is not None
+    command, *words = shlex.split(step.command)
+    assert command == "selfdistill"
+    app.parse_args(words)
+    assert words[0] == start[0]
+    if words[0] == "predict":
+        assert words[1] == str(folder / start[1])
+    else:
+        assert words[words.index("--seeds") + 1] == "6"
+        assert Path(words[words.index("--recipe") + 1]).parents[1] == folder
+    assert next_step(decide(summary), summary, runs, [tmp_path / "elsewhere"]) is None
