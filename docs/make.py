@@ -4,7 +4,9 @@ uv run python docs/make.py
 """
 
 import json
+import re
 import sys
+import tomllib
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -104,6 +106,7 @@ def pages(out: Path) -> dict[Path, str]:
             "ddp": performance.ddp_table(),
             "gpu": performance.gpu_tables(),
         },
+        DOCS / "help" / "platforms.md": {"versions": versions()},
         DOCS / "corruptions.md": {"small": distances("cifar100"), "large": distances("photographs")},
     }
     figures = out / "docs" / "methods" / "figures"
@@ -145,6 +148,21 @@ def measured_on(records: list[RunRecord]) -> str:
         f"{first.data.classes} classes, {first.data.train_n:,} training and {first.evaluation.n:,} test "
         f"images; {first.recipe.model} of {first.parameters:,} parameters, {first.epochs} epochs"
     )
+
+
+def versions() -> str:
+    """Return a table of the oldest versions that are promised, out of ``pyproject.toml``."""
+    project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lab = dict(_at_least(project["optional-dependencies"]["lab"]))
+    rows = [("Python", project["requires-python"].removeprefix(">="), "core")]
+    rows += [(name, version, "core") for name, version in _at_least(project["dependencies"])]
+    rows += [(name, lab[name], "command line") for name in ("torch", "torchvision", "timm", "lightning") if name in lab]
+    return "\n".join(["| needs | at least | for the |", "|:--|:--|:--|", *(f"| {a} | {b} | {c} |" for a, b, c in rows)])
+
+
+def _at_least(requirements: list[str]) -> list[tuple[str, str]]:
+    found = (re.match(r"([\w-]+)>=([\d.]+)", requirement) for requirement in requirements)
+    return [(match[1], match[2]) for match in found if match]
 
 
 def distances(name: str) -> str:
