@@ -7,6 +7,7 @@ themselves in a font that is shipped along, and docstrings Markdown.
 import html
 import posixpath
 import re
+import sys
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "docs"))
+
+from docstrings import to_markdown  # noqa: E402  (beside this file)
+
 PAGE_OF = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
@@ -76,27 +81,8 @@ class Markdown(griffe.Extension):
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Rewrite a docstring's formulas and references."""
         if obj.docstring is not None:
-            obj.docstring.value = to_markdown(obj.docstring.value)
-
-
-def to_markdown(docstring: str) -> str:
-    r"""Return a docstring with ``$`` around formulas and plain code for references.
-
-    Example:
-        >>> to_markdown(":math:`T^2`, see :func:`~selfdistill.losses.kl`")
-        '$T^2$, see `kl`'
-    """
-    docstring = re.sub(
-        r"^( *)\.\. math::\n?((?:\1 +\S.*\n|[^\n]*\S[^\n]*\n(?=\1 ))*(?:\1 +\S.*|[^\n]*)?)",
-        lambda block: f"{block[1]}$$\n{block[1]}{' '.join(block[2].split())}\n{block[1]}$$\n",
-        docstring,
-        flags=re.MULTILINE,
-    )
-    docstring = re.sub(r"^Example:$", "Examples:", docstring, flags=re.MULTILINE)
-    docstring = re.sub(r":math:`([^`]+)`", r"$\1$", docstring)
-    docstring = re.sub(r":(?:class|func|meth|mod|data):`~[\w.]*?(\w+)`", r"`\1`", docstring)
-    docstring = re.sub(r":(?:class|func|meth|mod|data):`([^`]+)`", r"`\1`", docstring)
-    return docstring.replace("``", "`")
+            value = re.sub(r"^Example:$", "Examples:", obj.docstring.value, flags=re.MULTILINE)
+            obj.docstring.value = to_markdown(value)
 
 
 def _targets(markdown: str, path: str) -> list[str]:
@@ -129,4 +115,7 @@ def _display(found: re.Match[str]) -> str:
 
 
 def _mathml(latex: str, display: str) -> str:
-    return convert(html.unescape(latex).strip(), display=display)
+    mathml = convert(html.unescape(latex).strip(), display=display)
+    if "\\" in mathml:
+        raise PluginError(f"a command of this formula is not known to latex2mathml: {latex.strip()}")
+    return mathml

@@ -10,6 +10,7 @@ import tomllib
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import selfdistill.methods
 from selfdistill.methods import parse_method
 from selfdistill.records import RunRecord, summarise
 from selfdistill.report import column_of, markdown, metric_table, write_report
@@ -17,10 +18,11 @@ from selfdistill.report.diagram import write_diagram
 from selfdistill.timing.synthetic import example_methods
 
 DOCS = Path(__file__).resolve().parent
-sys.path.insert(0, str(DOCS.parent / "studies"))
+sys.path[:0] = [str(DOCS.parent / "studies"), str(DOCS)]
 
 import corruptions  # noqa: E402  (scripts beside this one)
 import detection  # noqa: E402
+import docstrings  # noqa: E402
 import every_method  # noqa: E402
 import paper_scales  # noqa: E402
 import performance  # noqa: E402
@@ -114,6 +116,9 @@ def pages(out: Path) -> dict[Path, str]:
     for method in [*example_methods().values(), parse_method(DRAWN_SUM)]:
         diagram = write_diagram(method, figures)
         texts.setdefault(card_of(diagram), {})[diagram.name] = shown(diagram)
+    for name in selfdistill.methods.__all__:
+        method = getattr(selfdistill.methods, name)
+        texts[DOCS / "methods" / f"{method.__module__.rpartition('.')[2]}.md"] |= docstrings.card(method)
     return {path: filled(path.read_text(), blocks) for path, blocks in texts.items()}
 
 

@@ -46,7 +46,6 @@ def test_links_lead_to_pages_of_the_site(hooks: ModuleType, uri: str, link: str,
         ("The factor :math:`T^2` of :func:`~selfdistill.losses.kl`.", "The factor $T^2$ of `kl`."),
         (".. math:: a = b\n\nNext.", "$$\na = b\n$$\n\nNext."),
         ("First.\n\n.. math::\n    a =\n        b\n\nwhere ``b``", "First.\n\n$$\na = b\n$$\n\nwhere `b`"),
-        ("Example:\n    >>> 1\n    1", "Examples:\n    >>> 1\n    1"),
     ],
 )
 def test_docstrings_become_markdown(hooks: ModuleType, docstring: str, markdown: str) -> None:
@@ -57,6 +56,8 @@ def test_formulas_become_mathml(hooks: ModuleType) -> None:
     content = hooks.on_page_content(r'<p><span class="arithmatex">\(a &lt; b\)</span></p>')
     assert "<mi>a</mi><mo>&#x0003C;</mo><mi>b</mi>" in content
     assert "arithmatex" not in content
+    with pytest.raises(exceptions.PluginError):
+        hooks.on_page_content(r'<span class="arithmatex">\(\nonsense a\)</span>')
 
 
 @pytest.mark.parametrize(
