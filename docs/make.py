@@ -4,10 +4,13 @@ uv run python docs/make.py
 """
 
 import json
+import re
 import sys
+import tomllib
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import selfdistill.methods
 from selfdistill.methods import parse_method
 from selfdistill.records import RunRecord, summarise
 from selfdistill.report import column_of, markdown, metric_table, write_report
@@ -15,10 +18,11 @@ from selfdistill.report.diagram import write_diagram
 from selfdistill.timing.synthetic import example_methods
 
 DOCS = Path(__file__).resolve().parent
-sys.path.insert(0, str(DOCS.parent / "studies"))
+sys.path[:0] = [str(DOCS.parent / "studies"), str(DOCS)]
 
 import corruptions  # noqa: E402  (scripts beside this one)
 import detection  # noqa: E402
+import docstrings  # noqa: E402
 import every_method  # noqa: E402
 import paper_scales  # noqa: E402
 import performance  # noqa: E402
@@ -104,6 +108,7 @@ def pages(out: Path) -> dict[Path, str]:
             "ddp": performance.ddp_table(),
             "gpu": performance.gpu_tables(),
         },
+        DOCS / "help" / "platforms.md": {"versions": versions()},
         DOCS / "corruptions.md": {"small": distances("cifar100"), "large": distances("photographs")},
     }
     figures = out / "docs" / "methods" / "figures"
@@ -111,6 +116,9 @@ def pages(out: Path) -> dict[Path, str]:
     for method in [*example_methods().values(), parse_method(DRAWN_SUM)]:
         diagram = write_diagram(method, figures)
         texts.setdefault(card_of(diagram), {})[diagram.name] = shown(diagram)
+    for name in selfdistill.methods.__all__:
+        method = getattr(selfdistill.methods, name)
+        texts[DOCS / "methods" / f"{method.__module__.rpartition('.')[2]}.md"] |= docstrings.card(method)
     return {path: filled(path.read_text(), blocks) for path, blocks in texts.items()}
 
 
@@ -145,6 +153,21 @@ def measured_on(records: list[RunRecord]) -> str:
         f"{first.data.classes} classes, {first.data.train_n:,} training and {first.evaluation.n:,} test "
         f"images; {first.recipe.model} of {first.parameters:,} parameters, {first.epochs} epochs"
     )
+
+
+def versions() -> str:
+    """Return a table of the oldest versions that are promised, out of ``pyproject.toml``."""
+    project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lab = dict(_at_least(project["optional-dependencies"]["lab"]))
+    rows = [("Python", project["requires-python"].removeprefix(">="), "core")]
+    rows += [(name, version, "core") for name, version in _at_least(project["dependencies"])]
+    rows += [(name, lab[name], "command line") for name in ("torch", "torchvision", "timm", "lightning") if name in lab]
+    return "\n".join(["| needs | at least | for the |", "|:--|:--|:--|", *(f"| {a} | {b} | {c} |" for a, b, c in rows)])
+
+
+def _at_least(requirements: list[str]) -> list[tuple[str, str]]:
+    found = (re.match(r"([\w-]+)>=([\d.]+)", requirement) for requirement in requirements)
+    return [(match[1], match[2]) for match in found if match]
 
 
 def distances(name: str) -> str:

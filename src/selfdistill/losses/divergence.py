@@ -85,7 +85,7 @@ def mmd(a: Tensor, b: Tensor) -> Tensor:
     r"""Squared maximum mean discrepancy of two batches of features under the linear kernel (DDGSD).
 
     .. math::
-        \mathrm{MMD}^2 = \Big\| \frac{1}{B} \sum_b a_b - \frac{1}{B} \sum_b b_b \Big\|_2^2
+        \mathrm{MMD}^2 = \left\| \frac{1}{B} \sum_b a_b - \frac{1}{B} \sum_b b_b \right\|_2^2
 
     The sum is over the D features, not their mean; the gradient flows through both arguments.
 

@@ -11,7 +11,7 @@ class DDGSD(Method):
     .. math::
         L = CE(z_a, y) + CE(z_b, y)
             + \lambda \, T^2 \left[ D_{KL}(\mathrm{sg}\, p_b \| p_a) + D_{KL}(\mathrm{sg}\, p_a \| p_b) \right]
-            + \mu \, \Big\| \frac{1}{B} \sum f_a - \frac{1}{B} \sum f_b \Big\|^2
+            + \mu \, \left\| \frac{1}{B} \sum f_a - \frac{1}{B} \sum f_b \right\|^2
 
     where a and b are independent draws of the ordinary augmentation, :math:`p = \mathrm{softmax}(z / T)`, f the pooled
     features and sg stops the gradient. The two cross-entropies are *summed*; both views pass at once, as 2B images.

@@ -30,8 +30,8 @@ class SDDropout(Method):
     Args:
         p: the paper's :math:`\beta`: probability in [0, 1) that a feature is *dropped*; survivors are scaled by
             1 / (1 - p). At 0 the term is 0.
-        weight: :math:`\lambda_{SDD} \geq 0`. 1.0 alone and with label smoothing, 0.1 in the paper's sums with other
-            methods. Where the plain network is *not* over-confident 1.0 makes it under-confident: try 0.1.
+        weight: :math:`\lambda_{SDD} \geq 0`. 1.0 alone and, by our guess, with label smoothing; 0.1 in the paper's sums
+            with other methods. Where the plain network is *not* over-confident 1.0 makes it under-confident: try 0.1.
         temperature: :math:`T > 0`; the paper's runs use 3.
         direction: ``"both"`` (Eq. 3), ``"forward"`` (Eq. 6: the target side detached) or ``"reverse"`` (Eq. 7);
             Table 9.
@@ -65,7 +65,8 @@ class SDDropout(Method):
         >>> bool(torch.isclose(loss, terms["ce"] + 0.1 * 3**2 * terms["sdd"]))
         True
 
-    Source: Self-Knowledge Distillation via Dropout, section 3 and Algorithm 1; defaults as run for the paper's tables.
+    Source: Self-Knowledge Distillation via Dropout, section 3 and Algorithm 1; defaults as run for its tables. The
+    paper prints neither T nor the weight of the sums.
     """
 
     drops_features = True
