@@ -124,7 +124,9 @@ def linear_probe(setting: Setting) -> tuple[float, float, float, float]:
         for part in (data.train, data.test)
     )
     scaler = StandardScaler().fit(train.features.flatten(1).double().numpy())
-    fitted = LogisticRegressionCV(Cs=[1e-4, 1e-3, 1e-2, 1e-1], cv=5, max_iter=300)
+    fitted = LogisticRegressionCV(
+        Cs=[1e-4, 1e-3, 1e-2, 1e-1], cv=min(5, len(data.train) // len(data.classes)), max_iter=300
+    )
     fitted.fit(scaler.transform(train.features.flatten(1).double().numpy()), train.labels.numpy())
     probe = Probe(scaler, fitted)
     scores = [score(probe(part.features.flatten(1)), part.labels) for part in (test, train)]
@@ -190,8 +192,7 @@ def with_timm(setting: Setting) -> tuple[float, float, float, float]:
     model, criterion = setting.model(), LabelSmoothingCrossEntropy(0.1)
     optimizer = create_optimizer_v2(model, "adamw", lr=5e-4, weight_decay=0.05, layer_decay=0.75)
     steps = setting.steps // setting.epochs
-    warmup = {"warmup_t": setting.steps // 10, "warmup_lr_init": 1e-6, "warmup_prefix": True}
-    schedule = CosineLRScheduler(optimizer, setting.steps, t_in_epochs=False, **warmup)
+    schedule = CosineLRScheduler(optimizer, setting.steps, warmup_t=setting.steps // 10, t_in_epochs=False)
     step = 0
     for _ in range(setting.epochs):
         model.train()
