@@ -11,7 +11,7 @@ linear probe: scikit-learn's logistic regression on standardised features, C by 
 fastai: ``vision_learner`` and ``fine_tune`` with its defaults, ``aug_transforms``, batches of 32. Needs fastai.
 timm: AdamW at 5e-4 with layer decay 0.75 and weight decay 0.05, cosine with warm-up, RandAugment, random erasing and
     label smoothing, by timm's own factories; BatchNorm is trained.
-A method's name: ``selfdistill train`` with its defaults.
+A method's name: ``selfdistill train`` with its defaults; followed by ", frozen", with ``--freeze backbone``.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -41,6 +41,8 @@ from selfdistill.train.record import provenance
 from selfdistill.train.run import as_pretrained
 
 METHODS = ("CrossEntropy()", "SDDropout()", "SDDropout(weight=0.1)", "LabelSmoothing()")
+FROZEN = ", frozen"
+FROZEN_METHODS = tuple(method + FROZEN for method in METHODS)
 
 
 @dataclass(frozen=True)
@@ -209,8 +211,10 @@ def with_timm(setting: Setting) -> tuple[float, float, float, float]:
 
 def with_method(method: str, setting: Setting) -> tuple[float, float, float, float]:
     """Our own training."""
+    freeze: Literal["none", "backbone"] = "backbone" if method.endswith(FROZEN) else "none"
+    method = method.removesuffix(FROZEN)
     with tempfile.TemporaryDirectory() as folder:
-        recipe = replace(setting.recipe, method=method, seed=setting.seed, epochs=setting.epochs)
+        recipe = replace(setting.recipe, method=method, seed=setting.seed, epochs=setting.epochs, freeze=freeze)
         e = train(recipe, Path(folder) / "run", data=setting.data).evaluation
     assert e.train_top1 is not None
     return e.top1, e.nll, e.ece, e.train_top1
@@ -235,7 +239,7 @@ def main() -> None:
     parser.add_argument("--per-class", type=int, nargs="+", default=[5, 10, 30])
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--epochs", type=int, help="default: those of our fine-tuning")
-    parser.add_argument("--only", nargs="+", default=["linear probe", *METHODS, "fastai", "timm"])
+    parser.add_argument("--only", nargs="+", default=["linear probe", *METHODS, *FROZEN_METHODS, "fastai", "timm"])
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     warnings.simplefilter("ignore")

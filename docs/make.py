@@ -24,6 +24,7 @@ import corruptions  # noqa: E402  (scripts beside this one)
 import detection  # noqa: E402
 import docstrings  # noqa: E402
 import every_method  # noqa: E402
+import fine_tuning  # noqa: E402
 import paper_scales  # noqa: E402
 import performance  # noqa: E402
 import sign_flip  # noqa: E402
@@ -107,6 +108,10 @@ def pages(out: Path) -> dict[Path, str]:
             "scale": performance.scale_table(),
             "ddp": performance.ddp_table(),
             "gpu": performance.gpu_tables(),
+        },
+        DOCS / "guide" / "photographs.md": {
+            "baselines": fine_tuning.table(fine_tuning.load()),
+            "says": fine_tuning.findings(fine_tuning.load()),
         },
         DOCS / "help" / "platforms.md": {"versions": versions()},
         DOCS / "corruptions.md": {"small": distances("cifar100"), "large": distances("photographs")},

@@ -1,0 +1,105 @@
+"""What fine-tuning on few photographs gives, beside a linear probe, fastai and timm: as a table, and in words.
+
+The lines of ``results/fine_tuning.jsonl`` are those of ``benchmarks/baselines.py --json``.
+"""
+
+import json
+from statistics import fmean
+
+from archive import RESULTS
+
+from selfdistill.records import paired
+from selfdistill.report.tables import Table, markdown
+
+FILE = RESULTS / "fine_tuning.jsonl"
+BASELINE, PROBE = "CrossEntropy()", "linear probe"
+FROZEN = ", frozen"
+
+Row = dict[str, float]
+Rows = dict[tuple[int, str], dict[int, Row]]
+"""By images per class and what was trained: a row of each draw of the images."""
+
+
+def load() -> Rows:
+    """Return the committed rows."""
+    found: Rows = {}
+    for line in FILE.read_text().splitlines():
+        row = json.loads(line)["row"]
+        found.setdefault((row["per_class"], row["what"]), {})[row["draw"]] = row
+    return dict(sorted(found.items(), key=lambda one: (one[0][0], FROZEN in one[0][1])))
+
+
+def table(rows: Rows) -> str:
+    """One row for each network and number of images, with its difference to cross-entropy on the same images."""
+    cells = []
+    for (per_class, what), draws in rows.items():
+        baseline = BASELINE + FROZEN if what.endswith(FROZEN) else BASELINE
+        beside = rows.get((per_class, baseline), {})
+        of = {name: [row[name] for row in draws.values()] for name in ("steps", "top1", "nll", "ece", "train_top1")}
+        cells.append(
+            (
+                str(per_class),
+                what,
+                f"{fmean(of['steps']):,.0f}",
+                f"{100 * fmean(of['train_top1']):.1f}",
+                f"{100 * fmean(of['top1']):.2f}",
+                "" if what == baseline else _difference(draws, beside),
+                f"{fmean(of['nll']):.3f}",
+                f"{fmean(of['ece']):.3f}",
+                str(len(draws)),
+            )
+        )
+    headings = (
+        "Images per class",
+        "What",
+        "Optimiser steps",
+        "Training top-1 (%)",
+        "Top-1 (%)",
+        "to cross-entropy (points)",
+        "NLL",
+        "ECE",
+        "Draws",
+    )
+    return markdown(Table(headings, tuple(cells)))
+
+
+def findings(rows: Rows) -> str:
+    """How our fine-tuning stands to the others, and the methods to cross-entropy, as far as was measured."""
+    lines = []
+    for other in (PROBE, "fastai", "timm"):
+        gains = [
+            100 * (ours[draw]["top1"] - row["top1"])
+            for (per_class, what), draws in rows.items()
+            if what == other and (ours := rows.get((per_class, BASELINE)))
+            for draw, row in draws.items()
+            if draw in ours
+        ]
+        if gains:
+            lines.append(
+                f"- Cross-entropy with our defaults to {other}: {min(gains):+.1f} to {max(gains):+.1f} points of top-1 "
+                f"accuracy ({len(gains)} pair{'s' * (len(gains) > 1)})."
+            )
+    for method in dict.fromkeys(what for _, what in rows if what.removesuffix(FROZEN) not in (BASELINE, PROBE)):
+        if method in ("fastai", "timm"):
+            continue
+        baseline = BASELINE + FROZEN if method.endswith(FROZEN) else BASELINE
+        gains = [
+            100 * (row["top1"] - rows[per_class, baseline][draw]["top1"])
+            for (per_class, what), draws in rows.items()
+            if what == method and (per_class, baseline) in rows
+            for draw, row in draws.items()
+            if draw in rows[per_class, baseline]
+        ]
+        ahead = sum(gain > 0 for gain in gains)
+        lines.append(
+            f"- `{method}`: ahead of cross-entropy in {ahead} of {len(gains)} pairs, {fmean(gains):+.1f} points on average."
+        )
+    return "\n".join(lines)
+
+
+def _difference(ours: dict[int, Row], theirs: dict[int, Row]) -> str:
+    of_ours, of_theirs = ({draw: 100 * row["top1"] for draw, row in rows.items()} for rows in (ours, theirs))
+    found, interval = paired(of_ours, of_theirs)
+    if found is None:
+        return ""
+    return f"{found.mean:+.2f}" + (f" ({interval[0]:+.2f} to {interval[1]:+.2f})" if interval else "")
