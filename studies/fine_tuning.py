@@ -75,9 +75,10 @@ def findings(rows: Rows) -> str:
             if draw in ours
         ]
         if gains:
+            spread = f"{min(gains):+.1f} to {max(gains):+.1f}" if len(gains) > 1 else f"{gains[0]:+.1f}"
+            pairs = f"{len(gains)} pair{'s' * (len(gains) > 1)}"
             lines.append(
-                f"- Cross-entropy with our defaults to {other}: {min(gains):+.1f} to {max(gains):+.1f} points of top-1 "
-                f"accuracy ({len(gains)} pair{'s' * (len(gains) > 1)})."
+                f"- Cross-entropy with our defaults, beside {other}: {spread} points of top-1 accuracy ({pairs})."
             )
     for method in dict.fromkeys(what for _, what in rows if what.removesuffix(FROZEN) not in (BASELINE, PROBE)):
         if method in ("fastai", "timm"):
@@ -90,10 +91,9 @@ def findings(rows: Rows) -> str:
             for draw, row in draws.items()
             if draw in rows[per_class, baseline]
         ]
-        ahead = sum(gain > 0 for gain in gains)
-        lines.append(
-            f"- `{method}`: ahead of cross-entropy in {ahead} of {len(gains)} pairs, {fmean(gains):+.1f} points on average."
-        )
+        ahead = f"{sum(gain > 0 for gain in gains)} of {len(gains)} pairs"
+        points = fmean(gains)
+        lines.append(f"- `{method}`: ahead of cross-entropy in {ahead}, {points:+.1f} points on average.")
     return "\n".join(lines)
 
 
