@@ -210,7 +210,7 @@ def test_linked_folders_are_followed_once_and_not_up(tmp_path: Path, write_photo
         (("Training", "Testing"), "Testing", None),
         (("TRAIN", "validation"), "validation", None),
         (("train", "Valid"), "Valid", None),
-        (("Train", "Val", "Test"), "Test", "Val/ is not used"),
+        (("Train", "Val", "Test"), "Test", None),
         (("train", "test", "extra"), "test", "extra/ is not used"),
     ],
 )
@@ -221,6 +221,8 @@ def test_parts_are_found_by_their_usual_names(tmp_path: Path, write_photos, part
     assert (len(data.train), len(data.test)) == (6, 8)
     assert (data.train_split_description, data.test_split_description) == (f"{parts[0]} folder", f"{scored} folder")
     assert data.notes == (() if unused is None else (unused,))
+    wanted = (6, "Val folder") if "Val" in parts else (0, "")
+    assert (len(data.val) if data.val else 0, data.val_split_description) == wanted
 
 
 def test_a_part_that_is_there_twice_is_refused(tmp_path: Path, write_photos) -> None:

@@ -95,7 +95,7 @@ BY_HAND = {
     "--recipe broken.yaml|--recipe twice.yaml|--recipe words.yaml|--recipe bomb.yaml|--head nothing|--width 0|"
     "--width 2000|--classes 11|--classes 1|--per-class 1000|--test-per-class 1000|--augment resized_crop_flip|"
     "--resize 64|--cache|--image-size 7|--image-size 5000|--lr 0|--clip 0|--ema 0|--ema 1|--momentum 1.5|"
-    "--milestones 0.7,0.5|--mixup 0|--cutmix -1|--erasing 1.5|--auto-augment nope|"
+    "--milestones 0.7,0.5|--mixup 0|--cutmix -1|--erasing 1.5|--auto-augment nope|--val-fraction 1|--keep best|--patience 3|--patience 0|"
     "--milestones 1.5|--schedule cosine --gamma 0.5|--schedule cosine --milestones 0.3|"
     "--nesterov --momentum 0|--warmup-epochs 1|--keep-epochs 2|--keep-epochs 0|--threads 0|"
     "--threads 100000000|--workers 5000|--head-layers 3|--features 0|--accumulate 0|--eval-every 0|"

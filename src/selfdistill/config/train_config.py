@@ -33,6 +33,7 @@ class TrainConfig(TrainingConfig):
         classes: use only the first so many classes
         per_class: use only so many training images of each class
         test_per_class: use only so many test images of each class
+        val_fraction: share of the training images that are held out for validation (default: none, or the val folder)
         augment: augmentation of the training images (default: the dataset's own)
         auto_augment: further augmentation after that, trivial (TrivialAugment) or rand (RandAugment)
         erasing: probability that a rectangle of an image is blackened
@@ -77,7 +78,9 @@ class TrainConfig(TrainingConfig):
         workers: image-decoding processes (default: by the number of processors)
         cache: keep files decoded and resized (to `resize` or 256/224 of the size) in DATA_ROOT/cache: faster epochs
         keep_epochs: also keep the weights after these epochs, as model@E.safetensors
-        eval_every: measure test accuracy every so many epochs (the last one always)
+        eval_every: measure accuracy every so many epochs (the last one always)
+        keep: keep the weights of the last epoch, or of the one that is best on the validation images
+        patience: stop when so many epochs were no better on the validation images than the best one
         data_path: where `data` was found; not set by hand
 
     Raises:
@@ -107,6 +110,7 @@ class TrainConfig(TrainingConfig):
     classes: int | None = None
     per_class: int | None = None
     test_per_class: int | None = None
+    val_fraction: float = 0.0
     augment: Augment | None = None
     auto_augment: Literal["none", "trivial", "rand"] = "none"
     erasing: float = 0.0
@@ -152,6 +156,8 @@ class TrainConfig(TrainingConfig):
     cache: bool = False
     keep_epochs: tuple[int, ...] = ()
     eval_every: int = 1
+    keep: Literal["last", "best"] = "last"
+    patience: int | None = None
     data_path: str | None = field(default=None, metadata={"option": False})
 
     def __post_init__(self) -> None:
@@ -170,6 +176,8 @@ class TrainConfig(TrainingConfig):
             accumulate=(1, 10**6),
             max_pixels=(1, 10**12),
             erasing=(0, 1),
+            val_fraction=(0, 0.9),
+            patience=(1, 10**6),
         )
         self.require(self.ema is None or 0 < self.ema < 1, "ema", "above 0 and below 1")
         self._require_room_to_crop(self.image_size or 1)
@@ -213,6 +221,9 @@ class TrainConfig(TrainingConfig):
         files = data.train.paths is not None
         self.require(self.resize is None or files, "resize", f"left out, for {data.name} is in memory")
         self._require_room_to_crop(data.image_size)
+        if data.val is None and (self.keep == "best" or self.patience is not None):
+            name = "patience" if self.keep == "last" else "keep"
+            raise ArgumentError(name, "needs validation images: make a val folder, or give `val_fraction`")
         small = data.image_size <= SMALL
         batch_size = self.batch_size or (32 if self.fine_tunes or not small else 128)
         filled = {

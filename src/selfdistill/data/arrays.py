@@ -30,7 +30,7 @@ def load_arrays(source: Path, *, image_size: int | None, limits: Limits) -> Imag
     Raises:
         ValueError: a file is missing or is not of that layout; one line that names it.
     """
-    train_description, notes = "", tuple[str, ...]()
+    train_description, val, val_description = "", None, ""
     if source.is_file():
         everything, names = read_npz(source, image_size)
         classes = _class_names(everything.labels, names, source)
@@ -42,15 +42,15 @@ def load_arrays(source: Path, *, image_size: int | None, limits: Limits) -> Imag
         if "train" not in parts or test_part is None:
             missing = "test.npz (or val.npz)" if "train" in parts else "train.npz"
             raise ValueError(f"{source} has no {missing}: add it, or pass one .npz file to hold out 20 % of it")
-        if len(parts) == 3:
-            notes = (f"{parts['val'].name} is not used",)
         test_file, description, train_description = test_part, test_part.name, parts["train"].name
         train, names = read_npz(parts["train"], image_size)
         classes = _class_names(train.labels, names, parts["train"])
         assert train.images is not None
-        test, test_names = read_npz(test_file, image_size or train.images.shape[-1])
-        if test_names is not None and names is not None and test_names != names:
-            raise ValueError(f"{test_file}: its classes differ from those of {parts['train']}")
+        size = image_size or train.images.shape[-1]
+        test = _read_like(test_file, size, classes, names, parts["train"])
+        if len(parts) == 3:
+            val_description = parts["val"].name
+            val = _read_like(parts["val"], size, classes, names, parts["train"])
     _check_range(test.labels, classes, test_file)
     assert train.images is not None
     data = ImageData(
@@ -64,9 +64,21 @@ def load_arrays(source: Path, *, image_size: int | None, limits: Limits) -> Imag
         augment="crop_flip",
         test_split_description=description,
         train_split_description=train_description,
-        notes=notes,
+        val=val,
+        val_split_description=val_description,
     )
     return limits.apply(data)
+
+
+def _read_like(
+    file: Path, size: int, classes: tuple[str, ...], names: tuple[str, ...] | None, train_file: Path
+) -> Split:
+    """Read a part whose classes are those of the training file."""
+    split, own = read_npz(file, size)
+    if own is not None and names is not None and own != names:
+        raise ValueError(f"{file}: its classes differ from those of {train_file}")
+    _check_range(split.labels, classes, file)
+    return split
 
 
 def read_npz(file: Path, image_size: int | None) -> tuple[Split, tuple[str, ...] | None]:

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 import numpy as np
@@ -61,14 +61,19 @@ def with_cache(data: ImageData, side: int, folder: Path) -> ImageData:
     """
     if data.train.paths is None or (data.train.cache is not None and data.train.cache.side == side):
         return data
-    splits = [data.train, data.test] if side == margin(data.image_size) else [data.train]
+    names = ["train"]
+    if side == margin(data.image_size):
+        names += ["test"] if data.val is None else ["test", "val"]
+    splits: list[Split] = [getattr(data, name) for name in names]
     paths = [path for split in splits for path in split.paths or ()]
     boxes: list[Box] = [box for split in splits for box in _boxes(split)]
     name = re.sub(r"[^\w.-]+", "-", data.name)
     images = cached_images(paths, boxes, side=side, name=name, folder=folder)
-    train, rest = torch.arange(len(paths)).tensor_split([len(data.train)])
-    data = replace(data, train=replace(data.train, cache=images.select(train)))
-    return replace(data, test=replace(data.test, cache=images.select(rest))) if len(rest) else data
+    index = torch.arange(len(paths)).split([len(split) for split in splits])
+    kept: dict[str, Any] = {
+        name: replace(split, cache=images.select(at)) for name, split, at in zip(names, splits, index, strict=True)
+    }
+    return replace(data, **kept)
 
 
 def cached_images(paths: Sequence[Path], boxes: Sequence[Box], *, side: int, name: str, folder: Path) -> CachedImages:

@@ -87,6 +87,9 @@ def changes(there: Fingerprint, here: Fingerprint) -> str:
     said = []
     if there["split"] != here["split"]:
         said.append(f"the test images are {here['split']!r} instead of {there['split']!r}")
+    for one, other, there_are in ((here, there, "there are"), (there, here, "there are no")):
+        if "val" in one and "val" not in other:
+            said.append(f"{there_are} validation images now")
     old, new = _by_class(there), _by_class(here)
     gone, fresh = ([name for name in one if name not in other] for one, other in ((old, new), (new, old)))
     renamed = {was: name for was in gone for name in fresh if _total([old[was]]) == _total([new[name]])}
@@ -111,13 +114,19 @@ def _image_changes(old: Mapping[str, _Class], new: Mapping[str, _Class]) -> list
     common = [name for name in old if name in new]
     said = []
     for word, sign in (("added", 1), ("removed", -1)):
-        for part in ("train", "test"):
+        for part in ("train", "test", "val"):
+            if not all(part in of_class for one in (old, new) for of_class in one.values()):
+                continue
             counts = {name: sign * (new[name][part][0] - old[name][part][0]) for name in common}
             more = {name: count for name, count in counts.items() if count > 0}
             if more:
                 said.append(f"{count_of(sum(more.values()), f'{part} image')} {word} ({_some(list(more))})")
     renamed, replaced = (
-        [name for name in common if any(old[name][part][at] != new[name][part][at] for part in old[name])]
+        [
+            name
+            for name in common
+            if any(old[name][part][at] != new[name][part][at] for part in old[name] if part in new[name])
+        ]
         for at in (1, 2)
     )
     if replaced and _total(old.values()) == _total(new.values()):
@@ -130,7 +139,8 @@ def _image_changes(old: Mapping[str, _Class], new: Mapping[str, _Class]) -> list
 def _by_class(known: Fingerprint) -> dict[str, _Class]:
     of_part = {
         part: list(zip(*(known[part][key] for key in ("n", "names", "contents")), strict=True))
-        for part in ("train", "test")
+        for part in ("train", "test", "val")
+        if part in known
     }
     return {name: {part: of_part[part][at] for part in of_part} for at, name in enumerate(known["classes"])}
 

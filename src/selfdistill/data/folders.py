@@ -31,21 +31,22 @@ Files = list[tuple[Path, int]]  # file, label
 def load_folder(folder: Path, *, image_size: int | None, limits: Limits, skip_unreadable: bool) -> ImageData:
     """Read ``folder/train/<class>/*`` with ``folder/test|val/<class>/*``, or ``folder/<class>/*`` held out 80/20.
 
-    The parts have a name of `PARTS`; test/ goes before val/. Classes are the sorted folder names, composed (NFC); files
-    are found at any depth, in linked folders too; hidden ones are ignored. Every file is decoded once. Sets of small
-    images (64 pixels at most) are kept in memory as squares of their common size (the median of the longer sides, at
-    least 32; oblong images are squeezed), with ``mean`` and ``std`` left empty: to be measured on the training images
-    in use. Of others the paths are kept, with ImageNet's constants.
+    The parts have a name of `PARTS`; val/ beside test/ is for validation, without it for testing. Classes are the
+    sorted folder names, composed (NFC); files are found at any depth, in linked folders too; hidden ones are ignored.
+    Every file is decoded once. Sets of small images (64 pixels at most) are kept in memory as squares of their common
+    size (the median of the longer sides, at least 32; oblong images are squeezed), with ``mean`` and ``std`` left
+    empty: to be measured on the training images in use. Of others the paths are kept, with ImageNet's constants.
 
     Raises:
         ValueError: a missing or empty folder, classes that differ between the two splits, a class without an image, a
             single class, an unreadable file without ``skip_unreadable``.
     """
-    train_folder, test_folder = _train_and_test(folder)
-    folders = [class_folders(part) for part in (train_folder, test_folder) if part is not None]
+    train_folder, test_folder, val_folder = _find_folders(folder)
+    given = [part for part in (train_folder, test_folder, val_folder) if part is not None]
+    folders = [class_folders(part) for part in given]
     names = list(folders[0])
-    if test_folder is not None:
-        check_same(names, list(folders[1]), train_folder, test_folder)
+    for part, found_there in zip(given[1:], folders[1:], strict=True):
+        check_same(names, list(found_there), train_folder, part)
     limits.check(names, folder)
     classes = names[: limits.classes]
     unread: Counter[str] = Counter()
@@ -62,13 +63,13 @@ def load_folder(folder: Path, *, image_size: int | None, limits: Limits, skip_un
         )
     size, whole = _to_split(files, found, image_size)
     kept = [at for at in range(len(files)) if at not in found.reasons]
-    boundary = sum(at < len(parts[0]) for at in kept)
-    train = whole.select(torch.arange(boundary))
-    test = whole.select(torch.arange(boundary, len(kept)))
-    for split, where in zip((train, test), (train_folder, test_folder), strict=True):
-        if where is not None:
-            _check_populated(split, classes, where)
-    if test_folder is None:
+    part_of = torch.tensor([number for number, part in enumerate(parts) for _ in part])[kept]
+    splits = [whole.select((part_of == number).nonzero()[:, 0]) for number in range(len(parts))]
+    for split, where in zip(splits, given, strict=True):
+        _check_populated(split, classes, where)
+    train, test, val = [*splits, None, None][:3]
+    assert train is not None
+    if test is None:
         inside = [plain_name(paths[at].relative_to(folders[0][classes[files[at][1]]]).as_posix()) for at in kept]
         train, test = hold_out(train, classes, inside)
     in_memory = whole.images is not None
@@ -84,7 +85,9 @@ def load_folder(folder: Path, *, image_size: int | None, limits: Limits, skip_un
         test_split_description=HELD_OUT_BY_NAME if test_folder is None else f"{test_folder.name} folder",
         skipped=tuple(paths[at] for at in found.reasons),
         train_split_description="" if test_folder is None else f"{train_folder.name} folder",
-        notes=tuple(_notes(folder, train_folder, test_folder, unread)),
+        notes=tuple(_notes(folder, given, unread)),
+        val=val,
+        val_split_description="" if val_folder is None else f"{val_folder.name} folder",
     )
     return limits.apply(data)
 
@@ -193,12 +196,12 @@ def unread_note(unread: Counter[str]) -> str:
     return f"{join_names(counted)} {'are' if several else 'is'} not read"
 
 
-def _train_and_test(folder: Path) -> tuple[Path, Path | None]:
-    """Return the folders of the two parts, or the folder itself and None."""
+def _find_folders(folder: Path) -> tuple[Path, Path | None, Path | None]:
+    """Return the folders of the training, test and validation images, or the folder itself and None."""
     parts = find_parts(folder)
     train, test = parts.get("train"), parts.get("test") or parts.get("val")
     if train is None and test is None:
-        return folder, None
+        return folder, None, None
     if test is None:
         wanted = ", ".join(f"{name}/" for part in ("test", "val") for name in PARTS[part])
         raise ValueError(
@@ -206,18 +209,17 @@ def _train_and_test(folder: Path) -> tuple[Path, Path | None]:
         )
     if train is None:
         raise ValueError(f"{folder} has {test.name}/ but no train/")
-    return train, test
+    return train, test, parts.get("val") if "test" in parts else None
 
 
-def _notes(folder: Path, train: Path, test: Path | None, unread: Counter[str]) -> Iterator[str]:
+def _notes(folder: Path, parts: Sequence[Path], unread: Counter[str]) -> Iterator[str]:
     """Yield what is there and is not used."""
-    if test is not None:
+    if len(parts) > 1:
         others = [f"{entry.name}/" for entry in _inside(folder) if entry.is_dir()]
-        others = [other for other in sorted(others) if other not in (f"{train.name}/", f"{test.name}/")]
+        others = [other for other in sorted(others) if other not in {f"{part.name}/" for part in parts}]
         if others:
             yield f"{join_names(others)} {'is' if len(others) == 1 else 'are'} not used"
-    parts = [part for part in dict.fromkeys((folder, train, test)) if part is not None]
-    loose = [entry.name for part in parts for entry in _inside(part) if entry.is_file()]
+    loose = [entry.name for part in dict.fromkeys((folder, *parts)) for entry in _inside(part) if entry.is_file()]
     unread = unread + Counter(Path(name).suffix.lower() for name in loose)
     if unread:
         yield unread_note(unread)

@@ -14,6 +14,7 @@ from selfdistill.data.cached_images import CachedImages
 from selfdistill.data.fingerprint import Fingerprint, file_ids, pixel_ids, summarise
 from selfdistill.data.randomness import generator, hash_key
 from selfdistill.errors import ArgumentError
+from selfdistill.text import plain_name
 
 HELD_OUT = "20 % held out, seed 0"
 HELD_OUT_BY_NAME = "about 20 % held out, by file name"
@@ -110,7 +111,9 @@ class ImageData:
         test_split_description: what the test images are, such as ``"test folder"`` or ``"20 % held out, seed 0"``.
         skipped: unreadable files that were left out.
         train_split_description: which part the training images are, such as ``"train folder"``; empty: what is left.
-        notes: what a user should know of the files before a training, such as ``"val/ is not used"``.
+        notes: what a user should know of the files before a training, such as ``"3 .txt are not read"``.
+        val: the images that decide what is kept and when to stop, if there are any; never the test images.
+        val_split_description: what they are, such as ``"val folder"``.
     """
 
     name: str
@@ -125,11 +128,14 @@ class ImageData:
     skipped: tuple[Path, ...] = ()
     train_split_description: str = ""
     notes: tuple[str, ...] = ()
+    val: Split | None = None
+    val_split_description: str = ""
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """What says which images these are; wherever their files lie."""
-        parts = {part: (split.labels, split.identify()) for part, split in (("train", self.train), ("test", self.test))}
+        splits = {"train": self.train, "test": self.test} | ({} if self.val is None else {"val": self.val})
+        parts = {part: (split.labels, split.identify()) for part, split in splits.items()}
         return summarise(self.classes, parts, self.test_split_description)
 
     @property
@@ -176,7 +182,8 @@ class Limits:
         classes = data.classes[: self.classes]
         train = _draw(data.train, classes, self.per_class, "per_class", data.name, _TRAIN)
         test = _draw(data.test, classes, self.test_per_class, "test_per_class", data.name, _TEST)
-        return replace(data, train=train, test=test, classes=classes)
+        val = None if data.val is None else _draw(data.val, classes, None, "", data.name, _TEST)
+        return replace(data, train=train, test=test, val=val, classes=classes)
 
 
 def hold_out(split: Split, classes: Sequence[str], names: Sequence[str] | None = None) -> tuple[Split, Split]:
@@ -210,6 +217,49 @@ def hold_out(split: Split, classes: Sequence[str], names: Sequence[str] | None =
         test.append(members[:count])
         train.append(members[count:])
     return split.select(torch.cat(train).sort().values), split.select(torch.cat(test).sort().values)
+
+
+def hold_out_validation(data: ImageData, fraction: float) -> ImageData:
+    """Take about a fraction of each class's training images for validation; at least one stays on each side.
+
+    By a hash of each image's name, of images without one of its position: an image that is added moves no other one.
+
+    Args:
+        data: without validation images.
+        fraction: in (0, 1).
+
+    Raises:
+        ArgumentError: there are validation images already, or a class has a single training image.
+
+    Example:
+        >>> labels = torch.arange(200) % 2
+        >>> split = Split(labels, images=torch.zeros(200, 3, 4, 4, dtype=torch.uint8))
+        >>> data = ImageData("grey", split, split, ("cat", "dog"), (0.5,) * 3, (1.0,) * 3, 4, "none", "test folder")
+        >>> parts = hold_out_validation(data, 0.1)
+        >>> len(parts.train) + len(parts.val), 10 < len(parts.val) < 30
+        (200, True)
+    """
+    if data.val is not None:
+        raise ArgumentError("val_fraction", f"would be ignored: {data.name} has a {data.val_split_description}")
+    train, val = [], []
+    for label, name in enumerate(data.classes):
+        members = (data.train.labels == label).nonzero()[:, 0].tolist()
+        if len(members) < 2:
+            raise ArgumentError("val_fraction", f"needs 2 training images of each class, and {name!r} has 1")
+        place = {at: _place(f"validation/{name}/{_name_of(data.train, at)}") for at in members}
+        members.sort(key=place.__getitem__)
+        count = min(max(1, sum(value < fraction for value in place.values())), len(members) - 1)
+        val += members[:count]
+        train += members[count:]
+    parts = [data.train.select(torch.tensor(sorted(part), dtype=torch.int64)) for part in (train, val)]
+    described = f"about {fraction:.0%} of the training images"
+    return replace(data, train=parts[0], val=parts[1], val_split_description=described)
+
+
+def _name_of(split: Split, at: int) -> str:
+    if split.paths is not None:
+        return plain_name(split.paths[at].name)
+    return str(at if split.ids is None else split.ids[at, 0].item())
 
 
 def pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -93,7 +93,7 @@ class Detection(Task[Batch]):
         with evaluation_mode(self.detector), torch.inference_mode():
             return average_precision(detections())
 
-    def evaluate(self, progress: OnProgress) -> dict[str, float | None]:
+    def evaluate(self, progress: OnProgress, epoch: int) -> dict[str, float | None]:
         """Return COCO's averages, and how many detections there were."""
         measured = self.average_precision(progress)
         return {name: getattr(measured, name) for name in METRICS}

@@ -48,7 +48,7 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     Attributes:
         name: of the data set.
         classes: how many.
-        train_n, test_n: images.
+        train_n, test_n, val_n: images.
         test_split_description: how the test images were chosen.
         skipped: files that could not be read.
         fingerprint: of the images, see `selfdistill.data.fingerprint`; None in records of earlier versions.
@@ -61,6 +61,7 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     test_split_description: str = msgspec.field(name="test_is")
     skipped: int
     fingerprint: dict[str, Any] | None = None
+    val_n: int = 0
 
 
 class BestEpoch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,6 +81,7 @@ class LogRow(msgspec.Struct, frozen=True, kw_only=True):
         loss: mean over the training images; terms: each L, unweighted, likewise.
         train_accuracy: running, in training mode and on augmented images.
         test_top1, peer_top1: of the network and of the second network, after the epoch.
+        val_top1, val_nll: of the network on the validation images.
         seconds: of the training; images_per_second: training images.
     """
 
@@ -90,6 +92,8 @@ class LogRow(msgspec.Struct, frozen=True, kw_only=True):
     train_accuracy: float | None = None
     test_top1: float | None = None
     peer_top1: float | None = None
+    val_top1: float | None = None
+    val_nll: float | None = None
     seconds: float | None = None
     images_per_second: float | None = None
 

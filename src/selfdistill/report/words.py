@@ -64,9 +64,11 @@ def _steps(record: RunRecord) -> str:
 def protocol(records: Sequence[RunRecord], *, compared: bool) -> list[str]:
     """How every number was made: epoch policy, ECE, test images, intervals."""
     run, evaluation = records[0], records[0].evaluation
+    headline = f"Headline numbers are of the {run.policy} ({run.epochs}), never of the best one."
+    if run.recipe.keep == "best":
+        headline = f"Headline numbers are of the epoch that was best on the {run.data.val_n:,} validation images."
     notes = [
-        f"Headline numbers are of the {run.policy} ({run.epochs}), never of the best one. The best-epoch column is "
-        "chosen on the test images and therefore optimistic.",
+        f"{headline} The test images choose nothing; the best-epoch column is chosen on them and therefore optimistic.",
         f"The test images are: {run.data.test_split_description}. Every run is scored on the same "
         f"{evaluation.n:,}; with that many, one accuracy is known to about {standard_error(evaluation)}, whatever the "
         "seeds say.",

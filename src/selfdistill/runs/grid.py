@@ -187,13 +187,14 @@ def describe_plan(recipe: TrainConfig, data: ImageData) -> str:
     resolved = recipe.resolve(data)
     skipped = f", {count_of(len(data.skipped), 'unreadable file')} left out" if data.skipped else ""
     trained_on = f" ({data.train_split_description})" if data.train_split_description else ""
+    validation = f", {len(data.val):,} validation images ({data.val_split_description})" if data.val else ""
     notes = "".join(f"; {note}" for note in data.notes)
     first = ", ".join([*data.classes[:3], *["..."][: len(data.classes) - 3]])
     cache = data.train.cache
     cached = "" if cache is None else f", decoded into {cache.file} (delete it when you like)"
     return (
         f"{data.name}: {len(data.train):,} training images{trained_on}, {len(data.test):,} test images "
-        f"({data.test_split_description}), {len(data.classes)} classes ({first}), {data.image_size} px"
+        f"({data.test_split_description}){validation}, {len(data.classes)} classes ({first}), {data.image_size} px"
         f"{skipped}{cached}{notes}; "
         f"{resolved.model}, weights: {resolved.weights}, batches of {resolved.batch_size}, {describe_rates(resolved)}"
     )

@@ -2,10 +2,11 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
@@ -18,8 +19,9 @@ from selfdistill.data.fingerprint import Fingerprint
 from selfdistill.data.sources import check_root
 from selfdistill.distiller import SelfDistiller
 from selfdistill.errors import NonFiniteError
-from selfdistill.evaluate.accuracy import top_k_accuracy
+from selfdistill.evaluate.accuracy import negative_log_likelihood, top_k_accuracy
 from selfdistill.evaluate.agreement import read_features
+from selfdistill.evaluate.arrays import checked_logits
 from selfdistill.evaluate.images import predict
 from selfdistill.evaluate.suite import MAX_TRAIN, evaluate, score
 from selfdistill.method import Batch
@@ -30,11 +32,12 @@ from selfdistill.progress import Counter, OnProgress
 from selfdistill.records import Evaluation, RunRecord
 from selfdistill.train import fine_tuning
 from selfdistill.train.export import save_model
+from selfdistill.train.keep_best import BestWeights, epochs_since_best
 from selfdistill.train.meters import Loss
 from selfdistill.train.mixing import mixing
 from selfdistill.train.record import make_record
 from selfdistill.train.session import Session, prepare
-from selfdistill.train.task import State, Task
+from selfdistill.train.task import Row, State, Task
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -59,7 +62,7 @@ class Classification(Task[Batch]):
 
     network_name = "distiller"
     counts = ("train_accuracy",)
-    labels: Mapping[str, str] = {"train_accuracy": "train", "test_top1": "test"}
+    labels: Mapping[str, str] = {"train_accuracy": "train", "val_top1": "val", "test_top1": "test"}
 
     def __init__(self, recipe: ResolvedTrainConfig, data: ImageData, fabric: "Fabric"):
         self.recipe, self.data, self.fabric = recipe, data, fabric
@@ -75,6 +78,7 @@ class Classification(Task[Batch]):
         )
         average = None if recipe.ema is None else average_of(model, recipe.ema)  # copied before hooks are added
         self._average = average
+        self._best = BestWeights(model) if recipe.keep == "best" else None
         probe = torch.randn(2, 3, data.image_size, data.image_size, generator=torch.Generator().manual_seed(0))
         self.distiller = SelfDistiller(
             model, parse_method(recipe.method), head=recipe.head, stages=recipe.stages, example_input=probe
@@ -86,10 +90,11 @@ class Classification(Task[Batch]):
         head = model.get_submodule(self._head)
         if recipe.linear_probe and model.has_new_head and isinstance(head, nn.Linear):
             self.linear_probe().copy_to(head)
-        self.network: nn.Module = self.distiller
         if average is not None:
             average.to(fabric.device).set(model)
-            self.network = nn.ModuleDict({"distiller": self.distiller, "average": average})
+        parts: dict[str, nn.Module | None] = {"distiller": self.distiller, "average": average, "best": self._best}
+        modules = {name: module for name, module in parts.items() if module is not None}
+        self.network = nn.ModuleDict(modules).to(fabric.device) if len(modules) > 1 else self.distiller
         self.loader = TrainLoader(
             data,
             self.distiller.method.needs,
@@ -109,7 +114,7 @@ class Classification(Task[Batch]):
         self._evaluated = {"test_top1": self._scored_network()}
         if self.distiller.peer is not None:
             self._evaluated["peer_top1"] = self.distiller.peer
-        self.metrics = tuple(self._evaluated)
+        self.metrics = (*self._evaluated, *(() if data.val is None else ("val_top1", "val_nll")))
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -239,9 +244,30 @@ class Classification(Task[Batch]):
             workers=self.workers,
         )
 
-    def evaluate(self, progress: OnProgress) -> dict[str, float | None]:
-        """Return the accuracy on the test images, and beside it that of the peer, if there is one."""
-        return {name: self._accuracy(network, progress) for name, network in self._evaluated.items()}
+    def evaluate(self, progress: OnProgress, epoch: int) -> dict[str, float | None]:
+        """Return the accuracy on the test images, that of a peer, and what validation images say, if there are any."""
+        found: dict[str, float | None] = {
+            name: self._accuracy(network, progress) for name, network in self._evaluated.items()
+        }
+        return found | self._validate(epoch)
+
+    def _validate(self, epoch: int) -> dict[str, float | None]:
+        if self.data.val is None:
+            return {}
+        batches: Iterable[tuple[Tensor, Tensor]] = self._in_order(self.data.val)
+        if self._features is not None and self._features.val is not None:
+            batches = [(self._features.val.to(self.fabric.device), self.data.val.labels.to(self.fabric.device))]
+        logits, labels = predict(self._evaluated["test_top1"], batches, precision=self.recipe.precision)
+        if not bool(logits.amax(dim=1).isfinite().all()):
+            raise NonFiniteError(f"logits of validation images are not finite numbers; {DIVERGED}")
+        accuracy, nll = top_k_accuracy(logits, labels), negative_log_likelihood(*checked_logits(logits, labels))
+        if self._best is not None:
+            self._best.offer(self.model, epoch, accuracy, nll)
+        return {"val_top1": accuracy, "val_nll": nll}
+
+    def is_done(self, rows: list[Row]) -> bool:
+        """Whether the last ``patience`` epochs were no better on the validation images."""
+        return self.recipe.patience is not None and epochs_since_best(rows) >= self.recipe.patience
 
     def _accuracy(self, network: nn.Module, progress: OnProgress) -> float:
         total = len(self.data.test)
@@ -260,22 +286,27 @@ class Classification(Task[Batch]):
     def finish(self, run: Path, state: State) -> RunRecord:
         """Evaluate the student, write it as ``model.safetensors`` and ``model.json``, and return the record."""
         started = time.perf_counter()
-        evaluation = self._evaluation()
+        model = self.model if self._best is None else self._best.module
+        evaluation = self._evaluation(model)
         seconds = time.perf_counter() - started
-        save_model(self.model, self.recipe, self.data, run)
-        return make_record(run.name, self.recipe, self.data, self.distiller, state, evaluation, seconds)
+        save_model(model, self.recipe, self.data, run)
+        record = make_record(run.name, self.recipe, self.data, self.distiller, state, evaluation, seconds)
+        if self._best is None:
+            return record
+        policy = f"epoch that was best on the validation images, {int(self._best.epoch)}"
+        return msgspec.structs.replace(record, policy=policy)
 
-    def _evaluation(self) -> Evaluation:
+    def _evaluation(self, model: nn.Module) -> Evaluation:
         if self._features is None:
             return evaluate(
-                self.model,
+                model,
                 self.data,
                 device=self.fabric.device,
                 batch_size=self.eval_batch_size,
                 workers=self.workers,
                 precision=self.recipe.precision,
             )
-        head, images = self._scored_network(), len(self.data.train)
+        head, images = self._alone(model), len(self.data.train)
         logits, labels = predict(head, self._scored())
         some = torch.arange(n := min(images, MAX_TRAIN)) * images // n
         features, of_train = self._features.plain[some].to(self.fabric.device), self.data.train.labels[some]

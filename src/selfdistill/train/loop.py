@@ -61,7 +61,7 @@ class Loop:
             OSError: a checkpoint or the log cannot be written.
         """
         self._check_weights()  # an earlier version saved them whatever they were
-        while self.state.epoch < self.session.epochs:
+        while not self.state.done:
             self._train()
             means = self._whole_epoch()
             started = time.perf_counter()
@@ -116,7 +116,7 @@ class Loop:
         if session.fabric.is_global_zero and (epoch % recipe.eval_every == 0 or epoch == session.epochs):
             try:
                 with naming(f"epoch {epoch}"):
-                    metrics = session.task.evaluate(self._evaluation_progress())
+                    metrics = session.task.evaluate(self._evaluation_progress(), epoch)
             except RuntimeError:  # raised by that progress, or because the signal ended a decoding worker too
                 if not self._stopped():
                     raise
@@ -156,10 +156,14 @@ class Loop:
         state.rows.append(row)
         self._report(means)
         state.epoch, state.step, state.seconds = state.epoch + 1, 0, 0.0
+        stop = self.session.task.is_done(state.rows)
+        if self._several:  # only the first process has measured anything
+            stop = self.session.fabric.broadcast(stop)
+        state.done = stop or state.epoch == self.session.epochs
         state.meters.reset()
         self.epoch_done(row)
         self._check_and_agree()
-        if self._signal() and state.epoch < self.session.epochs:
+        if self._signal() and not state.done:
             self._stop()
 
     def _stop(self) -> NoReturn:

@@ -59,6 +59,7 @@ def make_record(
             classes=len(data.classes),
             train_n=len(data.train),
             test_n=len(data.test),
+            val_n=0 if data.val is None else len(data.val),
             test_split_description=data.test_split_description,
             skipped=len(data.skipped),
             fingerprint=data.fingerprint,

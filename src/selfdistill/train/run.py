@@ -14,7 +14,7 @@ from selfdistill.config.training import TrainingConfig
 from selfdistill.data import ImageData, load_data
 from selfdistill.data.files import explained_worker_losses
 from selfdistill.data.fingerprint import Fingerprint, changes
-from selfdistill.data.sets import HELD_OUT_BY_NAME
+from selfdistill.data.sets import HELD_OUT_BY_NAME, hold_out_validation
 from selfdistill.errors import ArgumentError, blaming, check_folder, naming
 from selfdistill.files import refuse_link
 from selfdistill.models.pretrained import pretrained
@@ -81,6 +81,8 @@ def train(
     """
     with interruptible(Path(out)) as interruptions:
         images = load(recipe) if data is None else as_pretrained(recipe, data)
+        if data is not None and recipe.val_fraction and images.val is None:
+            images = hold_out_validation(images, recipe.val_fraction)
         resolved = recipe.resolve(images)
         if (finished := check_run(resolved, Path(out), images)) is not None:
             return finished
@@ -214,7 +216,8 @@ def run_task(
             torch.cuda.reset_peak_memory_stats(session.device)
         checkpoints = Checkpoints(folder.checkpoints)
         state = resume(session, checkpoints)
-        only_weights = folder.finished() and state.epoch == recipe.epochs
+        state.done = state.epoch == recipe.epochs or session.task.is_done(state.rows)
+        only_weights = folder.finished() and state.done
         fabric.barrier()
         saver = Saver(session, state, checkpoints, save_every or SaveEvery(), save_seconds or SAVE_SECONDS)
         _train(session, state, saver, folder, interruptions, tensorboard, progress)
@@ -245,6 +248,8 @@ def load(recipe: TrainConfig) -> ImageData:
             skip_unreadable=recipe.skip_unreadable,
             max_pixels=recipe.max_pixels,
         )
+    if recipe.val_fraction:
+        data = hold_out_validation(data, recipe.val_fraction)
     if recipe.cache and data.train.paths is None:
         raise ArgumentError("cache", f"would be ignored: {data.name} is in memory")
     if known and recipe.image_size is None and data.train.paths is not None:  # not decoded yet
@@ -285,7 +290,7 @@ def _train(
             folder.write_log(state.rows)
             if board is not None:
                 board.write(row)
-        if state.epoch == recipe.epochs or saver.is_due_after_an_epoch():
+        if state.done or saver.is_due_after_an_epoch():
             saver.save()
 
     with ExitStack() as cleanup:

@@ -31,6 +31,7 @@ class State:
         seconds: training time of the current epoch.
         total_seconds: training and evaluation time of the epochs before.
         rows: the log, one row per finished epoch.
+        done: whether no further epoch is to be trained.
     """
 
     meters: Meters
@@ -39,6 +40,7 @@ class State:
     seconds: float = 0.0
     total_seconds: float = 0.0
     rows: list[Row] = field(default_factory=list)
+    done: bool = False
 
 
 class Loader(Protocol[C]):
@@ -128,8 +130,15 @@ class Task(Protocol[B]):
         """Do what follows an optimiser step, of which ``position`` were before it; nothing unless a task says more."""
         return
 
-    def evaluate(self, progress: OnProgress) -> dict[str, float | None]:
-        """Measure the network after an epoch; in the first process alone. ``progress`` raises to stop the run."""
+    def evaluate(self, progress: OnProgress, epoch: int) -> dict[str, float | None]:
+        """Measure the network after an epoch, counted from 1; in the first process alone.
+
+        ``progress`` raises to stop the run.
+        """
+
+    def is_done(self, rows: list[Row]) -> bool:
+        """Whether to stop before the last epoch, by what the log says so far; unless a task says otherwise, not."""
+        return False
 
     def finish(self, run: Path, state: State) -> Record:
         """Write the trained model into a run's folder and return the record; in the first process alone."""

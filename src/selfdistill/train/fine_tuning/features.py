@@ -35,11 +35,13 @@ class Features:
         views: ``(V, N, ...)``, of augmented training images.
         plain: ``(N, ...)``, of the training images as they are.
         test: ``(M, ...)``, of the test images.
+        val: ``(K, ...)``, of the validation images, if there are any.
     """
 
     views: Tensor
     plain: Tensor
     test: Tensor
+    val: Tensor | None = None
 
 
 def trains_on_features(recipe: ResolvedTrainConfig, needs: Needs) -> bool:
@@ -93,7 +95,8 @@ def frozen_features(
             for view in track(range(count), "computing features of augmented views", count)
         ]
     )
-    made = Features(views, plain, read(eval_batches(data.test, data, **settings)))
+    val = None if data.val is None else read(eval_batches(data.val, data, **settings))
+    made = Features(views, plain, read(eval_batches(data.test, data, **settings)), val)
     _keep(made, file)
     return made
 
@@ -124,7 +127,7 @@ def _read(file: Path) -> Features | None:
 def _keep(features: Features, file: Path) -> None:
     from safetensors.torch import save
 
-    content = save({name: value.contiguous() for name, value in vars(features).items()})
+    content = save({name: value.contiguous() for name, value in vars(features).items() if value is not None})
     try:
         make_folder(file.parent)
         write_atomically(file, hashlib.sha256(content).digest() + content)
