@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from selfdistill.config.training import TrainingConfig
+from selfdistill.config.training import Log, TrainingConfig
 from selfdistill.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class TrainConfig(TrainingConfig):
         cache: keep files decoded and resized (to `resize` or 256/224 of the size) in DATA_ROOT/cache: faster epochs
         keep_epochs: also keep the weights after these epochs, as model@E.safetensors
         eval_every: measure test accuracy every so many epochs (the last one always)
+        log: tracker of experiments that gets what log.csv gets
         data_path: where `data` was found; not set by hand
 
     Raises:
@@ -99,6 +100,7 @@ class TrainConfig(TrainingConfig):
         "workers",
         "cache",
         "data_path",
+        "log",
     )
 
     data: str = "cifar100"
@@ -152,6 +154,7 @@ class TrainConfig(TrainingConfig):
     cache: bool = False
     keep_epochs: tuple[int, ...] = ()
     eval_every: int = 1
+    log: Log | None = None
     data_path: str | None = field(default=None, metadata={"option": False})
 
     def __post_init__(self) -> None:
