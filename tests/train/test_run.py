@@ -181,16 +181,3 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     assert all(value.isfinite().all() for value in saved.values())
     assert not (tmp_path / "result.json").exists()
     assert [row["epoch"] for row in rows(tmp_path)] == ["1", "2"]
-
-
-def test_tensorboard(tmp_path: Path, recipe: TrainConfig, data: ImageData) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    train(recipe, tmp_path, data=data, tensorboard=True)
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    log = rows(tmp_path)
-    for name in ("loss", "ce", "sdd", "test_top1", "lr"):
-        scalars = events.Scalars(name)
-        assert [event.step for event in scalars] == [1, 2, 3]
-        assert [event.value for event in scalars] == pytest.approx([float(row[name]) for row in log], rel=1e-6)

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from selfdistill import __version__
 from selfdistill.text import printable
 
-_EXTRA_OF = {"faster_coco_eval": "detect", "tensorboard": "tensorboard"}  # the others are of [lab]
+_EXTRA_OF = {"faster_coco_eval": "detect"}  # the others are of [lab]
 _LONGEST = 2000  # characters of a line on standard error
 
 

@@ -40,7 +40,7 @@ _FIELDS = {
     "weight_decay schedule milestones gamma "
     "warmup_epochs clip mixup cutmix ema seed",
     MACHINE: "precision channels_last compile threads workers",
-    OPTIONS: "keep_epochs eval_every keep patience",
+    OPTIONS: "keep_epochs eval_every keep patience log",
 }
 _GROUP_OF = {name: group for group, names in _FIELDS.items() for name in names.split()}
 

@@ -14,7 +14,6 @@ def train(
     nodes: MachineNumber = 1,
     accelerator: Accelerator = "auto",
     save_every: Text = "30m",
-    tensorboard: bool = False,
 ) -> None:
     """Train one network with one method.
 
@@ -30,7 +29,6 @@ def train(
         nodes: number of machines
         accelerator: cuda, mps (of a Mac), cpu, or auto for a GPU where there is one
         save_every: how often to save inside an epoch: a duration, or such as "500 steps"
-        tensorboard: also write TensorBoard logs to OUT/tensorboard
     """
     from selfdistill.runs.single import run_single
 
@@ -40,7 +38,6 @@ def train(
         devices=devices,
         nodes=nodes,
         accelerator=accelerator,
-        tensorboard=tensorboard,
         save_every=save_every,
     )
     if record is not None:  # the first of several processes

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from selfdistill.config.training import TrainingConfig
+from selfdistill.config.training import Log, TrainingConfig
 from selfdistill.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class TrainConfig(TrainingConfig):
         eval_every: measure accuracy every so many epochs (the last one always)
         keep: keep the weights of the last epoch, or of the one that is best on the validation images
         patience: stop when so many epochs were no better on the validation images than the best one
+        log: tracker of experiments that gets what log.csv gets
         data_path: where `data` was found; not set by hand
 
     Raises:
@@ -102,6 +103,7 @@ class TrainConfig(TrainingConfig):
         "workers",
         "cache",
         "data_path",
+        "log",
     )
 
     data: str = "cifar100"
@@ -158,6 +160,7 @@ class TrainConfig(TrainingConfig):
     eval_every: int = 1
     keep: Literal["last", "best"] = "last"
     patience: int | None = None
+    log: Log | None = None
     data_path: str | None = field(default=None, metadata={"option": False})
 
     def __post_init__(self) -> None:

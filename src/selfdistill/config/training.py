@@ -5,6 +5,8 @@ from typing import ClassVar, Literal
 from selfdistill.config.schedule import learning_rate
 from selfdistill.config.yaml_config import YamlConfig
 
+Log = Literal["tensorboard", "wandb", "mlflow"]
+
 
 class TrainingConfig(YamlConfig):
     """What every recipe says about its training, whatever the task.
@@ -34,6 +36,7 @@ class TrainingConfig(YamlConfig):
     workers: int | None
     keep_epochs: tuple[int, ...]
     eval_every: int
+    log: Log | None
 
     @property
     def fabric_precision(self) -> Literal["32-true", "bf16-mixed"]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from selfdistill.config.train_config import MAX_IMAGE_SIZE
-from selfdistill.config.training import TrainingConfig
+from selfdistill.config.training import Log, TrainingConfig
 from selfdistill.errors import ArgumentError
 
 PER_IMAGE = 0.02 / 16
@@ -53,6 +53,7 @@ class DetectConfig(TrainingConfig):
         workers: image-decoding processes (default: by the number of processors)
         keep_epochs: also keep the weights after these epochs, as model@E.safetensors
         eval_every: evaluate every so many epochs (the last one always)
+        log: tracker of experiments that gets what log.csv gets
 
     Raises:
         ValueError: a value is of the wrong type or out of range; the message names the argument.
@@ -66,7 +67,7 @@ class DetectConfig(TrainingConfig):
         [1e-05, 0.01, 0.001, 0.0001]
     """
 
-    NON_SEMANTIC_FIELDS: ClassVar[tuple[str, ...]] = ("threads", "workers")
+    NON_SEMANTIC_FIELDS: ClassVar[tuple[str, ...]] = ("threads", "workers", "log")
     WARMUP_START: ClassVar[float] = 1 / 1000  # as in MMDetection and Detectron2
 
     data: str = "data/coco"
@@ -98,6 +99,7 @@ class DetectConfig(TrainingConfig):
     workers: int | None = None
     keep_epochs: tuple[int, ...] = ()
     eval_every: int = 1
+    log: Log | None = None
 
     def __post_init__(self) -> None:
         """Convert numbers and lists to the fields' types and check every range."""

@@ -183,7 +183,7 @@ def write_figure1(out: Path) -> Path:
     context = {
         "title": f"Figure 1: {FIGURE1.title}",
         "name": FIGURE1.name,
-        "diagrams": [(name, file.name, Markup(file.read_text())) for name, file in files.items()],
+        "diagrams": [(name, file.name, Markup(file.read_text(encoding="utf-8"))) for name, file in files.items()],
         "protocol": FIGURE1.protocol("full"),
     }
     return write_pages("diagrams", out, (), context, methods=(), former=(), file=FIGURE1.name)

@@ -22,7 +22,7 @@ from selfdistill.text import escape_surrogates
 SCHEMA = 1
 # What may differ between runs that are compared: what the comparison is about, and what changes no result.
 NOT_COMPARED = frozenset(
-    {"method", "seed", "data_root", "max_pixels", "threads", "workers", "cache", "keep_epochs", "eval_every"}
+    {"method", "seed", "data_root", "max_pixels", "threads", "workers", "cache", "keep_epochs", "eval_every", "log"}
 )
 
 _T = TypeVar("_T")

@@ -21,6 +21,7 @@ from selfdistill.runs.failures import FailedRunsError, Failure, note_failure, no
 from selfdistill.runs.processes import Processes
 from selfdistill.runs.ray_cluster import RayCluster
 from selfdistill.text import count_of, quote
+from selfdistill.train.trackers import check_tracker
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,13 @@ def plan_runs(recipe: TrainConfig, methods: Iterable[str], seeds: Iterable[int])
     """Return a run for each method and seed, seed by seed, so that an interrupted grid has compared what it ran.
 
     Raises:
-        ValueError: an unknown method, or the same method twice.
+        ValueError: an unknown method, the same method twice, or a tracker that is not installed.
 
     Example:
         >>> [run.name for run in plan_runs(TrainConfig(), ["CrossEntropy()", "SDDropout(weight=0.1)"], range(1))]
         ['crossentropy-seed0', 'sddropout-weight-0.1-seed0']
     """
+    check_tracker(recipe.log)
     with blaming("methods"):
         spelled = [repr(parse_method(method)) for method in methods]
     for method in spelled:

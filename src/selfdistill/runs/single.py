@@ -15,11 +15,11 @@ from selfdistill.records import RunRecord
 from selfdistill.runs.folders import name_of
 from selfdistill.runs.grid import describe_plan, plan_runs
 from selfdistill.timing.budget import parse_save_every
+from selfdistill.train import train
+from selfdistill.train.run import load
 
 if TYPE_CHECKING:
     from selfdistill.detect import DetectRecord
-from selfdistill.train import train
-from selfdistill.train.run import load
 
 
 def run_single(
@@ -29,7 +29,6 @@ def run_single(
     devices: int,
     nodes: int,
     accelerator: str,
-    tensorboard: bool,
     save_every: str,
 ) -> tuple[RunRecord | None, Path]:
     """Train by a recipe, say what and how far, and return the record and the run's folder.
@@ -42,7 +41,6 @@ def run_single(
         devices: as for :func:`selfdistill.train.train`, like the rest.
         nodes: machines.
         accelerator: what kind of device.
-        tensorboard: whether to write its files.
         save_every: how often to save inside an epoch, such as ``"10m"`` or ``"500 steps"``.
 
     Raises:
@@ -73,7 +71,6 @@ def run_single(
             devices=devices,
             nodes=nodes,
             accelerator=accelerator,
-            tensorboard=tensorboard,
             progress=report,
             save_every=every,
         )

@@ -16,7 +16,6 @@ from selfdistill.data.files import explained_worker_losses
 from selfdistill.data.fingerprint import Fingerprint, changes
 from selfdistill.data.sets import HELD_OUT_BY_NAME, hold_out_validation
 from selfdistill.errors import ArgumentError, blaming, check_folder, naming
-from selfdistill.files import refuse_link
 from selfdistill.models.pretrained import pretrained
 from selfdistill.progress import OnProgress, no_progress
 from selfdistill.records import RunRecord
@@ -27,10 +26,11 @@ from selfdistill.train.export import AGAIN, load_weights, save_weights
 from selfdistill.train.folder import RunFolder
 from selfdistill.train.loop import Loop
 from selfdistill.train.memory import keep_malloc_pools
-from selfdistill.train.record import changes_since
+from selfdistill.train.record import changes_since, recipe_values
 from selfdistill.train.session import Session, make_fabric
 from selfdistill.train.signals import Interruptions
 from selfdistill.train.task import Record, Row, State
+from selfdistill.train.trackers import check_tracker, make_tracker
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -49,7 +49,6 @@ def train(
     devices: int = 1,
     nodes: int = 1,
     accelerator: str = "auto",
-    tensorboard: bool = False,
     progress: OnProgress = no_progress,
     save_seconds: float | None = None,
     save_every: SaveEvery | None = None,
@@ -65,7 +64,6 @@ def train(
         devices: GPUs, or CPU processes, on each machine.
         nodes: machines.
         accelerator: ``"cuda"``, ``"mps"``, ``"cpu"``, or ``"auto"`` for a GPU where there is one.
-        tensorboard: also write ``out/tensorboard``.
         progress: is called with each :class:`~selfdistill.progress.Progress`.
         save_seconds: at the end of an epoch, save unless the last checkpoint is younger (default: `SAVE_SECONDS`).
         save_every: how often to save inside an epoch.
@@ -95,7 +93,6 @@ def train(
             devices=devices,
             nodes=nodes,
             accelerator=accelerator,
-            tensorboard=tensorboard,
             progress=progress,
             save_seconds=save_seconds,
             save_every=save_every,
@@ -175,7 +172,6 @@ def run_task(
     nodes: int = 1,
     accelerator: str = "auto",
     cudnn_benchmark: bool = True,
-    tensorboard: bool = False,
     progress: OnProgress = no_progress,
     save_seconds: float | None = None,
     save_every: SaveEvery | None = None,
@@ -192,7 +188,6 @@ def run_task(
         nodes: machines.
         accelerator: what kind of device.
         cudnn_benchmark: let cuDNN choose each convolution by measuring: for batches of one shape.
-        tensorboard: also write ``out/tensorboard``.
         progress: is called with each :class:`~selfdistill.progress.Progress`.
         save_seconds: as for :func:`train`.
         save_every: as for :func:`train`.
@@ -203,6 +198,7 @@ def run_task(
         NonFiniteError: the loss, a weight or a logit was not finite.
         Interrupted: a signal came; the state is saved.
     """
+    check_tracker(recipe.log)
     with ExitStack() as cleanup:
         fabric = make_fabric(recipe, devices=devices, nodes=nodes, accelerator=accelerator)
         folder = RunFolder(out)
@@ -220,7 +216,7 @@ def run_task(
         only_weights = folder.finished() and state.done
         fabric.barrier()
         saver = Saver(session, state, checkpoints, save_every or SaveEvery(), save_seconds or SAVE_SECONDS)
-        _train(session, state, saver, folder, interruptions, tensorboard, progress)
+        _train(session, state, saver, folder, interruptions, progress)
         if fabric.is_global_zero:
             made = session.task.finish(out, state)
             if not only_weights:  # the record that is there is of these weights, and so are its evaluations
@@ -277,7 +273,6 @@ def _train(
     saver: Saver,
     folder: RunFolder,
     interruptions: Interruptions,
-    tensorboard: bool,
     progress: OnProgress,
 ) -> None:
     """Run the loop with what belongs to the end of an epoch: the log, kept weights, a checkpoint now and then."""
@@ -288,19 +283,18 @@ def _train(
             if state.epoch in recipe.keep_epochs:
                 save_weights(session.task.model, folder.path / f"model@{state.epoch}.safetensors")
             folder.write_log(state.rows)
-            if board is not None:
-                board.write(row)
+            if tracker is not None:
+                tracker.write({name: value for name, value in row.items() if value is not None}, state.epoch)
         if state.done or saver.is_due_after_an_epoch():
             saver.save()
 
     with ExitStack() as cleanup:
-        board = None
+        tracker = None
         if fabric.is_global_zero:
+            if recipe.log is not None:
+                tracker = make_tracker(recipe.log, folder.path, recipe_values(recipe), state.epoch)
+                cleanup.callback(tracker.close)
             folder.write_log(state.rows)
-            if tensorboard:
-                from selfdistill.train.board import Board
-
-                board = cleanup.enter_context(Board(refuse_link(folder.path / "tensorboard"), state.epoch))
         interruptions.at_once = False
         Loop(session, state, interruptions, saver=saver, epoch_done=epoch_done, progress=progress).run()
         interruptions.at_once = True
