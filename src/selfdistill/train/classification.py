@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -21,6 +21,7 @@ from selfdistill.errors import NonFiniteError
 from selfdistill.evaluate.accuracy import top_k_accuracy
 from selfdistill.evaluate.agreement import read_features
 from selfdistill.evaluate.images import predict
+from selfdistill.evaluate.predictions import predictions_to_keep
 from selfdistill.evaluate.suite import MAX_TRAIN, evaluate, score
 from selfdistill.method import Batch
 from selfdistill.methods import parse_method
@@ -258,14 +259,17 @@ class Classification(Task[Batch]):
         return int(hits) / total
 
     def finish(self, run: Path, state: State) -> RunRecord:
-        """Evaluate the student, write it as ``model.safetensors`` and ``model.json``, and return the record."""
+        """Evaluate the student, write it and its predictions into the run's folder, and return the record."""
         started = time.perf_counter()
-        evaluation = self._evaluation()
+        outputs: list[tuple[Tensor, Tensor]] = []
+        evaluation = self._evaluation(lambda logits, labels: outputs.append((logits, labels)))
         seconds = time.perf_counter() - started
         save_model(self.model, self.recipe, self.data, run)
+        if (kept := predictions_to_keep(*outputs[0], self.data)) is not None:
+            kept.save(run)
         return make_record(run.name, self.recipe, self.data, self.distiller, state, evaluation, seconds)
 
-    def _evaluation(self) -> Evaluation:
+    def _evaluation(self, on_logits: Callable[[Tensor, Tensor], object]) -> Evaluation:
         if self._features is None:
             return evaluate(
                 self.model,
@@ -274,9 +278,11 @@ class Classification(Task[Batch]):
                 batch_size=self.eval_batch_size,
                 workers=self.workers,
                 precision=self.recipe.precision,
+                on_logits=on_logits,
             )
         head, images = self._scored_network(), len(self.data.train)
         logits, labels = predict(head, self._scored())
+        on_logits(logits, labels)
         some = torch.arange(n := min(images, MAX_TRAIN)) * images // n
         features, of_train = self._features.plain[some].to(self.fabric.device), self.data.train.labels[some]
         fitted, _ = predict(head, [(features, of_train.to(self.fabric.device))])
