@@ -31,7 +31,15 @@ def test_what_a_run_leaves(tmp_path: Path, recipe: TrainConfig, data: ImageData)
     events: list[Progress] = []
     recipe = replace(recipe, keep_epochs=(2,), eval_every=2, epochs=5)
     record = train(recipe, out, data=data, progress=events.append)
-    names = {"recipe.yaml", "log.csv", "checkpoints", "model.safetensors", "model.json", "result.json"}
+    names = {
+        "recipe.yaml",
+        "log.csv",
+        "checkpoints",
+        "model.safetensors",
+        "model.json",
+        "predictions.npz",
+        "result.json",
+    }
     assert {path.name for path in out.iterdir()} - {".lock"} == names | {"model@2.safetensors"}
     assert ResolvedTrainConfig.from_yaml(out / "recipe.yaml") == recipe.resolve(data)
 

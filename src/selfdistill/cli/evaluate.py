@@ -98,7 +98,7 @@ def evaluate(
         return
     folder = out or scored.folder
     if scored.record is not None:
-        page = write_report([scored.record], folder, title=scored.title)
+        page = write_report([scored.record], folder, title=scored.title, folders=[scored.folder])
     else:
         page = write_evaluation_report(scored.label, scored.evaluation, folder, title=scored.title, facts=scored.facts)
     if shows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -58,6 +58,7 @@ def evaluate(
     bins: int = 10,
     precision: str = "32-true",
     progress: OnProgress = no_progress,
+    on_logits: Callable[[Tensor, Tensor], object] | None = None,
 ) -> Evaluation:
     """Score a model on the test images of `data`, and on its training images without augmentation.
 
@@ -81,6 +82,7 @@ def evaluate(
         bins: bins of the calibration errors, >= 1.
         precision: "32-true", or "bf16-mixed" for the forward passes, if `measures` is empty; every metric is float64.
         progress: called after each batch; an image counts once for each forward pass.
+        on_logits: called with the logits and the labels of the test images.
 
     Raises:
         ValueError: an argument is out of range, or the model's output does not fit the data set.
@@ -103,6 +105,8 @@ def evaluate(
 
     tick = Counter(progress, "measuring accuracy and calibration", len(test) + (len(training) if training else 0))
     clean = _CleanPass.over(model, test, head, precision, tick)
+    if on_logits is not None:
+        on_logits(clean.logits, clean.labels)
     fitted = _CleanPass.over(model, training, head, precision, tick) if training else None
     robustness = _robustness(model, test, max_images, progress) if "robustness" in measures else None
     corruptions = None

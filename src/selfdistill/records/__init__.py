@@ -1,9 +1,11 @@
 """The record of a run, and what several records say together. Needs no torch."""
 
 from selfdistill.files import write_atomically
+from selfdistill.records.ensemble import EnsembleRecord
 from selfdistill.records.evaluation import Evaluation
 from selfdistill.records.linear_probe import LINEAR_PROBE, LinearProbeRecord
 from selfdistill.records.metrics import FEW_IMAGES, METRICS, Metric
+from selfdistill.records.predictions import Predictions
 from selfdistill.records.record import (
     NOT_COMPARED,
     SCHEMA,
@@ -29,11 +31,13 @@ __all__ = [
     "BestEpoch",
     "Data",
     "Difference",
+    "EnsembleRecord",
     "Evaluation",
     "EvaluationRecord",
     "LinearProbeRecord",
     "LogRow",
     "Metric",
+    "Predictions",
     "RunRecord",
     "Statistic",
     "SuiteRecord",

@@ -9,7 +9,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from selfdistill.records import Evaluation, LinearProbeRecord, RunRecord, Summary, summarise
+from selfdistill.files import make_folder
+from selfdistill.records import (
+    EnsembleRecord,
+    Evaluation,
+    LinearProbeRecord,
+    RunRecord,
+    Summary,
+    summarise,
+    write_atomically,
+)
+from selfdistill.records.record import to_json
 from selfdistill.report import words
 from selfdistill.report.figures import Group, curve_panels, difference_panels, grouped, seed_panels
 from selfdistill.report.measured import Measured, measured
@@ -21,9 +31,11 @@ from selfdistill.report.measures.calibration import (
     reliability_panels,
     scaling_findings,
 )
+from selfdistill.report.measures.classes import classes_section
 from selfdistill.report.measures.ood import who_tells_apart
 from selfdistill.report.next_step import next_step
 from selfdistill.report.pages import Figure, write_pages
+from selfdistill.report.predictions import ensembles, kept_predictions
 from selfdistill.report.style import PALETTE
 from selfdistill.report.tables import Table, column_of, columns_in, difference_table, digest, metric_table
 from selfdistill.report.verdict import Finding, Verdict, confidence_of, confident, verdict
@@ -43,6 +55,9 @@ def write_report(
 ) -> Path:
     """Write `report.html`, `report.md` and `figures/*.svg` for runs that may be compared.
 
+    Of runs that keep their predictions it shows confusions and pictures, and what a method's seeds reach together,
+    which `ensembles.json` holds.
+
     The same records give the same bytes. Each file is replaced whole or not at all; the HTML, which needs none of the
     others, comes last.
 
@@ -53,7 +68,7 @@ def write_report(
         preface: a paragraph before the verdict; plain text.
         failed: why further runs failed, by name.
         probe: a linear probe of the same images, shown beside the methods.
-        folders: where the runs are, so that the page names the next command; none: it names no command.
+        folders: where the runs are: for the next command and their predictions; none: the page has neither.
 
     Returns:
         The path of `report.html`.
@@ -65,17 +80,30 @@ def write_report(
     summary = summarise(records)
     groups, methods = grouped(records), measured(records)
     said = verdict(summary)
+    kept = kept_predictions(records, methods, folders)
+    together = ensembles(kept)
+    used = summary.methods[0] if said.decision.kind == "keep" else said.decision.method
     context = _context(records, summary, methods, said) | {
         "title": title,
         "preface": preface,
         "failed": failed,
         "next_step": next_step(said.decision, summary, records, folders),
-        "quality": metric_table(summary, probe=probe),
+        "quality": metric_table(summary, probe=probe, ensembles=together),
+        "classes": classes_section(kept, used),
     }
+    _keep(together, make_folder(Path(out_dir)) / "ensembles.json")
     former = ("differences", "seeds", "curves")
     return _write(
         "report", out_dir, _figures(groups, summary, methods), context, methods=summary.methods, former=former
     )
+
+
+def _keep(ensembles: Sequence[EnsembleRecord], path: Path) -> None:
+    """Write the record of the ensembles, whole or not at all; none of an earlier report stays."""
+    if ensembles:
+        write_atomically(path, to_json({one.method: one for one in ensembles}))
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _figures(groups: Sequence[Group], summary: Summary, methods: Sequence[Measured[Evaluation]]) -> list[Figure]:
@@ -189,7 +217,8 @@ def _write(
     methods: Sequence[str],
     former: Sequence[str],
 ) -> Path:
-    of_sections = [figure for section in context["sections"] for figure in section.figures]
+    shown = [context.get("classes"), *context["sections"]]
+    of_sections = [figure for section in shown if section is not None for figure in section.figures]
     return write_pages(name, Path(out), [*figures, *of_sections], context, methods=methods, former=(*former, *FIGURES))
 
 

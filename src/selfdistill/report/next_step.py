@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from selfdistill.records import FEW_IMAGES, RunRecord, Summary
 from selfdistill.report.decision import MARGIN, Decision
+from selfdistill.report.predictions import run_folder
 from selfdistill.text import printable
 
 ENOUGH_SEEDS = 5
@@ -50,16 +51,6 @@ def next_step(
         why = f"A gain of more than {MARGIN * 100:g} point is not ruled out yet; {more} seeds say more:"
         return NextStep(why, _compare(run, summary, more, run.parent))
     return NextStep("Classify images with a network of this comparison:", _join("predict", run, "new-photos"))
-
-
-def run_folder(record: RunRecord, folders: Sequence[Path]) -> Path | None:
-    """The folder of a run, at or below one of some folders; None if it is not there."""
-    for folder in folders:
-        for path in (folder / record.name, folder, *sorted(folder.rglob(record.name))):
-            result = path / "result.json"
-            if result.is_file() and RunRecord.load(result).date == record.date:
-                return path
-    return None
 
 
 def _may_still_gain(summary: Summary) -> bool:

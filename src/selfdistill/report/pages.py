@@ -58,6 +58,36 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Thumbnail:
+    """A picture and what a network says of it.
+
+    Attributes:
+        uri: the picture as a data URI; empty if it is not there any more.
+        predicted: the class.
+        confidence: of the class, in %.
+        true: the true class, where it is another one.
+    """
+
+    uri: str
+    predicted: str
+    confidence: str
+    true: str = ""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Thumbnails with a heading above them."""
+
+    caption: str
+    thumbnails: tuple[Thumbnail, ...]
+
+    @property
+    def missing(self) -> int:
+        """How many pictures are not there any more."""
+        return sum(not one.uri for one in self.thumbnails)
+
+
+@dataclass(frozen=True)
 class Section:
     """One measure.
 
@@ -66,16 +96,18 @@ class Section:
         about: the question that it answers, in a few words.
         explain: what is shown and how to read it.
         findings: what the numbers say, a sentence or two each.
-        parts: tables and figures in their order.
+        parts: tables, figures and galleries in their order.
         notes: the protocol, each ``"term: what it is"``.
+        folded: whether a page shows it only when asked.
     """
 
     title: str
     about: str
     explain: str
     findings: tuple[str, ...]
-    parts: tuple[Sheet | Figure, ...]
+    parts: tuple[Sheet | Figure | Gallery, ...]
     notes: tuple[str, ...]
+    folded: bool = True
 
     @property
     def figures(self) -> tuple[Figure, ...]:

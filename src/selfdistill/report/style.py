@@ -151,7 +151,7 @@ def heading(axes: Axes, text: str, index: int | None = None) -> None:
     title.set_in_layout(False)
 
 
-_ROWS = {"left": 0.1, "right": 0.28, "top": 0.36, "bottom": 0.28}  # inches around rows: alike, so that panels align
+_ROWS = {"left": 0.16, "right": 0.28, "top": 0.36, "bottom": 0.28}  # inches around rows: alike, so that panels align
 
 
 def rows(axes: Axes, names: Sequence[str], *, zero: bool = False) -> None:

@@ -10,12 +10,12 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from selfdistill.records import METRICS, Difference, Evaluation, LinearProbeRecord, Statistic, Summary
+from selfdistill.records import METRICS, Difference, EnsembleRecord, Evaluation, LinearProbeRecord, Statistic, Summary
 from selfdistill.records.metrics import DETECTOR, Place
 from selfdistill.text import printable
 
 _WIDE = 110  # so many characters hold every column of the table of quality
-LINEAR_PROBE = "linear probe"
+LINEAR_PROBE, ENSEMBLE = "linear probe", "ensemble"
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 
 
@@ -122,11 +122,14 @@ def present(columns: Iterable[Column], summary: Summary) -> tuple[Column, ...]:
 
 
 def metric_table(
-    summary: Summary, columns: Sequence[Column] | None = None, probe: LinearProbeRecord | None = None
+    summary: Summary,
+    columns: Sequence[Column] | None = None,
+    probe: LinearProbeRecord | None = None,
+    ensembles: Sequence[EnsembleRecord] = (),
 ) -> Table:
     """One row per method: mean ± sd over its seeds, and how many seeds (default: the columns of quality).
 
-    The last row is that of a linear probe, which has no seeds.
+    Below are the ensembles of the methods' seeds, and a linear probe, which has no seeds.
     """
     visible = present(columns_in("quality") if columns is None else columns, summary)
     rows = tuple(
@@ -137,13 +140,17 @@ def metric_table(
         )
         for method in summary.methods
     )
-    if probe is not None:
-        values = [METRICS[c.metric].read(probe.evaluation) for c in visible]
-        cells = [DASH if value is None else c.number(value) for c, value in zip(visible, values, strict=True)]
-        rows = (*rows, (LINEAR_PROBE, *cells, DASH))
     notes = [f"{c.title}: {c.note}" for c in visible if c.note]
+    others = [(f"{ENSEMBLE}, {one.method}", one.evaluation, str(len(one.seeds))) for one in ensembles]
+    if ensembles:
+        notes.append(f"{ENSEMBLE}: the networks of all seeds together, by the mean of their probabilities")
     if probe is not None:
+        others.append((LINEAR_PROBE, probe.evaluation, DASH))
         notes.append(f"{LINEAR_PROBE}: logistic regression on the pretrained features, without training the network")
+    for name, evaluation, seeds in others:
+        values = [METRICS[c.metric].read(evaluation) for c in visible]
+        cells = [DASH if value is None else c.number(value) for c, value in zip(visible, values, strict=True)]
+        rows = (*rows, (name, *cells, seeds))
     return Table(("Method", *(c.heading for c in visible), "Seeds"), rows, tuple(notes))
 
 

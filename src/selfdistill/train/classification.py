@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -23,6 +23,7 @@ from selfdistill.evaluate.accuracy import negative_log_likelihood, top_k_accurac
 from selfdistill.evaluate.agreement import read_features
 from selfdistill.evaluate.arrays import checked_logits
 from selfdistill.evaluate.images import predict
+from selfdistill.evaluate.predictions import predictions_to_keep
 from selfdistill.evaluate.suite import MAX_TRAIN, evaluate, score
 from selfdistill.method import Batch
 from selfdistill.methods import parse_method
@@ -284,19 +285,22 @@ class Classification(Task[Batch]):
         return int(hits) / total
 
     def finish(self, run: Path, state: State) -> RunRecord:
-        """Evaluate the student, write it as ``model.safetensors`` and ``model.json``, and return the record."""
+        """Evaluate the student, write it and its predictions into the run's folder, and return the record."""
         started = time.perf_counter()
         model = self.model if self._best is None else self._best.module
-        evaluation = self._evaluation(model)
+        outputs: list[tuple[Tensor, Tensor]] = []
+        evaluation = self._evaluation(model, lambda logits, labels: outputs.append((logits, labels)))
         seconds = time.perf_counter() - started
         save_model(model, self.recipe, self.data, run)
+        if (kept := predictions_to_keep(*outputs[0], self.data)) is not None:
+            kept.save(run)
         record = make_record(run.name, self.recipe, self.data, self.distiller, state, evaluation, seconds)
         if self._best is None:
             return record
         policy = f"epoch that was best on the validation images, {int(self._best.epoch)}"
         return msgspec.structs.replace(record, policy=policy)
 
-    def _evaluation(self, model: nn.Module) -> Evaluation:
+    def _evaluation(self, model: nn.Module, on_logits: Callable[[Tensor, Tensor], object]) -> Evaluation:
         if self._features is None:
             return evaluate(
                 model,
@@ -305,9 +309,11 @@ class Classification(Task[Batch]):
                 batch_size=self.eval_batch_size,
                 workers=self.workers,
                 precision=self.recipe.precision,
+                on_logits=on_logits,
             )
         head, images = self._alone(model), len(self.data.train)
         logits, labels = predict(head, self._scored())
+        on_logits(logits, labels)
         some = torch.arange(n := min(images, MAX_TRAIN)) * images // n
         features, of_train = self._features.plain[some].to(self.fabric.device), self.data.train.labels[some]
         fitted, _ = predict(head, [(features, of_train.to(self.fabric.device))])
