@@ -42,8 +42,8 @@ REPORTS = {
 """Settings whose records make a report of their own, by its heading."""
 
 SHARED = (
-    "Run with one CPU thread a training, two trainings at a time, on a machine that did other work meanwhile: seconds "
-    "and images/s say little here."
+    "Run with one CPU thread per training, two trainings at a time, on a machine that did other work meanwhile: "
+    "seconds and images/s say little here."
 )
 
 HEADLINE = trust.SETTING
