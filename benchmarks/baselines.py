@@ -2,7 +2,7 @@
 
 uv run python benchmarks/baselines.py --data DIR --weights FILE              5, 10 and 30 images of each class, 3 draws
 uv run python benchmarks/baselines.py ... --per-class 5 --draws 1 --only timm "CrossEntropy()"
-uv run python benchmarks/baselines.py ... --json baselines.jsonl             a line a training, added as it ends
+uv run python benchmarks/baselines.py ... --json baselines.jsonl             a line per training, added as it ends
 
 Every row of a draw is trained on the same images, for as many epochs as our fine-tuning takes by default, and measured
 on the same test images, prepared in the same way. What is in the file already is not trained again.

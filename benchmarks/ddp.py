@@ -1,4 +1,4 @@
-"""Two processes: bytes that are all-reduced a step by each method, and images a second beside one process.
+"""Two processes: bytes that are all-reduced per step by each method, and images per second beside one process.
 
 uv run python benchmarks/ddp.py                  every method, one table
 uv run python benchmarks/ddp.py --json ddp.json  the numbers too
@@ -33,7 +33,7 @@ from selfdistill.timing.synthetic import example_methods, make_batch
 
 @dataclass(frozen=True)
 class Row:
-    """One method: bytes a step over cross-entropy's, and the speed of two processes over that of one."""
+    """One method: bytes per step over cross-entropy's, and the speed of two processes over that of one."""
 
     method: str
     bytes: int
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(arguments)
     methods = list(dict.fromkeys(["CrossEntropy()", *given.methods]))
-    print(f"{given.model}, width {given.width}, {given.batch_size} images a step, two gloo processes")
+    print(f"{given.model}, width {given.width}, {given.batch_size} images per step, two gloo processes")
     print(f"{'method':<24}{'MB all-reduced':>15}{'/ cross-entropy':>17}{'images/s':>10}{'/ one process':>15}")
     rows: list[Row] = []
     for method in methods:

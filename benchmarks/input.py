@@ -6,13 +6,13 @@ uv run python benchmarks/input.py --parts small --width 16   the small images al
 uv run python benchmarks/input.py --json input.json          the numbers too
 
 "small": an epoch of CIFAR-sized images out of memory, on the device (cropped, mirrored, normalised), and a training
-step of ResNet-18; the ratio is the one's images a second over the other's.
+step of ResNet-18; the ratio is the one's images per second over the other's.
 
 "stages": what happens to a photograph at 224 pixels, in this process, with each stage's share of the whole: to files as
 they are, and resized before the augmentation.
 
 "epochs": an epoch of the loader at 224 pixels, without a network: files as they are, resized before the augmentation
-(``--resize``), and the same with ``--cache``; its first epoch includes making the cache. The ratio is images a second
+(``--resize``), and the same with ``--cache``; its first epoch includes making the cache. The ratio is images per second
 over those of files that are resized each time, with as many workers.
 
 Medians over rounds, in each of which everything is timed once, in turns. Files have been read before: the disk is not
@@ -57,7 +57,7 @@ BATCH = 32  # photographs
 
 @dataclass(frozen=True)
 class Row:
-    """One way of getting images: images a second, a share of the whole, or a ratio to another."""
+    """One way of getting images: images per second, a share of the whole, or a ratio to another."""
 
     part: str
     what: str
@@ -197,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     parser.add_argument("--images", type=int, default=50_000, help="small images of an epoch")
     parser.add_argument("--batch-size", type=int, default=128, help="small images of a step")
     parser.add_argument("--width", type=int, default=64, help="of the ResNet-18")
-    parser.add_argument("--folder", type=Path, help="photographs; made here where not given")
+    parser.add_argument("--folder", type=Path, help="photographs (default: made here)")
     parser.add_argument("--photographs", type=int, default=512, help="so many at most")
     parser.add_argument("--workers", type=int, default=min(8, cpu_count()), help="besides none")
     parser.add_argument("--rounds", type=int, default=7)

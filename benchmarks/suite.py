@@ -75,7 +75,7 @@ def noise(images: int, *, classes: int, seed: int, size: int) -> Split:
 
 
 def bare_seconds(model: nn.Module, x: Tensor) -> dict[str, float]:
-    """Seconds an image of each kind of pass, over one batch."""
+    """Seconds per image of each kind of pass, over one batch."""
     started = time.perf_counter()
     with torch.inference_mode():
         model(x)

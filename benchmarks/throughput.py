@@ -1,4 +1,4 @@
-"""Our training beside a plain PyTorch script (plain_script.py): images a second, ResNet-18 on CIFAR-100.
+"""Our training beside a plain PyTorch script (plain_script.py): images per second, ResNet-18 on CIFAR-100.
 
 uv run python benchmarks/throughput.py                      noise in CIFAR's shape: what it shows costs nothing
 uv run python benchmarks/throughput.py --data ../cifar100   the images in train.npz
@@ -9,7 +9,7 @@ does once an epoch (a new pass over the loader, reading the meters) is in it; ev
 is not counted (compilation, workers that start).
 
 On a GPU also the share of its bfloat16 matrix rate, measured by a large product in the same run: forward and backward
-of the ResNet-18 are 3.34 GFLOP an image.
+of the ResNet-18 are 3.34 GFLOP per image.
 """
 
 import argparse
@@ -42,7 +42,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One recipe: images a second, and the ratio to the plain script's."""
+    """One recipe: images per second, and the ratio to the plain script's."""
 
     recipe: str
     method: str
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     found = in_turns(tasks, given.epochs)
     peak = peak_flops() if torch.cuda.is_available() else None
     speed = {name: len(labels) / statistics.median(taken) for name, taken in found.items()}
-    print(f"ResNet-18, {len(labels):,} images an epoch, batches of {given.batch_size}, on {default_device().type}")
+    print(f"ResNet-18, {len(labels):,} images per epoch, batches of {given.batch_size}, on {default_device().type}")
     print(f"{'recipe':<38}{'method':<18}{'images/s':>10}{'/ plain script':>24}{'of peak':>9}")
     print(f"{'the plain script':<38}{'cross-entropy':<18}{speed['plain']:>10,.0f}{'1':>24}")
     rows = []

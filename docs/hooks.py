@@ -20,7 +20,8 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
 
-from docstrings import to_markdown  # noqa: E402  (beside this file)
+import notebooks  # noqa: E402  (beside this file)
+from docstrings import to_markdown  # noqa: E402
 
 PAGE_OF = {
     "README.md": "index.md",
@@ -41,6 +42,11 @@ def on_files(files: Files, config: Any) -> Files:
     linked: set[str] = set()
     for page in wanted:
         linked |= set(_targets((ROOT / page).read_text(encoding="utf-8"), page))
+    for source in sorted(notebooks.SOURCES.glob("*.py")):
+        text = source.read_text(encoding="utf-8")
+        name = f"notebooks/{source.stem}"
+        files.append(File.generated(config, f"{name}.md", content=notebooks.to_page(source.stem, text)))
+        files.append(File.generated(config, f"{name}.ipynb", content=notebooks.to_ipynb(text)))
     font = distribution("ziamath").locate_file(f"ziamath/fonts/{_FONT}")
     files.append(File.generated(config, f"assets/{_FONT}", abs_src_path=str(font)))
     for path in sorted(set(PAGE_OF) | {one for one in linked if not one.startswith("docs/")}):
@@ -54,6 +60,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Lead links to where their files are on the site, and take out the marks around what docs/make.py writes."""
     uri = page.file.src_uri
     path = next((path for path, own in PAGE_OF.items() if own == uri), f"docs/{uri}")
+    if uri.startswith(("notebooks/", "source/")):
+        return markdown
     folder = posixpath.dirname(uri) or "."
     markdown = _LINK.sub(lambda link: posixpath.relpath(_uri(_resolved(link[1], path)), folder), markdown)
     return re.sub(r"^<!-- .* -->$", "", markdown, flags=re.MULTILINE)

@@ -25,6 +25,7 @@ import detection  # noqa: E402
 import docstrings  # noqa: E402
 import every_method  # noqa: E402
 import fine_tuning  # noqa: E402
+import notebooks  # noqa: E402
 import paper_scales  # noqa: E402
 import performance  # noqa: E402
 import sign_flip  # noqa: E402
@@ -41,8 +42,8 @@ REPORTS = {
 """Settings whose records make a report of their own, by its heading."""
 
 SHARED = (
-    "Run with one CPU thread a training, two trainings at a time, on a machine that did other work meanwhile: seconds "
-    "and images/s say little here."
+    "Run with one CPU thread per training, two trainings at a time, on a machine that did other work meanwhile: "
+    "seconds and images/s say little here."
 )
 
 HEADLINE = trust.SETTING
@@ -124,7 +125,11 @@ def pages(out: Path) -> dict[Path, str]:
     for name in selfdistill.methods.__all__:
         method = getattr(selfdistill.methods, name)
         texts[DOCS / "methods" / f"{method.__module__.rpartition('.')[2]}.md"] |= docstrings.card(method)
-    return {path: filled(path.read_text(), blocks) for path, blocks in texts.items()}
+    made = {
+        DOCS.parent / "notebooks" / f"{source.stem}.ipynb": notebooks.to_ipynb(source.read_text(encoding="utf-8"))
+        for source in sorted(notebooks.SOURCES.glob("*.py"))
+    }
+    return made | {path: filled(path.read_text(), blocks) for path, blocks in texts.items()}
 
 
 def card_of(diagram: Path) -> Path:

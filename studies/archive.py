@@ -1,4 +1,4 @@
-"""Committed records, compact: one ``.jsonl.gz`` for each study, one JSON file a line with its path.
+"""Committed records, compact: one ``.jsonl.gz`` for each study, one JSON file per line with its path.
 
 uv run python studies/archive.py unpack results/trust.jsonl.gz FOLDER     to look at records as files
 """

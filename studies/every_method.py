@@ -1,4 +1,4 @@
-"""Every method of the paper's Table 1, with and without SD-Dropout, where cross-entropy learns its images by heart.
+"""Every method of the paper's Table 1, with and without SD-Dropout, where cross-entropy fits all its images.
 
 uv run python studies/every_method.py     trains what is missing (CIFAR-100 in data/cifar100)
 uv run python docs/make.py                     writes the page and the figures from the records
@@ -41,7 +41,7 @@ SETTING = Setting(
 
 
 def pairs_table(records: list[RunRecord]) -> str:
-    """One row a method: alone, with SD-Dropout, and the difference of the two paired by seed."""
+    """One row per method: alone, with SD-Dropout, and the difference of the two paired by seed."""
     rows = []
     for alone, together in pairs_of(records):
         summary = summarise([record for record in records if record.method in (alone, together)])

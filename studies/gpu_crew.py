@@ -173,7 +173,7 @@ class Crew:
         if found is not None:
             passes = {one.planned.name: one.planned.passes for one in self.in_hand}
             self.rates[number] = sum(passes[name] * self.images / max(s, 1e-9) for name, s in found.items())
-            say(f"{number} at once: {self.rates[number]:,.0f} images a second together, each pass counted")
+            say(f"{number} at once: {self.rates[number]:,.0f} images per second together, each pass counted")
             self.kit.note(**{self._rates_of: self.rates})
 
     def _new_pace(self) -> Pace:

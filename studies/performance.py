@@ -113,7 +113,7 @@ def gpu_tables() -> str:
 
 
 def throughput_table(name: str = "throughput") -> str:
-    """Images a second beside a plain script's."""
+    """Images per second beside a plain script's."""
     record = load(name)
     plain = ("the plain script", "cross-entropy", f"{record['plain_images_per_second']:.0f}", "1")
     rows = [
@@ -121,7 +121,7 @@ def throughput_table(name: str = "throughput") -> str:
         for row in record["rows"]
     ]
     setting = record["setting"]
-    said = f"{setting['images']:,} images an epoch, batches of {setting['batch_size']}"
+    said = f"{setting['images']:,} images per epoch, batches of {setting['batch_size']}"
     return _table(("Recipe", "Method", "Images/s", "Over the plain script"), [plain, *rows], record, said)
 
 
@@ -154,7 +154,7 @@ def startup_table() -> str:
 
 
 def input_tables(name: str = "input") -> str:
-    """Images a second of the loaders, and where their time goes."""
+    """Images per second of the loaders, and where their time goes."""
     record = load(name)
     rows = [
         (
@@ -206,7 +206,7 @@ def ddp_table() -> str:
     ]
     headings = ("Method", "MB a step", "Over cross-entropy", "Images/s", "Over one process")
     setting = record["setting"]
-    said = f"{setting['model']}, width {setting['width']}, {setting['batch_size']} images a step"
+    said = f"{setting['model']}, width {setting['width']}, {setting['batch_size']} images per step"
     return _table(headings, rows, record, said)
 
 

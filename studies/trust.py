@@ -68,7 +68,7 @@ def measures_table(records: list[RunRecord]) -> str:
 
 
 def detection_table(records: list[RunRecord]) -> str:
-    """One row a set and detector: the mean AUROC over the seeds, in %, for each method."""
+    """One row per set and detector: the mean AUROC over the seeds, in %, for each method."""
     by_method: dict[str, list[RunRecord]] = {}
     for record in records:
         by_method.setdefault(record.method, []).append(record)
@@ -85,7 +85,7 @@ def detection_table(records: list[RunRecord]) -> str:
 
 
 def spread_table(records: list[RunRecord]) -> str:
-    """One row a method: the sd of the posterior over dropout masks, on the test images and on each set."""
+    """One row per method: the sd of the posterior over dropout masks, on the test images and on each set."""
     by_method: dict[str, list[RunRecord]] = {}
     for record in records:
         by_method.setdefault(record.method, []).append(record)

@@ -367,7 +367,7 @@ def test_views_that_must_pass_together_are_of_one_shape() -> None:
 def test_a_batch_too_small_for_batchnorm_is_refused_in_one_line() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5))
     x, y = batch("mlp", 1)
-    with pytest.raises(ValueError, match="a batch of 1 is too small: a BatchNorm would see one value a channel; use"):
+    with pytest.raises(ValueError, match="a batch of 1 is too small: a BatchNorm would see one value per channel; use"):
         SelfDistiller(model, SDDropout())(x, y)
 
 

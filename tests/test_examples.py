@@ -7,12 +7,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import timm
+import torch
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 PROGRAMS = sorted(path.name for path in EXAMPLES.glob("*.py"))
 CHANCE = {"huggingface_text.py": 1 / 3}
 LIKE_ANOTHER = {"huggingface_text.py": pytest.mark.slow}  # of the images; most of its time goes into the import
+
+
+OPTIONAL = {"huggingface_dataset.py": "datasets", "optuna_search.py": "optuna"}
+"""What a program needs beyond the package and its command line."""
 
 
 @pytest.fixture(name="bytecode", scope="module")
@@ -25,9 +31,15 @@ def _bytecode(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.mark.parametrize("program", [pytest.param(name, marks=LIKE_ANOTHER.get(name, ())) for name in PROGRAMS])
 def test_example(program: str, tmp_path: Path, bytecode: dict[str, str]) -> None:
+    if program in OPTIONAL:
+        pytest.importorskip(OPTIONAL[program])
     launcher = TORCHRUN if "torchrun" in program else []
+    own = []
+    if program == "timm_pretrained.py":  # no download
+        own = ["--weights", str(tmp_path / "pretrained.pt")]
+        torch.save(timm.create_model("test_resnet").state_dict(), own[1])
     answer = subprocess.run(
-        [sys.executable, *launcher, EXAMPLES / program, "--epochs", "2", "--out", tmp_path / "saved"],
+        [sys.executable, *launcher, EXAMPLES / program, "--epochs", "2", "--out", tmp_path / "saved", *own],
         capture_output=True,
         text=True,
         timeout=250,

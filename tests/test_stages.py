@@ -46,7 +46,7 @@ def test_one_image_is_enough_where_batchnorm_sees_more_than_one_value() -> None:
     x, y = torch.randn(1, 3, 32, 32), torch.tensor([1])
     distiller = SelfDistiller(build("resnet10_cifar", 3, width=4), BYOT(), example_input=x)
     assert torch.isfinite(distiller(x, y).loss)
-    with pytest.raises(ValueError, match="a batch of 1 is too small: a BatchNorm would see one value a channel"):
+    with pytest.raises(ValueError, match="a batch of 1 is too small: a BatchNorm would see one value per channel"):
         distiller(x[:, :, :8, :8], y)
 
 

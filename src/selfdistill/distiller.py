@@ -155,8 +155,8 @@ class SelfDistiller(nn.Module):
             if "more than 1 value per channel" not in str(error):
                 raise
             raise ValueError(
-                f"a batch of {rows_of(x)} is too small: a BatchNorm would see one value a channel; use larger batches, "
-                "or leave out the last partial one"
+                f"a batch of {rows_of(x)} is too small: a BatchNorm would see one value per channel; use larger "
+                "batches, or leave out the last partial one"
             ) from error
 
     def _train_step(self, batch: Batch) -> StepOutput:

@@ -1,4 +1,4 @@
-"""DLB: what the last step said of its batch teaches the same images, augmented anew, in this step."""
+"""DLB: predictions from the previous mini-batch teach its images, augmented anew, in this step."""
 
 from torch import Tensor
 

@@ -53,7 +53,7 @@ def cluster() -> Iterator[Any]:
 def test_a_lost_machine_changes_no_number_of_a_table(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two runs, one a node; one is killed when both have a checkpoint, and its run goes on where there is room."""
+    """Two runs, one per node; one is killed when both have a checkpoint, and its run goes on where there is room."""
     short = PaperConfig.plan_run
 
     def longer(self: PaperConfig, training: Training, seed: int) -> PlannedRun:

@@ -155,7 +155,7 @@ def test_it_stops_in_time_and_leaves_no_process(crew_of: Callable[..., Any], tmp
 
 
 def test_nothing_is_begun_that_would_not_be_finished(crew_of: Callable[..., Any], tmp_path: Path) -> None:
-    """A run has 3 epochs of 64 images: 19.2 s at 10 images a second."""
+    """A run has 3 epochs of 64 images: 19.2 s at 10 images per second."""
     (tmp_path / "notes.json").write_text(json.dumps({"rates bf16-mixed": {"1": 10.0}}))
     crew_of("--later", "0", seconds=75).work()
     assert not (tmp_path / "begun").exists()

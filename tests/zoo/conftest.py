@@ -70,6 +70,6 @@ def _assert_head_gives_the_logits(model: nn.Module, name: str, x: Input, expecte
 def _check_model() -> Iterator[Callable[..., str]]:
     torch.manual_seed(0)
     with warnings.catch_warnings():
-        # Many foreign models drop out before their head: what is said about it has tests of its own.
+        # Many external models drop out before their head: what is said about it has tests of its own.
         warnings.filterwarnings("ignore", message="the model drops out its features itself", category=UserWarning)
         yield check_model

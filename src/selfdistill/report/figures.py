@@ -43,7 +43,7 @@ def seed_panels(groups: Sequence[Group]) -> list[Panel]:
     """Accuracy, ECE and gap: every seed a dot, the mean a bar."""
     panels = []
     for column in map(column_of, _SEED_HEADINGS):
-        alt = f"{column.heading} of every run: one row a method, one dot a seed, the mean as a bar."
+        alt = f"{column.heading} of every run: one row per method, one dot per seed, the mean as a bar."
         draw = partial(_draw_seeds, groups=groups, column=column)
         panels.append(Panel(f"seeds-{column.metric}", alt, draw, 3.3, 0.85 + 0.47 * len(groups)))
     return panels

@@ -25,7 +25,7 @@ def method_lines() -> list[str]:
 
 
 def cost_table(costs: Costs) -> Table:
-    """One row a method: what its step takes beside cross-entropy's; the notes say what was measured and what not."""
+    """One row per method: what its step takes beside cross-entropy's; the notes say what was measured and what not."""
     rows = [
         (
             name,

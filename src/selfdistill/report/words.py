@@ -193,7 +193,7 @@ def versions(records: Sequence[RunRecord]) -> Table:
 
 
 def run_table(records: Sequence[RunRecord]) -> Table:
-    """One row a run, for a reader who trusts no mean."""
+    """One row per run, for a reader who trusts no mean."""
     visible = [c for c in columns_in("quality", "runs") if any(r.metric(c.metric) is not None for r in records)]
     rows = tuple(
         (

@@ -50,9 +50,9 @@ def predict_files(
         paths: image files, and folders that are searched for them, subfolders included.
         skip_unreadable: leave out files that cannot be read instead of stopping.
         max_pixels: files of more pixels are unreadable.
-        batch_size: images a pass.
+        batch_size: images per pass.
         device: where the model runs.
-        workers: decoding processes, for images above 64 pixels; None: none for a few images, one a processor for many.
+        workers: decoding processes, for images above 64 pixels; None: none for few images, one per processor for many.
 
     Returns:
         The predictions in the order of the files, and a line for each file left out.
@@ -158,7 +158,7 @@ def _as_data(loaded: LoadedModel, split: Split) -> ImageData:
 
 
 def to_csv(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
-    """Return a heading and one row a file: path, class, its probability, then every class's probability."""
+    """Return a heading and one row per file: path, class, its probability, then every class's probability."""
     heading = ["file", "class", "confidence", *(f"p({name})" for name in classes)]
     rows = ([str(p.path), p.label, f"{p.confidence:.6f}", *(f"{q:.6f}" for q in p.probabilities)] for p in predictions)
     return csv_text([heading, *rows])
