@@ -77,6 +77,7 @@ def pages(out: Path) -> dict[Path, str]:
             "headline": headline(HEADLINE.load()),
             "every": every_method.findings(every),
             "paper": paper_scales.front_page(reproduced),
+            "photographs": fine_tuning.front_page(fine_tuning.load()),
         },
         DOCS / "when_it_helps.md": {"settings": sign_flip.settings_table(study), "says": sign_flip.findings(study)},
         DOCS / "every_method.md": {

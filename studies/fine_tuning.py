@@ -10,6 +10,7 @@ from archive import RESULTS
 
 from selfdistill.records import paired
 from selfdistill.report.tables import Table, markdown
+from selfdistill.text import join_names
 
 FILE = RESULTS / "fine_tuning.jsonl"
 BASELINE, PROBE = "CrossEntropy()", "linear probe"
@@ -61,6 +62,29 @@ def table(rows: Rows) -> str:
         "Draws",
     )
     return markdown(Table(headings, tuple(cells)))
+
+
+def front_page(rows: Rows) -> str:
+    """Return the accuracies side by side, one row for each number of images, and what they were measured on."""
+    shown = ("linear probe", "fastai", "timm", BASELINE, "SDDropout(weight=0.1)", "SDDropout()")
+    headings = [
+        "Photographs per class",
+        *(name if name in (PROBE, "fastai", "timm") else f"`{name}`" for name in shown),
+    ]
+    cells, drawn = [], set()
+    for per_class in dict.fromkeys(per_class for per_class, _ in rows):
+        found = [rows.get((per_class, what), {}) for what in shown]
+        drawn |= {len(draws) for draws in found if draws}
+        means = [f"{100 * fmean(row['top1'] for row in draws.values()):.1f}" if draws else "-" for draws in found]
+        cells.append((str(per_class), *means))
+    draws = join_names([str(count) for count in sorted(drawn)], "or")
+    body = [" | ".join(row) for row in (headings, [":--", *["--:"] * len(shown)], *cells)]
+    return (
+        "\n".join(f"| {line} |" for line in body) + "\n\n"
+        f"Top-1 accuracy in percent, mean of {draws} draw{'s' * (drawn != {1})} of the photographs: Caltech-101, "
+        "101 classes, EfficientNet-Lite0 at 96 pixels, as many optimiser steps in each row but the probe's. "
+        "[Calibration, intervals and what each is](docs/guide/photographs.md)."
+    )
 
 
 def findings(rows: Rows) -> str:
