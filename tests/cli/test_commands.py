@@ -168,7 +168,7 @@ def test_report_over_two_folders(run: Run) -> None:
     assert (status, err) == (0, "")
     assert "Twice (2 seeds, mean ± sd)" in out
     assert out.rstrip().endswith("Report: both/report.html")
-    assert {path.name for path in Path("both").iterdir()} == {"report.html", "report.md", "figures"}
+    assert {path.name for path in Path("both").iterdir()} == {"report.html", "report.md", "figures", "ensembles.json"}
     text = Path("both/report.md").read_text().partition("## Results")[2]
     assert text.index("CrossEntropy()") < text.index("LabelSmoothing")
     status, out, _ = run("report", "seed0", "seed1", "--baseline", "LabelSmoothing()", "--out", "both")

@@ -19,7 +19,7 @@ from selfdistill.report import write_report
 from selfdistill.report.measured import Measured
 from selfdistill.report.measures.classes import classes_section, confusion
 from selfdistill.report.pages import Gallery, Sheet
-from selfdistill.report.predictions import ensembles
+from selfdistill.report.predictions import NOT_KEPT, ensembles
 from tests.changing import changed
 
 Make = Callable[..., RunRecord]
@@ -143,6 +143,10 @@ def test_pages_show_classes_pictures_and_ensembles(runs: list[RunRecord], tmp_pa
     assert record["A()"]["seeds"] == [0, 1, 2]
     assert row == f"{100 * record['A()']['evaluation']['top1']:.2f}"
     assert "figures/confusion.svg" in markdown
-    write_report(runs, tmp_path / "out", title="T")
+    assert NOT_KEPT not in text
+    for kept in (tmp_path / "runs").glob("*/predictions.npz"):
+        kept.unlink()
+    write_report(runs, tmp_path / "out", title="T", folders=[tmp_path / "runs"])
+    assert NOT_KEPT in page.read_text()
     assert not (tmp_path / "out" / "ensembles.json").exists()
     assert "<img" not in page.read_text()

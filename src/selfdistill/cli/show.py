@@ -80,6 +80,7 @@ def show_comparison(
 
     from selfdistill.records import LinearProbeRecord, summarise
     from selfdistill.report import next_step, terminal_table, verdict, write_report
+    from selfdistill.report.words import evidence
 
     probe = next((found for folder in folders if (found := LinearProbeRecord.beside(folder))), None)
     page = write_report(records, out, title=title, preface=preface, failed=failed or {}, probe=probe, folders=folders)
@@ -88,6 +89,7 @@ def show_comparison(
     print_table(terminal_table(summary, title=title, width=Console().width, probe=probe))
     print_lines(said.decision.headline, *filter(None, [said.compared]))
     print_lines(*(f"{line.title}{f', {line.judged}' if line.judged else ''}: {line.text}" for line in said.lines))
+    print_lines(evidence(records, summary, said.decision.method))
     if step := next_step(said.decision, summary, records, folders):
         print_lines(step.why, f"  {step.command}")
     print_lines(f"Report: {page}")

@@ -28,6 +28,10 @@ class Decision:
     headline: str
     method: str
 
+    def network(self, first: str) -> str:
+        """The method whose networks are worth a closer look: the one to be used, or where it is kept, the first."""
+        return first if self.kind == "keep" else self.method
+
 
 def decide(summary: Summary) -> Decision:
     r"""Decide between the first method and the others.

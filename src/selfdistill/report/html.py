@@ -35,7 +35,7 @@ from selfdistill.report.measures.classes import classes_section
 from selfdistill.report.measures.ood import who_tells_apart
 from selfdistill.report.next_step import next_step
 from selfdistill.report.pages import Figure, write_pages
-from selfdistill.report.predictions import ensembles, kept_predictions
+from selfdistill.report.predictions import NOT_KEPT, ensembles, kept_predictions
 from selfdistill.report.style import PALETTE
 from selfdistill.report.tables import Table, column_of, columns_in, difference_table, digest, metric_table
 from selfdistill.report.verdict import Finding, Verdict, confidence_of, confident, verdict
@@ -82,15 +82,16 @@ def write_report(
     said = verdict(summary)
     kept = kept_predictions(records, methods, folders)
     together = ensembles(kept)
-    used = summary.methods[0] if said.decision.kind == "keep" else said.decision.method
     context = _context(records, summary, methods, said) | {
         "title": title,
         "preface": preface,
         "failed": failed,
         "next_step": next_step(said.decision, summary, records, folders),
         "quality": metric_table(summary, probe=probe, ensembles=together),
-        "classes": classes_section(kept, used),
+        "classes": classes_section(kept, said.decision.network(summary.methods[0])),
     }
+    if folders and len(kept) < len(methods):
+        context["protocol"].append(NOT_KEPT)
     _keep(together, make_folder(Path(out_dir)) / "ensembles.json")
     former = ("differences", "seeds", "curves")
     return _write(

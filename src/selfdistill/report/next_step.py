@@ -36,20 +36,25 @@ def next_step(
     Returns:
         None if the runs are not there.
     """
-    method = summary.methods[0] if decision.kind == "keep" else decision.method
+    method = decision.network(summary.methods[0])
     run = next((path for one in records if one.method == method and (path := run_folder(one, folders))), None)
     if run is None:
         return None
+
+    def compare(out: Path) -> str:
+        words = ["--recipe", run / "recipe.yaml", "--methods", *summary.methods, "--seeds", more]
+        return _join("compare", *words, *_evaluation(records[0]), "--out", out)
+
     more = max(ENOUGH_SEEDS, 2 * max(map(len, summary.seeds.values())))
     if decision.kind == "few images":
         n = records[0].evaluation.n
         why = f"Add test images ({n} now, at least {FEW_IMAGES} are needed) and compare again:"
-        return NextStep(why, _compare(run, summary, more, Path(f"{run.parent}-more-images")))
+        return NextStep(why, compare(Path(f"{run.parent}-more-images")))
     if decision.kind == "few seeds":
-        return NextStep(f"Compare with {more} seeds:", _compare(run, summary, more, run.parent))
+        return NextStep(f"Compare with {more} seeds:", compare(run.parent))
     if decision.kind == "keep" and _may_still_gain(summary):
         why = f"A gain of more than {MARGIN * 100:g} point is not ruled out yet; {more} seeds say more:"
-        return NextStep(why, _compare(run, summary, more, run.parent))
+        return NextStep(why, compare(run.parent))
     return NextStep("Classify images with a network of this comparison:", _join("predict", run, "new-photos"))
 
 
@@ -58,10 +63,13 @@ def _may_still_gain(summary: Summary) -> bool:
     return any(d.effect == "unclear" and d.high is not None and d.high > MARGIN for d in differences)
 
 
-def _compare(run: Path, summary: Summary, seeds: int, out: Path) -> str:
-    return _join(
-        "compare", "--recipe", run / "recipe.yaml", "--methods", *summary.methods, "--seeds", seeds, "--out", out
-    )
+def _evaluation(record: RunRecord) -> list[object]:
+    """The options by which the runs were evaluated."""
+    if not record.evaluation.measured:
+        return ["--quick"]
+    config = record.evaluation.measured.config
+    corruptions = ["--corruptions", config.corruptions] if config.corruptions else []
+    return ["--max-images", config.max_images, *(["--ood", *config.ood] if config.ood else []), *corruptions]
 
 
 def _join(*words: object) -> str:

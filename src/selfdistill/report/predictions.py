@@ -11,6 +11,10 @@ import numpy as np
 from selfdistill.records import EnsembleRecord, Evaluation, Predictions, RunRecord
 from selfdistill.report.measured import Measured
 
+NOT_KEPT = (
+    "Some runs keep no predictions, being of an earlier version or of very many images: without them no classes, "
+    "pictures and ensembles can be shown."
+)
 _LEAST = 1e-300  # a probability of 0 has no logarithm
 
 
