@@ -49,7 +49,7 @@ def on_files(files: Files, config: Any) -> Files:
         files.append(File.generated(config, f"{name}.ipynb", content=notebooks.to_ipynb(text)))
     font = distribution("ziamath").locate_file(f"ziamath/fonts/{_FONT}")
     files.append(File.generated(config, f"assets/{_FONT}", abs_src_path=str(font)))
-    for path in sorted(set(PAGE_OF) | {one for one in linked if not one.startswith("docs/")}):
+    for path in sorted(set(PAGE_OF) | {one for one in linked if not one.startswith(("docs/", "notebooks/"))}):
         text = (ROOT / path).read_text(encoding="utf-8")
         content = text if path in PAGE_OF else _listing(path, text)
         files.append(File.generated(config, _uri(path), content=content))
@@ -106,12 +106,14 @@ def _uri(path: str) -> str:
     """Return where a file of the repository is on the site."""
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
+    if path.startswith("notebooks/"):
+        return path.replace(".ipynb", ".md")
     return PAGE_OF.get(path, f"source/{path}.md")
 
 
 def _listing(path: str, text: str) -> str:
     language = {".py": "python", ".yaml": "yaml"}.get(Path(path).suffix, "text")
-    return f"---\nsearch:\n  exclude: true\n---\n\n# {path}\n\n~~~~~~ {{.{language}}}\n{text}~~~~~~\n"
+    return f"---\nsearch:\n  exclude: true\n---\n\n# {path}\n\n~~~~~~{language}\n{text}~~~~~~\n"
 
 
 def _inline(found: re.Match[str]) -> str:

@@ -34,6 +34,7 @@ def page(uri: str) -> SimpleNamespace:
         ("gpu.md", "../studies/gpu.py", "source/studies/gpu.py.md"),
         ("gpu.md", "https://docs.ray.io", "https://docs.ray.io"),
         ("gpu.md", "#a", "#a"),
+        ("index.md", "notebooks/compare.ipynb", "notebooks/compare.md"),
     ],
 )
 def test_links_lead_to_pages_of_the_site(hooks: ModuleType, uri: str, link: str, led: str) -> None:
