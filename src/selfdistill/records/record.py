@@ -107,6 +107,8 @@ _DEFAULTS = {
 }
 """What the fields are in a record of a version that did not have them."""
 
+_NONE = object()
+
 
 class RunRecord(JsonRecord, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One finished run, whole to JSON and back. Rates are fractions, times seconds, sizes bytes, images per second.
@@ -155,8 +157,14 @@ class RunRecord(JsonRecord, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     @property
     def comparable_key(self) -> str:
-        """Equal for runs that may be compared: the recipe without NOT_COMPARED, and the counts of the data."""
-        return recipe_hash(self.compared())
+        """Equal for runs that may be compared: the recipe without NOT_COMPARED, and the counts of the data.
+
+        What a later version added does not change it as long as it has its default.
+        """
+        parts = self.compared()
+        recipe = {key: value for key, value in parts["recipe"].items() if _DEFAULTS.get(key, _NONE) != value}
+        data = {key: value for key, value in parts["data"].items() if (key, value) != ("val_n", 0)}
+        return recipe_hash({"recipe": recipe, "data": data})
 
     def metric(self, name: str) -> float | None:
         """A number of METRICS by its name; None where this run has none."""
