@@ -139,7 +139,16 @@ def test_the_json_layout_is_that_of_schema_1(tmp_path: Path) -> None:
     values = json.loads(text)
     assert text == json.dumps(values, indent=1) + "\n"
     assert list(values)[:7] == ["schema", "name", "method", "seed", "recipe", "recipe_hash", "data"]
-    assert list(values["data"]) == ["name", "classes", "train_n", "test_n", "test_is", "skipped", "fingerprint"]
+    assert list(values["data"]) == [
+        "name",
+        "classes",
+        "train_n",
+        "test_n",
+        "test_is",
+        "skipped",
+        "fingerprint",
+        "val_n",
+    ]
     assert list(values["best"]) == ["epoch", "top1", "policy"]
 
 
