@@ -221,6 +221,7 @@ def full_recipe(training: Training) -> TrainConfig:
         warmup_epochs=0,
         linear_probe=False,
         freeze_bn=False,
+        channels_last=False,
         milestones=(0.5, 0.75),
         gamma=0.1,
     )
