@@ -74,8 +74,11 @@ def front_page(rows: Rows) -> str:
     cells, drawn = [], set()
     for per_class in dict.fromkeys(per_class for per_class, _ in rows):
         found = [rows.get((per_class, what), {}) for what in shown]
-        drawn |= {len(draws) for draws in found if draws}
-        means = [f"{100 * fmean(row['top1'] for row in draws.values()):.1f}" if draws else "-" for draws in found]
+        common = set.intersection(*(set(draws) for draws in found if draws))  # means of other draws are not comparable
+        drawn.add(len(common))
+        means = [
+            f"{100 * fmean(draws[draw]['top1'] for draw in common):.1f}" if draws and common else "-" for draws in found
+        ]
         cells.append((str(per_class), *means))
     draws = join_names([str(count) for count in sorted(drawn)], "or")
     body = [" | ".join(row) for row in (headings, [":--", *["--:"] * len(shown)], *cells)]
