@@ -52,5 +52,5 @@ for (method, metric), difference in summary.differences.items():
 from selfdistill.report import verdict, write_report
 
 page = write_report(records, Path("report"), title="Digits")
-print(verdict(summary).headline)
+print(verdict(summary).decision.headline)
 page
