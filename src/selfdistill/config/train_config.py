@@ -258,7 +258,7 @@ class TrainConfig(TrainingConfig):
         optimizer = self.optimizer or ("adamw" if fine_tunes else "sgd")
         sgd = optimizer == "sgd"
         epochs = self.epochs or (min(max(-(-FINE_TUNING_STEPS // steps), 20), 100) if fine_tunes else 200)
-        probed = fine_tunes and self.linear_probe is not False and self.freeze == "none"
+        probed = fine_tunes and self.linear_probe is not False
         lr = self.lr or ((0.01 if fine_tunes else 0.1) if sgd else 1e-4 if probed else 0.001)
         default: dict[str, Any] = {
             "weight_decay": 1e-4 if sgd else 0.05,
