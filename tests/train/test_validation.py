@@ -6,16 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData, Split, eval_batches, load_data
+from selfdistill.data.fingerprint import pixel_ids
 from selfdistill.data.sets import hold_out_validation
 from selfdistill.errors import ArgumentError
 from selfdistill.progress import Progress
 from selfdistill.records import RunRecord
 from selfdistill.train import load, train
-from selfdistill.train.keep_best import epochs_since_best
+from selfdistill.train.keep_best import BestWeights, epochs_since_best
 from tests.pictures import write_digits
 
 
@@ -133,13 +135,35 @@ def test_a_fraction_is_held_out_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.5])
-def test_about_the_fraction_is_held_out_of_arrays(data: ImageData, fraction: float) -> None:
-    labels = torch.arange(3000) % 3
-    many = replace(data, train=Split(labels, images=torch.zeros(3000, 3, 8, 8, dtype=torch.uint8)))
+@pytest.mark.parametrize("identified", [False, True])
+def test_about_the_fraction_is_held_out_of_arrays(data: ImageData, fraction: float, identified: bool) -> None:
+    labels, generator = torch.arange(3000) % 3, torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (3000, 3, 8, 8), dtype=torch.uint8, generator=generator)
+    ids = pixel_ids(pixels) if identified else None
+    many = replace(data, train=Split(labels, images=pixels, ids=ids))
     parts = hold_out_validation(many, fraction)
     assert len(parts.train) + len(parts.val) == 3000
     sd = np.sqrt(3000 * fraction * (1 - fraction))
     assert abs(len(parts.val) - 3000 * fraction) < 4 * sd
+
+
+def test_files_of_one_name_in_several_folders_are_told_apart(tmp_path: Path) -> None:
+    for size, folder in ((40, tmp_path / "small"), (100, tmp_path / "large")):
+        generator = np.random.default_rng(0)
+        for part in ("train", "test"):
+            for at in range(120):
+                scene = folder / part / ("cat", "dog")[at % 2] / f"scene{at:03}"
+                scene.mkdir(parents=True)
+                Image.fromarray(generator.integers(0, 255, (size, size, 3), dtype=np.uint8)).save(scene / "rgb.png")
+        assert 10 < len(hold_out_validation(load_data(folder), 0.2).val) < 40
+
+
+def test_of_equal_epochs_the_first_is_kept() -> None:
+    for top1 in (0.32, 1 / 3, 0.7):
+        best = BestWeights(torch.nn.Linear(2, 2))
+        for epoch, nll in enumerate((0.5, 2.0, 0.5), 1):
+            best.offer(torch.nn.Linear(2, 2), epoch, top1, nll)
+        assert int(best.epoch) == 1
 
 
 def test_a_class_of_one_image_and_a_second_val_part_are_refused(data: ImageData) -> None:

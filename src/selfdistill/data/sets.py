@@ -222,7 +222,8 @@ def hold_out(split: Split, classes: Sequence[str], names: Sequence[str] | None =
 def hold_out_validation(data: ImageData, fraction: float) -> ImageData:
     """Take about a fraction of each class's training images for validation; at least one stays on each side.
 
-    By a hash of each image's name, of images without one of its position: an image that is added moves no other one.
+    By a hash of each file's path in its class's folder; of images in memory, of their names and contents: an image that
+    is added moves no other one. Where neither is known it is the position.
 
     Args:
         data: without validation images.
@@ -246,7 +247,7 @@ def hold_out_validation(data: ImageData, fraction: float) -> ImageData:
         members = (data.train.labels == label).nonzero()[:, 0].tolist()
         if len(members) < 2:
             raise ArgumentError("val_fraction", f"needs 2 training images of each class, and {name!r} has 1")
-        place = {at: _place(f"validation/{name}/{_name_of(data.train, at)}") for at in members}
+        place = {at: _place(f"validation/{name}/{_name_of(data.train, at, name)}") for at in members}
         members.sort(key=place.__getitem__)
         count = min(max(1, sum(value < fraction for value in place.values())), len(members) - 1)
         val += members[:count]
@@ -256,10 +257,12 @@ def hold_out_validation(data: ImageData, fraction: float) -> ImageData:
     return replace(data, train=parts[0], val=parts[1], val_split_description=described)
 
 
-def _name_of(split: Split, at: int) -> str:
+def _name_of(split: Split, at: int, label: str) -> str:
     if split.paths is not None:
-        return plain_name(split.paths[at].name)
-    return str(at if split.ids is None else split.ids[at, 0].item())
+        parts = [plain_name(part) for part in split.paths[at].parts]
+        return "/".join(parts[len(parts) - parts[::-1].index(label) :]) if label in parts[:-1] else parts[-1]
+    known = [0, 0] if split.ids is None else split.ids[at].tolist()
+    return "/".join(map(str, known)) if any(known) else str(at)
 
 
 def pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

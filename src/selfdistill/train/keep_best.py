@@ -30,10 +30,16 @@ class BestWeights(nn.Module):
 
     def offer(self, model: nn.Module, epoch: int, accuracy: float, nll: float) -> None:
         """Take the weights of ``model`` over if they are better."""
-        if (accuracy, -nll) > tuple(self.score.tolist()):
-            self.score.copy_(torch.tensor([accuracy, -nll]))
+        score = _score(accuracy, nll)
+        if score > tuple(self.score.tolist()):
+            self.score.copy_(torch.tensor(score))
             self.epoch.fill_(epoch)
             self.module.load_state_dict(model.state_dict())
+
+
+def _score(accuracy: float, nll: float) -> tuple[float, ...]:
+    """Return what is the larger the better, in the precision that a checkpoint keeps."""
+    return tuple(torch.tensor([accuracy, -nll], dtype=torch.float32).tolist())
 
 
 def epochs_since_best(rows: list[Row]) -> int:
@@ -46,5 +52,6 @@ def epochs_since_best(rows: list[Row]) -> int:
     measured = [row for row in rows if row.get("val_top1") is not None]
     if not measured:
         return 0
-    best = max(measured, key=lambda row: (row["val_top1"], -(row["val_nll"] or 0.0)))  # the first of equal ones
+    # The first of equal ones.
+    best = max(measured, key=lambda row: _score(row["val_top1"] or 0.0, row["val_nll"] or 0.0))
     return int(rows[-1]["epoch"] or 0) - int(best["epoch"] or 0)
