@@ -150,7 +150,7 @@ class MemoryLoader:
     """
 
     def __init__(self, images: Tensor, crop: Crop, policy: Policy = NO_POLICY):
-        self.images, self.crop, self.policy = images, crop, policy
+        self.images, self.crop = images, crop
         self._transforms = [] if policy.changes_nothing else [*policy.of_pictures(), *policy.of_pixels()]
         self._drawn: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
 

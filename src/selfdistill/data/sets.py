@@ -91,8 +91,7 @@ class Split:
             >>> Split(torch.arange(10), images=torch.zeros(10, 3, 4, 4, dtype=torch.uint8)).spaced(4).labels.tolist()
             [0, 2, 5, 7]
         """
-        n = len(self)
-        return self if n <= most else self.select(torch.arange(most) * n // most)
+        return self if len(self) <= most else self.select(spaced_positions(len(self), most))
 
 
 @dataclass(frozen=True)
@@ -184,6 +183,17 @@ class Limits:
         test = _draw(data.test, classes, self.test_per_class, "test_per_class", data.name, _TEST)
         val = None if data.val is None else _draw(data.val, classes, None, "", data.name, _TEST)
         return replace(data, train=train, test=test, val=val, classes=classes)
+
+
+def spaced_positions(n: int, most: int) -> Tensor:
+    """Return at most ``most`` of the positions 0 to n - 1, int64, evenly spaced from 0 on.
+
+    Example:
+        >>> spaced_positions(10, 4).tolist(), spaced_positions(3, 4).tolist()
+        ([0, 2, 5, 7], [0, 1, 2])
+    """
+    count = min(n, most)
+    return torch.arange(count) * n // count
 
 
 def hold_out(split: Split, classes: Sequence[str], names: Sequence[str] | None = None) -> tuple[Split, Split]:

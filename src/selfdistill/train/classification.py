@@ -16,6 +16,7 @@ from selfdistill.data.augment import Policy
 from selfdistill.data.cache import with_cache
 from selfdistill.data.decode import cpu_count
 from selfdistill.data.fingerprint import Fingerprint
+from selfdistill.data.sets import spaced_positions
 from selfdistill.data.sources import check_root
 from selfdistill.distiller import SelfDistiller
 from selfdistill.errors import NonFiniteError
@@ -77,8 +78,8 @@ class Classification(Task[Batch]):
             head_layers=recipe.head_layers,
             weights=recipe.weights,
         )
-        average = None if recipe.ema is None else average_of(model, recipe.ema)  # copied before hooks are added
-        self._average = average
+        # Copied before hooks are added.
+        self._average = None if recipe.ema is None else average_of(model, recipe.ema)
         self._best = BestWeights(model) if recipe.keep == "best" else None
         probe = torch.randn(2, 3, data.image_size, data.image_size, generator=torch.Generator().manual_seed(0))
         self.distiller = SelfDistiller(
@@ -91,9 +92,9 @@ class Classification(Task[Batch]):
         head = model.get_submodule(self._head)
         if recipe.linear_probe and model.has_new_head and isinstance(head, nn.Linear):
             self.linear_probe().copy_to(head)
-        if average is not None:
-            average.to(fabric.device).set(model)
-        parts: dict[str, nn.Module | None] = {"distiller": self.distiller, "average": average, "best": self._best}
+        if self._average is not None:
+            self._average.to(fabric.device).set(model)
+        parts: dict[str, nn.Module | None] = {"distiller": self.distiller, "average": self._average, "best": self._best}
         modules = {name: module for name, module in parts.items() if module is not None}
         self.network = nn.ModuleDict(modules).to(fabric.device) if len(modules) > 1 else self.distiller
         self.loader = TrainLoader(
@@ -163,7 +164,7 @@ class Classification(Task[Batch]):
         if self._features is None:
             features = self._read(images)
         else:
-            features = self._features.plain[torch.arange(len(images)) * len(self.data.train) // len(images)]
+            features = self._features.plain[spaced_positions(len(self.data.train), fine_tuning.MAX_IMAGES)]
         return fine_tuning.fit_linear_probe(features.flatten(1), images.labels, len(self.data.classes))
 
     @property
@@ -311,13 +312,12 @@ class Classification(Task[Batch]):
                 precision=self.recipe.precision,
                 on_logits=on_logits,
             )
-        head, images = self._alone(model), len(self.data.train)
+        head, some = self._alone(model), spaced_positions(len(self.data.train), MAX_TRAIN)
         logits, labels = predict(head, self._scored())
         on_logits(logits, labels)
-        some = torch.arange(n := min(images, MAX_TRAIN)) * images // n
         features, of_train = self._features.plain[some].to(self.fabric.device), self.data.train.labels[some]
         fitted, _ = predict(head, [(features, of_train.to(self.fabric.device))])
-        return score(logits, labels, train_n=n, train_top1=top_k_accuracy(fitted, of_train))
+        return score(logits, labels, train_n=len(some), train_top1=top_k_accuracy(fitted, of_train))
 
 
 def assemble(recipe: ResolvedTrainConfig, data: ImageData, fabric: "Fabric") -> Session[Classification]:

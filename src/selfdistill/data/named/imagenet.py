@@ -14,6 +14,7 @@ from selfdistill.data.decode import IMAGE_SUFFIXES, check_regular
 from selfdistill.data.folders import check_same, class_folders
 from selfdistill.data.named.listed import listed_set
 from selfdistill.data.sets import ImageData, Limits, Split
+from selfdistill.text import first_line
 
 _LISTED_AT_ONCE = 8  # folders; a network's file system answers each slowly
 _DEVKIT = "ILSVRC2012_devkit_t12"
@@ -142,8 +143,7 @@ def _meta(home: Path) -> _Meta | None:
             try:
                 return read(file)
             except Exception as error:  # torch and scipy have many errors for a damaged file
-                reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-                raise ValueError(f"{file} cannot be read ({reason}): replace or remove it") from error
+                raise ValueError(f"{file} cannot be read ({first_line(error)}): replace or remove it") from error
     return None
 
 
