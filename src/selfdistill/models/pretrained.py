@@ -1,6 +1,7 @@
 """What a package says of its pretrained weights: their classes, and the images that they were trained on."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from selfdistill.text import first_line
@@ -91,6 +92,7 @@ def _of_timm(name: str) -> Pretrained | None:
     return None if cfg is None else _of_cfg(cfg)
 
 
+@cache  # a recipe is resolved for each run, and the hub is asked each time
 def timm_config(weights: str) -> tuple["PretrainedCfg", str]:
     """Return what ``config.json`` beside such weights says, and the architecture.
 
