@@ -1,6 +1,5 @@
 """Each benchmark runs; its numbers are for people, on a quiet machine."""
 
-import importlib.util
 import json
 import random
 import subprocess
@@ -18,6 +17,7 @@ from selfdistill.models import build
 from selfdistill.timing.profiler import StepProfiler
 from selfdistill.timing.synthetic import make_batch
 from tests.counting import rows_of_calls
+from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,13 +28,7 @@ def _beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", ROOT / "benchmarks" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_script(f"benchmarks/{name}.py")
 
 
 def test_the_interval_of_a_median_holds_it_with_95_percent() -> None:

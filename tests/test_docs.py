@@ -1,6 +1,5 @@
 """The docs keep their word: code blocks run, links lead somewhere, numbers are those of the committed records."""
 
-import importlib.util
 import json
 import re
 import shlex
@@ -18,6 +17,7 @@ from selfdistill.data import load_data
 from selfdistill.paper import PaperConfig
 from selfdistill.records import EvaluationRecord, RunRecord
 from selfdistill.train import train
+from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), ROOT / "examples" / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -89,12 +89,7 @@ def test_every_method_has_a_card(name: str) -> None:
 
 
 def make() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_make", ROOT / "docs" / "make.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("docs/make.py")
 
 
 def test_tables_and_figures_are_those_of_the_records(tmp_path: Path) -> None:

@@ -1,23 +1,18 @@
 """What docs/hooks.py makes of pages and docstrings; `mkdocs build --strict` does so with all of them."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from tests.scripts import load_script
+
 exceptions = pytest.importorskip("mkdocs.exceptions", reason="the dependency group docs is not installed")
-HOOKS = Path(__file__).parents[1] / "docs" / "hooks.py"
 
 
 @pytest.fixture(name="hooks", scope="module")
 def _hooks() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_hooks", HOOKS)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("docs/hooks.py")
 
 
 def page(uri: str) -> SimpleNamespace:

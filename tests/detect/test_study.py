@@ -1,18 +1,12 @@
 """The committed record of the detector that fits 16 images, and what its page says of it."""
 
-import importlib.util
 import json
-from pathlib import Path
 
-STUDY = Path(__file__).parents[2] / "studies" / "detection.py"
+from tests.scripts import load_script
 
 
 def test_sixteen_images_are_learned() -> None:
-    spec = importlib.util.spec_from_file_location("study_detection", STUDY)
-    assert spec is not None
-    assert spec.loader is not None
-    study = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(study)
+    study = load_script("studies/detection.py")
     record = json.loads(study.RESULT.read_text())
     assert (record["untrained"]["n"], record["evaluation"]["n"], record["evaluation"]["boxes"]) == (16, 16, 72)
     assert record["untrained"]["map_50"] <= 0.01

@@ -36,7 +36,7 @@ def kept() -> Predictions:
     return found
 
 
-def test_the_surest_mistakes_and_the_least_sure_right_answers_are_shown(kept: Predictions) -> None:
+def test_the_surest_mistakes_and_the_least_sure_right_answers_are_in_the_gallery(kept: Predictions) -> None:
     p = torch.from_numpy(kept.logits).double().softmax(dim=1)
     sure = {at: float(p[at].max()) for at in range(N)}
     wrong = [at for at in range(N) if int(p[at].argmax()) != kept.labels[at]]
@@ -86,7 +86,7 @@ def test_a_thumbnail_is_small_and_may_be_gone(kept: Predictions, tmp_path: Path)
     assert thumbnail(split, 0) == b""
 
 
-def test_too_many_logits_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_logits_are_not_saved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predictions, "MAX_VALUES", 3)
     split = Split(torch.zeros(2, dtype=torch.int64), images=torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
     assert predictions_to_keep(torch.zeros(2, 2), split.labels, image_data(split)) is None

@@ -13,6 +13,9 @@ from PIL import Image
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData, Split
+from selfdistill.progress import Progress
+from selfdistill.records import RunRecord
+from selfdistill.train import load, train
 
 
 def images(labels: torch.Tensor, seed: int) -> torch.Tensor:
@@ -84,6 +87,24 @@ def same_run() -> Callable[[Path, Path], None]:
         assert timeless(one / "log.csv") == timeless(other / "log.csv")
 
     return check
+
+
+def train_with_a_stop(recipe: TrainConfig, out: Path, data: ImageData, *, after: int = 2) -> RunRecord:
+    """Train, break off after so many epochs, and go on."""
+
+    def stop(event: Progress) -> None:
+        if event.epoch_done and event.training is not None and event.training.epoch == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, out, data=data, progress=stop, save_seconds=1e-9)
+    return train(recipe, out, data=data)
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    """Compare the networks of two runs bit by bit."""
+    ours, theirs = load(one).state_dict(), load(other).state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def timeless(log: Path) -> list[list[str]]:

@@ -9,11 +9,11 @@ import torch
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.errors import ArgumentError
-from selfdistill.progress import Progress
 from selfdistill.train import load, train
 from selfdistill.train.classification import assemble
 from selfdistill.train.meters import Meters
 from selfdistill.train.session import make_fabric
+from tests.train.conftest import assert_same_weights, train_with_a_stop
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_it_is_the_average_of_the_weights_after_each_step(data: ImageData, avera
         torch.testing.assert_close(value, mean[name], rtol=1e-5, atol=1e-6)
 
 
-def test_the_average_is_measured_and_kept(tmp_path: Path, data: ImageData, averaged: TrainConfig) -> None:
+def test_the_average_is_measured_and_saved(tmp_path: Path, data: ImageData, averaged: TrainConfig) -> None:
     record = train(averaged, tmp_path / "run", data=data)
     plain = train(replace(averaged, ema=None), tmp_path / "plain", data=data)
     kept, other = load(tmp_path / "run").state_dict(), load(tmp_path / "plain").state_dict()
@@ -53,20 +53,13 @@ def test_the_average_is_measured_and_kept(tmp_path: Path, data: ImageData, avera
 def test_a_resumed_run_has_the_same_average(
     tmp_path: Path, data: ImageData, averaged: TrainConfig, changed: dict[str, str]
 ) -> None:
-    def stop(event: Progress) -> None:
-        if event.epoch_done and event.training is not None and event.training.epoch == 2:
-            raise KeyboardInterrupt
-
     if changed:
         train(replace(averaged, epochs=1), tmp_path / "start", data=data)
         changed = changed | {"weights": str(tmp_path / "start"), "data_root": str(tmp_path)}
     recipe = replace(averaged, **changed)
     train(recipe, tmp_path / "whole", data=data)
-    with pytest.raises(KeyboardInterrupt):
-        train(recipe, tmp_path / "stopped", data=data, progress=stop, save_seconds=1e-9)
-    train(recipe, tmp_path / "stopped", data=data)
-    whole, resumed = load(tmp_path / "whole").state_dict(), load(tmp_path / "stopped").state_dict()
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    train_with_a_stop(recipe, tmp_path / "stopped", data)
+    assert_same_weights(tmp_path / "whole", tmp_path / "stopped")
 
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, -0.5])

@@ -14,13 +14,13 @@ from selfdistill.data import ImageData
 from selfdistill.errors import ArgumentError
 from selfdistill.models import build
 from selfdistill.models.pretrained import pretrained
-from selfdistill.progress import Progress
 from selfdistill.train import fine_tuning, load, train
 from selfdistill.train.classification import assemble
 from selfdistill.train.fine_tuning import fit_linear_probe
 from selfdistill.train.meters import Meters
 from selfdistill.train.run import as_pretrained
 from selfdistill.train.session import Session, make_fabric
+from tests.train.conftest import assert_same_weights, train_with_a_stop
 
 pytestmark = pytest.mark.filterwarnings("ignore:weights .* are for 10 classes")
 
@@ -211,17 +211,10 @@ def test_batchnorm_keeps_its_pretrained_statistics(
 
 
 def test_a_resumed_fine_tuning_is_bit_for_bit_the_same(tmp_path: Path, data: ImageData, tuned: TrainConfig) -> None:
-    def stop(event: Progress) -> None:
-        if event.epoch_done and event.training is not None and event.training.epoch == 2:
-            raise KeyboardInterrupt
-
     recipe = replace(tuned, method="SDDropout()", layer_decay=0.7, head_epochs=1)
     train(recipe, tmp_path / "whole", data=data)
-    with pytest.raises(KeyboardInterrupt):
-        train(recipe, tmp_path / "stopped", data=data, progress=stop, save_seconds=1e-9)
-    train(recipe, tmp_path / "stopped", data=data)
-    whole, resumed = load(tmp_path / "whole").state_dict(), load(tmp_path / "stopped").state_dict()
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    train_with_a_stop(recipe, tmp_path / "stopped", data)
+    assert_same_weights(tmp_path / "whole", tmp_path / "stopped")
 
 
 def test_images_are_normalised_as_the_weights_expect(data: ImageData) -> None:

@@ -11,9 +11,9 @@ from selfdistill.data import ImageData, TrainLoader
 from selfdistill.data.augment import Policy
 from selfdistill.errors import ArgumentError
 from selfdistill.method import Needs
-from selfdistill.progress import Progress
-from selfdistill.train import load, train
+from selfdistill.train import train
 from selfdistill.train.mixing import mixing
+from tests.train.conftest import assert_same_weights, train_with_a_stop
 
 Changes = dict[str, object]
 
@@ -68,17 +68,10 @@ def test_a_head_on_features_refuses(tmp_path: Path, data: ImageData, recipe: Tra
 def test_a_resumed_run_is_bit_for_bit_the_same(
     tmp_path: Path, data: ImageData, recipe: TrainConfig, changes: Changes
 ) -> None:
-    def stop(event: Progress) -> None:
-        if event.epoch_done and event.training is not None and event.training.epoch == 2:
-            raise KeyboardInterrupt
-
     recipe = replace(recipe, **changes)
     train(recipe, tmp_path / "whole", data=data)
-    with pytest.raises(KeyboardInterrupt):
-        train(recipe, tmp_path / "stopped", data=data, progress=stop, save_seconds=1e-9)
-    train(recipe, tmp_path / "stopped", data=data)
-    whole, resumed = load(tmp_path / "whole").state_dict(), load(tmp_path / "stopped").state_dict()
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    train_with_a_stop(recipe, tmp_path / "stopped", data)
+    assert_same_weights(tmp_path / "whole", tmp_path / "stopped")
 
 
 def images_of(data: ImageData, policy: Policy, batch_size: int, seed: int = 0) -> torch.Tensor:

@@ -14,11 +14,11 @@ from selfdistill.data import ImageData, Split, eval_batches, load_data
 from selfdistill.data.fingerprint import pixel_ids
 from selfdistill.data.sets import hold_out_validation
 from selfdistill.errors import ArgumentError
-from selfdistill.progress import Progress
 from selfdistill.records import RunRecord
 from selfdistill.train import load, train
 from selfdistill.train.keep_best import BestWeights, epochs_since_best
 from tests.pictures import write_digits
+from tests.train.conftest import assert_same_weights, train_with_a_stop
 
 
 @pytest.fixture
@@ -51,12 +51,11 @@ def test_validation_images_change_nothing_in_the_training(
 ) -> None:
     train(recipe, tmp_path / "with", data=hard)
     train(recipe, tmp_path / "without", data=data)
-    one, other = load(tmp_path / "with").state_dict(), load(tmp_path / "without").state_dict()
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert_same_weights(tmp_path / "with", tmp_path / "without")
 
 
 @pytest.mark.parametrize("changes", [{}, {"ema": 0.5}])
-def test_the_best_epoch_is_kept(
+def test_the_best_epoch_is_saved(
     tmp_path: Path, hard: ImageData, recipe: TrainConfig, changes: dict[str, float]
 ) -> None:
     recipe = replace(recipe, epochs=6, keep="best", lr=0.3, keep_epochs=(1, 2, 3, 4, 5, 6), **changes)
@@ -87,18 +86,11 @@ def test_the_best_is_the_first_of_the_highest_accuracy_and_lowest_nll(rows: list
 
 
 def test_a_resumed_run_keeps_the_same_epoch(tmp_path: Path, hard: ImageData, recipe: TrainConfig) -> None:
-    def stop(event: Progress) -> None:
-        if event.epoch_done and event.training is not None and event.training.epoch == 3:
-            raise KeyboardInterrupt
-
     recipe = replace(recipe, epochs=6, lr=0.3, keep="best", patience=4)
     whole = train(recipe, tmp_path / "whole", data=hard)
-    with pytest.raises(KeyboardInterrupt):
-        train(recipe, tmp_path / "stopped", data=hard, progress=stop, save_seconds=1e-9)
-    resumed = train(recipe, tmp_path / "stopped", data=hard)
+    resumed = train_with_a_stop(recipe, tmp_path / "stopped", hard, after=3)
     assert (resumed.policy, resumed.evaluation) == (whole.policy, whole.evaluation)
-    one, other = load(tmp_path / "whole").state_dict(), load(tmp_path / "stopped").state_dict()
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert_same_weights(tmp_path / "whole", tmp_path / "stopped")
 
 
 def test_a_frozen_backbone_is_validated_on_features(tmp_path: Path, hard: ImageData, recipe: TrainConfig) -> None:
@@ -158,7 +150,7 @@ def test_files_of_one_name_in_several_folders_are_told_apart(tmp_path: Path) -> 
         assert 10 < len(hold_out_validation(load_data(folder), 0.2).val) < 40
 
 
-def test_of_equal_epochs_the_first_is_kept() -> None:
+def test_of_equal_epochs_the_first_is_the_best() -> None:
     for top1 in (0.32, 1 / 3, 0.7):
         best = BestWeights(torch.nn.Linear(2, 2))
         for epoch, nll in enumerate((0.5, 2.0, 0.5), 1):
