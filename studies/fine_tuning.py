@@ -13,7 +13,8 @@ from selfdistill.report.tables import Table, markdown
 from selfdistill.text import join_names
 
 FILE = RESULTS / "fine_tuning.jsonl"
-BASELINE, PROBE = "CrossEntropy()", "linear probe"
+BASELINE = "CrossEntropy()"
+OTHERS = ("linear probe", "fastai", "timm")
 FROZEN = ", frozen"
 
 Row = dict[str, float]
@@ -34,7 +35,7 @@ def table(rows: Rows) -> str:
     """One row for each network and number of images, with its difference to cross-entropy on the same images."""
     cells = []
     for (per_class, what), draws in rows.items():
-        baseline = BASELINE + FROZEN if what.endswith(FROZEN) else BASELINE
+        baseline = _baseline_of(what)
         beside = rows.get((per_class, baseline), {})
         of = {name: [row[name] for row in draws.values()] for name in ("steps", "top1", "nll", "ece", "train_top1")}
         cells.append(
@@ -66,11 +67,8 @@ def table(rows: Rows) -> str:
 
 def front_page(rows: Rows) -> str:
     """Return the accuracies side by side, one row for each number of images, and what they were measured on."""
-    shown = ("linear probe", "fastai", "timm", BASELINE, "SDDropout(weight=0.1)", "SDDropout()")
-    headings = [
-        "Photographs per class",
-        *(name if name in (PROBE, "fastai", "timm") else f"`{name}`" for name in shown),
-    ]
+    shown = (*OTHERS, BASELINE, "SDDropout(weight=0.1)", "SDDropout()")
+    headings = ["Photographs per class", *(name if name in OTHERS else f"`{name}`" for name in shown)]
     cells, drawn = [], set()
     for per_class in dict.fromkeys(per_class for per_class, _ in rows):
         found = [rows.get((per_class, what), {}) for what in shown]
@@ -93,35 +91,36 @@ def front_page(rows: Rows) -> str:
 def findings(rows: Rows) -> str:
     """How our fine-tuning stands to the others, and the methods to cross-entropy, as far as was measured."""
     lines = []
-    for other in (PROBE, "fastai", "timm"):
-        gains = [
-            100 * (ours[draw]["top1"] - row["top1"])
-            for (per_class, what), draws in rows.items()
-            if what == other and (ours := rows.get((per_class, BASELINE)))
-            for draw, row in draws.items()
-            if draw in ours
-        ]
-        if gains:
+    for other in OTHERS:
+        if gains := _gains(rows, BASELINE, other):
             spread = f"{min(gains):+.1f} to {max(gains):+.1f}" if len(gains) > 1 else f"{gains[0]:+.1f}"
             pairs = f"{len(gains)} pair{'s' * (len(gains) > 1)}"
             lines.append(
                 f"- Cross-entropy with our defaults, beside {other}: {spread} points of top-1 accuracy ({pairs})."
             )
-    for method in dict.fromkeys(what for _, what in rows if what.removesuffix(FROZEN) not in (BASELINE, PROBE)):
-        if method in ("fastai", "timm"):
+    for method in dict.fromkeys(what for _, what in rows if what not in OTHERS):
+        if method == _baseline_of(method):
             continue
-        baseline = BASELINE + FROZEN if method.endswith(FROZEN) else BASELINE
-        gains = [
-            100 * (row["top1"] - rows[per_class, baseline][draw]["top1"])
-            for (per_class, what), draws in rows.items()
-            if what == method and (per_class, baseline) in rows
-            for draw, row in draws.items()
-            if draw in rows[per_class, baseline]
-        ]
+        gains = _gains(rows, method, _baseline_of(method))
         ahead = f"{sum(gain > 0 for gain in gains)} of {len(gains)} pairs"
         points = fmean(gains)
         lines.append(f"- `{method}`: ahead of cross-entropy in {ahead}, {points:+.1f} points on average.")
     return "\n".join(lines)
+
+
+def _gains(rows: Rows, what: str, other: str) -> list[float]:
+    """Points of accuracy that one has more than another on the same images, for each draw that both have."""
+    return [
+        100 * (row["top1"] - theirs[draw]["top1"])
+        for (per_class, name), draws in rows.items()
+        if name == what and (theirs := rows.get((per_class, other)))
+        for draw, row in draws.items()
+        if draw in theirs
+    ]
+
+
+def _baseline_of(method: str) -> str:
+    return BASELINE + FROZEN if method.endswith(FROZEN) else BASELINE
 
 
 def _difference(ours: dict[int, Row], theirs: dict[int, Row]) -> str:
