@@ -86,8 +86,8 @@ def front_page(rows: Rows) -> str:
     return (
         "\n".join(f"| {line} |" for line in body) + "\n\n"
         f"Top-1 accuracy in percent, mean of {draws} draw{'s' * (drawn != {1})} of the photographs: Caltech-101, "
-        f"101 classes, EfficientNet-Lite0 at 96 pixels; {join_names(steps)} optimiser steps but for the probe; training "
-        f"accuracy {100 * fitted:.1f} % or more. One draw or two decide little. "
+        f"101 classes, EfficientNet-Lite0 at 96 pixels; {join_names(steps)} optimiser steps but for the probe; "
+        f"training accuracy {100 * fitted:.1f} % or more. One draw or two decide little. "
         "[Calibration, intervals and what each is](docs/guide/photographs.md)."
     )
 
