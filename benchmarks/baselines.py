@@ -31,14 +31,14 @@ from torch import Tensor, nn
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData, eval_batches, load_data
 from selfdistill.data.decode import read_rgb
-from selfdistill.evaluate.agreement import read_features
-from selfdistill.evaluate.images import predict
-from selfdistill.evaluate.suite import score
+from selfdistill.evaluation.agreement import read_features
+from selfdistill.evaluation.images import predict
+from selfdistill.evaluation.suite import score
 from selfdistill.models import build
 from selfdistill.network import default_device
-from selfdistill.train import random_state, train
-from selfdistill.train.record import provenance
-from selfdistill.train.run import as_pretrained
+from selfdistill.training import random_state, train
+from selfdistill.training.record import provenance
+from selfdistill.training.run import as_pretrained
 
 METHODS = ("CrossEntropy()", "SDDropout()", "SDDropout(weight=0.1)", "LabelSmoothing()")
 FROZEN = ", frozen"

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from selfdistill.network import default_device
-from selfdistill.train.record import provenance
+from selfdistill.training.record import provenance
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from selfdistill.methods import parse_method
 from selfdistill.models import build
 from selfdistill.network import default_device
 from selfdistill.timing.profiler import StepProfiler
-from selfdistill.train.run import machine
+from selfdistill.training.run import machine
 
 METHODS = ("CrossEntropy()", "SDDropout()")
 AXES = {

@@ -24,7 +24,7 @@ from selfdistill.models import build
 from selfdistill.network import default_device
 from selfdistill.timing.profiler import StepProfiler
 from selfdistill.timing.synthetic import make_batch
-from selfdistill.train.run import machine
+from selfdistill.training.run import machine
 
 PAPER = ("LabelSmoothing()", "Dropout()", "SDDropout()", "CSKD()", "DDGSD()", "BYOT()", "DML()")
 

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 from selfdistill.data import ImageData, Split
 from selfdistill.data.unlabelled import Unlabelled
-from selfdistill.evaluate.images import Images, predict
-from selfdistill.evaluate.suite import evaluate
+from selfdistill.evaluation.images import Images, predict
+from selfdistill.evaluation.suite import evaluate
 from selfdistill.models import build
 from selfdistill.records.evaluation import MEASURES
-from selfdistill.train.record import provenance
+from selfdistill.training.record import provenance
 
 CLASSES = 100
 

@@ -27,10 +27,10 @@ from plain_script import MEAN, STD, Training
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData, Split
 from selfdistill.network import default_device
-from selfdistill.train.classification import assemble
-from selfdistill.train.meters import Meters
-from selfdistill.train.run import machine
-from selfdistill.train.session import make_fabric
+from selfdistill.training.classification import assemble
+from selfdistill.training.meters import Meters
+from selfdistill.training.run import machine
+from selfdistill.training.session import make_fabric
 
 FLOP = 3.34e9  # an image's forward and backward pass
 RECIPES: dict[str, dict[str, Any]] = {

@@ -252,7 +252,7 @@ def main() -> int:
     import lightning.fabric  # noqa: F401
 
     import selfdistill.cli.app
-    import selfdistill.train.run  # noqa: F401
+    import selfdistill.training.run  # noqa: F401
 
     count = 4 if given.quick else 100
     rows = []

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from selfdistill.data import ImageData, Split
-from selfdistill.evaluate.suite import evaluate
+from selfdistill.evaluation.suite import evaluate
 from selfdistill.report import digest, markdown, write_evaluation_report
 
 

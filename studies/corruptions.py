@@ -15,7 +15,7 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 
 from selfdistill.data.arrays import read_npz
-from selfdistill.evaluate.corruptions import CORRUPTIONS, SEVERITIES, corrupt, mean_distance
+from selfdistill.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt, mean_distance
 from selfdistill.report.tables import Table, markdown
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "corruptions"

@@ -21,8 +21,8 @@ from selfdistill.detect.task import assemble
 from selfdistill.progress import progress_bar
 from selfdistill.records.record import plain
 from selfdistill.report.tables import Table, markdown
-from selfdistill.train import random_state
-from selfdistill.train.session import make_fabric
+from selfdistill.training import random_state
+from selfdistill.training.session import make_fabric
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "detection" / "sixteen.json"
 

@@ -35,10 +35,10 @@ from selfdistill.paper.reproduce import evaluate_run
 from selfdistill.paper.scales import DatasetSize, dataset_size, write_synthetic_images
 from selfdistill.progress import Display, Progress
 from selfdistill.runs.executor import cpus_per_job, with_cpus
-from selfdistill.train import Interrupted, train
-from selfdistill.train.folder import BusyError
-from selfdistill.train.record import provenance
-from selfdistill.train.run import load
+from selfdistill.training import Interrupted, train
+from selfdistill.training.folder import BusyError
+from selfdistill.training.record import provenance
+from selfdistill.training.run import load
 
 SAVE = 30.0
 """Seconds between checkpoints: one of a ResNet-18 and its momentum, 90 MB, takes about half a second."""

@@ -12,7 +12,7 @@ from when_it_helps import SETTINGS
 from selfdistill.records import METRICS, Difference, RunRecord, Summary, summarise, write_atomically
 from selfdistill.report.style import GRID, INK, MUTED, Panel, colour, grid_svg, marker, panel_svg, plain
 from selfdistill.report.tables import column_of
-from selfdistill.train.record import optimiser_steps
+from selfdistill.training.record import optimiser_steps
 
 Study = dict[str, list[RunRecord]]
 BASELINE = "CrossEntropy()"

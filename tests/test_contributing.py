@@ -85,7 +85,7 @@ def test_a_metric_is_a_function_a_field_and_one_entry(copy: Path) -> None:
     code = """
 import msgspec
 import torch
-from selfdistill.evaluate.suite import score
+from selfdistill.evaluation.suite import score
 from selfdistill.records import METRICS, Evaluation
 from selfdistill.report import digest
 logits = torch.tensor([[0.75, 0.25], [0.5, 0.5]]).log()

@@ -16,7 +16,7 @@ from selfdistill.config import TrainConfig
 from selfdistill.data import load_data
 from selfdistill.paper import PaperConfig
 from selfdistill.records import EvaluationRecord, RunRecord
-from selfdistill.train import train
+from selfdistill.training import train
 from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[1]

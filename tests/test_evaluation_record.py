@@ -17,8 +17,8 @@ from selfdistill.runs.evaluation import (
     train_and_evaluate,
 )
 from selfdistill.runs.score import own_images
-from selfdistill.train import load_run
-from selfdistill.train.run import load
+from selfdistill.training import load_run
+from selfdistill.training.run import load
 from tests.pictures import write_digits
 
 FEW = EvaluationConfig(max_images=6, max_ood_images=10)

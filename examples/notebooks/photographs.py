@@ -28,7 +28,7 @@ for number, (pixels, label) in enumerate(zip(digits.images, digits.target, stric
 
 # %%
 from selfdistill.config import TrainConfig
-from selfdistill.train import train
+from selfdistill.training import train
 
 small = {"model": "resnet10_cifar", "width": 4, "batch_size": 32, "threads": 1}
 train(
@@ -57,7 +57,7 @@ print(f"top-1 {record.evaluation.top1:.3f}, gap {record.evaluation.gap:+.3f}")
 
 # %%
 from selfdistill.runs.predict import predict_files
-from selfdistill.train import load_run
+from selfdistill.training import load_run
 
 loaded = load_run("runs/fine-tuned")
 predictions, skipped = predict_files(loaded, [photos / "digit 5"], workers=0)

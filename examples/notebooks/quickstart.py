@@ -51,8 +51,8 @@ models = {str(method): train(method) for method in (CrossEntropy(), SDDropout(we
 # The gap is mean confidence minus accuracy: above zero the network is over-confident. The ECE has no sign.
 
 # %%
-from selfdistill.evaluate.accuracy import softmax, top_k_accuracy
-from selfdistill.evaluate.calibration import calibration_gap, expected_calibration_error
+from selfdistill.evaluation.accuracy import softmax, top_k_accuracy
+from selfdistill.evaluation.calibration import calibration_gap, expected_calibration_error
 
 
 def logits_of(model: nn.Module, images: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ for name, model in models.items():
 # %%
 import matplotlib.pyplot as plt
 
-from selfdistill.evaluate.calibration import reliability
+from selfdistill.evaluation.calibration import reliability
 
 figure, axes = plt.subplots(1, 2, figsize=(8, 3.5), sharey=True)
 for ax, (name, model) in zip(axes, models.items(), strict=True):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from selfdistill.method import Step as Step
     from selfdistill.method import Term as Term
     from selfdistill.methods import *  # noqa: F403
-    from selfdistill.train.export import load as load
+    from selfdistill.training.export import load as load
 
 __version__ = "0.2.0"
 
@@ -24,7 +24,7 @@ _HOMES = {
     "selfdistill.distiller": ("SelfDistiller", "StepOutput"),
     "selfdistill.method": ("Batch", "Method", "Needs", "Outputs", "Step", "Term"),
     "selfdistill.methods": (*dir(methods), "parse_method"),
-    "selfdistill.train.export": ("load",),
+    "selfdistill.training.export": ("load",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _NEED_LAB = ("load",)

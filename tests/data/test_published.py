@@ -25,7 +25,7 @@ from selfdistill.method import Needs
 from selfdistill.models import build
 from selfdistill.records import Data
 from selfdistill.runs.external import load_external
-from selfdistill.train import train
+from selfdistill.training import train
 from tests.data.conftest import noise
 from tests.published import (
     BREEDS,

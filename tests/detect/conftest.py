@@ -13,7 +13,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 
 from selfdistill.config import TrainConfig
 from selfdistill.detect import DetectConfig, network
-from selfdistill.train import train
+from selfdistill.training import train
 
 CATEGORIES = [{"id": 1, "name": "red"}, {"id": 3, "name": "blue"}]
 COLOURS = {1: (220, 20, 20), 3: (20, 20, 220)}

@@ -9,9 +9,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from selfdistill.detect import detect, network
-from selfdistill.train import Interrupted, loop, run
-from selfdistill.train.meters import Meters
-from selfdistill.train.session import Session
+from selfdistill.training import Interrupted, loop, run
+from selfdistill.training.meters import Meters
+from selfdistill.training.session import Session
 from tests.detect.conftest import small_detector
 
 network.FasterRCNN = small_detector

@@ -14,8 +14,8 @@ from selfdistill.detect import DetectConfig, DetectRecord, load_coco
 from selfdistill.detect.batches import BoxLoader
 from selfdistill.detect.network import load_backbone
 from selfdistill.detect.task import assemble
-from selfdistill.train import random_state
-from selfdistill.train.session import make_fabric
+from selfdistill.training import random_state
+from selfdistill.training.session import make_fabric
 
 
 def by_hand(recipe: DetectConfig) -> dict[str, torch.Tensor]:

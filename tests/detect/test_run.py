@@ -17,11 +17,11 @@ from selfdistill.detect.batches import in_order
 from selfdistill.detect.record import Counts
 from selfdistill.detect.task import TERMS
 from selfdistill.progress import Progress
-from selfdistill.train import Interrupted, NonFiniteLossError, loop
-from selfdistill.train import run as run_module
-from selfdistill.train.checkpoint import Checkpoints
-from selfdistill.train.meters import Meters
-from selfdistill.train.session import Session
+from selfdistill.training import Interrupted, NonFiniteLossError, loop
+from selfdistill.training import run as run_module
+from selfdistill.training.checkpoint import Checkpoints
+from selfdistill.training.meters import Meters
+from selfdistill.training.session import Session
 
 pytestmark = pytest.mark.usefixtures("small_head")
 CPU = torch.device("cpu")

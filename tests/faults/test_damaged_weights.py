@@ -15,8 +15,8 @@ from selfdistill.models.sealed import read_weights, seal_weights
 from selfdistill.models.weights import load_weights
 from selfdistill.paper.gradient_tables import load_network_at
 from selfdistill.runs.export import export_run
-from selfdistill.train import load_run
-from selfdistill.train.export import read_run_weights
+from selfdistill.training import load_run
+from selfdistill.training.export import read_run_weights
 from tests.faults.tiny import damage, images, run_tiny
 
 

@@ -19,8 +19,8 @@ from selfdistill.detect.coco import load_coco
 from selfdistill.records import RunRecord, summarise
 from selfdistill.runs.compare import run_comparison
 from selfdistill.runs.score import own_images
-from selfdistill.train import load_run, train
-from selfdistill.train import run as run_module
+from selfdistill.training import load_run, train
+from selfdistill.training import run as run_module
 from tests.detect.conftest import TRAIN, VAL, change, write_part
 
 RECIPE = TrainConfig(

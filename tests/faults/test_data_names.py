@@ -23,7 +23,7 @@ from selfdistill.errors import ArgumentError
 from selfdistill.runs.compare import run_comparison
 from selfdistill.runs.evaluation import EvaluationConfig
 from selfdistill.runs.predict import predict_files, to_csv
-from selfdistill.train import load_run, train
+from selfdistill.training import load_run, train
 from tests.published import write_cub, write_dogs
 
 RECIPE = TrainConfig(model="resnet10_cifar", width=4, epochs=1, batch_size=8, threads=1, workers=0)

@@ -11,9 +11,9 @@ from selfdistill.detect import DetectRecord
 from selfdistill.files import make_folder, open_lock, read_file, remove_leftovers, write_atomically
 from selfdistill.records import EvaluationRecord, RunRecord
 from selfdistill.report.pages import write_pages
-from selfdistill.train import load_run
-from selfdistill.train.checkpoint import Checkpoints
-from selfdistill.train.folder import RunFolder
+from selfdistill.training import load_run
+from selfdistill.training.checkpoint import Checkpoints
+from selfdistill.training.folder import RunFolder
 from tests.faults.tiny import RECIPE, images, run_tiny
 
 

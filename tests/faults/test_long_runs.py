@@ -17,14 +17,14 @@ from selfdistill.data import load_data
 from selfdistill.data.cache import with_cache
 from selfdistill.data.files import FileImages, FileLoader, explained_worker_losses
 from selfdistill.errors import ArgumentError, NonFiniteError
-from selfdistill.evaluate.images import predict
+from selfdistill.evaluation.images import predict
 from selfdistill.files import remove_leftovers
 from selfdistill.progress import Progress
 from selfdistill.timing.budget import parse_save_every
-from selfdistill.train import Interrupted, train
-from selfdistill.train.checkpoint import Checkpoints, SaveEvery
-from selfdistill.train.session import Session
-from selfdistill.train.signals import Interruptions
+from selfdistill.training import Interrupted, train
+from selfdistill.training.checkpoint import Checkpoints, SaveEvery
+from selfdistill.training.session import Session
+from selfdistill.training.signals import Interruptions
 from tests.faults.tiny import RECIPE, images, run_tiny
 
 
@@ -36,7 +36,7 @@ class KilledError(Exception):
 def test_a_run_killed_inside_an_epoch_resumes_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: SaveEvery
 ) -> None:
-    monkeypatch.setattr("selfdistill.train.loop.LOG_SECONDS", 0.0)
+    monkeypatch.setattr("selfdistill.training.loop.LOG_SECONDS", 0.0)
     whole, killed = run_tiny(tmp_path / "whole", epochs=3), tmp_path / "killed"
     step, taken = Session.step, []
 

@@ -21,7 +21,7 @@ from selfdistill.methods import parse_method
 from selfdistill.models import build
 from selfdistill.models.weights import load_weights
 from selfdistill.records import EvaluationRecord, RunRecord
-from selfdistill.train.export import description, load_run
+from selfdistill.training.export import description, load_run
 
 DEEP = "[" * 100_000
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from selfdistill import DML, SDDropout, SelfDistiller
-from selfdistill.evaluate import accuracy, calibration, temperature
-from selfdistill.evaluate.gradient import clean_logits
-from selfdistill.evaluate.ood import scores
+from selfdistill.evaluation import accuracy, calibration, temperature
+from selfdistill.evaluation.gradient import clean_logits
+from selfdistill.evaluation.ood import scores
 from selfdistill.losses import cross_entropy, kl, soft_kl, symmetric_kl
 from selfdistill.methods import parse_method
 from tests.methods.settings import ALONE, SUMS, needed, wrap

@@ -11,7 +11,7 @@ import pytest
 from selfdistill.errors import ArgumentError
 from selfdistill.progress import Progress
 from selfdistill.runs import ray_cluster
-from selfdistill.train import train
+from selfdistill.training import train
 from tests.faults.tiny import RECIPE, images, run_tiny, status
 
 

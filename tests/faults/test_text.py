@@ -20,7 +20,7 @@ from selfdistill.report.style import Panel, heading, panel_svg
 from selfdistill.report.tables import Table, escape_markdown, terminal
 from selfdistill.runs.predict import Prediction, to_csv
 from selfdistill.text import quote
-from selfdistill.train.folder import RunFolder
+from selfdistill.training.folder import RunFolder
 
 HOSTILE = "a\x1b]0;pwned\x07\x1b[2J\x9b8m\u202eb[/x]:smile:[v2]"
 SHOWN = r"a\x1b]0;pwned\x07\x1b[2J\x9b8m\u202eb[/x]:smile:[v2]"

@@ -42,7 +42,7 @@ from pathlib import Path
 from selfdistill import files
 from selfdistill.data.files import ignore_termination_signals
 from selfdistill.config.train_config import TrainConfig
-from selfdistill.train.folder import RunFolder
+from selfdistill.training.folder import RunFolder
 
 files.write_atomically(Path("a.json"), b"one\\r\\n")
 files.write_atomically(Path("a.json"), b"two\\r\\n")

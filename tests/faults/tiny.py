@@ -10,8 +10,8 @@ import pytest
 from selfdistill.cli import main
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
-from selfdistill.train import train
-from selfdistill.train.run import load
+from selfdistill.training import train
+from selfdistill.training.run import load
 
 RECIPE = TrainConfig(
     data="digits",

@@ -14,9 +14,9 @@ from selfdistill.data import load_data
 from selfdistill.errors import ArgumentError
 from selfdistill.models import build
 from selfdistill.models.pretrained import pretrained
-from selfdistill.train import load as load_model
-from selfdistill.train import train
-from selfdistill.train.run import load
+from selfdistill.training import load as load_model
+from selfdistill.training import train
+from selfdistill.training.run import load
 
 
 @pytest.fixture(scope="module")

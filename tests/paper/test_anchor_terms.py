@@ -12,7 +12,7 @@ from selfdistill import SelfDistiller
 from selfdistill.methods import parse_method
 from selfdistill.models import build
 from selfdistill.paper import TABLES
-from selfdistill.train.meters import Loss, Meters
+from selfdistill.training.meters import Loss, Meters
 from tests.nets import CLASSES
 from tests.reference import algorithm_1, byot, cs_kd, ddgsd, sd_dropout
 

@@ -25,11 +25,11 @@ from selfdistill.detect.task import assemble as assemble_detector
 from selfdistill.paper import TABLES, PaperConfig
 from selfdistill.paper.detection_table import Detector
 from selfdistill.paper.scales import Training
-from selfdistill.train import train
-from selfdistill.train.classification import assemble
-from selfdistill.train.meters import Meters
-from selfdistill.train.run import load
-from selfdistill.train.session import make_fabric
+from selfdistill.training import train
+from selfdistill.training.classification import assemble
+from selfdistill.training.meters import Meters
+from selfdistill.training.run import load
+from selfdistill.training.session import make_fabric
 from tests.detect.conftest import TRAIN, VAL, write_part
 from tests.published import write_cifar, write_cub, write_dogs, write_imagenet
 

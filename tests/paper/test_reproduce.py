@@ -9,7 +9,7 @@ import pytest
 from torchvision.datasets import CIFAR100
 
 from selfdistill.data import load_data
-from selfdistill.evaluate.corruptions import published
+from selfdistill.evaluation.corruptions import published
 from selfdistill.paper import (
     TABLES,
     PaperConfig,
@@ -29,7 +29,7 @@ from selfdistill.paper.scales import (
     dataset_size,
 )
 from selfdistill.runs.grid import ExecutorConfig
-from selfdistill.train import load_run
+from selfdistill.training import load_run
 from tests.paper.conftest import Make, find_cell
 from tests.published import write_cifar
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from selfdistill.evaluate.adversarial import EPSILONS, PAPER_EPS
-from selfdistill.evaluate.corruptions import CORRUPTIONS, summarise
-from selfdistill.evaluate.ood.metrics import score_detector
-from selfdistill.evaluate.ood.scores import tuning_size
-from selfdistill.evaluate.suite import score
+from selfdistill.evaluation.adversarial import EPSILONS, PAPER_EPS
+from selfdistill.evaluation.corruptions import CORRUPTIONS, summarise
+from selfdistill.evaluation.ood.metrics import score_detector
+from selfdistill.evaluation.ood.scores import tuning_size
+from selfdistill.evaluation.suite import score
 from selfdistill.records import SCHEMA, BestEpoch, Data, Evaluation, RunRecord, recipe_hash
 from selfdistill.records.evaluation import OWN, CorruptionAccuracy, OODDisagreement, OODResult, Robustness
 

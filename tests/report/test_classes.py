@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from selfdistill.evaluate.predictions import images_to_show
-from selfdistill.evaluate.suite import score
+from selfdistill.evaluation.predictions import images_to_show
+from selfdistill.evaluation.suite import score
 from selfdistill.records import Predictions, RunRecord
 from selfdistill.report import write_report
 from selfdistill.report.measured import Measured

@@ -13,8 +13,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from selfdistill.evaluate.images import predict
-from selfdistill.evaluate.suite import score
+from selfdistill.evaluation.images import predict
+from selfdistill.evaluation.suite import score
 from selfdistill.records import RunRecord
 from selfdistill.records.evaluation import Measured, SuiteConfig
 from selfdistill.report import digest, write_evaluation_report, write_report

@@ -17,9 +17,9 @@ from selfdistill.errors import NonFiniteError
 from selfdistill.models import build
 from selfdistill.runs import export as exporting
 from selfdistill.runs.export import Format, check_images, compare, export_run, in_words
-from selfdistill.train import LoadedModel, load_run
-from selfdistill.train.export import save_model
-from selfdistill.train.run import load
+from selfdistill.training import LoadedModel, load_run
+from selfdistill.training.export import save_model
+from selfdistill.training.run import load
 
 CLASSES = ("one", "two", "zero")
 

@@ -15,7 +15,7 @@ from selfdistill.runs.evaluation import BASIC_EVALUATION
 from selfdistill.runs.executor import share_cpus
 from selfdistill.runs.failures import FailedRunsError
 from selfdistill.runs.grid import ExecutorConfig, is_finished, plan_runs, run_grid, slug
-from selfdistill.train.run import load
+from selfdistill.training.run import load
 
 
 def test_expand_goes_seed_by_seed_and_spells_methods_in_one_way(recipe: TrainConfig) -> None:

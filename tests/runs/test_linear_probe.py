@@ -10,11 +10,11 @@ from sklearn.linear_model import LogisticRegression
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import eval_batches
-from selfdistill.evaluate.agreement import read_features
+from selfdistill.evaluation.agreement import read_features
 from selfdistill.models import build
 from selfdistill.records import LinearProbeRecord
 from selfdistill.report import write_report
-from selfdistill.train.run import load
+from selfdistill.training.run import load
 from tests.runs.conftest import Compare
 
 pytestmark = pytest.mark.filterwarnings("ignore:weights .* are for 7 classes")

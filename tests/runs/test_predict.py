@@ -9,10 +9,10 @@ from PIL import Image
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import eval_batches
-from selfdistill.evaluate.images import predict
+from selfdistill.evaluation.images import predict
 from selfdistill.runs.predict import Prediction, predict_files, refuse_image_name, to_csv
-from selfdistill.train import LoadedModel, load_run, train
-from selfdistill.train.run import load
+from selfdistill.training import LoadedModel, load_run, train
+from selfdistill.training.run import load
 
 
 @pytest.fixture(scope="module", params=["small", "large"])

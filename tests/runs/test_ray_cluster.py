@@ -23,8 +23,8 @@ from selfdistill.runs.executor import Task
 from selfdistill.runs.failures import Failure
 from selfdistill.runs.grid import ExecutorConfig, PlannedRun
 from selfdistill.runs.ray_cluster import RayCluster
-from selfdistill.train import Interrupted
-from selfdistill.train.folder import BusyError
+from selfdistill.training import Interrupted
+from selfdistill.training.folder import BusyError
 
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # read at Ray's import
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -12,7 +12,7 @@ from selfdistill.records import Evaluation
 from selfdistill.runs import evaluation, score
 from selfdistill.runs.evaluation import BASIC_EVALUATION, EvaluationConfig, measure
 from selfdistill.runs.score import other_images, own_images, score_run
-from selfdistill.train import load_run, train
+from selfdistill.training import load_run, train
 
 
 @pytest.fixture(scope="module")

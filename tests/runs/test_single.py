@@ -8,7 +8,7 @@ import pytest
 from selfdistill.config import TrainConfig
 from selfdistill.runs.score import own_images
 from selfdistill.runs.single import run_single
-from selfdistill.train import load_run
+from selfdistill.training import load_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
 

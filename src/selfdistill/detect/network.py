@@ -15,7 +15,7 @@ from selfdistill.detect.config import DetectConfig
 from selfdistill.errors import ArgumentError, blaming
 from selfdistill.models import build
 from selfdistill.records import RunRecord
-from selfdistill.train.export import description, load_run
+from selfdistill.training.export import description, load_run
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LONGER = 1333 / 800

@@ -13,8 +13,8 @@ from selfdistill.detect.config import DetectConfig
 from selfdistill.detect.network import Backbone
 from selfdistill.records import recipe_hash
 from selfdistill.records.record import JsonRecord, plain, read_json, to_struct
-from selfdistill.train.record import peak_memory_bytes, provenance
-from selfdistill.train.task import State
+from selfdistill.training.record import peak_memory_bytes, provenance
+from selfdistill.training.task import State
 
 SCHEMA = "detection 2"
 

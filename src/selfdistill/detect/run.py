@@ -16,10 +16,10 @@ from selfdistill.detect.task import Detection, assemble
 from selfdistill.errors import NonFiniteError, blaming
 from selfdistill.network import DIVERGED, nonfinite_weights
 from selfdistill.progress import OnProgress, no_progress
-from selfdistill.train.checkpoint import SaveEvery
-from selfdistill.train.export import read_run_weights
-from selfdistill.train.run import interruptible, load_finished, run_task
-from selfdistill.train.session import Session, check_devices
+from selfdistill.training.checkpoint import SaveEvery
+from selfdistill.training.export import read_run_weights
+from selfdistill.training.run import interruptible, load_finished, run_task
+from selfdistill.training.session import Session, check_devices
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric

@@ -17,10 +17,10 @@ from selfdistill.detect.network import Backbone, build_detector
 from selfdistill.detect.record import METRICS, AveragePrecision, DetectRecord, make_record
 from selfdistill.network import evaluation_mode
 from selfdistill.progress import Counter, OnProgress, no_progress
-from selfdistill.train.export import save_weights
-from selfdistill.train.meters import Loss
-from selfdistill.train.session import Session, prepare
-from selfdistill.train.task import State, Task
+from selfdistill.training.export import save_weights
+from selfdistill.training.meters import Loss
+from selfdistill.training.session import Session, prepare
+from selfdistill.training.task import State, Task
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric

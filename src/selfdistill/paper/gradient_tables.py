@@ -12,18 +12,18 @@ from torch import nn
 
 from selfdistill.config import ResolvedTrainConfig
 from selfdistill.data import ImageData
-from selfdistill.evaluate.images import Images
+from selfdistill.evaluation.images import Images
 from selfdistill.network import default_device, float64_device
 from selfdistill.paper.analysis import directions, high_precision, proposition1
 from selfdistill.paper.analysis.components import Weights, measure_components
 from selfdistill.paper.scales import PaperConfig, Training
 from selfdistill.paper.tables import SD_DROPOUT, CellMetric, CellSpec, PaperTable, RunEvaluation
 from selfdistill.progress import OnProgress
-from selfdistill.train import load_run, random_state
-from selfdistill.train.classification import assemble
-from selfdistill.train.export import read_run_weights
-from selfdistill.train.run import machine
-from selfdistill.train.session import make_fabric
+from selfdistill.training import load_run, random_state
+from selfdistill.training.classification import assemble
+from selfdistill.training.export import read_run_weights
+from selfdistill.training.run import machine
+from selfdistill.training.session import make_fabric
 
 SAMPLE = 8
 """Images for the gradients with respect to all weights, which are taken class by class."""

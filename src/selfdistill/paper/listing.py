@@ -32,7 +32,7 @@ from selfdistill.runs.grid import is_trained
 from selfdistill.text import format_duration
 from selfdistill.timing.profiler import StepProfiler
 from selfdistill.timing.synthetic import make_batch
-from selfdistill.train.run import machine
+from selfdistill.training.run import machine
 
 _TIMED_STEPS = 3
 _MAX_CPU_BATCH = {16: 64, 32: 16, 64: 16}  # by image size; 2 for larger images

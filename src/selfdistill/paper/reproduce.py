@@ -30,9 +30,9 @@ from selfdistill.records import EvaluationRecord, RunRecord
 from selfdistill.runs.executor import Executor, Task
 from selfdistill.runs.failures import FailedRunsError, Failure, forget_failures
 from selfdistill.runs.grid import ExecutorConfig, PlannedRun, is_trained, run_grid
-from selfdistill.train.export import load_weights
-from selfdistill.train.record import provenance
-from selfdistill.train.run import load, machine
+from selfdistill.training.export import load_weights
+from selfdistill.training.record import provenance
+from selfdistill.training.run import load, machine
 
 
 def reproduce_tables(

@@ -25,7 +25,7 @@ from selfdistill.paper.tables import (
 )
 from selfdistill.records import Evaluation, EvaluationRecord, RunRecord, Statistic, statistic_of
 from selfdistill.records.record import to_struct
-from selfdistill.train.record import optimiser_steps
+from selfdistill.training.record import optimiser_steps
 
 MissingReasons = dict[Training | RunEvaluation, str]
 """Why trainings are not made, or evaluations not run."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from selfdistill.data import ImageData
-from selfdistill.evaluate.adversarial import EPSILONS
-from selfdistill.evaluate.corruptions import CORRUPTIONS, fetch_cifar100c, open_published
+from selfdistill.evaluation.adversarial import EPSILONS
+from selfdistill.evaluation.corruptions import CORRUPTIONS, fetch_cifar100c, open_published
 from selfdistill.paper.classification_tables import TOP1
 from selfdistill.paper.scales import DATASETS, PaperConfig, Training
 from selfdistill.paper.tables import METHODS, SD_DROPOUT, CellMetric, CellSpec, PaperTable, RunEvaluation, pair_cells
@@ -17,7 +17,7 @@ from selfdistill.progress import OnProgress
 from selfdistill.records import Evaluation
 from selfdistill.records.record import plain
 from selfdistill.runs.evaluation import EvaluationConfig, load_ood_sets, measure
-from selfdistill.train import load_run
+from selfdistill.training import load_run
 
 CIFAR100C = "CIFAR-100-C"
 """Folder of the published corrupted images, below ``data_root``."""
@@ -31,7 +31,7 @@ class SuiteEvaluation(RunEvaluation):
     """One measure of the evaluation suite, on the test images of a run.
 
     Attributes:
-        measure: name in `selfdistill.evaluate.suite.MEASURES`.
+        measure: name in `selfdistill.evaluation.suite.MEASURES`.
         source: for "ood" the out-of-distribution dataset; for "shift" `CIFAR100C`, or nothing for corruptions drawn
             anew.
     """

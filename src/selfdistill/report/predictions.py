@@ -60,7 +60,7 @@ def ensembles(methods: Sequence[Measured[Predictions]]) -> list[EnsembleRecord]:
 def _of_mean(networks: Sequence[Predictions]) -> Evaluation:
     import torch
 
-    from selfdistill.evaluate.suite import score  # needs torch, and a report of records does not
+    from selfdistill.evaluation.suite import score  # needs torch, and a report of records does not
 
     mean = np.mean([network.probabilities for network in networks], axis=0)
     return score(torch.from_numpy(np.log(mean.clip(_LEAST))), torch.from_numpy(networks[0].labels))

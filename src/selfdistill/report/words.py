@@ -53,7 +53,7 @@ def evidence(records: Sequence[RunRecord], summary: Summary, method: str) -> str
 
 
 def _steps(record: RunRecord) -> str:
-    from selfdistill.train.record import optimiser_steps  # needs torch, and a table of records does not
+    from selfdistill.training.record import optimiser_steps  # needs torch, and a table of records does not
 
     try:
         return f"{optimiser_steps(record):,}"

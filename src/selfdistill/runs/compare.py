@@ -36,7 +36,7 @@ from selfdistill.runs.grid import (
 )
 from selfdistill.runs.linear_probe import describe_probe, measure_linear_probe
 from selfdistill.timing.budget import Timing, epochs_for_budget, estimate, measure_step_seconds, parse_duration
-from selfdistill.train.run import check_run, load
+from selfdistill.training.run import check_run, load
 
 
 def run_comparison(

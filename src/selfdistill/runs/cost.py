@@ -25,7 +25,7 @@ from selfdistill.network import default_device
 from selfdistill.progress import OnProgress, Progress, no_progress, progress_bar
 from selfdistill.timing.profiler import StepProfiler
 from selfdistill.timing.synthetic import example_methods, make_batch
-from selfdistill.train.run import machine
+from selfdistill.training.run import machine
 
 _PAIRS = (3, 50)  # at least, at most
 _CLASSES = 100

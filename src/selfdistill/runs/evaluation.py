@@ -14,17 +14,17 @@ from selfdistill.data.decode import cpu_count
 from selfdistill.data.files import explained_worker_losses
 from selfdistill.data.unlabelled import Unlabelled
 from selfdistill.errors import ArgumentError, blaming
-from selfdistill.evaluate.corruptions import PublishedCorruptions, open_published
-from selfdistill.evaluate.ood.scores import tuning_size
-from selfdistill.evaluate.suite import evaluate
+from selfdistill.evaluation.corruptions import PublishedCorruptions, open_published
+from selfdistill.evaluation.ood.scores import tuning_size
+from selfdistill.evaluation.suite import evaluate
 from selfdistill.network import default_device
 from selfdistill.progress import OnProgress, no_progress
 from selfdistill.records import Evaluation, RunRecord, SuiteRecord, load_run_record
 from selfdistill.records.evaluation import SuiteConfig
 from selfdistill.runs.executor import with_cpus
-from selfdistill.train import LoadedModel, load_run, train
-from selfdistill.train.record import provenance
-from selfdistill.train.run import machine
+from selfdistill.training import LoadedModel, load_run, train
+from selfdistill.training.record import provenance
+from selfdistill.training.run import machine
 
 
 class EvaluationConfig(SuiteConfig, frozen=True, kw_only=True):

@@ -17,8 +17,8 @@ from selfdistill.errors import ArgumentError, NonFiniteError, naming
 from selfdistill.files import write_atomically
 from selfdistill.network import DIVERGED
 from selfdistill.runs.folders import check_writable
-from selfdistill.train import LoadedModel, load_run
-from selfdistill.train.export import description, save_weights
+from selfdistill.training import LoadedModel, load_run
+from selfdistill.training.export import description, save_weights
 
 Format = Literal["onnx", "pt2", "safetensors"]
 

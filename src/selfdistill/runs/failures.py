@@ -14,7 +14,7 @@ from selfdistill.errors import NonFiniteError
 from selfdistill.files import make_folder, write_atomically
 from selfdistill.records import RunRecord, recipe_hash
 from selfdistill.records.record import read_json, to_json, to_struct
-from selfdistill.train.record import recipe_values
+from selfdistill.training.record import recipe_values
 
 _FILE = "failed.json"
 _REMEDY = "delete it and run the same command again"

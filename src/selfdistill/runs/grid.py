@@ -21,7 +21,7 @@ from selfdistill.runs.failures import FailedRunsError, Failure, note_failure, no
 from selfdistill.runs.processes import Processes
 from selfdistill.runs.ray_cluster import RayCluster
 from selfdistill.text import count_of, quote
-from selfdistill.train.trackers import check_tracker
+from selfdistill.training.trackers import check_tracker
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
-from selfdistill.evaluate.suite import score
+from selfdistill.evaluation.suite import score
 from selfdistill.records import LINEAR_PROBE, LinearProbeRecord
-from selfdistill.train import random_state
-from selfdistill.train.classification import assemble
-from selfdistill.train.session import make_fabric
+from selfdistill.training import random_state
+from selfdistill.training.classification import assemble
+from selfdistill.training.session import make_fabric
 
 
 def measure_linear_probe(recipe: TrainConfig, data: ImageData, out: Path) -> LinearProbeRecord:

@@ -13,11 +13,11 @@ from selfdistill.data.decode import IMAGE_SUFFIXES, cpu_count, scan, to_tensor
 from selfdistill.data.files import explained_worker_losses
 from selfdistill.data.folders import find_images, unread_note
 from selfdistill.errors import ArgumentError, naming
-from selfdistill.evaluate.images import predict
+from selfdistill.evaluation.images import predict
 from selfdistill.network import default_device
 from selfdistill.runs.folders import check_writable_file
 from selfdistill.text import csv_text
-from selfdistill.train.export import LoadedModel, load_run
+from selfdistill.training.export import LoadedModel, load_run
 
 FEW = 256
 """So many images are decoded sooner than processes that would help are started."""
@@ -46,7 +46,7 @@ def predict_files(
     """Predict image files, prepared as the run's own test images were.
 
     Args:
-        loaded: what :func:`selfdistill.train.load_run` returned.
+        loaded: what :func:`selfdistill.training.load_run` returned.
         paths: image files, and folders that are searched for them, subfolders included.
         skip_unreadable: leave out files that cannot be read instead of stopping.
         max_pixels: files of more pixels are unreadable.

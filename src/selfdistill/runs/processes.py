@@ -22,9 +22,9 @@ from torch import cuda
 from selfdistill.progress import Progress
 from selfdistill.runs.executor import FAILURES, OnFailure, OnResult, OnTaskProgress, Task, cpus_per_job
 from selfdistill.runs.failures import Failure
-from selfdistill.train import Interrupted
-from selfdistill.train.run import load
-from selfdistill.train.signals import Interruptions
+from selfdistill.training import Interrupted
+from selfdistill.training.run import load
+from selfdistill.training.signals import Interruptions
 
 
 @dataclass(frozen=True)

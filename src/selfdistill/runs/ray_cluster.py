@@ -26,9 +26,9 @@ from torch import cuda
 from selfdistill.progress import Progress
 from selfdistill.runs.executor import OnFailure, OnResult, OnTaskProgress, Task
 from selfdistill.runs.failures import Failure
-from selfdistill.train.folder import BusyError
-from selfdistill.train.run import load
-from selfdistill.train.signals import Interruptions
+from selfdistill.training.folder import BusyError
+from selfdistill.training.run import load
+from selfdistill.training.signals import Interruptions
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle

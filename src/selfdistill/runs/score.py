@@ -17,9 +17,9 @@ from selfdistill.runs.evaluation import EvaluationConfig, evaluate_run, measure
 from selfdistill.runs.external import load_external
 from selfdistill.runs.folders import name_of
 from selfdistill.text import plain_name
-from selfdistill.train import LoadedModel, load_run
-from selfdistill.train.record import changes_since, provenance
-from selfdistill.train.run import load
+from selfdistill.training import LoadedModel, load_run
+from selfdistill.training.record import changes_since, provenance
+from selfdistill.training.run import load
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from selfdistill.records import RunRecord
 from selfdistill.runs.folders import name_of
 from selfdistill.runs.grid import describe_plan, plan_runs
 from selfdistill.timing.budget import parse_save_every
-from selfdistill.train import train
-from selfdistill.train.run import load
+from selfdistill.training import train
+from selfdistill.training.run import load
 
 if TYPE_CHECKING:
     from selfdistill.detect import DetectRecord
@@ -38,7 +38,7 @@ def run_single(
     Args:
         recipe: what to do.
         out: the run's folder; None is ``runs/<data>-<method>-seed<N>``.
-        devices: as for :func:`selfdistill.train.train`, like the rest.
+        devices: as for :func:`selfdistill.training.train`, like the rest.
         nodes: machines.
         accelerator: what kind of device.
         save_every: how often to save inside an epoch, such as ``"10m"`` or ``"500 steps"``.

@@ -15,12 +15,12 @@ from selfdistill.methods import parse_method
 from selfdistill.network import evaluation_mode
 from selfdistill.progress import clock
 from selfdistill.text import quote
-from selfdistill.train import random_state
-from selfdistill.train.checkpoint import SaveEvery
-from selfdistill.train.classification import Classification, assemble
-from selfdistill.train.meters import Meters
-from selfdistill.train.run import machine
-from selfdistill.train.session import Session, make_fabric
+from selfdistill.training import random_state
+from selfdistill.training.checkpoint import SaveEvery
+from selfdistill.training.classification import Classification, assemble
+from selfdistill.training.meters import Meters
+from selfdistill.training.run import machine
+from selfdistill.training.session import Session, make_fabric
 
 WARMUP_STEPS = 3
 _EVAL_BATCHES = 2

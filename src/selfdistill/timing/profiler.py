@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from selfdistill.distiller import SelfDistiller
 from selfdistill.method import Batch, Method
-from selfdistill.train.classification import compile_distiller
+from selfdistill.training.classification import compile_distiller
 
 
 class StepProfiler:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from selfdistill.data import load_data
-from selfdistill.evaluate.images import Images
+from selfdistill.evaluation.images import Images
 
 
 class Trained(NamedTuple):

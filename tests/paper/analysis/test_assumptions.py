@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from selfdistill.data import load_data
-from selfdistill.evaluate.images import Images
+from selfdistill.evaluation.images import Images
 from selfdistill.paper.analysis.components import Components, measure_components
 from selfdistill.paper.analysis.high_precision import bound
 from selfdistill.paper.analysis.proposition1 import check_assumptions, measure_assumptions, r_1, ratios

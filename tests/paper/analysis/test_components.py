@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfdistill.data import load_data
-from selfdistill.evaluate.images import Images
+from selfdistill.evaluation.images import Images
 from selfdistill.models import build
 from selfdistill.paper.analysis.components import Components, measure_components
 from selfdistill.paper.analysis.masks import Conditions, drop_twice

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from selfdistill.data import load_data
-from selfdistill.evaluate.images import Images
+from selfdistill.evaluation.images import Images
 from selfdistill.losses import kl, symmetric_kl
 from selfdistill.models import build
 from selfdistill.paper.analysis.directions import Comparison, compare_gradients, measure_gradients, weight_gradients

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from selfdistill.data import load_data
-from selfdistill.evaluate.images import Images
+from selfdistill.evaluation.images import Images
 from selfdistill.losses import kl, symmetric_kl
 from selfdistill.paper.analysis import directions
 from selfdistill.paper.analysis.directions import Direction, check_lemma1, lemma1_sum, logit_gradients

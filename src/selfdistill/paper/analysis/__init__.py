@@ -7,7 +7,7 @@ seed and the image's position alone, and leaves the network, its gradients and t
 Example:
     >>> from torch import nn
     >>> from selfdistill.data import load_data
-    >>> from selfdistill.evaluate.images import Images
+    >>> from selfdistill.evaluation.images import Images
     >>> from selfdistill.paper.analysis.components import measure_components
     >>> from selfdistill.paper.analysis.directions import check_lemma1, measure_gradients
     >>> from selfdistill.paper.analysis.proposition1 import measure_assumptions, measure_proposition1

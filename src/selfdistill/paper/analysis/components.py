@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from selfdistill.evaluate.agreement import read_features
-from selfdistill.evaluate.gradient import scoring
-from selfdistill.evaluate.images import Images
+from selfdistill.evaluation.agreement import read_features
+from selfdistill.evaluation.gradient import scoring
+from selfdistill.evaluation.images import Images
 from selfdistill.network import eager
 from selfdistill.paper.analysis import masks
 from selfdistill.paper.analysis.masks import PAPER, Conditions
@@ -54,7 +54,7 @@ def measure_components(
 
     Args:
         model: on the images' device.
-        images: see `selfdistill.evaluate.images.Images`.
+        images: see `selfdistill.evaluation.images.Images`.
         weights: "head" or "all"; an image has the same masks either way.
         conditions: the masks and T.
 

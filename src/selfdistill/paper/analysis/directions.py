@@ -10,9 +10,9 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from selfdistill.evaluate.agreement import read_features
-from selfdistill.evaluate.gradient import scoring
-from selfdistill.evaluate.images import Images
+from selfdistill.evaluation.agreement import read_features
+from selfdistill.evaluation.gradient import scoring
+from selfdistill.evaluation.images import Images
 from selfdistill.losses import kl, symmetric_kl
 from selfdistill.network import eager
 from selfdistill.paper.analysis import masks
@@ -105,7 +105,7 @@ def check_lemma1(model: nn.Module, images: Images, conditions: Conditions = PAPE
 
     Args:
         model: on the images' device; a copy of its head is made in float64.
-        images: see `selfdistill.evaluate.images.Images`.
+        images: see `selfdistill.evaluation.images.Images`.
         conditions: the masks and T.
 
     Raises:

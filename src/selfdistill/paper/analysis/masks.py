@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from selfdistill.data.randomness import draw, hash_key
 from selfdistill.errors import ArgumentError
-from selfdistill.evaluate.gradient import checked, plain
-from selfdistill.evaluate.images import Images
+from selfdistill.evaluation.gradient import checked, plain
+from selfdistill.evaluation.images import Images
 from selfdistill.head import find_head
 from selfdistill.network import eager
 from selfdistill.tap import Tap
@@ -90,7 +90,7 @@ def classify_pair(head: Callable[[Tensor], Tensor], pair: Tensor) -> Tensor:
 def forward_pair(model: nn.Module, tap: Tap, x: Tensor, conditions: Conditions = PAPER, *, first: int = 0) -> Tensor:
     """Make a forward pass of x through the backbone and one of both dropped copies through the head, with their graph.
 
-    The caller chooses the mode: see `selfdistill.evaluate.gradient.scoring`.
+    The caller chooses the mode: see `selfdistill.evaluation.gradient.scoring`.
 
     Returns:
         Logits (2, B, C), under u and under v; see `drop_twice`.

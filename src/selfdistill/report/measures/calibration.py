@@ -9,7 +9,7 @@ from functools import partial
 from matplotlib.figure import FigureBase
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from selfdistill.evaluate.calibration import pool
+from selfdistill.evaluation.calibration import pool
 from selfdistill.records import METRICS, Evaluation
 from selfdistill.records.evaluation import Reliability
 from selfdistill.report.measured import Measured, every, names, parts, table

@@ -1,0 +1,106 @@
+"""Selective prediction: how often is a network wrong on the share of images of which it is surest?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from selfdistill.evaluation.arrays import Floats, as_floats
+from selfdistill.records.evaluation import RiskCoverage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def aurc(confidence: Tensor | npt.ArrayLike, correct: Tensor | npt.ArrayLike) -> float:
+    """Area under the risk-coverage curve: AURC = 1/N sum_k r(k), r(k) the error rate of the k surest images.
+
+    Equal confidences give no order: r(k) is its mean over all orders of the tied images, so that the result does not
+    depend on the order of the rows, and constant confidence gives the plain error rate.
+
+    Args:
+        confidence: any score that rises with trust, usually the largest probability, (N,).
+        correct: whether each prediction is right, true or false, (N,).
+
+    Returns:
+        A fraction in [0, 1]; lower is better. It falls with the error rate as well as with a better order.
+
+    Raises:
+        ValueError: a shape does not fit, a confidence is not finite, or `correct` holds anything but 0 and 1.
+
+    Example:
+        >>> aurc([0.9, 0.8, 0.7, 0.6], [True, True, False, False])
+        0.20833333333333331
+
+    Source: Geifman et al., Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers, 2019.
+    """
+    return float(selective_risk(confidence, correct).mean())
+
+
+def selective_risk(confidence: Tensor | npt.ArrayLike, correct: Tensor | npt.ArrayLike) -> Floats:
+    """r(k) = (errors among the k surest images) / k for k = 1..N, averaged over the orders of equal confidences.
+
+    Where the k-th image is the j-th of g tied ones, e of them wrong, and w wrong ones come before them:
+    r(k) = (w + j * e / g) / k. The last value is the error rate of all.
+
+    Args:
+        confidence: higher = surer, (N,).
+        correct: whether each prediction is right, true or false, (N,).
+
+    Raises:
+        ValueError: as for `aurc`.
+
+    Example:
+        >>> selective_risk([0.9, 0.5, 0.5], [True, False, True])
+        array([0.        , 0.25      , 0.33333333])
+    """
+    sure, right = _checked(confidence, correct)
+    order = np.argsort(-sure, kind="stable")
+    sure, wrong = sure[order], 1 - right[order]
+    starts = np.flatnonzero(np.concatenate([[True], sure[1:] != sure[:-1]]))
+    sizes = np.diff(np.append(starts, len(sure)))
+    share = np.repeat(np.add.reduceat(wrong, starts) / sizes, sizes)  # of each image: the error rate of its ties
+    return np.asarray(np.cumsum(share) / np.arange(1, len(sure) + 1))
+
+
+def risk_coverage(
+    confidence: Tensor | npt.ArrayLike, correct: Tensor | npt.ArrayLike, points: int = 100
+) -> RiskCoverage:
+    """The curve (k / N, r(k)) at `points` evenly spaced k, or at every k where there are fewer images.
+
+    Args:
+        confidence: higher = surer, (N,).
+        correct: whether each prediction is right, true or false, (N,).
+        points: at most so many points, >= 1; the last is always the whole set.
+
+    Raises:
+        ValueError: as for `aurc`, or points < 1.
+
+    Example:
+        >>> risk_coverage([0.9, 0.8, 0.7, 0.6], [True, True, False, False], points=2)
+        RiskCoverage(coverage=(0.5, 1.0), risk=(0.0, 0.5), aurc=0.20833333333333331, n=4)
+    """
+    if points < 1:
+        raise ValueError(f"points: {points}, expected at least 1")
+    risk = selective_risk(confidence, correct)
+    n = len(risk)
+    points = min(points, n)
+    k = np.arange(1, points + 1) * n // points
+    return RiskCoverage(tuple((k / n).tolist()), tuple(risk[k - 1].tolist()), float(risk.mean()), n)
+
+
+def _checked(confidence: Tensor | npt.ArrayLike, correct: Tensor | npt.ArrayLike) -> tuple[Floats, Floats]:
+    sure, right = as_floats(confidence), as_floats(correct)
+    if sure.ndim != 1 or not len(sure):
+        raise ValueError(f"confidence: shape {sure.shape}, expected (N,) with N >= 1")
+    if right.shape != sure.shape:
+        raise ValueError(f"correct: shape {right.shape}, expected ({len(sure)},), one for each confidence")
+    bad = int((~np.isfinite(sure)).sum())
+    if bad:
+        raise ValueError(f"confidence: {bad} of {len(sure)} are not finite; check the model's training loss")
+    other = right[(right != 0) & (right != 1)]
+    if len(other):
+        raise ValueError(f"correct: {other[0]:g}, expected true or false for each image")
+    return sure, right
