@@ -1,4 +1,4 @@
-"""The command line, ``selfdistill COMMAND [--option value ...]``: one module per command, and what all of them share.
+"""The command line, ``selfdistill COMMAND [--option value ...]``: one module of `commands` each, and what all share.
 
 A command is a typed function; its docstring is its help. It turns words into configs and calls the library. Nothing
 imports torch before a command runs: ``--help`` and mistakes in the words are instant.

@@ -10,18 +10,18 @@ from cyclopts import App, Group, Parameter
 
 from selfdistill import __version__
 from selfdistill.cli import say
-from selfdistill.cli.compare import compare
-from selfdistill.cli.demo import demo
-from selfdistill.cli.detect import detect
-from selfdistill.cli.evaluate import evaluate
-from selfdistill.cli.export import export
+from selfdistill.cli.commands.compare import compare
+from selfdistill.cli.commands.demo import demo
+from selfdistill.cli.commands.detect import detect
+from selfdistill.cli.commands.evaluate import evaluate
+from selfdistill.cli.commands.export import export
+from selfdistill.cli.commands.methods import methods
+from selfdistill.cli.commands.predict import predict
+from selfdistill.cli.commands.report import report
+from selfdistill.cli.commands.reproduce import reproduce
+from selfdistill.cli.commands.train import train
 from selfdistill.cli.help import TextHelp
-from selfdistill.cli.methods import methods
 from selfdistill.cli.options import ARGUMENTS, OPTIONS, Command, default_text
-from selfdistill.cli.predict import predict
-from selfdistill.cli.report import report
-from selfdistill.cli.reproduce import reproduce
-from selfdistill.cli.train import train
 from selfdistill.errors import ArgumentError
 
 COMMANDS: dict[str, Command] = {
