@@ -25,6 +25,15 @@ CEInputs = tuple[tuple[Tensor, Tensor, float], ...]
 """What the cross-entropy is computed on: ``((logits, labels, weight), ...)``."""
 
 
+class Range(NamedTuple):
+    """Where a search looks for the argument ``name`` of a method: from low to high, in equal ratios if ``log``."""
+
+    name: str
+    low: float
+    high: float
+    log: bool = False
+
+
 @dataclass(frozen=True)
 class DropoutAt:
     """Apply two dropout masks to the output of an inner module (Table 12).
@@ -174,11 +183,13 @@ class Method(nn.Module, ABC):
         needs: what the method asks of a batch.
         criterion: the label loss that replaces cross-entropy, or None.
         drops_features: whether it drops out the features before the head (then a model's own dropout there is doubled).
+        searched: the arguments that a search tries, and where; all others keep their defaults.
     """
 
     needs: Needs = Needs()
     criterion: Criterion | None = None
     drops_features: ClassVar[bool] = False
+    searched: ClassVar[tuple[Range, ...]] = ()
 
     def __init__(self) -> None:
         super().__init__()

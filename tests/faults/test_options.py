@@ -31,6 +31,7 @@ RIGHT = {  # words with which the command would work
     "evaluate": "run --quick",
     "detect": "--data coco --model resnet18 --epochs 1 --image-size 64",
     "reproduce": "table1 --scale smoke",
+    "tune": f"{TINY} --trials 1 --epochs 1 --seeds 1",
     "report": "run",
     "predict": "run photos",
     "export": "run --format safetensors",

@@ -20,13 +20,14 @@ from selfdistill.cli.commands.predict import predict
 from selfdistill.cli.commands.report import report
 from selfdistill.cli.commands.reproduce import reproduce
 from selfdistill.cli.commands.train import train
+from selfdistill.cli.commands.tune import tune
 from selfdistill.cli.help import TextHelp
 from selfdistill.cli.options import ARGUMENTS, OPTIONS, Command, default_text
 from selfdistill.errors import ArgumentError
 
 COMMANDS: dict[str, Command] = {
     command.__name__: command
-    for command in (demo, compare, train, evaluate, detect, reproduce, report, predict, export, methods)
+    for command in (demo, compare, tune, train, evaluate, detect, reproduce, report, predict, export, methods)
 }
 
 

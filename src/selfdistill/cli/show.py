@@ -8,6 +8,7 @@ from selfdistill.text import printable
 
 if TYPE_CHECKING:
     from selfdistill.records import RunRecord
+    from selfdistill.records.search import SearchRecord
     from selfdistill.runs.evaluation import EvaluationConfig
 
 METHODS = ("CrossEntropy()", "LabelSmoothing()", "SDDropout(weight=0.1)", "SDDropout()")
@@ -71,26 +72,30 @@ def show_comparison(
     failed: "Mapping[str, str] | None" = None,
     *,
     folders: Sequence[Path],
+    search: "SearchRecord | None" = None,
 ) -> None:
     """Write the report of the runs in some folders and print their table, the verdict and where the report is.
 
-    Where there is one in the folders, a linear probe stands beside them.
+    Where there is one in the folders, a linear probe stands beside them; so does the search that chose their settings.
     """
     from rich.console import Console
 
     from selfdistill.records import LinearProbeRecord, summarise
     from selfdistill.report import next_step, terminal_table, verdict, write_report
+    from selfdistill.report.html import best_network
     from selfdistill.report.words import evidence
 
     probe = next((found for folder in folders if (found := LinearProbeRecord.beside(folder))), None)
-    page = write_report(records, out, title=title, preface=preface, failed=failed or {}, probe=probe, folders=folders)
-    summary = summarise(records)
+    page = write_report(
+        records, out, title=title, preface=preface, failed=failed or {}, probe=probe, folders=folders, search=search
+    )
+    summary = summarise(records, tuned=search is not None)
     said = verdict(summary)
     print_table(terminal_table(summary, title=title, width=Console().width, probe=probe))
     print_lines(said.decision.headline, *filter(None, [said.compared]))
     print_lines(*(f"{line.title}{f', {line.judged}' if line.judged else ''}: {line.text}" for line in said.lines))
     print_lines(evidence(records, summary, said.decision.method))
-    if step := next_step(said.decision, summary, records, folders):
+    if step := next_step(said.decision, summary, records, folders, best=best_network(out, search)):
         print_lines(step.why, f"  {step.command}")
     print_lines(f"Report: {page}")
 

@@ -34,6 +34,7 @@ class TrainConfig(TrainingConfig):
         per_class: use only so many training images of each class
         test_per_class: use only so many test images of each class
         val_fraction: share of the training images that are held out for validation (default: none, or the val folder)
+        train_on_val: train on the images of the val folder too, once nothing is to be chosen by them
         augment: augmentation of the training images (default: the dataset's own)
         auto_augment: further augmentation after that, trivial (TrivialAugment) or rand (RandAugment)
         erasing: probability that a rectangle of an image is blackened
@@ -113,6 +114,7 @@ class TrainConfig(TrainingConfig):
     per_class: int | None = None
     test_per_class: int | None = None
     val_fraction: float = 0.0
+    train_on_val: bool = False
     augment: Augment | None = None
     auto_augment: Literal["none", "trivial", "rand"] = "none"
     erasing: float = 0.0
@@ -182,6 +184,7 @@ class TrainConfig(TrainingConfig):
             val_fraction=(0, 0.9),
             patience=(1, 10**6),
         )
+        self.require(not (self.train_on_val and self.val_fraction), "train_on_val", "left out beside `val_fraction`")
         self.require(self.ema is None or 0 < self.ema < 1, "ema", "above 0 and below 1")
         self._require_room_to_crop(self.image_size or 1)
         self._check_fine_tuning()

@@ -267,6 +267,33 @@ def hold_out_validation(data: ImageData, fraction: float) -> ImageData:
     return replace(data, train=parts[0], val=parts[1], val_split_description=described)
 
 
+def train_on_validation(data: ImageData) -> ImageData:
+    """Put the validation images behind the training images: for a last training, once nothing is to be chosen.
+
+    Args:
+        data: with validation images.
+
+    Raises:
+        ArgumentError: there are none.
+
+    Example:
+        >>> split = Split(torch.arange(4) % 2, images=torch.zeros(4, 3, 4, 4, dtype=torch.uint8))
+        >>> data = ImageData("grey", split, split, ("cat", "dog"), (0.5,) * 3, (1.0,) * 3, 4, "none", "", val=split)
+        >>> whole = train_on_validation(data)
+        >>> len(whole.train), whole.val
+        (8, None)
+    """
+    if data.val is None:
+        raise ArgumentError("train_on_val", f"needs validation images: {data.name} has none")
+    parts = (data.train, data.val)
+    tensors = {name: [getattr(part, name) for part in parts] for name in _TENSORS if name != "ids"}
+    joined: dict[str, Any] = {name: None if of[0] is None else torch.cat(of) for name, of in tensors.items()}
+    paths = None if data.train.paths is None or data.val.paths is None else data.train.paths + data.val.paths
+    train = Split(**joined, paths=paths, ids=torch.cat([part.identify() for part in parts]))
+    described = f"{data.train_split_description or 'training images'} and {data.val_split_description}"
+    return replace(data, train=train, val=None, val_split_description="", train_split_description=described)
+
+
 def _name_of(split: Split, at: int, label: str) -> str:
     if split.paths is not None:
         parts = [plain_name(part) for part in split.paths[at].parts]

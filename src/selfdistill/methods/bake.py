@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfdistill.losses import at_least_float32, soft_kl
-from selfdistill.method import Method, Needs, Step, Term
+from selfdistill.method import Method, Needs, Range, Step, Term
 from selfdistill.methods.ranges import check_temperature, check_weight
 
 
@@ -77,6 +77,12 @@ class BAKE(Method):
     Source: Self-distillation with Batch Knowledge Ensembling Improves ImageNet Classification (2021); numbers of its
     small-scale code, yxgeee/BAKE.
     """
+
+    searched = (
+        Range("weight", 0.1, 3, log=True),
+        Range("temperature", 1, 6),
+        Range("omega", 0.1, 0.9),
+    )
 
     def __init__(self, weight: float = 1.0, temperature: float = 4.0, omega: float = 0.5, partners: int = 3):
         super().__init__()

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfdistill.losses import at_least_float32, kl
-from selfdistill.method import Method, Needs, Outputs, Step, Term
+from selfdistill.method import Method, Needs, Outputs, Range, Step, Term
 from selfdistill.methods.ranges import check_temperature, check_weight
 from selfdistill.models.parts import initialise_convolutions
 
@@ -53,6 +53,10 @@ class BYOT(Method):
     which is ours: the paper has ResNets only.
     """
 
+    searched = (
+        Range("weight", 0.01, 1, log=True),
+        Range("alpha", 0.05, 0.9),
+    )
     needs = Needs(stages=True)
 
     def __init__(self, weight: float = 0.1, alpha: float = 0.1, temperature: float = 3.0, hint: float = 1e-6):

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from selfdistill.losses import kl
-from selfdistill.method import Method, Needs, Step, Term
+from selfdistill.method import Method, Needs, Range, Step, Term
 from selfdistill.methods.ranges import check_temperature, check_weight
 
 
@@ -40,6 +40,11 @@ class CSKD(Method):
 
     Source: Regularizing Class-wise Predictions via Self-knowledge Distillation, Eq. 2 and 3; Table 1's row "CS-KD".
     """
+
+    searched = (
+        Range("weight", 0.1, 3, log=True),
+        Range("temperature", 1, 6),
+    )
 
     def __init__(self, weight: float = 1.0, temperature: float = 4.0, pair: Literal["any", "other"] = "any"):
         super().__init__()

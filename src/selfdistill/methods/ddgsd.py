@@ -1,7 +1,7 @@
 """DDGSD (Xu and Liu, 2019): make the predictions for two augmented views of an image agree."""
 
 from selfdistill.losses import kl, mmd
-from selfdistill.method import CEInputs, Method, Needs, Step, Term
+from selfdistill.method import CEInputs, Method, Needs, Range, Step, Term
 from selfdistill.methods.ranges import check_temperature, check_weight
 
 
@@ -38,6 +38,10 @@ class DDGSD(Method):
     Source: Data-Distortion Guided Self-Distillation for Deep Neural Networks; Table 1's row "DDGSD".
     """
 
+    searched = (
+        Range("weight", 0.1, 3, log=True),
+        Range("temperature", 1, 6),
+    )
     needs = Needs(views=2, one_pass=True)
 
     def __init__(self, weight: float = 1.0, temperature: float = 3.0, mmd_weight: float = 0.005):

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from selfdistill.losses import at_least_float32, kl
-from selfdistill.method import CEInputs, Method, Needs, Step, Term
+from selfdistill.method import CEInputs, Method, Needs, Range, Step, Term
 from selfdistill.methods.ranges import check_temperature, check_weight
 
 
@@ -53,6 +53,10 @@ class DLB(Method):
     Meta-knowledge-Lab/DLB.
     """
 
+    searched = (
+        Range("weight", 0.1, 3, log=True),
+        Range("temperature", 1, 6),
+    )
     needs = Needs(previous=True)
 
     def __init__(self, weight: float = 1.0, temperature: float = 3.0):

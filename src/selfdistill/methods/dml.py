@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from selfdistill.losses import kl
-from selfdistill.method import CEInputs, Method, Needs, Outputs, Step, Term
+from selfdistill.method import CEInputs, Method, Needs, Outputs, Range, Step, Term
 from selfdistill.methods.ranges import check_temperature, check_weight
 
 
@@ -54,6 +54,10 @@ class DML(Method):
     Source: Deep Mutual Learning, Algorithm 1 (simultaneous, as in the authors' code); Table 1's row "DML".
     """
 
+    searched = (
+        Range("weight", 0.1, 3, log=True),
+        Range("temperature", 1, 6),
+    )
     needs = Needs(peer=True)
 
     def __init__(self, weight: float = 1.0, temperature: float = 3.0, peer: str | nn.Module | None = None):

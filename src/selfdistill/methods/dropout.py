@@ -2,7 +2,7 @@
 
 import torch.nn.functional as F
 
-from selfdistill.method import CEInputs, Method, Step
+from selfdistill.method import CEInputs, Method, Range, Step
 from selfdistill.methods.ranges import check_drop_probability
 
 
@@ -33,6 +33,7 @@ class Dropout(Method):
     Source: Self-Knowledge Distillation via Dropout, Table 11, rows "standard" and "standard (dagger)".
     """
 
+    searched = (Range("p", 0.1, 0.7),)
     drops_features = True
 
     def __init__(self, p: float = 0.5, dagger: bool = False):

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from selfdistill.losses import cross_entropy
-from selfdistill.method import Method
+from selfdistill.method import Method, Range
 
 
 class LabelSmoothing(Method):
@@ -28,6 +28,8 @@ class LabelSmoothing(Method):
 
     Source: Rethinking the Inception Architecture for Computer Vision, section 7; the row "LS" of Table 1.
     """
+
+    searched = (Range("eps", 0.01, 0.3, log=True),)
 
     def __init__(self, eps: float = 0.1):
         super().__init__()

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfdistill.losses import at_least_float32
-from selfdistill.method import Method, Needs, Step, Term
+from selfdistill.method import Method, Needs, Range, Step, Term
 
 
 class PSKD(Method):
@@ -52,6 +52,7 @@ class PSKD(Method):
     lgcnsai/PS-KD-Pytorch.
     """
 
+    searched = (Range("weight", 0.2, 0.95),)
     needs = Needs(index=True, progress=True)
 
     def __init__(self, samples: int, weight: float = 0.8):

@@ -5,7 +5,7 @@ from torch import nn
 
 from selfdistill.head import eager_call, samples, training
 from selfdistill.losses import symmetric_kl
-from selfdistill.method import CEInputs, Input, Method, Needs, Step, Term
+from selfdistill.method import CEInputs, Input, Method, Needs, Range, Step, Term
 from selfdistill.methods.ranges import check_weight
 from selfdistill.network import logits_of, random_states
 
@@ -45,6 +45,7 @@ class RDrop(Method):
     Source: R-Drop: Regularized Dropout for Neural Networks (NeurIPS 2021), and its code, dropreg/R-Drop.
     """
 
+    searched = (Range("weight", 0.03, 3, log=True),)
     needs = Needs(passes=2)
 
     def __init__(self, weight: float = 0.3):

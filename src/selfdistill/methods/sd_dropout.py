@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfdistill.losses import Direction, kl, symmetric_kl, symmetric_kl_of_samples
-from selfdistill.method import DropoutAt, Method, Needs, Step, Term
+from selfdistill.method import DropoutAt, Method, Needs, Range, Step, Term
 from selfdistill.methods.many_classes import divergence_of_samples
 from selfdistill.methods.ranges import check_drop_probability, check_temperature, check_weight
 
@@ -69,6 +69,12 @@ class SDDropout(Method):
     paper prints neither T nor the weight of the sums.
     """
 
+    searched = (
+        Range("weight", 0.01, 3, log=True),
+        Range("p", 0.1, 0.7),
+        Range("temperature", 1, 6),
+        Range("warmup", 0, 0.5),
+    )
     drops_features = True
 
     def __init__(

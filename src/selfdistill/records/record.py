@@ -25,6 +25,9 @@ NOT_COMPARED = frozenset(
     {"method", "seed", "data_root", "max_pixels", "threads", "workers", "cache", "keep_epochs", "eval_every", "log"}
 )
 
+TUNED = frozenset({"lr", "backbone_lr", "weight_decay"})
+"""Fields of a recipe that may differ too, where each method was tuned by itself."""
+
 _T = TypeVar("_T")
 _C = TypeVar("_C")
 _E = TypeVar("_E")
@@ -161,8 +164,16 @@ class RunRecord(JsonRecord, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
         What a later version added does not change it as long as it has its default.
         """
+        return self.key_without(frozenset())
+
+    def key_without(self, left_out: Collection[str]) -> str:
+        """The `comparable_key` of a recipe without further fields."""
         parts = self.compared()
-        recipe = {key: value for key, value in parts["recipe"].items() if _DEFAULTS.get(key, _NONE) != value}
+        recipe = {
+            key: value
+            for key, value in parts["recipe"].items()
+            if _DEFAULTS.get(key, _NONE) != value and key not in left_out
+        }
         data = {key: value for key, value in parts["data"].items() if (key, value) != ("val_n", 0)}
         return recipe_hash({"recipe": recipe, "data": data})
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from selfdistill.records.metrics import METRICS
-from selfdistill.records.record import RunRecord
+from selfdistill.records.record import TUNED, RunRecord
 from selfdistill.text import quote
 
 TOO_FEW_IMAGES = "too few images to say"
@@ -66,8 +66,12 @@ class Summary:
     differences: dict[tuple[str, str], Difference]
 
 
-def summarise(records: Iterable[RunRecord]) -> Summary:
+def summarise(records: Iterable[RunRecord], *, tuned: bool = False) -> Summary:
     """Mean, sd and n per method, and differences to the first method paired by seed, with 95 % intervals.
+
+    Args:
+        records: of runs that differ in method and seed alone.
+        tuned: each method may have its own `TUNED` rates.
 
     Raises:
         ValueError: no record; runs that may not be compared (the differing fields are named); a seed twice in a method.
@@ -76,7 +80,7 @@ def summarise(records: Iterable[RunRecord]) -> Summary:
     if not runs:
         raise ValueError("records: none given, there is nothing to summarise")
     for run in runs[1:]:
-        _check_comparable(runs[0], run)
+        _check_comparable(runs[0], run, TUNED if tuned else frozenset())
     by_method: dict[str, dict[int, RunRecord]] = {}
     for run in runs:
         seeds = by_method.setdefault(run.method, {})
@@ -179,16 +183,16 @@ def _difference(
     return Difference(method, baseline, metric, found.mean, found.sd, found.n, low, high, verdict, effect)
 
 
-def _check_comparable(first: RunRecord, other: RunRecord) -> None:
+def _check_comparable(first: RunRecord, other: RunRecord, left_out: Collection[str]) -> None:
     if None not in (known := [first.data.fingerprint, other.data.fingerprint]) and known[0] != known[1]:
         raise ValueError(f"records: {first.name} and {other.name} cannot be compared: their images are different")
-    if first.comparable_key == other.comparable_key:
+    if first.key_without(left_out) == other.key_without(left_out):
         return
     ours, theirs = first.compared(), other.compared()
     differing = [
         f"{part}.{key}: {quote(ours[part].get(key))} and {quote(theirs[part].get(key))}"
         for part in ours
         for key in dict.fromkeys([*ours[part], *theirs[part]])
-        if ours[part].get(key) != theirs[part].get(key)
+        if ours[part].get(key) != theirs[part].get(key) and key not in left_out
     ]
     raise ValueError(f"records: {first.name} and {other.name} cannot be compared ({'; '.join(differing)})")

@@ -20,6 +20,7 @@ from selfdistill.records import (
     write_atomically,
 )
 from selfdistill.records.record import to_json
+from selfdistill.records.search import SearchRecord
 from selfdistill.report import words
 from selfdistill.report.figures import Group, curve_panels, difference_panels, grouped, seed_panels
 from selfdistill.report.measured import Measured, measured
@@ -33,6 +34,7 @@ from selfdistill.report.measures.calibration import (
 )
 from selfdistill.report.measures.classes import classes_section
 from selfdistill.report.measures.ood import who_tells_apart
+from selfdistill.report.measures.search import search_section
 from selfdistill.report.next_step import next_step
 from selfdistill.report.pages import Figure, write_pages
 from selfdistill.report.predictions import NOT_KEPT, ensembles, kept_predictions
@@ -52,6 +54,7 @@ def write_report(
     failed: Mapping[str, str] | None = None,
     probe: LinearProbeRecord | None = None,
     folders: Sequence[Path] = (),
+    search: SearchRecord | None = None,
 ) -> Path:
     """Write `report.html`, `report.md` and `figures/*.svg` for runs that may be compared.
 
@@ -69,6 +72,7 @@ def write_report(
         failed: why further runs failed, by name.
         probe: a linear probe of the same images, shown beside the methods.
         folders: where the runs are: for the next command and their predictions; none: the page has neither.
+        search: the search by which the methods' settings were chosen; each may then have its own rates.
 
     Returns:
         The path of `report.html`.
@@ -77,7 +81,7 @@ def write_report(
         ValueError: no record, or records that may not be compared.
         OSError: the folder cannot be written.
     """
-    summary = summarise(records)
+    summary = summarise(records, tuned=search is not None)
     groups, methods = grouped(records), measured(records)
     said = verdict(summary)
     kept = kept_predictions(records, methods, folders)
@@ -86,10 +90,12 @@ def write_report(
         "title": title,
         "preface": preface,
         "failed": failed,
-        "next_step": next_step(said.decision, summary, records, folders),
+        "next_step": next_step(said.decision, summary, records, folders, best=best_network(out_dir, search)),
         "quality": metric_table(summary, probe=probe, ensembles=together),
         "classes": classes_section(kept, said.decision.network(summary.methods[0])),
     }
+    if search is not None:
+        context["sections"] = (search_section(search), *context["sections"])
     if folders and len(kept) < len(methods):
         context["protocol"].append(NOT_KEPT)
     _keep(together, make_folder(Path(out_dir)) / "ensembles.json")
@@ -97,6 +103,11 @@ def write_report(
     return _write(
         "report", out_dir, _figures(groups, summary, methods), context, methods=summary.methods, former=former
     )
+
+
+def best_network(out: Path, search: SearchRecord | None) -> Path | None:
+    """The network to use that a search leaves in its folder."""
+    return None if search is None else Path(out) / "best"
 
 
 def _keep(ensembles: Sequence[EnsembleRecord], path: Path) -> None:

@@ -23,7 +23,12 @@ class NextStep(NamedTuple):
 
 
 def next_step(
-    decision: Decision, summary: Summary, records: Sequence[RunRecord], folders: Sequence[Path]
+    decision: Decision,
+    summary: Summary,
+    records: Sequence[RunRecord],
+    folders: Sequence[Path],
+    *,
+    best: Path | None = None,
 ) -> NextStep | None:
     """Say what to run next: use a network, or compare with more seeds or more images.
 
@@ -32,10 +37,16 @@ def next_step(
         summary: of the records.
         records: of the comparison.
         folders: where their runs are.
+        best: the network of a search, whose settings a new comparison would not search again.
 
     Returns:
         None if the runs are not there.
     """
+    more = max(ENOUGH_SEEDS, 2 * max(map(len, summary.seeds.values())))
+    if best is not None:
+        undecided = decision.kind == "few seeds" or (decision.kind == "keep" and _may_still_gain(summary))
+        hint = f"Say --seeds {more} in the same command for a surer answer. " if undecided else ""
+        return NextStep(f"{hint}Classify images with the network of this search:", _join("predict", best, "new-photos"))
     method = decision.network(summary.methods[0])
     run = next((path for one in records if one.method == method and (path := run_folder(one, folders))), None)
     if run is None:
@@ -45,7 +56,6 @@ def next_step(
         words = ["--recipe", run / "recipe.yaml", "--methods", *summary.methods, "--seeds", more]
         return _join("compare", *words, *_evaluation(records[0]), "--out", out)
 
-    more = max(ENOUGH_SEEDS, 2 * max(map(len, summary.seeds.values())))
     if decision.kind == "few images":
         n = records[0].evaluation.n
         why = f"Add test images ({n} now, at least {FEW_IMAGES} are needed) and compare again:"

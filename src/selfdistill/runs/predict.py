@@ -84,7 +84,7 @@ def predict_files(
     model = loaded.model.to(device)
     batches = eval_batches(split, _as_data(loaded, split), batch_size=batch_size, device=device, workers=workers)
     with explained_worker_losses():
-        probabilities = predict(model, batches)[0].double().softmax(dim=1)
+        probabilities = (predict(model, batches)[0].double() / loaded.temperature).softmax(dim=1)
     best = probabilities.max(dim=1)
     return [
         Prediction(files[at], loaded.classes[label], confidence, tuple(row))

@@ -25,7 +25,7 @@ from selfdistill.records.record import to_struct
 AGAIN = "run the training again, which makes it again from the last checkpoint"
 
 _Size = Annotated[int, msgspec.Meta(ge=1, le=MAX_IMAGE_SIZE)]
-_Deviation = Annotated[float, msgspec.Meta(gt=0)]
+_Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class _Description(msgspec.Struct):
@@ -38,7 +38,8 @@ class _Description(msgspec.Struct):
     classes: Annotated[tuple[str, ...], msgspec.Meta(min_length=2)]
     image_size: _Size
     mean: tuple[float, float, float]
-    std: tuple[_Deviation, _Deviation, _Deviation]
+    std: tuple[_Positive, _Positive, _Positive]
+    temperature: _Positive = 1.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class LoadedModel:
         image_size: S, the side of an image in pixels.
         mean: per channel; an input is ``(pixels / 255 - mean) / std``.
         std: per channel.
+        temperature: T, fitted on validation images; probabilities are softmax(logits / T). 1 where none was fitted.
     """
 
     model: nn.Module
@@ -58,6 +60,7 @@ class LoadedModel:
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    temperature: float = 1.0
 
 
 def save_weights(model: nn.Module, path: Path, metadata: Mapping[str, str] | None = None) -> str:
@@ -132,7 +135,12 @@ def load_run(run: str | Path) -> LoadedModel:
         epochs = f" after epoch {known['epochs']}" if "epochs" in known else ""
         raise NonFiniteError(f"{run}: the weights {name!r} are not finite numbers{epochs}; {DIVERGED}")
     return LoadedModel(
-        model.eval(), tuple(known["classes"]), known["image_size"], tuple(known["mean"]), tuple(known["std"])
+        model.eval(),
+        tuple(known["classes"]),
+        known["image_size"],
+        tuple(known["mean"]),
+        tuple(known["std"]),
+        known.get("temperature", 1.0),
     )
 
 

@@ -14,7 +14,7 @@ from selfdistill.config.training import TrainingConfig
 from selfdistill.data import ImageData, load_data
 from selfdistill.data.files import explained_worker_losses
 from selfdistill.data.fingerprint import Fingerprint, changes
-from selfdistill.data.sets import HELD_OUT_BY_NAME, hold_out_validation
+from selfdistill.data.sets import HELD_OUT_BY_NAME, hold_out_validation, train_on_validation
 from selfdistill.errors import ArgumentError, blaming, check_folder, naming
 from selfdistill.models.pretrained import pretrained
 from selfdistill.progress import OnProgress, no_progress
@@ -37,6 +37,22 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", bound=Record)
 
+
+class StoppedError(Exception):
+    """A training was stopped after an epoch, as it was asked to; it can be resumed.
+
+    Attributes:
+        rows: of its log.
+    """
+
+    def __init__(self, rows: list[Row]):
+        super().__init__(f"stopped after epoch {len(rows)}, saved")
+        self.rows = rows
+
+
+Stop = Callable[[Row], bool]
+"""Asked after each epoch, with its row of the log, whether the training shall stop there."""
+
 SAVE_SECONDS = 5.0
 """Epochs shorter than this do not all get a checkpoint; the last one does."""
 
@@ -52,6 +68,7 @@ def train(
     progress: OnProgress = no_progress,
     save_seconds: float | None = None,
     save_every: SaveEvery | None = None,
+    stop: Stop | None = None,
 ) -> RunRecord:
     """Train by a recipe into a run folder, or resume what is there; a finished run is returned as it is.
 
@@ -67,6 +84,7 @@ def train(
         progress: is called with each :class:`~selfdistill.progress.Progress`.
         save_seconds: at the end of an epoch, save unless the last checkpoint is younger (default: `SAVE_SECONDS`).
         save_every: how often to save inside an epoch.
+        stop: ends the training after an epoch, saved; without it the same call goes on from there.
 
     Returns:
         The record that is in ``out/result.json``.
@@ -76,11 +94,14 @@ def train(
         OSError: something cannot be written; the last checkpoint is kept.
         NonFiniteError: the loss, a weight or a logit was not finite; names the run, the epoch and the remedy.
         Interrupted: SIGTERM, SIGHUP or SIGINT came; the state is saved and the message says how to resume.
+        StoppedError: ``stop`` said so.
     """
     with interruptible(Path(out)) as interruptions:
         images = load(recipe) if data is None else as_pretrained(recipe, data)
         if data is not None and recipe.val_fraction and images.val is None:
             images = hold_out_validation(images, recipe.val_fraction)
+        if data is not None and recipe.train_on_val and images.val is not None:
+            images = train_on_validation(images)
         resolved = recipe.resolve(images)
         if (finished := check_run(resolved, Path(out), images)) is not None:
             return finished
@@ -96,6 +117,7 @@ def train(
             progress=progress,
             save_seconds=save_seconds,
             save_every=save_every,
+            stop=stop,
         )
 
 
@@ -175,6 +197,7 @@ def run_task(
     progress: OnProgress = no_progress,
     save_seconds: float | None = None,
     save_every: SaveEvery | None = None,
+    stop: Stop | None = None,
 ) -> R:
     """Train any task into the folder of a run that is not finished, or resume what is there; return its record.
 
@@ -191,12 +214,14 @@ def run_task(
         progress: is called with each :class:`~selfdistill.progress.Progress`.
         save_seconds: as for :func:`train`.
         save_every: as for :func:`train`.
+        stop: as for :func:`train`.
 
     Raises:
         ValueError: the folder is another recipe's, or what ``assemble`` raises.
         OSError: something cannot be written; the last checkpoint is kept.
         NonFiniteError: the loss, a weight or a logit was not finite.
         Interrupted: a signal came; the state is saved.
+        StoppedError: ``stop`` said so; the state is saved.
     """
     check_tracker(recipe.log)
     with ExitStack() as cleanup:
@@ -216,7 +241,7 @@ def run_task(
         only_weights = folder.finished() and state.done
         fabric.barrier()
         saver = Saver(session, state, checkpoints, save_every or SaveEvery(), save_seconds or SAVE_SECONDS)
-        _train(session, state, saver, folder, interruptions, progress)
+        _train(session, state, saver, folder, interruptions, progress, stop)
         if fabric.is_global_zero:
             made = session.task.finish(out, state)
             if not only_weights:  # the record that is there is of these weights, and so are its evaluations
@@ -246,6 +271,8 @@ def load(recipe: TrainConfig) -> ImageData:
         )
     if recipe.val_fraction:
         data = hold_out_validation(data, recipe.val_fraction)
+    if recipe.train_on_val:
+        data = train_on_validation(data)
     if recipe.cache and data.train.paths is None:
         raise ArgumentError("cache", f"would be ignored: {data.name} is in memory")
     if known and recipe.image_size is None and data.train.paths is not None:  # not decoded yet
@@ -274,6 +301,7 @@ def _train(
     folder: RunFolder,
     interruptions: Interruptions,
     progress: OnProgress,
+    stop: Stop | None,
 ) -> None:
     """Run the loop with what belongs to the end of an epoch: the log, kept weights, a checkpoint now and then."""
     fabric, recipe = session.fabric, session.recipe
@@ -285,8 +313,11 @@ def _train(
             folder.write_log(state.rows)
             if tracker is not None:
                 tracker.write({name: value for name, value in row.items() if value is not None}, state.epoch)
-        if state.done or saver.is_due_after_an_epoch():
+        stopped = stop is not None and not state.done and stop(row)
+        if stopped or state.done or saver.is_due_after_an_epoch():
             saver.save()
+        if stopped:
+            raise StoppedError(state.rows)
 
     with ExitStack() as cleanup:
         tracker = None
