@@ -22,7 +22,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -36,18 +36,43 @@ from selfdistill.evaluation.images import predict
 from selfdistill.evaluation.suite import score
 from selfdistill.models import build
 from selfdistill.network import default_device
+from selfdistill.records import Evaluation
 from selfdistill.training import random_state, train
 from selfdistill.training.record import provenance
 from selfdistill.training.run import as_pretrained
 
-METHODS = ("CrossEntropy()", "SDDropout()", "SDDropout(weight=0.1)", "LabelSmoothing()")
+METHODS = (
+    *("CrossEntropy()", "LabelSmoothing()", "Dropout()"),
+    *("SDDropout(weight=0.1)", "SDDropout(weight=0.3)", "SDDropout()", "SDDropout(weight='auto')"),
+)
 FROZEN = ", frozen"
 FROZEN_METHODS = tuple(method + FROZEN for method in METHODS)
 
 
+class Scores(NamedTuple):
+    """How good a network is on the test images, and how many training images it has right; shares in [0, 1].
+
+    ``scaled_nll`` is the NLL after temperature scaling, cross-fitted on the test images; ``weight`` what "auto" found.
+    """
+
+    top1: float
+    nll: float
+    ece: float
+    train_top1: float
+    gap: float | None = None
+    scaled_nll: float | None = None
+    weight: float | None = None
+
+    @classmethod
+    def of(cls, test: Evaluation, train_top1: float, weight: float | None = None) -> Self:
+        """Read an evaluation."""
+        scaled = None if test.scaled is None else test.scaled.nll
+        return cls(test.top1, test.nll, test.ece, train_top1, test.gap, scaled, weight)
+
+
 @dataclass(frozen=True)
 class Row:
-    """One network: what made it, on which images, and how good it is; shares in [0, 1]."""
+    """One network: what made it, on which images, and how good it is; see `Scores`."""
 
     what: str
     per_class: int
@@ -59,6 +84,9 @@ class Row:
     ece: float
     train_top1: float
     seconds: float
+    gap: float | None = None
+    scaled_nll: float | None = None
+    weight: float | None = None
 
     @property
     def key(self) -> tuple[str, int, int, int]:
@@ -92,14 +120,14 @@ class Setting:
         """Optimiser steps of a training in batches of 32."""
         return self.epochs * -(-len(self.data.train) // 32)
 
-    def scored(self, model: nn.Module) -> tuple[float, float, float, float]:
+    def scored(self, model: nn.Module) -> Scores:
         """Top-1, NLL and ECE on the test images, top-1 on the training images."""
         device = default_device()
         parts = [
             score(*predict(model, eval_batches(part, self.data, batch_size=64, device=device, workers=0)))
             for part in (self.data.test, self.data.train)
         ]
-        return parts[0].top1, parts[0].nll, parts[0].ece, parts[1].top1
+        return Scores.of(parts[0], parts[1].top1)
 
 
 class Probe(nn.Module):
@@ -115,7 +143,7 @@ class Probe(nn.Module):
         return nn.functional.linear((features - self.mean) / self.scale, self.weight, self.bias)
 
 
-def linear_probe(setting: Setting) -> tuple[float, float, float, float]:
+def linear_probe(setting: Setting) -> Scores:
     """scikit-learn's, on the features of the pretrained network."""
     from sklearn.linear_model import LogisticRegressionCV
     from sklearn.preprocessing import StandardScaler
@@ -132,10 +160,10 @@ def linear_probe(setting: Setting) -> tuple[float, float, float, float]:
     fitted.fit(scaler.transform(train.features.flatten(1).double().numpy()), train.labels.numpy())
     probe = Probe(scaler, fitted)
     scores = [score(probe(part.features.flatten(1)), part.labels) for part in (test, train)]
-    return scores[0].top1, scores[0].nll, scores[0].ece, scores[1].top1
+    return Scores.of(scores[0], scores[1].top1)
 
 
-def with_fastai(setting: Setting) -> tuple[float, float, float, float]:
+def with_fastai(setting: Setting) -> Scores:
     """``vision_learner(...).fine_tune(epochs)``; the first, frozen epoch is one of them."""
     from fastai.vision.all import (
         CategoryBlock,
@@ -171,7 +199,7 @@ def with_fastai(setting: Setting) -> tuple[float, float, float, float]:
     return setting.scored(learner.model)
 
 
-def with_timm(setting: Setting) -> tuple[float, float, float, float]:
+def with_timm(setting: Setting) -> Scores:
     """AdamW with layer decay and strong augmentation, by timm's factories."""
     from timm.data import create_transform
     from timm.loss import LabelSmoothingCrossEntropy
@@ -209,15 +237,15 @@ def with_timm(setting: Setting) -> tuple[float, float, float, float]:
     return setting.scored(model)
 
 
-def with_method(method: str, setting: Setting) -> tuple[float, float, float, float]:
+def with_method(method: str, setting: Setting) -> Scores:
     """Our own training."""
     freeze: Literal["none", "backbone"] = "backbone" if method.endswith(FROZEN) else "none"
     method = method.removesuffix(FROZEN)
     with tempfile.TemporaryDirectory() as folder:
         recipe = replace(setting.recipe, method=method, seed=setting.seed, epochs=setting.epochs, freeze=freeze)
-        e = train(recipe, Path(folder) / "run", data=setting.data).evaluation
-    assert e.train_top1 is not None
-    return e.top1, e.nll, e.ece, e.train_top1
+        record = train(recipe, Path(folder) / "run", data=setting.data)
+    assert record.evaluation.train_top1 is not None
+    return Scores.of(record.evaluation, record.evaluation.train_top1, record.recipe.auto_weight)
 
 
 def drawn(data: ImageData, per_class: int, draw: int) -> ImageData:
@@ -271,7 +299,7 @@ def main() -> None:
 
 def measured(
     what: str,
-    other: Callable[[Setting], tuple[float, float, float, float]] | None,
+    other: Callable[[Setting], Scores] | None,
     setting: Setting,
     per_class: int,
     draw: int,
@@ -283,7 +311,8 @@ def measured(
     started = time.perf_counter()
     found = with_method(what, setting) if other is None else other(setting)
     epochs, steps = (0, 0) if probe else (setting.epochs, setting.steps)
-    return Row(what, per_class, draw, epochs, steps, *found, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return Row(what, per_class, draw, epochs, steps, seconds=seconds, **found._asdict())
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from setting import Setting
 
 from selfdistill.config import TrainConfig
 
+AUTO = "SDDropout(weight='auto')"
 SMALL = TrainConfig(
     data="cifar100",
     classes=20,
@@ -26,7 +27,8 @@ SMALL = TrainConfig(
 DIGITS = replace(SMALL, data="digits", classes=None, per_class=10, batch_size=32, eval_every=20)
 THREE = ("CrossEntropy()", "SDDropout(weight=0.1)", "SDDropout()")
 FOUR = ("CrossEntropy()", "LabelSmoothing()", "SDDropout(weight=0.1)", "SDDropout()")
-WEIGHTS = ("CrossEntropy()", "SDDropout(weight=0.03)", "SDDropout(weight=0.1)", "SDDropout(weight=0.3)", "SDDropout()")
+ALL = ("CrossEntropy()", "LabelSmoothing()", "Dropout()", "SDDropout(weight=0.1)", "SDDropout()", AUTO)
+LONG = 240
 
 
 def _setting(name: str, title: str, recipe: TrainConfig, methods: tuple[str, ...] = THREE, seeds: int = 3) -> Setting:
@@ -41,10 +43,17 @@ SETTINGS = {
         "cifar_few_images", "the first one, 25 images per class", replace(SMALL, per_class=25)
     ),
     "cifar_wide_features": _setting("cifar_wide_features", "the first one, 512 features", replace(SMALL, features=512)),
-    "digits_5": _setting("digits_5", "digits, 5 images per class, 60 epochs", replace(DIGITS, per_class=5), seeds=5),
-    "digits_10": _setting("digits_10", "digits, 10 images per class, 60 epochs", DIGITS, WEIGHTS, 5),
-    "digits_30": _setting(
-        "digits_30", "digits, 30 images per class, 60 epochs", replace(DIGITS, per_class=30), seeds=5
+    "digits_5": _setting("digits_5", "digits, 5 images per class, 60 epochs", replace(DIGITS, per_class=5), ALL, 5),
+    "digits_10": _setting("digits_10", "digits, 10 images per class, 60 epochs", DIGITS, ALL, 5),
+    "digits_30": _setting("digits_30", "digits, 30 images per class, 60 epochs", replace(DIGITS, per_class=30), ALL, 5),
+    "digits_5_long": _setting(
+        "digits_5_long", "digits, 5 images per class, 240 epochs", replace(DIGITS, per_class=5, epochs=LONG), ALL, 5
+    ),
+    "digits_10_long": _setting(
+        "digits_10_long", "digits, 10 images per class, 240 epochs", replace(DIGITS, epochs=LONG), ALL, 5
+    ),
+    "digits_10_wide": _setting(
+        "digits_10_wide", "the same, 512 features", replace(DIGITS, epochs=LONG, features=512), ALL, 5
     ),
 }
 

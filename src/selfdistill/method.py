@@ -212,6 +212,14 @@ class Method(nn.Module, ABC):
         """Return ``((logits, labels, weight), ...)`` for the cross-entropy (default: x's clean logits)."""
         return ((step.outputs[0].logits, step.labels, 1.0),)
 
+    def follow(self, gap: float, steps: int) -> None:
+        """Adapt to how over-confident the network is on held-out images; by default not at all.
+
+        Args:
+            gap: mean confidence minus accuracy there.
+            steps: optimiser steps since the last look.
+        """
+
     def terms(self, step: Step) -> dict[str, Term]:
         """Return the terms that the method adds to the label loss, by name."""
         return {}

@@ -84,6 +84,7 @@ class TrainConfig(TrainingConfig):
         patience: stop when so many epochs were no better on the validation images than the best one
         log: tracker of experiments that gets what log.csv gets
         data_path: where `data` was found; not set by hand
+        auto_weight: what weight="auto" found; not set by hand
 
     Raises:
         ValueError: a value is of the wrong type or out of range; the message names the argument.
@@ -104,6 +105,7 @@ class TrainConfig(TrainingConfig):
         "workers",
         "cache",
         "data_path",
+        "auto_weight",
         "log",
     )
 
@@ -164,6 +166,7 @@ class TrainConfig(TrainingConfig):
     patience: int | None = None
     log: Log | None = None
     data_path: str | None = field(default=None, metadata={"option": False})
+    auto_weight: float | None = field(default=None, metadata={"option": False})
 
     def __post_init__(self) -> None:
         """Convert numbers and lists to the fields' types and check every range."""
@@ -207,6 +210,13 @@ class TrainConfig(TrainingConfig):
             (8, 1)
         """
         return -(-self.accumulate // devices)
+
+    @property
+    def finds_weight(self) -> bool:
+        """Whether the method has a weight that is found by a first training."""
+        from selfdistill.methods import SDDropout, parse_method
+
+        return any(isinstance(part, SDDropout) and part.auto is not None for part in parse_method(self.method).parts)
 
     @property
     def fine_tunes(self) -> bool:

@@ -18,6 +18,9 @@ from selfdistill.text import plain_name
 
 HELD_OUT = "20 % held out, seed 0"
 HELD_OUT_BY_NAME = "about 20 % held out, by file name"
+VAL_FRACTION = 0.2
+"""Held out for validation where a search needs some and nothing else is asked for."""
+
 _TEST_SHARE = 0.2
 _SPLIT, _TRAIN, _TEST = range(3)  # streams of the fixed seed 0
 _TENSORS = ("labels", "images", "boxes", "ids")  # of a split
@@ -292,6 +295,12 @@ def train_on_validation(data: ImageData) -> ImageData:
     train = Split(**joined, paths=paths, ids=torch.cat([part.identify() for part in parts]))
     described = f"{data.train_split_description or 'training images'} and {data.val_split_description}"
     return replace(data, train=train, val=None, val_split_description="", train_split_description=described)
+
+
+def without_test(data: ImageData) -> ImageData:
+    """Return images whose validation part stands in for the test part, so that nothing can be chosen by the latter."""
+    assert data.val is not None
+    return replace(data, test=data.val, test_split_description=data.val_split_description or "validation images")
 
 
 def _name_of(split: Split, at: int, label: str) -> str:

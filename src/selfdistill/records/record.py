@@ -22,7 +22,10 @@ from selfdistill.text import escape_surrogates
 SCHEMA = 1
 # What may differ between runs that are compared: what the comparison is about, and what changes no result.
 NOT_COMPARED = frozenset(
-    {"method", "seed", "data_root", "max_pixels", "threads", "workers", "cache", "keep_epochs", "eval_every", "log"}
+    {
+        *("method", "auto_weight", "seed", "data_root", "max_pixels"),
+        *("threads", "workers", "cache", "keep_epochs", "eval_every", "log"),
+    }
 )
 
 TUNED = frozenset({"lr", "backbone_lr", "weight_decay"})

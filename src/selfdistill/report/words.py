@@ -195,16 +195,18 @@ def versions(records: Sequence[RunRecord]) -> Table:
 def run_table(records: Sequence[RunRecord]) -> Table:
     """One row per run, for a reader who trusts no mean."""
     visible = [c for c in columns_in("quality", "runs") if any(r.metric(c.metric) is not None for r in records)]
+    found = any(r.recipe.auto_weight is not None for r in records)
     rows = tuple(
         (
             r.method,
             str(r.seed),
+            *([] if not found else [DASH if (weight := r.recipe.auto_weight) is None else f"{weight:.3g}"]),
             *(DASH if (v := r.metric(c.metric)) is None else c.number(v) for c in visible),
             r.date[:10],
         )
         for r in records
     )
-    return Table(("Method", "Seed", *(c.heading for c in visible), "Date"), rows)
+    return Table(("Method", "Seed", *(["Weight found"] if found else []), *(c.heading for c in visible), "Date"), rows)
 
 
 def _start(weights: str) -> str:

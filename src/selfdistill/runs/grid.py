@@ -214,8 +214,9 @@ def describe_rates(recipe: ResolvedTrainConfig) -> str:
 
 def describe_record(record: RunRecord) -> str:
     """Return a line on a finished run."""
-    e = record.evaluation
+    e, weight = record.evaluation, record.recipe.auto_weight
+    found = "" if weight is None else f", weight {weight:.3g} found"
     return (
-        f"{record.method} seed {record.seed}: test {e.top1:.1%}, ECE {e.ece:.3f} (gap {e.gap:+.3f}), "
+        f"{record.method} seed {record.seed}{found}: test {e.top1:.1%}, ECE {e.ece:.3f} (gap {e.gap:+.3f}), "
         f"{record.seconds:.0f} s"
     )

@@ -38,6 +38,7 @@ class Timing:
         evaluation: seconds to measure the test accuracy once.
         final: seconds of the evaluation at the end, of training and test images.
         eval_every: test accuracy is measured every so many epochs.
+        trainings: how many are needed: 2 where a first one finds the method's weight.
     """
 
     step: float
@@ -45,11 +46,12 @@ class Timing:
     evaluation: float
     final: float
     eval_every: int
+    trainings: int = 1
 
     @property
     def epoch(self) -> float:
-        """Seconds of an epoch, with its share of the evaluations."""
-        return self.step * self.steps + self.evaluation / self.eval_every
+        """Seconds of an epoch of all trainings, with its share of the evaluations."""
+        return self.trainings * (self.step * self.steps + self.evaluation / self.eval_every)
 
     def run(self, epochs: int) -> float:
         """Return the seconds of a whole run."""
@@ -86,6 +88,7 @@ def measure_step_seconds(
             evaluation=0.0 if session.task.trains_on_features else evaluation * len(data.test),
             final=evaluation * (len(data.test) + min(len(data.train), 10_000)),
             eval_every=recipe.eval_every,
+            trainings=1 + resolved.finds_weight,
         )
 
 

@@ -3,6 +3,7 @@
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -26,8 +27,9 @@ from selfdistill.evaluation.arrays import checked_logits
 from selfdistill.evaluation.images import predict
 from selfdistill.evaluation.predictions import predictions_to_keep
 from selfdistill.evaluation.suite import MAX_TRAIN, evaluate, score
-from selfdistill.method import Batch
-from selfdistill.methods import parse_method
+from selfdistill.method import Batch, Method
+from selfdistill.methods import SDDropout, parse_method
+from selfdistill.methods.sd_dropout import AutoWeight
 from selfdistill.models import build
 from selfdistill.network import DIVERGED, evaluation_mode, logits_of
 from selfdistill.progress import Counter, OnProgress
@@ -85,6 +87,8 @@ class Classification(Task[Batch]):
         self.distiller = SelfDistiller(
             model, parse_method(recipe.method), head=recipe.head, stages=recipe.stages, example_input=probe
         )
+        if (weight := auto_weight(self.distiller.method)) is not None and recipe.auto_weight is not None:
+            weight.fix(recipe.auto_weight)
         if recipe.channels_last:
             self.distiller.to(memory_format=torch.channels_last)
         fine_tuning.freeze(recipe, model, self._head)
@@ -263,6 +267,8 @@ class Classification(Task[Batch]):
         if not bool(logits.amax(dim=1).isfinite().all()):
             raise NonFiniteError(f"logits of validation images are not finite numbers; {DIVERGED}")
         accuracy, nll = top_k_accuracy(logits, labels), negative_log_likelihood(*checked_logits(logits, labels))
+        confidence = float(logits.double().softmax(dim=1).amax(dim=1).mean())
+        self.distiller.set_gap(confidence - accuracy, self.recipe.eval_every * self.loader.steps)
         if self._best is not None:
             self._best.offer(self.model, epoch, accuracy, nll)
         return {"val_top1": accuracy, "val_nll": nll}
@@ -295,7 +301,9 @@ class Classification(Task[Batch]):
         save_model(model, self.recipe, self.data, run)
         if (kept := predictions_to_keep(*outputs[0], self.data)) is not None:
             kept.save(run)
-        record = make_record(run.name, self.recipe, self.data, self.distiller, state, evaluation, seconds)
+        weight = auto_weight(self.distiller.method)
+        recipe = self.recipe if weight is None else replace(self.recipe, auto_weight=weight.found)
+        record = make_record(run.name, recipe, self.data, self.distiller, state, evaluation, seconds)
         if self._best is None:
             return record
         policy = f"epoch that was best on the validation images, {int(self._best.epoch)}"
@@ -333,6 +341,11 @@ def assemble(recipe: ResolvedTrainConfig, data: ImageData, fabric: "Fabric") -> 
     """
     data = cache_files(recipe, data)
     return prepare(recipe, fabric, lambda fabric: Classification(recipe, data, fabric))
+
+
+def auto_weight(method: Method) -> AutoWeight | None:
+    """Return the weight of a method that finds its own; None of others."""
+    return next((part.auto for part in method.parts if isinstance(part, SDDropout) and part.auto is not None), None)
 
 
 def cache_files(recipe: TrainConfig, data: ImageData) -> ImageData:

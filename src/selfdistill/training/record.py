@@ -105,6 +105,8 @@ def recipe_values(recipe: TrainingConfig) -> dict[str, Any]:
     """Return a recipe's fields as they come back from JSON; not where its data are."""
     values: dict[str, Any] = plain(recipe)
     values.pop("data_path", None)
+    if values.get("auto_weight") is None:
+        values.pop("auto_weight", None)
     return values
 
 

@@ -1,5 +1,7 @@
 """A run: a folder, a recipe, and at the end a record. ``train`` trains a classifier, ``run_task`` anything else."""
 
+import json
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,8 +16,15 @@ from selfdistill.config.training import TrainingConfig
 from selfdistill.data import ImageData, load_data
 from selfdistill.data.files import explained_worker_losses
 from selfdistill.data.fingerprint import Fingerprint, changes
-from selfdistill.data.sets import HELD_OUT_BY_NAME, hold_out_validation, train_on_validation
+from selfdistill.data.sets import (
+    HELD_OUT_BY_NAME,
+    VAL_FRACTION,
+    hold_out_validation,
+    train_on_validation,
+    without_test,
+)
 from selfdistill.errors import ArgumentError, blaming, check_folder, naming
+from selfdistill.files import make_folder, read_file, write_atomically
 from selfdistill.models.pretrained import pretrained
 from selfdistill.progress import OnProgress, no_progress
 from selfdistill.records import RunRecord
@@ -105,20 +114,59 @@ def train(
         resolved = recipe.resolve(images)
         if (finished := check_run(resolved, Path(out), images)) is not None:
             return finished
-        return run_task(
-            resolved,
-            Path(out),
-            lambda fabric: assemble(resolved, images, fabric),
-            RunRecord,
-            interruptions,
-            devices=devices,
-            nodes=nodes,
-            accelerator=accelerator,
-            progress=progress,
-            save_seconds=save_seconds,
-            save_every=save_every,
-            stop=stop,
-        )
+
+        def run(resolved: ResolvedTrainConfig, out: Path, images: ImageData, stop: Stop | None = None) -> RunRecord:
+            return run_task(
+                resolved,
+                out,
+                lambda fabric: assemble(resolved, images, fabric),
+                RunRecord,
+                interruptions,
+                devices=devices,
+                nodes=nodes,
+                accelerator=accelerator,
+                progress=progress,
+                save_seconds=save_seconds,
+                save_every=save_every,
+                stop=stop,
+            )
+
+        if resolved.finds_weight and resolved.auto_weight is None:
+            if devices * nodes > 1:
+                raise ArgumentError("devices", "must be 1 for weight='auto', which trains twice; give the found weight")
+            weight = find_weight(resolved, Path(out), images, run)
+            resolved = replace(resolved, auto_weight=weight)
+        return run(resolved, Path(out), images, stop)
+
+
+def find_weight(
+    recipe: ResolvedTrainConfig,
+    out: Path,
+    images: ImageData,
+    run: Callable[[ResolvedTrainConfig, Path, ImageData], RunRecord],
+) -> float:
+    """Return the weight of ``weight="auto"``: that of a first training, which follows held-out images.
+
+    It is kept in ``auto_weight.json``; the first training's folder is deleted once it is known.
+
+    Args:
+        recipe: of the run.
+        out: the run's folder.
+        images: of the run; where none are held out, a fifth of the training images is.
+        run: trains by a recipe, into a folder, on images.
+    """
+    known, pilot = out / "auto_weight.json", out / "pilot"
+    if not known.is_file():
+        parts = images if images.val is not None else hold_out_validation(images, VAL_FRACTION)
+        first = replace(recipe, keep="last", patience=None, keep_epochs=(), eval_every=1, log=None)
+        weight = run(first, pilot, without_test(parts)).recipe.auto_weight
+        make_folder(out)
+        write_atomically(known, json.dumps({"auto_weight": weight}).encode())
+    shutil.rmtree(pilot, ignore_errors=True)
+    try:
+        return float(json.loads(read_file(known))["auto_weight"])
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{known} is damaged: delete it, and the weight is found again") from None
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from msgspec.structs import replace as replaced
 from selfdistill.config import TrainConfig
 from selfdistill.config.train_config import ResolvedTrainConfig
 from selfdistill.data import ImageData
+from selfdistill.data.sets import without_test
 from selfdistill.files import lock, make_folder, open_lock
 from selfdistill.progress import OnProgress
 from selfdistill.records.search import Metric, Trial
@@ -250,9 +251,3 @@ class TrialJob:
 
     def _measured(self, row: Row) -> Trial:
         return replaced(self.trial, epochs=int(row["epoch"] or 0), top1=row["val_top1"], nll=row["val_nll"])
-
-
-def without_test(data: ImageData) -> ImageData:
-    """Return images whose validation part stands in for the test part, so that nothing can be chosen by the latter."""
-    assert data.val is not None
-    return replace(data, test=data.val, test_split_description=data.val_split_description or "validation images")

@@ -14,6 +14,7 @@ from rich.console import Console
 from selfdistill.config import TrainConfig
 from selfdistill.config.train_config import ResolvedTrainConfig
 from selfdistill.data import ImageData
+from selfdistill.data.sets import VAL_FRACTION
 from selfdistill.errors import ArgumentError, blaming, check_range
 from selfdistill.evaluation.temperature import fit_temperature
 from selfdistill.files import lock, make_folder, open_lock, write_atomically
@@ -30,9 +31,6 @@ from selfdistill.text import count_of
 from selfdistill.timing.budget import Timing, epochs_for_budget, measure_step_seconds, parse_duration
 from selfdistill.training.export import description
 from selfdistill.training.run import load
-
-VAL_FRACTION = 0.2
-"""Held out for validation where there is no val folder and nothing else is asked for."""
 
 LEAST_TRIALS, MOST_TRIALS = 5, 50
 """Of each method, where the budget decides."""
