@@ -90,6 +90,4 @@ def tune(
     decision = verdict(summarise(tuned.records, tuned=True)).decision
     best = keep_best(tuned, decision.network(tuned.records[0].method), out)
     show_comparison(tuned.records, out, f"{name}: tuned", folders=[out / "final"], search=tuned.search)
-    print_lines(
-        f"The network to use, calibrated on the validation images: {best}", f"  selfdistill predict {best} new-photos"
-    )
+    print_lines(f"The network to use, calibrated on the validation images: {best}")

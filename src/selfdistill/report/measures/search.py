@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from matplotlib.figure import FigureBase
+from matplotlib.ticker import MaxNLocator
 
 from selfdistill.records.search import SearchRecord, Trial
 from selfdistill.report.pages import Figure, Section, Sheet
@@ -21,12 +22,12 @@ def search_section(search: SearchRecord) -> Section:
     of = list(dict.fromkeys(trial.of for trial in search.trials))
     name = _NAMES[search.metric]
     alt = f"Validation {name} of every trial in the order in which they ended, and the best so far, by method."
-    panels = [Panel("search-history", alt, partial(_draw_history, search=search, of=of), 6.6, 3.0)]
+    panels = [Panel("search-history", alt, partial(_draw_history, search=search, of=of), 5.0, 2.9)]
     for method, shares in search.importance.items():
         if shares:
             about = f"How much of the differences between the trials of {method} each setting explains."
             draw = partial(_draw_importance, method=method, shares=shares)
-            panels.append(Panel(f"search-importance-{of.index(method)}", about, draw, 6.6, 0.7 + 0.34 * len(shares)))
+            panels.append(Panel(f"search-importance-{of.index(method)}", about, draw, 5.0, 0.8 + 0.36 * len(shares)))
     stopped = sum(trial.state == "stopped" for trial in search.trials)
     failed = [trial for trial in search.trials if trial.state == "failed"]
     return Section(
@@ -42,7 +43,7 @@ def search_section(search: SearchRecord) -> Section:
         ),
         notes=(
             "Trial: one network; trials with the same number have the same seed",
-            "Stopped: not among the better third after a ninth or a third of the epochs (successive halving)",
+            "Stopped: not among the better half after a quarter or half of the epochs (successive halving)",
             "Importance: the share of the variance between a method's finished trials that a setting explains "
             "(fANOVA); of few trials it is a rough guess",
         ),
@@ -86,6 +87,7 @@ def _draw_history(figure: FigureBase, *, search: SearchRecord, of: list[str]) ->
         lowest = [min(value for _, value in finished[: n + 1]) for n in range(len(finished))]
         if finished:
             axes.step([at for at, _ in finished], lowest, where="post", color=colour(index), linewidth=1.2)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("Trial; hollow: stopped early", color=MUTED)
     axes.legend(frameon=False, fontsize=8)
     heading(axes, "Validation NLL" if search.metric == "nll" else "Validation error rate (%)")

@@ -28,8 +28,8 @@ from selfdistill.training.task import Row
 if TYPE_CHECKING:
     import optuna
 
-RUNGS = 3
-"""Successive halving: after a ninth and a third of the epochs the better third of the trials goes on."""
+HALVINGS = 2
+"""Successive halving: after a quarter and half of the epochs the better half of the trials goes on."""
 
 _STARTUP = 5  # trials at random before the sampler learns from them
 
@@ -187,8 +187,8 @@ def pruner(recipe: TrainConfig) -> "optuna.pruners.BasePruner":
     """Return successive halving over a recipe's epochs."""
     from optuna.pruners import SuccessiveHalvingPruner
 
-    first = max(1, (recipe.epochs or 1) // 3 ** (RUNGS - 1))
-    return SuccessiveHalvingPruner(min_resource=first, reduction_factor=3)
+    first = max(1, (recipe.epochs or 1) // 2**HALVINGS)
+    return SuccessiveHalvingPruner(min_resource=first, reduction_factor=2)
 
 
 def _storage(out: Path) -> "optuna.storages.JournalStorage":
@@ -204,7 +204,7 @@ def _storage(out: Path) -> "optuna.storages.JournalStorage":
 class TrialJob:
     """Trains one network and measures it on the validation images; the test images are out of its reach.
 
-    After each epoch that is measured it asks the journal whether it is among the better third that goes on.
+    After each epoch that is measured it asks the journal whether it is among the better half that goes on.
 
     Attributes:
         recipe: of this trial.

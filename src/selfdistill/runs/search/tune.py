@@ -177,8 +177,8 @@ def validation_temperature(folder: Path, trial: Trial) -> float:
 def describe_search(search: SearchRecord, config: SearchConfig, resolved: ResolvedTrainConfig) -> list[str]:
     """Return the plan: what is searched, how often, and what is trained in the end."""
     lines = [
-        f"{count_of(search.per_method, 'trial')} of each method, of {count_of(search.epochs, 'epoch')}; after a ninth "
-        f"and a third of them the better third goes on; chosen by the {_NAMES[config.metric]} on {search.val_n:,} "
+        f"{count_of(search.per_method, 'trial')} of each method, of {count_of(search.epochs, 'epoch')}; after a "
+        f"quarter and half of them the better half goes on; chosen by the {_NAMES[config.metric]} on {search.val_n:,} "
         f"validation images ({search.val_split}), never by test images"
     ]
     for method in config.methods:
