@@ -21,6 +21,11 @@ from selfdistill.models import build
 from selfdistill.models.sealed import read_weights, seal_weights
 from selfdistill.network import DIVERGED, nonfinite_weights
 from selfdistill.records.record import to_struct
+from selfdistill.text import first_line
+
+HUB = "hf-hub:"
+HUB_FILES = ("model.json", "model.safetensors")
+"""What a repository of the hub holds of a run, beside its card."""
 
 AGAIN = "run the training again, which makes it again from the last checkpoint"
 
@@ -95,10 +100,11 @@ def load(run: str | Path) -> nn.Module:
     """Load a run's trained model, in evaluation mode on the CPU.
 
     Args:
-        run: the run's folder, or a file that ``selfdistill export --format safetensors`` wrote.
+        run: the run's folder, a file that ``selfdistill export --format safetensors`` wrote, or ``"hf-hub:NAME"``.
 
     Raises:
         ValueError: there is no finished run, or its files are damaged or do not fit each other.
+        OSError: the hub does not have it, or is not reached.
     """
     return load_run(run).model
 
@@ -107,13 +113,14 @@ def load_run(run: str | Path) -> LoadedModel:
     """Load a run's trained model with its classes and its normalisation.
 
     Args:
-        run: the run's folder, or a file that ``selfdistill export --format safetensors`` wrote.
+        run: the run's folder, a file that ``selfdistill export --format safetensors`` wrote, or ``"hf-hub:NAME"``.
 
     Raises:
         ValueError: there is no finished run, or its files are damaged, do not fit each other, or hold weights that
             are not finite.
+        OSError: the hub does not have it, or is not reached.
     """
-    run = Path(run)
+    run = _from_hub(str(run).removeprefix(HUB)) if str(run).startswith(HUB) else Path(run)
     known = description(run)
     tensors = load_weights(run)
     try:
@@ -142,6 +149,21 @@ def load_run(run: str | Path) -> LoadedModel:
         tuple(known["std"]),
         known.get("temperature", 1.0),
     )
+
+
+def _from_hub(name: str) -> Path:
+    """Return the folder of a run that was pushed to the hub; downloaded if need be.
+
+    Not into the hub's own cache, which holds links: none is followed in a run's folder.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HOME
+
+    try:
+        folder = Path(HF_HOME) / "selfdistill" / name
+        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES), local_dir=folder))
+    except Exception as error:  # each of the hub's transports has errors of its own
+        raise OSError(f"{HUB}{name} cannot be found ({first_line(error)})") from error
 
 
 def load_weights(run: Path) -> dict[str, torch.Tensor]:

@@ -2,12 +2,21 @@
 
 from typing import Literal
 
-from selfdistill.cli.options import File
+from selfdistill.cli.options import File, OptionalText
 from selfdistill.cli.show import print_lines
+from selfdistill.errors import ArgumentError
 
 
-def export(run: File, /, *, format: Literal["onnx", "pt2", "safetensors"] = "onnx", out: File | None = None) -> None:
-    """Write a trained network as one file for use elsewhere.
+def export(
+    run: File,
+    /,
+    *,
+    format: Literal["onnx", "pt2", "safetensors"] = "onnx",
+    out: File | None = None,
+    hub: OptionalText = None,
+    private: bool = False,
+) -> None:
+    """Write a trained network as one file for use elsewhere, or push it to the Hugging Face hub.
 
     ONNX, a PyTorch program (torch.export) or the bare weights; the file also holds the classes, the image size and the
     normalisation. It is written only after its outputs have been compared with PyTorch's. ONNX needs pip install
@@ -15,12 +24,24 @@ def export(run: File, /, *, format: Literal["onnx", "pt2", "safetensors"] = "onn
 
     For example:
         selfdistill export runs/photos/sddropout-seed0 --format onnx --out photos.onnx
+        selfdistill export runs/photos/sddropout-seed0 --hub user/photos --private
 
     Args:
         run: folder of a run
         format: file format
         out: the file (default: exported.onnx, .pt2 or .safetensors in the run's folder)
+        hub: push weights, description and a card with the run's numbers to this repository of the hub instead
+        private: make that repository private
     """
+    if hub is not None:
+        from selfdistill.runs.sharing.hub import push_run
+
+        if out is not None:
+            raise ArgumentError("out", "would be ignored: `hub` says where to")
+        print_lines(push_run(run, hub, private=private))
+        return
+    if private:
+        raise ArgumentError("private", "belongs to `hub`, which is not given")
     from selfdistill.runs.export import export_run, in_words
 
     print_lines(in_words(export_run(run, format, out)))

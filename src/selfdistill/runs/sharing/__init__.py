@@ -1,0 +1,1 @@
+"""Take a finished run elsewhere."""
