@@ -123,15 +123,15 @@ class SelfDistiller(nn.Module):
         self.epoch_end.fill_(done if epoch_end is None else epoch_end)
         self._follows_progress = True
 
-    def set_gap(self, gap: float, steps: int) -> None:
+    def set_gap(self, gap: float, share: float) -> None:
         """Report how over-confident the model is on held-out images; ``SDDropout(weight="auto")`` follows it.
 
         Args:
             gap: mean confidence minus accuracy, in [-1, 1].
-            steps: optimiser steps since the last report.
+            share: of the training since the last report, in [0, 1]; 1 / epochs if it comes after each epoch.
         """
         for part in self.method.parts:
-            part.follow(gap, steps)
+            part.follow(gap, share)
 
     def forward(
         self,

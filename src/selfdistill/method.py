@@ -212,12 +212,12 @@ class Method(nn.Module, ABC):
         """Return ``((logits, labels, weight), ...)`` for the cross-entropy (default: x's clean logits)."""
         return ((step.outputs[0].logits, step.labels, 1.0),)
 
-    def follow(self, gap: float, steps: int) -> None:
+    def follow(self, gap: float, share: float) -> None:
         """Adapt to how over-confident the network is on held-out images; by default not at all.
 
         Args:
             gap: mean confidence minus accuracy there.
-            steps: optimiser steps since the last look.
+            share: of the training since the last look, in [0, 1].
         """
 
     def terms(self, step: Step) -> dict[str, Term]:

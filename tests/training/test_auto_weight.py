@@ -30,14 +30,14 @@ def data() -> ImageData:
 
 def test_the_rule() -> None:
     auto, weight, average = AutoWeight(), 0.1, 0.0
-    for t, (gap, steps) in enumerate([(0.3, 25), (-0.2, 25), (0.5, 400), (-0.9, 400), (0.9, 10_000), (0.9, 10_000)], 1):
-        auto.follow(gap, steps)
-        weight = min(max(weight * math.exp(min(2, 0.02 * steps) * gap), 1e-3), 10)
+    for t, (gap, share) in enumerate([(0.3, 0.02), (-0.2, 0.02), (0.5, 0.1), (-0.9, 0.3), (0.9, 0.3), (0.9, 0.3)], 1):
+        auto.follow(gap, share)
+        weight = min(max(weight * math.exp(30 * share * gap), 1e-3), 10)
         average += 5 / (t + 4) * (math.log(weight) - average)
         assert float(auto.weight) == pytest.approx(weight, rel=1e-5)
         assert auto.found == pytest.approx(math.exp(average), rel=1e-5)
     auto.fix(0.25)
-    auto.follow(0.5, 100)
+    auto.follow(0.5, 0.1)
     assert float(auto.weight) == auto.found == 0.25
 
 
@@ -46,9 +46,9 @@ def test_the_term_has_the_weight_that_was_found() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
     x, y = torch.randn(4, 8), torch.tensor([0, 1, 2, 0])
     distiller = SelfDistiller(model, LabelSmoothing() + SDDropout(weight="auto"))
-    for gap, weight in ((None, 0.1), (0.5, 0.1 * math.exp(0.5))):
+    for gap, weight in ((None, 0.1), (0.5, 0.1 * math.exp(3))):
         if gap is not None:
-            distiller.set_gap(gap, steps=50)
+            distiller.set_gap(gap, share=0.2)
         loss, _, terms = distiller(x, y)
         torch.testing.assert_close(loss, terms["ce"] + weight * 9 * terms["sdd"])
     assert repr(distiller.method) == "LabelSmoothing() + SDDropout(weight='auto')"
@@ -90,9 +90,9 @@ def test_a_stop_in_the_first_training_changes_nothing(
     whole = train(RECIPE, tmp_path / "whole", data=data)
     follow, looks = AutoWeight.follow, 0
 
-    def stop_at_the_second_look(auto: AutoWeight, gap: float, steps: int) -> None:
+    def stop_at_the_second_look(auto: AutoWeight, gap: float, share: float) -> None:
         nonlocal looks
-        follow(auto, gap, steps)
+        follow(auto, gap, share)
         looks += 1
         if looks == 2:
             os.kill(os.getpid(), signal.SIGTERM)

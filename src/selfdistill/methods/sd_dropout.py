@@ -19,11 +19,11 @@ class AutoWeight(nn.Module):
     r"""A weight that follows how over-confident the network is on held-out images.
 
     .. math::
-        \lambda \leftarrow \lambda \, e^{\min(2, \, 0.02 \, n) \, g}, \qquad \lambda \in [0.001, 10]
+        \lambda \leftarrow \lambda \, e^{30 \, s \, g}, \qquad \lambda \in [0.001, 10]
 
-    after n optimiser steps, where the gap g is the mean confidence minus the accuracy on images that are not trained
-    on. It begins at 0.1. :attr:`found` is the geometric mean of the last values, to train with once more on all images:
-    :math:`a \leftarrow a + \frac{5}{t + 4} (\ln \lambda - a)` at the t-th update.
+    after a share s of the training, where the gap g is the mean confidence minus the accuracy on images that are not
+    trained on. It begins at 0.1. :attr:`found` is the geometric mean of the last values, for a second training on all
+    images: :math:`a \leftarrow a + \frac{5}{t + 4} (\ln \lambda - a)` at the t-th update.
     """
 
     def __init__(self) -> None:
@@ -36,11 +36,11 @@ class AutoWeight(nn.Module):
         self.updates: Tensor
         self.fixed = False
 
-    def follow(self, gap: float, steps: int) -> None:
+    def follow(self, gap: float, share: float) -> None:
         """Update the weight, unless it is fixed."""
         if self.fixed:
             return
-        self.weight.mul_(math.exp(min(2.0, 0.02 * steps) * gap)).clamp_(1e-3, 10.0)
+        self.weight.mul_(math.exp(30 * share * gap)).clamp_(1e-3, 10.0)
         self.updates.add_(1)
         self.average.lerp_(self.weight.log(), 5 / (self.updates + 4))
 
@@ -162,10 +162,10 @@ class SDDropout(Method):
         place = None if at is None else DropoutAt(at, p, channels, passes)
         self.needs = Needs(dropout_at=place, progress=warmup > 0)
 
-    def follow(self, gap: float, steps: int) -> None:
+    def follow(self, gap: float, share: float) -> None:
         """With ``weight="auto"``, follow the gap."""
         if self.auto is not None:
-            self.auto.follow(gap, steps)
+            self.auto.follow(gap, share)
 
     def terms(self, step: Step) -> dict[str, Term]:
         """Return ``{"sdd": Term(L_SDD, lambda * T**2)}``."""

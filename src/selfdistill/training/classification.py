@@ -270,7 +270,7 @@ class Classification(Task[Batch]):
             raise NonFiniteError(f"logits of validation images are not finite numbers; {DIVERGED}")
         accuracy, nll = top_k_accuracy(logits, labels), negative_log_likelihood(*checked_logits(logits, labels))
         confidence = float(logits.double().softmax(dim=1).amax(dim=1).mean())
-        self.distiller.set_gap(confidence - accuracy, self.recipe.eval_every * self.loader.steps)
+        self.distiller.set_gap(confidence - accuracy, self.recipe.eval_every / self.recipe.epochs)
         if self._best is not None:
             self._best.offer(self.model, epoch, accuracy, nll)
         return {"val_top1": accuracy, "val_nll": nll}

@@ -75,10 +75,11 @@ tags: [image-classification, self-distillation]
 
 # {name}
 
-{recipe.model} trained {start} with `{record.method}` on {data.name}: {data.classes} classes, {data.train_n:,} training images,
-{record.epochs} epochs ({optimiser_steps(record):,} optimiser steps), seed {record.seed}.
+{recipe.model} trained {start} with `{record.method}` on {data.name}: {data.classes} classes,
+{data.train_n:,} training images, {record.epochs} epochs ({optimiser_steps(record):,} optimiser steps), seed {record.seed}.
 
-Measured on {e.n:,} test images ({data.test_split_description}), {record.policy}; it is right on {e.top1:.1%} of them{fitted}.
+Measured on {e.n:,} test images ({data.test_split_description}), {record.policy}.
+It is right on {e.top1:.1%} of them{fitted}.
 One network and one seed: how far another training would come out, these numbers do not tell.
 
 | Metric | Value |
