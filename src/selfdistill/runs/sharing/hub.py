@@ -76,7 +76,8 @@ tags: [image-classification, self-distillation]
 # {name}
 
 {recipe.model} trained {start} with `{record.method}` on {data.name}: {data.classes} classes,
-{data.train_n:,} training images, {record.epochs} epochs ({optimiser_steps(record):,} optimiser steps), seed {record.seed}.
+{data.train_n:,} training images, {record.epochs} epochs ({optimiser_steps(record):,} optimiser steps),
+seed {record.seed}.
 
 Measured on {e.n:,} test images ({data.test_split_description}), {record.policy}.
 It is right on {e.top1:.1%} of them{fitted}.
