@@ -152,7 +152,7 @@ def _of_one_size(argument: str, images: Sequence[NDArray[np.uint8]], image_size:
 def _picture(argument: str, image: Any) -> NDArray[np.uint8]:
     """Return one image of a dataset as uint8 ``(H, W, C)``."""
     if isinstance(image, Image.Image):
-        return np.atleast_3d(np.asarray(image if image.mode == "L" else image.convert("RGB")))
+        return np.atleast_3d(np.array(image if image.mode == "L" else image.convert("RGB")))
     pixels = _as_pixels(argument, image)
     if pixels.ndim == 3 and isinstance(image, Tensor):
         pixels = pixels.transpose(1, 2, 0)
