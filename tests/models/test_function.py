@@ -21,6 +21,9 @@ WRONG = [
 ]
 
 
+SAME = nn.Linear(2, 3)
+
+
 def small() -> nn.Module:
     return nn.Linear(2, 3)
 
@@ -81,7 +84,7 @@ def test_a_function_without_a_name_is_told_by_its_layers(function: Callable[[], 
     assert isinstance(build(name, 3), nn.Linear)
 
 
-@pytest.mark.parametrize("wrong", [nn.Linear(2, 3), 5, lambda x: x, lambda: None])
+@pytest.mark.parametrize("wrong", [nn.Linear(2, 3), 5, lambda x: x, lambda: None, lambda: SAME])
 def test_what_builds_no_model_is_refused(wrong: object) -> None:
     with pytest.raises(ArgumentError):
         ModelFunction(wrong)  # type: ignore[arg-type]

@@ -178,7 +178,7 @@ def _recipe(
     model: Model, data: Data, test: Data | None, val: Data | None, config: dict[str, Any]
 ) -> tuple[TrainConfig, ImageData | None]:
     """Return the config of a training and its images, if they are not given by name."""
-    known = [field.name for field in fields(TrainConfig)]
+    known = [field.name for field in fields(TrainConfig) if field.metadata.get("option", True)]
     if unknown := next((name for name in config if name not in known), None):
         raise ArgumentError(
             unknown, f"is not a field of TrainConfig; {suggest(unknown, known, 'see its documentation')}"

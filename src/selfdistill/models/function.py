@@ -43,7 +43,9 @@ class ModelFunction(str):
         name = f"{getattr(function, '__module__', '')}:{qualified}"
         if _found(name) is not function:
             with torch.random.fork_rng(devices=[]):
-                model = call_builder(function, name)
+                model, again = call_builder(function, name), call_builder(function, name)
+            if model is again:
+                raise ArgumentError("model", "must build a new model at each call, and returns the same one twice")
             layers: list[Any] = [(key, type(layer).__name__) for key, layer in model.named_modules()]
             layers += [(key, tuple(value.shape)) for key, value in model.state_dict().items()]
             name += f"#{hashlib.sha256(repr(layers).encode()).hexdigest()[:8]}"
