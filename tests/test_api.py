@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import selfdistill
+from selfdistill.api.images import collect_images
 from selfdistill.cli import main
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
-from selfdistill.data.given import given_images
 from selfdistill.errors import ArgumentError
 
 NET = """
@@ -214,12 +214,12 @@ def test_images_of_several_sizes_need_one() -> None:
 
     data = Sizes(torch.zeros(9, 1))
     with pytest.raises(ArgumentError) as raised:
-        given_images(data)
+        collect_images(data)
     assert raised.value.argument == "image_size"
-    found: ImageData = given_images(data, image_size=16)
+    found: ImageData = collect_images(data, image_size=16)
     assert (found.image_size, found.channels, len(found.train)) == (16, 3, 6)
 
 
 def test_config_fields_are_those_of_train_config() -> None:
-    assert TrainConfig(data="x (in Python)").has_given_data
-    assert not TrainConfig(data="x").has_given_data
+    assert TrainConfig(data="x (in Python)").data_is_in_python
+    assert not TrainConfig(data="x").data_is_in_python

@@ -1,13 +1,13 @@
 """The command line's `train`, `compare`, `evaluate` and `predict` as functions, for any module and any images."""
 
-from selfdistill.api.evaluating import evaluate, evaluate_logits, predict
-from selfdistill.api.results import Comparison, Evaluated, Predicted, TrainedRun
+from selfdistill.api.evaluation import evaluate, evaluate_logits, predict
+from selfdistill.api.results import Comparison, EvaluationResult, PredictionResult, TrainedRun
 from selfdistill.api.training import compare, train
 
 __all__ = [
     "Comparison",
-    "Evaluated",
-    "Predicted",
+    "EvaluationResult",
+    "PredictionResult",
     "TrainedRun",
     "compare",
     "evaluate",

@@ -136,7 +136,7 @@ class TrainedRun(Comparison):
 
 
 @dataclass(frozen=True, repr=False)
-class Evaluated(Result):
+class EvaluationResult(Result):
     """What was measured of one network.
 
     Attributes:
@@ -159,7 +159,7 @@ class Evaluated(Result):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Predicted(Result):
+class PredictionResult(Result):
     """The posteriors of some images.
 
     Attributes:

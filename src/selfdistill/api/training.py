@@ -8,10 +8,10 @@ from typing import Any
 from torch import nn
 from torch.utils.data import Dataset
 
+from selfdistill.api.images import collect_images, name_of_images
 from selfdistill.api.results import Comparison, TrainedRun, report_runs
-from selfdistill.config.train_config import COMPARED_METHODS, GIVEN, TrainConfig
+from selfdistill.config.train_config import COMPARED_METHODS, IN_PYTHON, TrainConfig
 from selfdistill.data import ImageData
-from selfdistill.data.given import given_images, name_of_given
 from selfdistill.errors import ArgumentError
 from selfdistill.method import Method
 from selfdistill.models.function import ModelFunction, is_function
@@ -29,7 +29,7 @@ Model = str | Callable[[], nn.Module] | None
 """A name as for ``--model``, a function without arguments that builds the model, or None: chosen by the image size."""
 
 Data = str | Path | ImageData | Dataset[Any] | tuple[Any, Any]
-"""What ``--data`` takes, a map-style dataset of (image, label), or images and labels; see `given_images`."""
+"""What ``--data`` takes, a map-style dataset of (image, label), or images and labels; see `collect_images`."""
 
 
 def train(
@@ -191,14 +191,14 @@ def _recipe(
                 raise ArgumentError(argument, "would be ignored: `data` has its own")
     if by_name:
         return TrainConfig(data=str(data), model=named, **config), None
-    name = data.name if isinstance(data, ImageData) else name_of_given(data)
-    recipe = TrainConfig(data=f"{name}{GIVEN}", model=named, **config)
+    name = data.name if isinstance(data, ImageData) else name_of_images(data)
+    recipe = TrainConfig(data=f"{name}{IN_PYTHON}", model=named, **config)
     if isinstance(data, ImageData):
         return recipe, data
     known_size = pretrained(recipe.model, recipe.weights) if recipe.fine_tunes else None
     size = recipe.image_size or (known_size.size if known_size and known_size.fixed_size else None)
-    return recipe, given_images(data, test, val, image_size=size, as_they_are=is_function(recipe.model))
+    return recipe, collect_images(data, test, val, image_size=size, as_they_are=is_function(recipe.model))
 
 
 def _name(recipe: TrainConfig) -> str:
-    return name_of(recipe.data.removesuffix(GIVEN))
+    return name_of(recipe.data.removesuffix(IN_PYTHON))

@@ -16,7 +16,7 @@ MAX_IMAGE_SIZE, MAX_WIDTH = 4096, 1024
 SMALL = 64
 """Images up to this many pixels a side are "small": CIFAR networks and batches of 128."""
 
-GIVEN = " (in Python)"
+IN_PYTHON = " (in Python)"
 """The end of the name of images that were passed in Python."""
 
 COMPARED_METHODS = ("CrossEntropy()", "LabelSmoothing()", "SDDropout(weight=0.1)", "SDDropout()")
@@ -225,9 +225,9 @@ class TrainConfig(TrainingConfig):
         return any(isinstance(part, SDDropout) and part.auto is not None for part in parse_method(self.method).parts)
 
     @property
-    def has_given_data(self) -> bool:
+    def data_is_in_python(self) -> bool:
         """Whether the images were passed in Python, so that the name of ``data`` leads nowhere."""
-        return self.data.endswith(GIVEN)
+        return self.data.endswith(IN_PYTHON)
 
     @property
     def fine_tunes(self) -> bool:

@@ -52,7 +52,7 @@ def next_step(
     if run is None:
         return None
 
-    in_python = records[0].recipe.has_given_data
+    in_python = records[0].recipe.data_is_in_python
 
     def compare(out: Path) -> str:
         if in_python:

@@ -206,7 +206,7 @@ def own_images(run: Path, loaded: LoadedModel) -> ImageData:
     if not file.is_file():
         raise ValueError(f"{run} is not the folder of a run, so its images are not known: name them with `data`")
     recipe = TrainConfig.from_yaml(file)
-    if recipe.has_given_data:
+    if recipe.data_is_in_python:
         raise ArgumentError("data", f"must be given: the images of {run} were passed in Python")
     if recipe.data_path is not None and Path(recipe.data_path).exists():
         recipe = replace(recipe, data=recipe.data_path)

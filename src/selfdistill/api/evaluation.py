@@ -11,10 +11,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
-from selfdistill.api.results import Evaluated, Predicted, TrainedRun
+from selfdistill.api.images import name_of_images, read_labelled, read_pixels
+from selfdistill.api.results import EvaluationResult, PredictionResult, TrainedRun
 from selfdistill.api.training import Data
 from selfdistill.data import ImageData, Split, load_data
-from selfdistill.data.given import given_pixels, name_of_given, read_given
 from selfdistill.errors import ArgumentError, blaming
 from selfdistill.evaluation.suite import score
 from selfdistill.network import check_classifier, default_device
@@ -43,7 +43,7 @@ def evaluate(
     data_root: str = "data",
     skip_unreadable: bool = False,
     max_pixels: int | None = None,
-) -> Evaluated:
+) -> EvaluationResult:
     """Evaluate a network: accuracy, calibration, robustness, OOD detection, as ``selfdistill evaluate`` does.
 
     Args:
@@ -86,17 +86,17 @@ def evaluate(
         _refuse_for_run(mean=mean, std=std)
         run, loaded = _run_and_model(model)
         if data is not None and not isinstance(data, str | Path | ImageData):
-            data = _given(data, loaded.image_size, loaded.mean, loaded.std, loaded.classes)
+            data = _test_images(data, loaded.image_size, loaded.mean, loaded.std, loaded.classes)
         scored = score_run(run, str(data) if isinstance(data, str | Path) else data, config, loaded)
     page = None
     if out is not None:
         page = write_evaluation_report(
             scored.label, scored.evaluation, Path(out), title=scored.title, facts=scored.facts
         )
-    return Evaluated(scored.evaluation, scored.title, page)
+    return EvaluationResult(scored.evaluation, scored.title, page)
 
 
-def evaluate_logits(logits: ArrayLike, labels: ArrayLike, *, bins: int = 10, title: str = "Logits") -> Evaluated:
+def evaluate_logits(logits: ArrayLike, labels: ArrayLike, *, bins: int = 10, title: str = "Logits") -> EvaluationResult:
     """Evaluate logits of any origin: accuracy, calibration with its sign, temperature, selective prediction.
 
     Args:
@@ -114,7 +114,7 @@ def evaluate_logits(logits: ArrayLike, labels: ArrayLike, *, bins: int = 10, tit
         >>> found.evaluation.top1, round(found.evaluation.gap, 3)
         (0.5, 0.381)
     """
-    return Evaluated(score(torch.as_tensor(logits).cpu(), torch.as_tensor(labels).cpu(), bins=bins), title)
+    return EvaluationResult(score(torch.as_tensor(logits).cpu(), torch.as_tensor(labels).cpu(), bins=bins), title)
 
 
 def predict(
@@ -127,7 +127,7 @@ def predict(
     image_size: int | None = None,
     skip_unreadable: bool = False,
     max_pixels: int | None = None,
-) -> Predicted:
+) -> PredictionResult:
     """Classify images with a trained network, as ``selfdistill predict`` does.
 
     Args:
@@ -163,11 +163,11 @@ def predict(
             split = _unlabelled(images, loaded.image_size)
     device = default_device()
     if split is not None:
-        return Predicted(predict_split(loaded, split, device=device).numpy(), loaded.classes)
+        return PredictionResult(predict_split(loaded, split, device=device).numpy(), loaded.classes)
     assert files is not None
     found, skipped = predict_files(loaded, files, skip_unreadable=skip_unreadable, max_pixels=max_pixels, device=device)
     probabilities = np.array([one.probabilities for one in found])
-    return Predicted(probabilities, loaded.classes, tuple(one.path for one in found), tuple(skipped))
+    return PredictionResult(probabilities, loaded.classes, tuple(one.path for one in found), tuple(skipped))
 
 
 def _run_and_model(model: TrainedRun | str | Path) -> tuple[Path, LoadedModel]:
@@ -220,7 +220,7 @@ def _score_module(
                 test_only=True,
                 as_they_are=len(mean) != 3,
             )
-    images = replace(data, mean=mean, std=std) if isinstance(data, ImageData) else _given(data, None, mean, std)
+    images = replace(data, mean=mean, std=std) if isinstance(data, ImageData) else _test_images(data, None, mean, std)
     shape = (len(mean), images.image_size, images.image_size)
     count = check_classifier(model, name, shape, len(images.classes) or None)
     images = replace(images, classes=images.classes or tuple(map(str, range(count))))
@@ -229,14 +229,14 @@ def _score_module(
     )
 
 
-def _given(
+def _test_images(
     data: Any, size: int | None, mean: tuple[float, ...], std: tuple[float, ...], classes: tuple[str, ...] = ()
 ) -> ImageData:
     """Return images given in Python, all of which are scored; classes without names are those of the network."""
-    split, names = read_given("data", data, size, as_they_are=True)
+    split, names = read_labelled("data", data, size, as_they_are=True)
     assert split.images is not None
     return ImageData(
-        name_of_given(data), split, split, names or classes, mean, std, split.images.shape[-1], "none", "all images"
+        name_of_images(data), split, split, names or classes, mean, std, split.images.shape[-1], "none", "all images"
     )
 
 
@@ -251,5 +251,5 @@ def _paths(images: Any) -> list[Path] | None:
 def _unlabelled(images: Any, size: int | None) -> Split:
     """Return images in memory; of a dataset the labels are not looked at."""
     if isinstance(images, np.ndarray | torch.Tensor):
-        return given_pixels(images, size)
-    return read_given("images", images, size, as_they_are=True)[0]
+        return read_pixels(images, size)
+    return read_labelled("images", images, size, as_they_are=True)[0]

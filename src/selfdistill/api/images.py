@@ -19,7 +19,7 @@ from selfdistill.errors import ArgumentError
 from selfdistill.progress import track
 
 
-def given_images(
+def collect_images(
     data: Any,
     test: Any = None,
     val: Any = None,
@@ -46,30 +46,30 @@ def given_images(
 
     Example:
         >>> images, labels = np.zeros((20, 8, 8), np.uint8), np.arange(20) % 2
-        >>> found = given_images((images, labels))
+        >>> found = collect_images((images, labels))
         >>> found.name, len(found.train), len(found.test), found.image_size, found.channels
         ('arrays', 16, 4, 8, 1)
     """
     given = {"data": data, "test": test, "val": val}
     parts = {
-        "train" if name == "data" else name: (name, f"passed as {name}", partial(read_given, name, part))
+        "train" if name == "data" else name: (name, f"passed as {name}", partial(read_labelled, name, part))
         for name, part in given.items()
         if part is not None
     }
     with _argument_named():
-        found = join_parts(name_of_given(data), parts, image_size, as_they_are)
+        found = join_parts(name_of_images(data), parts, image_size, as_they_are)
     assert found.train.images is not None
     mean, std = pixel_statistics(found.train.images)
     return replace(found, mean=mean, std=std)
 
 
-def name_of_given(data: Any) -> str:
+def name_of_images(data: Any) -> str:
     """Return what a set of images given in Python is called: the type of a dataset, or "arrays"."""
     return "arrays" if isinstance(data, tuple | list) else type(data).__name__
 
 
-def given_pixels(images: Any, image_size: int | None) -> Split:
-    """Return images without labels, an array or a tensor as for `given_images`; each label is 0.
+def read_pixels(images: Any, image_size: int | None) -> Split:
+    """Return images without labels, an array or a tensor as for `collect_images`; each label is 0.
 
     Raises:
         ArgumentError: they are something else.
@@ -79,10 +79,10 @@ def given_pixels(images: Any, image_size: int | None) -> Split:
         return to_split(pixels, np.zeros(len(pixels), np.int64), "images", image_size, as_they_are=True)
 
 
-def read_given(
+def read_labelled(
     argument: str, part: Any, image_size: int | None, as_they_are: bool
 ) -> tuple[Split, tuple[str, ...] | None]:
-    """Read labelled images, see `given_images`, and the names of their classes if they are said.
+    """Read labelled images, see `collect_images`, and the names of their classes if they are said.
 
     Raises:
         ArgumentError: names ``argument``.
