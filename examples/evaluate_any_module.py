@@ -1,4 +1,4 @@
-"""Evaluate any module on tensors of your own: accuracy, calibration, attacks, selective prediction, and a report.
+"""Evaluate any module on images of your own: accuracy, calibration, attacks, selective prediction, and a report.
 
 python examples/evaluate_any_module.py
 """
@@ -10,14 +10,12 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from selfdistill.data import ImageData, Split
-from selfdistill.evaluation.suite import evaluate
-from selfdistill.report import digest, markdown, write_evaluation_report
+import selfdistill
 
 
 def small_net() -> nn.Module:
-    """Return any classifier: images (N, 3, H, W) to logits (N, C)."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(192, 128), nn.ReLU(), nn.Linear(128, 10))
+    """Return any classifier: images (N, C, H, W), here grey ones, to logits."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
 
 
 def main() -> None:
@@ -27,20 +25,9 @@ def main() -> None:
     options.add_argument("--out", type=Path, default=Path("runs/examples/evaluate_any_module"))
     args = options.parse_args()
     digits = load_digits()
-    pixels = torch.tensor(digits.images * 15).to(torch.uint8)[:, None].repeat(1, 3, 1, 1)  # (N, 3, H, W)
+    pixels = torch.tensor(digits.images * 15).to(torch.uint8)[:, None]  # (N, 1, H, W)
     labels = torch.tensor(digits.target)
-    data = ImageData(
-        name="my digits",
-        train=Split(labels[:1000], images=pixels[:1000]),
-        test=Split(labels[1000:], images=pixels[1000:]),
-        classes=tuple("0123456789"),
-        mean=(0.3, 0.3, 0.3),  # what your network expects: (pixels / 255 - mean) / std
-        std=(0.35, 0.35, 0.35),
-        image_size=8,
-        augment="none",
-        test_split_description="the last 797",
-        skipped=(),
-    )
+    train, test = (pixels[:1000], labels[:1000]), (pixels[1000:], labels[1000:])
 
     torch.manual_seed(0)
     model = small_net()
@@ -52,16 +39,19 @@ def main() -> None:
             nn.functional.cross_entropy(model(x[batch]), labels[batch]).backward()
             optimizer.step()
 
-    found = evaluate(model, data, device="cpu", measures=["robustness"], max_images=200)
-    print(markdown(digest(found)))
-    print("report:", write_evaluation_report("my network", found, args.out, title="My network", facts=()))
-    print(f"train accuracy {found.train_top1:.3f}, test accuracy {found.top1:.3f}")
+    mean, std = [0.3], [0.35]  # what the network expects: (pixels / 255 - mean) / std
+    found = selfdistill.evaluate(model, test, mean=mean, std=std, max_images=200, out=args.out)
+    print(found)
+    print("report:", found.report)
+    trained = selfdistill.evaluate(model, train, mean=mean, std=std, quick=True).evaluation.top1
+    print(f"train accuracy {trained:.3f}, test accuracy {found.evaluation.top1:.3f}")
 
     file = args.out / "model.pt"
     torch.save(model.state_dict(), file)
     fresh = small_net()
     fresh.load_state_dict(torch.load(file))
-    print(f"the bare model, loaded from {file}: test accuracy {evaluate(fresh, data, device='cpu').top1:.3f}")
+    again = selfdistill.evaluate(fresh, test, mean=mean, std=std, quick=True)
+    print(f"the bare model, loaded from {file}: test accuracy {again.evaluation.top1:.3f}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 import io
 import logging
 import re
+import sys
 from dataclasses import replace
 from functools import partial
+from types import ModuleType
 
 import pytest
 from rich.console import Console
@@ -143,3 +145,23 @@ def test_items_are_yielded_with_and_without_a_terminal(monkeypatch: pytest.Monke
     assert list(track(iter("abc"), "reading", 3)) == ["a", "b", "c"]
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     assert list(track(iter("abc"), "reading", 0)) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_notebook_has_bars_with_ipywidgets(installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[object] = []
+
+    class Output:
+        def __enter__(self) -> None: ...
+        def __exit__(self, *_: object) -> None: ...
+        def clear_output(self, wait: bool) -> None: ...
+
+    monkeypatch.setattr("selfdistill.progress.find_spec", lambda name: installed or None)
+    modules = {"ipywidgets": {"Output": Output}, "IPython": {}, "IPython.display": {"display": shown.append}}
+    for name, members in modules.items():
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+        vars(sys.modules[name]).update(members)
+    with Display(Console(force_jupyter=True)) as display:
+        assert (display.bars is not None) == installed
+        display.update("run", Progress("reading", 1, 2))
+    assert any(isinstance(one, Output) for one in shown) == installed

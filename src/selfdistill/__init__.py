@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING, Any
 from selfdistill import methods
 
 if TYPE_CHECKING:
+    from selfdistill.api import compare as compare
+    from selfdistill.api import evaluate as evaluate
+    from selfdistill.api import evaluate_logits as evaluate_logits
+    from selfdistill.api import predict as predict
+    from selfdistill.api import train as train
     from selfdistill.distiller import SelfDistiller as SelfDistiller
     from selfdistill.distiller import StepOutput as StepOutput
     from selfdistill.method import Batch as Batch
@@ -25,9 +30,10 @@ _HOMES = {
     "selfdistill.method": ("Batch", "Method", "Needs", "Outputs", "Step", "Term"),
     "selfdistill.methods": (*dir(methods), "parse_method"),
     "selfdistill.training.export": ("load",),
+    "selfdistill.api": ("compare", "evaluate", "evaluate_logits", "predict", "train"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_NEED_LAB = ("load",)
+_NEED_LAB = (*_HOMES["selfdistill.training.export"], *_HOMES["selfdistill.api"])
 
 __all__ = sorted(name for name in _HOME_OF if name not in _NEED_LAB or find_spec("msgspec"))
 

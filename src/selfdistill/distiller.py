@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from operator import add
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,22 @@ class SelfDistiller(nn.Module):
 
     progress: Tensor
     epoch_end: Tensor
+
+    if TYPE_CHECKING:  # torch says that a call returns anything
+
+        @overload
+        def __call__(
+            self,
+            x: Input,
+            y: Tensor,
+            views: Sequence[Input] = (),
+            pair: Input | None = None,
+            index: Tensor | None = None,
+            previous: tuple[Input, Tensor] | None = None,
+        ) -> StepOutput: ...
+        @overload
+        def __call__(self, x: Input) -> Any: ...
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...  # noqa: D102
 
     def __init__(
         self,

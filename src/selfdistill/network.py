@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from selfdistill.errors import NonFiniteError
+from selfdistill.errors import ArgumentError, NonFiniteError
 from selfdistill.method import Input
 
 DIVERGED = "the training diverged: train again with a lower `lr` or `clip=1`"
@@ -119,6 +119,37 @@ def check_logits(logits: Tensor, what: str) -> None:
     bad = int((~logits.amax(dim=1).isfinite()).sum())
     if bad:
         raise NonFiniteError(f"the logits of {bad} of {len(logits)} {what} are not finite numbers; {DIVERGED}")
+
+
+def check_classifier(model: nn.Module, name: str, shape: tuple[int, ...], classes: int | None) -> int:
+    """Pass one black image through a model; return how many logits it gives.
+
+    Args:
+        model: to be tried, in evaluation mode.
+        name: for the message.
+        shape: of an image, (C, S, S).
+        classes: how many logits it must give; None: any number.
+
+    Raises:
+        ArgumentError: it does not take such images, or does not give one logit per class.
+    """
+    try:
+        with torch.no_grad(), evaluation_mode(model):
+            logits = logits_of(model(torch.zeros(1, *shape)))
+    except Exception as error:  # each network refuses in its own way
+        channels, size, _ = shape
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ArgumentError(
+            "model",
+            f": {name} does not take images of {size} px with {channels} channel{'s' * (channels > 1)} ({reason}): "
+            "give its size with `image_size`, or images of its channels",
+        ) from error
+    if logits.shape != (1, classes or logits.shape[-1]):
+        given = "x".join(map(str, logits.shape[1:])) or "no"
+        raise ArgumentError(
+            "model", f": {name} gives {given} logits for an image, but the images have {classes} classes"
+        )
+    return logits.shape[1]
 
 
 def default_device() -> torch.device:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from selfdistill.text import printable
@@ -163,7 +164,7 @@ def print_line(console: Console, text: str) -> None:
 
 
 class Display:
-    """Shows events on standard error: on a terminal a bar for each name, elsewhere lines.
+    """Shows events on standard error: on a terminal, or in a notebook with ipywidgets, a bar for each name; else lines.
 
     Lines are few: each stage as it begins; of a training the end of an epoch, at most every so many seconds, and the
     last.
@@ -195,7 +196,7 @@ class Display:
         self._tasks: dict[str, TaskID] = {}
         self._began: dict[tuple[str, str], float] = {}
         self._printed: dict[str, float] = {}
-        if self.console.is_terminal:
+        if self.console.is_terminal or (self.console.is_jupyter and find_spec("ipywidgets")):
             wide = self.console.width >= 120
             self._title, self._bar = self.console.width // 3, 20 if wide else 10
             title, status = (

@@ -19,7 +19,7 @@ import torch
 import yaml
 
 import selfdistill
-from selfdistill.cli.show import METHODS
+from selfdistill.config.train_config import COMPARED_METHODS
 from selfdistill.runs.cost import measure_costs
 from tests.cli.shared import PAIR, SMALL, TINY, Refused, Run, files_in
 from tests.pictures import NAMES
@@ -87,7 +87,7 @@ def test_demo(run: Run) -> None:
     assert re.search(r"^about \d+:\d\d for 4 runs of \d+ epochs", err, re.MULTILINE)
     assert "Handwritten digits: does it help? (1 seed)" in out
     rows = [line for line in out.splitlines() if re.match(r" (CrossEntropy|LabelSmoothing|SDDropout)", line)]
-    assert [row.split()[0] for row in rows] == list(METHODS)
+    assert [row.split()[0] for row in rows] == list(COMPARED_METHODS)
     for row in rows:
         assert float(row.split()[-1]) > 95, "the network fits its training images"
         assert float(row.split()[1]) > 70

@@ -188,7 +188,12 @@ def site(run: Run, finished: Path, pictures: Path, monkeypatch: pytest.MonkeyPat
     def begin(*_: object, **__: object) -> None:
         raise AssertionError("the work began")
 
-    for place in ("train.loop.Loop.run", "runs.evaluation.evaluate", "runs.predict.predict", "runs.cost.measure_costs"):
+    for place in (
+        "training.loop.Loop.run",
+        "runs.evaluation.evaluate",
+        "runs.predict.predict",
+        "runs.cost.measure_costs",
+    ):
         monkeypatch.setattr(f"selfdistill.{place}", begin)
     for name in ("selfdistill.paper.reproduce_tables", "selfdistill.runs.processes._start"):
         monkeypatch.setattr(name, begin)

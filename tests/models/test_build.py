@@ -51,13 +51,16 @@ def test_auxiliary_classifiers_are_left_out(name: str) -> None:
     ("name", "nearest", "listing"),
     [
         ("resnet18_cifr", "did you mean 'resnet18_cifar'?", "selfdistill.models.available()"),
-        ("resnet18", "did you mean 'resnet18_cifar'?", 'other models are "torchvision:NAME" or "timm:NAME"'),
+        (
+            "resnet18",
+            "did you mean 'resnet18_cifar'?",
+            'other models are "torchvision:NAME", "timm:NAME" or "package.module:function"',
+        ),
         ("torchvision:", "unknown model 'torchvision:'", "selfdistill.models.available()"),
         ("torchvision:resnet_18", "did you mean 'torchvision:resnet18'?", "torchvision.models.list_models"),
         ("torchvision:fcn_resnet50", "unknown model 'torchvision:fcn_resnet50'", "torchvision.models.list_models"),
         ("timm:resnet18.a1_in1", "did you mean 'timm:resnet18.a1_in1k'?", "timm.list_models(include_tags=True)"),
         ("timm:local-dir:/tmp", "unknown model 'timm:local-dir:/tmp'", "timm.list_models(include_tags=True)"),
-        ("keras:resnet18", "unknown model 'keras:resnet18'", "selfdistill.models.available()"),
     ],
 )
 def test_unknown_name(name: str, nearest: str, listing: str) -> None:

@@ -221,8 +221,8 @@ def test_a_width_belongs_to_our_own_networks(tmp_path: Path, pictures: Path) -> 
 def test_a_size_that_the_network_refuses(tmp_path: Path, pictures: Path) -> None:
     torch.save(weights("timm:vit_tiny_patch16_224"), tmp_path / "net.pt")
     message = fails("timm:vit_tiny_patch16_224", tmp_path / "net.pt", pictures, image_size=64)
-    assert message.startswith("timm:vit_tiny_patch16_224 does not take images of 64 px (")
-    assert message.endswith("): give its size with `image_size`")
+    assert message.startswith("`model`: timm:vit_tiny_patch16_224 does not take images of 64 px with 3 channels (")
+    assert message.endswith("give its size with `image_size`, or images of its channels")
 
 
 def test_pretrained_weights_of_the_right_number_of_classes(

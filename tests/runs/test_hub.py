@@ -74,6 +74,14 @@ def test_the_card_holds_the_numbers_and_no_path(run: Path, hub: Path) -> None:
     assert str(run.parent) not in card + (hub / "user/digits/model.json").read_text()
 
 
+def test_a_function_that_a_stranger_names_is_not_called(run: Path, hub: Path) -> None:
+    push_run(run, "user/digits")
+    description = hub / "user/digits/model.json"
+    description.write_text(description.read_text().replace('"resnet10_cifar"', '"package.module:function"'))
+    with pytest.raises(ValueError, match="package.module:function"):
+        load("hf-hub:user/digits")
+
+
 @pytest.mark.parametrize("name", ["a b", "user/a/b", "-x", ""])
 def test_names_that_the_hub_cannot_have(run: Path, hub: Path, name: str) -> None:
     with pytest.raises(ArgumentError) as refused:

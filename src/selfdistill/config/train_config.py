@@ -16,6 +16,12 @@ MAX_IMAGE_SIZE, MAX_WIDTH = 4096, 1024
 SMALL = 64
 """Images up to this many pixels a side are "small": CIFAR networks and batches of 128."""
 
+IN_PYTHON = " (in Python)"
+"""The end of the name of images that were passed in Python."""
+
+COMPARED_METHODS = ("CrossEntropy()", "LabelSmoothing()", "SDDropout(weight=0.1)", "SDDropout()")
+"""The methods of a comparison that names none."""
+
 FINE_TUNING_STEPS = 500
 """Optimiser steps that fine-tuning takes at least: self-distillation loses accuracy in much shorter schedules."""
 
@@ -42,7 +48,7 @@ class TrainConfig(TrainingConfig):
         skip_unreadable: skip image files that cannot be read instead of stopping
         max_pixels: refuse image files of more pixels (default: 89,478,485)
         method: the training method, such as "SDDropout(weight=0.1) + LabelSmoothing()"
-        model: resnet18_cifar, torchvision:NAME or timm:NAME (default: by image size)
+        model: resnet18_cifar, torchvision:NAME, timm:NAME or package.module:function (default: by image size)
         width: channels of the first stage of a CIFAR network
         features: widen (or narrow) the features to so many by a 1x1 convolution
         head_layers: fully connected layers after the features, 1 or 2 (Table 13)
@@ -217,6 +223,11 @@ class TrainConfig(TrainingConfig):
         from selfdistill.methods import SDDropout, parse_method
 
         return any(isinstance(part, SDDropout) and part.auto is not None for part in parse_method(self.method).parts)
+
+    @property
+    def data_is_in_python(self) -> bool:
+        """Whether the images were passed in Python, so that the name of ``data`` leads nowhere."""
+        return self.data.endswith(IN_PYTHON)
 
     @property
     def fine_tunes(self) -> bool:

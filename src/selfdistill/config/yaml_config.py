@@ -222,7 +222,7 @@ def dump(recipe: "DataclassInstance") -> str:
     lines = []
     for field in fields(recipe):
         value = getattr(recipe, field.name)
-        plain = list(value) if isinstance(value, tuple) else value
+        plain = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, str) else value
         flow = yaml.safe_dump([plain], default_flow_style=True, width=float("inf"), allow_unicode=True).strip()[1:-1]
         text = f"{field.name}: {flow}"
         comment = comments.get(field.name)

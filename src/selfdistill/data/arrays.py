@@ -1,6 +1,8 @@
 """Arrays: ``train.npz`` and ``test.npz`` (or ``val.npz``), or one file of which a part is held out."""
 
 import zipfile
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,100 +21,136 @@ LAYOUT = "images uint8 (N, H, W, 3), labels integers (N,) and, if wanted, classe
 _LEAST_SIZE = 32  # corruptions and the small networks expect at least this
 
 
-def load_arrays(source: Path, *, image_size: int | None, limits: Limits) -> ImageData:
+def load_arrays(source: Path, *, image_size: int | None, limits: Limits, as_they_are: bool = False) -> ImageData:
     """Read ``source/train.npz`` with ``source/test.npz`` or ``val.npz``, or the file ``source``, held out 80/20.
 
     A file holds ``images`` uint8 ``(N, H, W, C)`` with C 1 or 3, or ``(N, H, W)``; ``labels``, integers ``(N,)``; and
     optionally ``classes``, the names. Grey becomes RGB. The images are kept in memory as squares of ``image_size``,
-    by default of their longer side, at least 32 (antialiased bilinear; oblong images are squeezed). Nothing is ever
-    unpickled. ``mean`` and ``std`` are left empty: to be measured on the training images in use.
+    by default of their longer side, at least 32 (antialiased bilinear; oblong images are squeezed). ``as_they_are``
+    leaves them their channels, any number, and the side below 32. Nothing is ever unpickled. ``mean`` and ``std`` are
+    left empty: to be measured on the training images in use.
 
     Raises:
         ValueError: a file is missing or is not of that layout; one line that names it.
     """
-    train_description, val, val_description = "", None, ""
     if source.is_file():
-        everything, names = read_npz(source, image_size)
-        classes = _class_names(everything.labels, names, source)
-        train, test = hold_out(everything, classes)
-        description, test_file = HELD_OUT, source
+        files = {"train": source}
     else:
         parts = find_parts(source, ".npz")
-        test_part = parts.get("test") or parts.get("val")
-        if "train" not in parts or test_part is None:
+        test = parts.get("test") or parts.get("val")
+        if "train" not in parts or test is None:
             missing = "test.npz (or val.npz)" if "train" in parts else "train.npz"
             raise ValueError(f"{source} has no {missing}: add it, or pass one .npz file to hold out 20 % of it")
-        test_file, description, train_description = test_part, test_part.name, parts["train"].name
-        train, names = read_npz(parts["train"], image_size)
-        classes = _class_names(train.labels, names, parts["train"])
-        assert train.images is not None
-        size = image_size or train.images.shape[-1]
-        test = _read_like(test_file, size, classes, names, parts["train"])
-        if len(parts) == 3:
-            val_description = parts["val"].name
-            val = _read_like(parts["val"], size, classes, names, parts["train"])
-    _check_range(test.labels, classes, test_file)
+        files = {"train": parts["train"], "test": test} | ({"val": parts["val"]} if len(parts) == 3 else {})
+    name = plain_name(source.stem if source.is_file() else source.resolve().name)
+    named = {part: (str(file), file.name, partial(read_npz, file)) for part, file in files.items()}
+    return limits.apply(join_parts(name, named, image_size, as_they_are))
+
+
+ReadArrays = Callable[[int | None, bool], tuple[Split, tuple[str, ...] | None]]
+"""Reads images and class names, given the size and whether images are left as they are; see `to_split`."""
+
+
+def join_parts(
+    name: str, parts: Mapping[str, tuple[str, str, ReadArrays]], image_size: int | None, as_they_are: bool
+) -> ImageData:
+    """Make a set of its parts, which must be of the same classes.
+
+    Args:
+        name: of the set.
+        parts: of ``train`` and, if they are there, ``test`` and ``val``: where it is for messages, what it is called,
+            and its reader. Without ``test``, 20 % are held out.
+        image_size: S; None: the longer side of the training images.
+        as_they_are: as for `load_arrays`.
+
+    Raises:
+        ValueError: a part is not of the layout, or of other classes or channels.
+    """
+    where, called, read = parts["train"]
+    train, names = read(image_size, as_they_are)
     assert train.images is not None
-    data = ImageData(
-        name=plain_name(source.stem if source.is_file() else source.resolve().name),
+    classes = _class_names(train.labels, names, where)
+    channels, size, _ = train.images.shape[1:]
+    others: dict[str, Split] = {}
+    for part in ("test", "val"):
+        if part in parts:
+            its_place, _, read = parts[part]
+            others[part], own = read(size, channels != 3)
+            if own is not None and names is not None and own != names:
+                raise ValueError(f"{its_place}: its classes differ from those of {where}")
+            if (images := others[part].images) is not None and images.shape[1] != channels:
+                raise ValueError(
+                    f"{its_place}: images of {images.shape[1]} channels, and those of {where} have {channels}"
+                )
+            _check_range(others[part].labels, classes, its_place)
+    held_out = "test" not in parts
+    train, test = hold_out(train, classes) if held_out else (train, others["test"])
+    return ImageData(
+        name=name,
         train=train,
         test=test,
         classes=classes,
         mean=(),
         std=(),
-        image_size=train.images.shape[-1],
+        image_size=size,
         augment="crop_flip",
-        test_split_description=description,
-        train_split_description=train_description,
-        val=val,
-        val_split_description=val_description,
+        test_split_description=HELD_OUT if held_out else parts["test"][1],
+        train_split_description="" if held_out else called,
+        val=others.get("val"),
+        val_split_description=parts["val"][1] if "val" in parts else "",
     )
-    return limits.apply(data)
 
 
-def _read_like(
-    file: Path, size: int, classes: tuple[str, ...], names: tuple[str, ...] | None, train_file: Path
-) -> Split:
-    """Read a part whose classes are those of the training file."""
-    split, own = read_npz(file, size)
-    if own is not None and names is not None and own != names:
-        raise ValueError(f"{file}: its classes differ from those of {train_file}")
-    _check_range(split.labels, classes, file)
-    return split
-
-
-def read_npz(file: Path, image_size: int | None) -> tuple[Split, tuple[str, ...] | None]:
-    """Read one file: its images as uint8 ``(N, 3, S, S)`` with their labels, and the class names if it has any.
+def read_npz(file: Path, image_size: int | None, as_they_are: bool = False) -> tuple[Split, tuple[str, ...] | None]:
+    """Read one file: its images as uint8 ``(N, C, S, S)`` with their labels, and the class names if it has any.
 
     Raises:
-        ValueError: the file is damaged or not of the layout.
+        ValueError: the file is damaged or not of the layout; see `to_split`.
     """
     arrays = _open(file)
     for key in ("images", "labels"):
         if not isinstance(arrays.get(key), np.ndarray):  # a member that is not an array arrives as bytes
             raise ValueError(f"{file}: no array {key!r}, it has {quote(sorted(arrays))}; wanted: {LAYOUT}")
-    images, labels = arrays["images"], arrays["labels"]
+    names = _names(arrays["classes"], file) if "classes" in arrays else None
+    return to_split(arrays["images"], arrays["labels"], str(file), image_size, as_they_are), names
+
+
+def to_split(
+    images: NDArray[Any], labels: NDArray[Any], where: str, image_size: int | None, as_they_are: bool
+) -> Split:
+    """Return images as uint8 ``(N, C, S, S)`` with their labels.
+
+    Args:
+        images: uint8 ``(N, H, W, C)`` or ``(N, H, W)``.
+        labels: integers ``(N,)``.
+        where: for messages.
+        image_size: S; None: the longer side, at least 32 unless the images are left as they are.
+        as_they_are: C is theirs; otherwise 3.
+
+    Raises:
+        ValueError: they are not of that layout.
+    """
     shape = images.shape
     if images.dtype != np.uint8:
-        raise ValueError(f"{file}: images are {images.dtype}, wanted uint8 with values 0 to 255")
+        raise ValueError(f"{where}: images are {images.dtype}, wanted uint8 with values 0 to 255")
     if images.ndim == 3:
         images = images[..., None]
-    if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in shape:
+    channels = images.shape[-1] if as_they_are else 3
+    if images.ndim != 4 or images.shape[-1] not in (1, channels) or 0 in shape:
         hint = "; transpose (0, 2, 3, 1)" if images.ndim == 4 and images.shape[1] in (1, 3) else ""
-        raise ValueError(f"{file}: images have shape {shape}, wanted (N, H, W, 3), (N, H, W, 1) or (N, H, W){hint}")
+        raise ValueError(f"{where}: images have shape {shape}, wanted (N, H, W, 3), (N, H, W, 1) or (N, H, W){hint}")
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
-        raise ValueError(f"{file}: labels are {labels.dtype} of shape {labels.shape}, wanted integers (N,)")
+        raise ValueError(f"{where}: labels are {labels.dtype} of shape {labels.shape}, wanted integers (N,)")
     if len(labels) != len(images):
-        raise ValueError(f"{file}: {len(images)} images but {len(labels)} labels")
+        raise ValueError(f"{where}: {len(images)} images but {len(labels)} labels")
     if int(labels.min()) < 0 or int(labels.max()) >= 2**31:
         wrong = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
-        raise ValueError(f"{file}: label {wrong} is out of range, wanted 0 to the number of classes - 1")
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).expand(-1, 3, -1, -1)
-    size = image_size or max(_LEAST_SIZE, *images.shape[1:3])
-    # A resized image depends a little on the machine: what is written in the file says which image it is.
+        raise ValueError(f"{where}: label {wrong} is out of range, wanted 0 to the number of classes - 1")
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).expand(-1, channels, -1, -1)
+    size = image_size or max(1 if as_they_are else _LEAST_SIZE, *images.shape[1:3])
+    # A resized image depends a little on the machine: what was given says which image it is.
     ids = None if pixels.shape[-2:] == (size, size) else pixel_ids(torch.from_numpy(images))
-    split = Split(torch.from_numpy(labels.astype(np.int64)), images=resize(pixels, size), ids=ids)
-    return split, _names(arrays["classes"], file) if "classes" in arrays else None
+    return Split(torch.from_numpy(labels.astype(np.int64)), images=resize(pixels, size), ids=ids)
 
 
 def resize(images: Tensor, size: int) -> Tensor:
@@ -140,6 +178,30 @@ def resize(images: Tensor, size: int) -> Tensor:
     )
 
 
+def to_channels(images: Tensor, channels: int) -> Tensor:
+    """Bring uint8 images ``(N, 3, H, W)`` or ``(N, 1, H, W)`` to 1 or 3 channels.
+
+    .. math:: Y = 0.299 R + 0.587 G + 0.114 B
+
+    Raises:
+        ValueError: other numbers of channels, which differ.
+
+    Example:
+        >>> to_channels(torch.tensor([255, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1), 1).item()
+        76
+
+    Source: ITU-R BT.601.
+    """
+    if images.shape[1] == channels:
+        return images
+    if {images.shape[1], channels} != {1, 3}:
+        raise ValueError(f"images of {images.shape[1]} channels cannot become images of {channels}")
+    if channels == 3:
+        return images.expand(-1, 3, -1, -1)
+    luma = torch.tensor([299, 587, 114], device=images.device).view(1, 3, 1, 1)  # integers: the same on each device
+    return ((images.int() * luma).sum(dim=1, keepdim=True) + 500).div(1000, rounding_mode="floor").to(torch.uint8)
+
+
 def _open(file: Path) -> dict[str, NDArray[Any]]:
     if not zipfile.is_zipfile(file):
         raise ValueError(f"{file}: not an .npz file; wanted: {LAYOUT}")
@@ -163,7 +225,7 @@ def _names(classes: NDArray[Any], file: Path) -> tuple[str, ...]:
     return names
 
 
-def _class_names(labels: Tensor, names: tuple[str, ...] | None, file: Path) -> tuple[str, ...]:
+def _class_names(labels: Tensor, names: tuple[str, ...] | None, file: str) -> tuple[str, ...]:
     """Return the classes' names, by default the labels themselves; each has a training image."""
     if names is None:
         present = torch.unique(labels)
@@ -183,6 +245,6 @@ def _class_names(labels: Tensor, names: tuple[str, ...] | None, file: Path) -> t
     return names
 
 
-def _check_range(labels: Tensor, classes: tuple[str, ...], file: Path) -> None:
+def _check_range(labels: Tensor, classes: tuple[str, ...], file: str) -> None:
     if int(labels.max()) >= len(classes):
         raise ValueError(f"{file}: label {int(labels.max())} is out of range, there are {len(classes)} classes")

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
+from selfdistill.data.arrays import to_channels
 from selfdistill.data.augment import (
     AUGMENTS,
     NO_POLICY,
@@ -212,7 +213,7 @@ def eval_batches(
     device: torch.device | str,
     workers: int | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the whole split in order, without augmentation: x float32 ``(B, 3, S, S)`` normalised, y ``(B,)``.
+    """Yield the whole split in order, without augmentation: x float32 ``(B, C, S, S)`` normalised, y ``(B,)``.
 
     Files: the shorter side to S * 256/224 pixels, then the central square, whatever the training resizes them to
     before. A cache of that side is used.
@@ -243,7 +244,10 @@ def pixel_batches(
     device: torch.device | str,
     workers: int | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield what `eval_batches` yields before it is normalised: uint8 ``(B, 3, S, S)``, and y ``(B,)``."""
+    """Yield what `eval_batches` yields before it is normalised: uint8 ``(B, C, S, S)``, and y ``(B,)``.
+
+    Images in colour become grey where the set is grey.
+    """
     device = torch.device(device)
     chunks = torch.split(torch.arange(len(split)), batch_size)
     images: Iterable[Tensor]
@@ -253,7 +257,8 @@ def pixel_batches(
         files = FileLoader(_file_images(split, data.image_size, "none", 0, None), workers=workers, device=device)
         images = files.batches([(0, index, 0)] for index in chunks)
     for pixels, labels in zip(images, torch.split(split.labels, batch_size), strict=True):
-        yield pixels.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        pixels = to_channels(pixels.to(device, non_blocking=True), data.channels)
+        yield pixels, labels.to(device, non_blocking=True)
 
 
 def _train_images(
@@ -266,7 +271,7 @@ def _train_images(
     workers: int | None,
 ) -> MemoryLoader | FileLoader:
     augment = data.augment if augment is None else augment
-    _check(data, augment, resize, workers)
+    _check(data, augment, resize, workers, policy)
     if data.train.images is not None:
         crop = Crop(pad=0 if augment == "none" else data.image_size // 8, flip=augment == "crop_flip", seed=seed)
         return MemoryLoader(data.train.images.to(device), crop, policy)
@@ -290,7 +295,9 @@ def _file_images(
     )
 
 
-def _check(data: ImageData, augment: str, resize: int | None, workers: int | None) -> None:
+def _check(data: ImageData, augment: str, resize: int | None, workers: int | None, policy: Policy) -> None:
+    if data.channels not in (1, 3) and policy.auto != "none":
+        raise ArgumentError("auto_augment", f"is for images of 1 or 3 channels, and {data.name} has {data.channels}")
     if augment not in AUGMENTS:
         raise ArgumentError("augment", f"must not be {augment!r}; {suggest(augment, AUGMENTS)}")
     in_memory = f"which is for image files decoded while training, and {data.name} is in memory"

@@ -33,7 +33,7 @@ class Split:
 
     Attributes:
         labels: int64 ``(N,)``, class indices.
-        images: uint8 ``(N, 3, S, S)``, or None.
+        images: uint8 ``(N, C, S, S)``, or None; C is 3 but for models of one's own.
         paths: ``N`` image files, or None; exactly one of the two is given.
         boxes: of each file the rectangle that is its image, integers ``(N, 4)``: left, top, right and bottom in pixels
             of the picture as it is stored, right and bottom not included; None: all of it.
@@ -139,6 +139,11 @@ class ImageData:
         splits = {"train": self.train, "test": self.test} | ({} if self.val is None else {"val": self.val})
         parts = {part: (split.labels, split.identify()) for part, split in splits.items()}
         return summarise(self.classes, parts, self.test_split_description)
+
+    @property
+    def channels(self) -> int:
+        """How many channels a model sees."""
+        return len(self.mean)
 
     @property
     def is_held_out(self) -> bool:

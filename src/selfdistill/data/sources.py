@@ -27,6 +27,7 @@ def load_data(
     skip_unreadable: bool = False,
     max_pixels: int | None = None,
     test_only: bool = False,
+    as_they_are: bool = False,
 ) -> ImageData:
     """Load a set of images: a named set, a folder of images, or arrays.
 
@@ -58,6 +59,7 @@ def load_data(
         skip_unreadable: leave unreadable image files out, and list them in ``ImageData.skipped``.
         max_pixels: image files of more pixels are unreadable (default: `decode.MAX_PIXELS`).
         test_only: only the test images are wanted: of a set without such, or with one part alone, those are all images.
+        as_they_are: arrays keep their channels, any number, and sides below 32; otherwise grey becomes RGB.
 
     Raises:
         ValueError: one line on what is wrong with the input, and the remedy.
@@ -76,9 +78,9 @@ def load_data(
         check_root(root)
         data = load_named(str(source), root=root, image_size=image_size, limits=limits, skip_unreadable=skip_unreadable)
     elif path.is_dir():
-        data = _from_folder(path, image_size, limits, skip_unreadable, test_only)
+        data = _from_folder(path, image_size, limits, skip_unreadable, test_only, as_they_are)
     elif path.suffix.lower() == ".npz" and path.is_file():
-        data = load_arrays(path, image_size=image_size, limits=limits)
+        data = load_arrays(path, image_size=image_size, limits=limits, as_they_are=as_they_are)
     elif path.is_file():
         raise ValueError(f"{path} is a file, but not an .npz file: pass a folder of images or an .npz file")
     else:
@@ -105,7 +107,7 @@ def check_root(root: Path) -> None:
 
 
 def _from_folder(
-    path: Path, image_size: int | None, limits: Limits, skip_unreadable: bool, test_only: bool
+    path: Path, image_size: int | None, limits: Limits, skip_unreadable: bool, test_only: bool, as_they_are: bool
 ) -> ImageData:
     arrays, folders = find_parts(path, ".npz"), find_parts(path)
     if "train" in arrays and "train" in folders:
@@ -116,7 +118,7 @@ def _from_folder(
     if test_only and parts and not ("train" in parts and len(parts) > 1):
         path = parts.get("test") or parts.get("val") or parts["train"]
     if arrays:
-        data = load_arrays(path, image_size=image_size, limits=limits)
+        data = load_arrays(path, image_size=image_size, limits=limits, as_they_are=as_they_are)
     else:
         data = load_folder(path, image_size=image_size, limits=limits, skip_unreadable=skip_unreadable)
     return replace(data, name=name)

@@ -53,7 +53,8 @@ def images_to_show(kept: Predictions) -> tuple[int, ...]:
 def thumbnail(split: Split, at: int) -> bytes:
     """Return a small picture of an image: PNG of one kept in memory, JPEG of a file; empty if it cannot be read."""
     if split.images is not None:
-        image = Image.fromarray(split.images[at].permute(1, 2, 0).numpy())
+        channels = split.images[at] if split.images.shape[1] in (1, 3) else split.images[at][:1]  # the first is shown
+        image = Image.fromarray(channels.permute(1, 2, 0).squeeze(2).numpy())
     else:
         assert split.paths is not None
         try:

@@ -128,7 +128,8 @@ def evaluate(
             ),
         )
         if not ood_sets:
-            omitted.append("out-of-distribution detection: no set of images was given")
+            why = "no set of images was given" if data.channels in (1, 3) else f"images of {data.channels} channels"
+            omitted.append(f"out-of-distribution detection: {why}")
     return msgspec.structs.replace(
         score(
             clean.logits,
@@ -210,7 +211,10 @@ def _robustness(model: nn.Module, images: Images, max_images: int, progress: OnP
 def _corruptions(
     model: nn.Module, images: Images, published: PublishedCorruptions | None, progress: OnProgress, omitted: list[str]
 ) -> CorruptionAccuracy | None:
-    size = images.data.image_size
+    size, channels = images.data.image_size, images.data.channels
+    if channels not in (1, 3):
+        omitted.append(f"corruptions: images of {channels} channels, 1 or 3 are needed")
+        return None
     if published is None and size < LEAST_SIZE:
         least = f"{LEAST_SIZE} x {LEAST_SIZE}"
         omitted.append(f"corruptions: images of {size} x {size} pixels, at least {least} are needed")

@@ -68,7 +68,7 @@ class DistillerModule(pl.LightningModule):
         given = as_batch(batch)
         loss, _, terms = self.distiller(given.x, given.y, given.views, given.pair, given.index, given.previous)
         self._log_means("train", {"loss": loss.detach(), **terms}, len(given.y))
-        return loss  # type: ignore[no-any-return]
+        return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Score the bare model."""

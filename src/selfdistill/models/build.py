@@ -1,4 +1,4 @@
-"""Build a classifier by its name: the paper's own networks, or any of torchvision's or timm's."""
+"""Build a classifier by its name: the paper's networks, any of torchvision's or timm's, or a function of one's own."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ from torch import nn
 from selfdistill.errors import ArgumentError, check_range
 from selfdistill.models.densenet import CifarDenseNet
 from selfdistill.models.external import from_timm, from_torchvision, unknown_model
+from selfdistill.models.function import PACKAGES, build_from_function, is_function
 from selfdistill.models.parts import check_classes
 from selfdistill.models.pretrained import SOURCES, pretrained
 from selfdistill.models.resnet import CifarResNet
@@ -41,16 +42,17 @@ def build(
 
     Args:
         name: one of ``available()``, or ``"torchvision:NAME"`` or ``"timm:NAME"`` with a name of those
-            packages, such as ``"torchvision:resnet18"`` or ``"timm:resnet18.a1_in1k"``.
+            packages, such as ``"torchvision:resnet18"`` or ``"timm:resnet18.a1_in1k"``; or
+            ``"package.module:function"``, a function without arguments that returns the model.
         classes: C, at least 2.
         width: for our networks: channels of the first stage (ResNet, default 64) or the growth rate
             (DenseNet, default 32), at least 1.
         features: for our networks: D, the pooled features before the head; by default the last stage's.
         head_layers: for our networks: fully connected layers of the head, 1 or 2 (Table 13).
         weights: ``"none"`` starts at random; ``"default"`` downloads the package's own pretrained weights
-            and replaces the head for another class count; ``"hf-hub:NAME"`` or ``"local-dir:DIR"`` is a repository
-            of the Hugging Face hub or a folder of timm's form; otherwise a file or the folder of a run (see
-            ``load_weights``).
+            and replaces the head for another class count, and of a function says that its model is pretrained;
+            ``"hf-hub:NAME"`` or ``"local-dir:DIR"`` is a repository of the Hugging Face hub or a folder of timm's
+            form; otherwise a file or the folder of a run (see ``load_weights``).
 
     Returns:
         The model; it maps images ``(B, 3, H, W)`` to logits ``(B, C)``. Of GoogLeNet and Inception the
@@ -77,12 +79,14 @@ def build(
     if given and not weights_file(weights).is_file():
         raise ArgumentError("weights", f"{str(weights)!r} are neither 'none' nor 'default' nor a file that exists")
     package, _, inner = name.partition(":")
-    if package in ("torchvision", "timm") and inner:
+    if (package in PACKAGES or is_function(name)) and inner:
         ours = {"width": width is not None, "features": features is not None, "head_layers": head_layers != 1}
         if own := next((argument for argument in ours if ours[argument]), None):
             networks = ", ".join(available())
             raise ArgumentError(own, f"applies only to {networks}, not to {quote(name)}: leave it out")
-        if package == "timm":
+        if is_function(name) and source is None:
+            model = build_from_function(name)
+        elif package == "timm":
             model = from_timm(inner, classes, str(weights))
         elif source is None:
             model = from_torchvision(inner, classes, weights == "default")
@@ -139,5 +143,5 @@ def _own(
             _RESNETS[name], classes, width=channels, features=features, head_layers=head_layers, pool=pool
         )
     listing = "selfdistill.models.available()"
-    others = 'other models are "torchvision:NAME" or "timm:NAME"'
+    others = 'other models are "torchvision:NAME", "timm:NAME" or "package.module:function"'
     raise unknown_model(name, available(), f"{listing}; {others}")

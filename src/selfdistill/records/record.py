@@ -369,7 +369,13 @@ def plain(values: Any) -> Any:
         >>> plain({"edges": (0.0, float("inf")), "name": "caf\udce9"})
         {'edges': [0.0, None], 'name': 'caf\\xe9'}
     """
-    return _plain(msgspec.to_builtins(values, str_keys=True))
+    return _plain(msgspec.to_builtins(values, str_keys=True, enc_hook=_text))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):  # of a class of its own, such as the name of a function
+        return str(value)
+    raise NotImplementedError
 
 
 def _plain(value: Any) -> Any:

@@ -52,7 +52,11 @@ def next_step(
     if run is None:
         return None
 
+    in_python = records[0].recipe.data_is_in_python
+
     def compare(out: Path) -> str:
+        if in_python:
+            return f"selfdistill.compare(model, data, methods={list(summary.methods)}, seeds={more}, out={str(out)!r})"
         words = ["--recipe", run / "recipe.yaml", "--methods", *summary.methods, "--seeds", more]
         return _join("compare", *words, *_evaluation(records[0]), "--out", out)
 
@@ -65,7 +69,8 @@ def next_step(
     if decision.kind == "keep" and _may_still_gain(summary):
         why = f"A gain of more than {MARGIN * 100:g} point is not ruled out yet; {more} seeds say more:"
         return NextStep(why, compare(run.parent))
-    return NextStep("Classify images with a network of this comparison:", _join("predict", run, "new-photos"))
+    predict = f"selfdistill.predict({str(run)!r}, images)" if in_python else _join("predict", run, "new-photos")
+    return NextStep("Classify images with a network of this comparison:", predict)
 
 
 def _may_still_gain(summary: Summary) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from html import escape
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -248,6 +249,20 @@ def markdown(table: Table) -> str:
     ]
     lines += ["| " + " | ".join(map(escape_markdown, row)) + " |" for row in table.rows]
     return "\n".join(lines)
+
+
+def html(table: Table) -> str:
+    """A table as HTML without styles of its own; cells are escaped.
+
+    Example:
+        >>> html(Table(("Method", "Top-1"), (("a<b", "1"),)))
+        '<table><tr><th>Method</th><th>Top-1</th></tr><tr><td>a&lt;b</td><td>1</td></tr></table>'
+    """
+
+    def row(cells: Sequence[str], tag: str) -> str:
+        return f"<tr>{''.join(f'<{tag}>{escape(printable(cell))}</{tag}>' for cell in cells)}</tr>"
+
+    return f"<table>{row(table.headings, 'th')}{''.join(row(cells, 'td') for cells in table.rows)}</table>"
 
 
 def escape_markdown(text: str) -> str:

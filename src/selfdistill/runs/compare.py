@@ -10,7 +10,8 @@ from rich.console import Console
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.data.decode import cpu_count
-from selfdistill.errors import check_range
+from selfdistill.errors import ArgumentError, check_range
+from selfdistill.models.function import ModelFunction
 from selfdistill.network import default_device
 from selfdistill.progress import Display, make_console, print_line
 from selfdistill.records import RunRecord, SuiteRecord
@@ -51,6 +52,7 @@ def run_comparison(
     evaluation: EvaluationConfig = BASIC_EVALUATION,
     fit: bool = False,
     retry_failed: bool = False,
+    data: ImageData | None = None,
 ) -> list[RunRecord]:
     """Train and measure every method with every seed and return the records, the first method's first.
 
@@ -66,6 +68,7 @@ def run_comparison(
         evaluation: what is measured of each network beyond accuracy and calibration.
         fit: measure on fewer images, or not at all, so that it takes at most a quarter of the budget.
         retry_failed: also try runs again that diverged before.
+        data: the images, if they are there already; None loads those of the recipe.
 
     Raises:
         FailedRunsError: runs failed; the others are done, and the error holds their records.
@@ -79,7 +82,8 @@ def run_comparison(
     runs = plan_runs(recipe, methods, range(seeds))
     check_writable(out)
     epochs = epochs or _epochs_of_earlier_runs(runs, out)
-    data = load(recipe)
+    _check_other_processes(recipe, data, jobs)
+    data = load(recipe, data)
     if epochs is not None:
         runs = _with_epochs(runs, epochs)
         for run in runs:  # a folder of another recipe or of other images is refused now, not after hours of other runs
@@ -87,7 +91,7 @@ def run_comparison(
     console = make_console()
     # Loaded now, so that a wrong set is refused before any training.
     open_corruptions(evaluation, data)
-    ood_n = sum(len(one.split) for one in load_ood_sets(evaluation, data.image_size))
+    ood_n = sum(len(one.split) for one in load_ood_sets(evaluation, data.image_size, data.channels))
     measured = next((path for run in runs if (path := out / run.name / "evaluation.json").is_file()), None)
     if fit and measured:  # a resumed comparison is measured as its first runs were
         max_images = SuiteRecord.load(measured).config.max_images
@@ -118,6 +122,15 @@ def run_comparison(
         print_line(console, describe_probe(probe))
     runs = _with_epochs(runs, epochs or recipe.resolve(data).epochs)
     return _run(runs, out, data, evaluation, ExecutorConfig(jobs).make(data), console)
+
+
+def _check_other_processes(recipe: TrainConfig, data: ImageData | None, jobs: int) -> None:
+    """Refuse what processes of their own cannot load by its name."""
+    what = None if data is None else f"{data.name}, images that are here alone"
+    if isinstance(recipe.model, ModelFunction) and not recipe.model.is_importable:
+        what = f"{recipe.model}, a model that cannot be imported by its name"
+    if what is not None and jobs > 1:
+        raise ArgumentError("jobs", f"must be 1 for {what}")
 
 
 def _run(

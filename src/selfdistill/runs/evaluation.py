@@ -1,6 +1,7 @@
 """Evaluate a network: which evaluations to run, running them, and the record beside a run's own."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +14,14 @@ from selfdistill.data import ImageData, load_unlabelled
 from selfdistill.data.decode import cpu_count
 from selfdistill.data.files import explained_worker_losses
 from selfdistill.data.unlabelled import Unlabelled
-from selfdistill.errors import ArgumentError, blaming
+from selfdistill.errors import ArgumentError, blaming, check_folder, check_range
 from selfdistill.evaluation.corruptions import PublishedCorruptions, open_published
 from selfdistill.evaluation.ood.scores import tuning_size
 from selfdistill.evaluation.suite import evaluate
 from selfdistill.network import default_device
 from selfdistill.progress import OnProgress, no_progress
 from selfdistill.records import Evaluation, RunRecord, SuiteRecord, load_run_record
-from selfdistill.records.evaluation import SuiteConfig
+from selfdistill.records.evaluation import MEASURES, SuiteConfig
 from selfdistill.runs.executor import with_cpus
 from selfdistill.training import LoadedModel, load_run, train
 from selfdistill.training.record import provenance
@@ -48,6 +49,36 @@ class EvaluationConfig(SuiteConfig, frozen=True, kw_only=True):
 
 BASIC_EVALUATION = EvaluationConfig(measures=())
 """Accuracy and calibration, which every training measures at its end."""
+
+
+def evaluation_config(
+    ood: Sequence[str],
+    corruptions: Path | None,
+    max_images: int | None,
+    quick: bool,
+    data_root: str,
+    skip_unreadable: bool,
+    max_pixels: int | None,
+) -> EvaluationConfig:
+    """Return which evaluations to run.
+
+    Raises:
+        ArgumentError: ``max_images`` is out of range, or what ``quick`` leaves out is given.
+    """
+    check_folder("data_root", Path(data_root))
+    check_range("max_images", max_images, 1, 10**9)
+    given = {"ood": tuple(ood) != SuiteConfig().ood, "corruptions": corruptions, "max_images": max_images}
+    if quick and (ignored := next((name for name, value in given.items() if value), None)):
+        raise ArgumentError(ignored, "would be ignored: `quick=True` measures accuracy and calibration only")
+    return EvaluationConfig(
+        measures=() if quick else MEASURES,
+        ood=tuple(ood),
+        corruptions=None if corruptions is None else str(corruptions),
+        max_images=1000 if max_images is None else max_images,
+        data_root=Path(data_root),
+        skip_unreadable=skip_unreadable,
+        max_pixels=max_pixels,
+    )
 
 
 def measure(
@@ -83,7 +114,7 @@ def measure(
             data,
             device=device,
             measures=config.measures,
-            ood_sets=load_ood_sets(config, loaded.image_size),
+            ood_sets=load_ood_sets(config, loaded.image_size, loaded.channels),
             published=published,
             max_images=config.max_images,
             batch_size=batch_size if loaded.image_size <= SMALL else batch_size // 8,
@@ -104,16 +135,27 @@ def open_corruptions(config: EvaluationConfig, data: ImageData) -> PublishedCorr
     with blaming("corruptions"):
         published = open_published(Path(config.corruptions), classes=len(data.classes))
         published.check_size(data.image_size)
+        if data.channels not in (1, 3):
+            raise ArgumentError("corruptions", f"are in colour, and {data.name} has {data.channels} channels")
     return published
 
 
-def load_ood_sets(config: EvaluationConfig, image_size: int) -> list[Unlabelled]:
+def load_ood_sets(config: EvaluationConfig, image_size: int, channels: int = 3) -> list[Unlabelled]:
     """Return the out-of-distribution sets at a network's size; none where they are not measured.
 
+    They are in colour, and become grey for a network of one channel; for other networks there are none.
+
     Raises:
-        ValueError: one cannot be loaded, or has a single image: one half chooses ODIN's eps, one is scored.
+        ValueError: a set is wanted for such a network, cannot be loaded, or has a single image: one half chooses
+            ODIN's eps, one is scored.
     """
     if "ood" not in config.measures:
+        return []
+    if channels not in (1, 3):
+        if config.ood not in ((), SuiteConfig().ood):
+            raise ArgumentError(
+                "ood", f"is of images in colour, and the network takes {channels} channels: leave it out"
+            )
         return []
     with blaming("ood"):
         sets = [
@@ -224,7 +266,7 @@ def train_and_evaluate(
     train(recipe, out, data=data, progress=progress)
     if is_evaluated(out, config):
         return load_run_record(out)
-    return evaluate_run(out, load_run(out), data, config, threads=recipe.threads, progress=progress)
+    return evaluate_run(out, load_run(out, recipe.model), data, config, threads=recipe.threads, progress=progress)
 
 
 def is_evaluated(run: Path, config: EvaluationConfig) -> bool:

@@ -133,7 +133,7 @@ def compare(exported: Callable[[Tensor], Tensor], loaded: LoadedModel, kind: For
     """Return the largest absolute difference of the logits.
 
     Args:
-        exported: images ``(B, 3, S, S)`` to logits ``(B, C)``.
+        exported: images ``(B, K, S, S)`` to logits ``(B, C)``.
         loaded: what was exported.
         kind: for the message.
 
@@ -159,26 +159,27 @@ def compare(exported: Callable[[Tensor], Tensor], loaded: LoadedModel, kind: For
 
 
 def check_images(loaded: LoadedModel) -> list[Tensor]:
-    """Return normalised batches ``(B, 3, S, S)``: noise, and smooth pictures of values that images have."""
-    generator, size = torch.Generator().manual_seed(0), loaded.image_size
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (loaded.mean, loaded.std))
+    """Return normalised batches ``(B, K, S, S)``: noise, and smooth pictures of values that images have."""
+    generator, size, channels = torch.Generator().manual_seed(0), loaded.image_size, loaded.channels
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (loaded.mean, loaded.std))
     batches = []
     for count in _BATCHES:
-        batches.append(torch.randn(count, 3, size, size, generator=generator))
-        coarse = torch.rand(count, 3, 4, 4, generator=generator)
+        batches.append(torch.randn(count, channels, size, size, generator=generator))
+        coarse = torch.rand(count, channels, 4, 4, generator=generator)
         batches.append((F.interpolate(coarse, size=(size, size), mode="bilinear") - mean) / std)
     return batches
 
 
 def in_words(exported: Exported) -> str:
     """Return what was written and how to feed it, in lines of at most 100 characters or so."""
-    model, size = exported.model, exported.model.image_size
+    model, size, channels = exported.model, exported.model.image_size, exported.model.channels
+    colours = "RGB, " if channels == 3 else ""
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (model.mean, model.std))
     return "\n".join(
         [
             f"{exported.path}: {exported.size / 2**20:.2f} MiB; logits differ from PyTorch's by at most "
             f"{exported.difference:.2g}",
-            f"input: (B, 3, {size}, {size}), float32, RGB, (pixels / 255 - mean) / std",
+            f"input: (B, {channels}, {size}, {size}), float32, {colours}(pixels / 255 - mean) / std",
             f"    mean {mean}; std {std}",
             f"output: logits (B, {len(model.classes)}), in the order of the classes that the file names",
         ]
@@ -201,7 +202,7 @@ def _refuse(out: Path, run: Path, kind: Format) -> None:
 
 def _traced(loaded: LoadedModel) -> Tensor:
     """Return what is traced; a pass beforehand fills what the model keeps between passes, so that it is a constant."""
-    images = torch.zeros(_TRACED, 3, loaded.image_size, loaded.image_size)
+    images = torch.zeros(_TRACED, loaded.channels, loaded.image_size, loaded.image_size)
     with torch.no_grad():
         loaded.model(images)
     return images

@@ -4,7 +4,6 @@ import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from selfdistill.config.train_config import MAX_IMAGE_SIZE
@@ -12,7 +11,9 @@ from selfdistill.data import ImageData, load_data
 from selfdistill.errors import ArgumentError, blaming, check_range
 from selfdistill.models import build
 from selfdistill.models.build import made_for
+from selfdistill.models.function import is_function
 from selfdistill.models.pretrained import Pretrained, pretrained
+from selfdistill.network import check_classifier
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,13 @@ def load_external(
     in which order its classes were, so another order shows as an accuracy at chance.
 
     Args:
-        model: ``"torchvision:NAME"``, ``"timm:NAME"`` or one of our own networks.
-        checkpoint: a file of weights, see `selfdistill.models.weights.load_weights`; None: those of the package.
+        model: ``"torchvision:NAME"``, ``"timm:NAME"``, one of our own networks, or ``"package.module:function"``.
+        checkpoint: a file of weights, see `selfdistill.models.weights.load_weights`; None: those of the package,
+            or those that the function gives its model.
         data: a data set; see `selfdistill.data.load_data`.
         data_root: where named sets are kept.
-        image_size: S, at least 8 pixels; None: what the package's weights were trained at, 32 for our CIFAR networks.
+        image_size: S, at least 8 pixels; None: what the package's weights were trained at, 32 for our CIFAR networks,
+            the images' own for a function.
         mean: of each channel, in [0, 1]; None: that of the package's weights, for our own networks that of the images.
         std: of each channel, in [1/255, 1]; None: likewise.
         width: of our own networks; see `selfdistill.models.build`.
@@ -68,7 +71,7 @@ def load_external(
         OSError: the weights cannot be read or downloaded.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, torch
         >>> weights = build("resnet10_cifar", 10, width=4).state_dict()
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = Path(folder) / "digits.pt"
@@ -84,14 +87,15 @@ def load_external(
             "checkpoint", f"is {checkpoint}, which does not exist: name the file with the weights of {model}"
         )
     trained = pretrained(model)
+    own = is_function(model)
     if trained is None:
         build(model, 2, width=width)  # an unknown name is refused before images are read
-        if checkpoint is None:
+        if checkpoint is None and not own:
             raise ValueError(f"{model} has no pretrained weights: name a file of weights with `checkpoint`")
     check_range("image_size", image_size, 8, MAX_IMAGE_SIZE)
     for name, values in (("mean", mean), ("std", std)):
-        _check_constants(name, values)
-    size = image_size or (made_for(model) if trained is None else trained.size)
+        _check_constants(name, values, len(values or ()) if own else 3)
+    size = image_size or (trained.size if trained is not None else None if own else made_for(model))
     with blaming("data"):
         images = load_data(
             data,
@@ -100,7 +104,10 @@ def load_external(
             skip_unreadable=skip_unreadable,
             max_pixels=max_pixels,
             test_only=True,
+            as_they_are=own,
         )
+    for name, values in (("mean", mean), ("std", std)):
+        _check_constants(name, values, images.channels)
     known = images if trained is None else trained
     images = replace(images, mean=mean or known.mean, std=std or known.std)
     if trained is not None and checkpoint is None and trained.classes != len(images.classes):
@@ -109,13 +116,14 @@ def load_external(
             f"{len(images.classes)}: measure on images of those classes, or give weights with `checkpoint`"
         )
     network = _with_weights(model, checkpoint, images, width).eval()
-    _try(network, model, size, len(images.classes))
+    shape = (images.channels, images.image_size, images.image_size)
+    check_classifier(network, model, shape, len(images.classes))
     return ExternalModel(network, images, _preparation(images, trained, own=not (mean or std)))
 
 
-def _check_constants(name: str, values: tuple[float, ...] | None) -> None:
+def _check_constants(name: str, values: tuple[float, ...] | None, channels: int) -> None:
     least = 0 if name == "mean" else 1 / 255  # a smaller deviation is no deviation of 8-bit pixels
-    if values is not None and (len(values) != 3 or not all(least <= value <= 1 for value in values)):
+    if values is not None and (len(values) != channels or not all(least <= value <= 1 for value in values)):
         given = ",".join(f"{value:g}" for value in values)
         raise ArgumentError(name, f"must be one value per channel in [0, 1], such as 0.485,0.456,0.406, not {given}")
 
@@ -135,20 +143,6 @@ def _with_weights(model: str, checkpoint: Path | None, images: ImageData, width:
             raise ValueError(
                 f"{found}, but {images.name} has {classes}: measure on images of the classes that they were trained on"
             ) from None
-
-
-def _try(network: nn.Module, model: str, size: int, classes: int) -> None:
-    """One image through the network, which a transformer of fixed size refuses."""
-    try:
-        with torch.no_grad():
-            logits = network(torch.zeros(1, 3, size, size))
-    except Exception as error:  # each network refuses in its own way
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(
-            f"{model} does not take images of {size} px ({reason}): give its size with `image_size`"
-        ) from error
-    if not isinstance(logits, torch.Tensor) or logits.shape != (1, classes):
-        raise ValueError(f"{model} does not give one logit per class, so it is not a classifier that can be evaluated")
 
 
 def _preparation(images: ImageData, trained: Pretrained | None, own: bool) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from selfdistill.config.train_config import SMALL
 from selfdistill.data import ImageData, Split, eval_batches
@@ -79,12 +80,7 @@ def predict_files(
         split = Split(labels, images=to_tensor(image for image in found.small if image is not None))
     else:
         split = Split(labels, paths=tuple(files[at] for at in kept))
-    if workers is None:
-        workers = 0 if len(kept) < FEW else min(8, cpu_count())
-    model = loaded.model.to(device)
-    batches = eval_batches(split, _as_data(loaded, split), batch_size=batch_size, device=device, workers=workers)
-    with explained_worker_losses():
-        probabilities = (predict(model, batches)[0].double() / loaded.temperature).softmax(dim=1)
+    probabilities = predict_split(loaded, split, batch_size=batch_size, device=device, workers=workers)
     best = probabilities.max(dim=1)
     return [
         Prediction(files[at], loaded.classes[label], confidence, tuple(row))
@@ -92,6 +88,23 @@ def predict_files(
             kept, best.indices.tolist(), best.values.tolist(), probabilities.tolist(), strict=True
         )
     ], list(found.reasons.values())
+
+
+def predict_split(
+    loaded: LoadedModel,
+    split: Split,
+    *,
+    batch_size: int = 64,
+    device: torch.device | str = "cpu",
+    workers: int | None = None,
+) -> Tensor:
+    """Return the posteriors of images, float64 ``(N, C)``; the arguments are those of `predict_files`."""
+    if workers is None:
+        workers = 0 if len(split) < FEW else min(8, cpu_count())
+    model = loaded.model.to(device)
+    batches = eval_batches(split, _as_data(loaded, split), batch_size=batch_size, device=device, workers=workers)
+    with explained_worker_losses():
+        return (predict(model, batches)[0].double() / loaded.temperature).softmax(dim=1)
 
 
 def predict_run(

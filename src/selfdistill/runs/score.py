@@ -11,6 +11,7 @@ from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData, load_data
 from selfdistill.errors import ArgumentError, blaming, naming
 from selfdistill.files import refuse_link
+from selfdistill.models.function import is_function
 from selfdistill.progress import stage_bars
 from selfdistill.records import Evaluation, RunRecord
 from selfdistill.runs.evaluation import EvaluationConfig, evaluate_run, measure
@@ -98,33 +99,58 @@ def score(
     )
     images = external.data
     loaded = LoadedModel(external.model, images.classes, images.image_size, images.mean, images.std)
-    with naming(model), stage_bars() as progress:
+    own = "its own weights" if is_function(model) else "the package's pretrained weights"
+    weights = own if checkpoint is None else checkpoint.name
+    return score_model(loaded, model, images, config, facts=(f"{model}, {weights}", external.prepared))
+
+
+def score_model(
+    loaded: LoadedModel,
+    label: str,
+    images: ImageData,
+    config: EvaluationConfig,
+    *,
+    facts: tuple[str, str] | None = None,
+) -> Scored:
+    """Measure a model that is no run's.
+
+    Args:
+        loaded: the model.
+        label: what it is called.
+        images: prepared for it.
+        config: which evaluations to run.
+        facts: for a page: the model with its weights, and how the images were prepared.
+    """
+    with naming(label), stage_bars() as progress:
         has_training_images = images.test_split_description != "all images"
         evaluation = measure(loaded, images, config, train=has_training_images, progress=progress)
     _warn_of_unread(images)
-    weights = "the package's pretrained weights" if checkpoint is None else checkpoint.name
+    described, prepared = facts or (label, "")
     return Scored(
-        f"{model} on {images.name} ({images.test_split_description})",
-        model,
-        Path("runs") / f"{model.replace(':', '-')}-on-{name_of(data)}",
+        f"{label} on {images.name} ({images.test_split_description})",
+        label,
+        Path("runs") / f"{label.replace(':', '-')}-on-{images.name}",
         evaluation,
-        (*_facts(f"{model}, {weights}", loaded, images), ("preparation", external.prepared)),
+        (*_facts(described, loaded, images), *([("preparation", prepared)] if prepared else [])),
         images.skipped,
     )
 
 
-def score_run(run: Path, data: str | None, config: EvaluationConfig) -> Scored:
+def score_run(
+    run: Path, data: str | ImageData | None, config: EvaluationConfig, loaded: LoadedModel | None = None
+) -> Scored:
     """Evaluate the network of a run; on its own images with more than accuracy, save the numbers beside its record.
 
     Args:
         run: the run's folder, or an exported file of weights.
         data: other images than the run's own.
         config: which evaluations to run.
+        loaded: its network, if it is there already.
 
     Raises:
         ValueError: no finished run, images that cannot be loaded, or other classes than the network's.
     """
-    loaded = load_run(run)  # before its images are decoded: a wrong folder is refused at once
+    loaded = loaded or load_run(run)  # before its images are decoded: a wrong folder is refused at once
     record = None
     with naming(run), stage_bars() as progress:
         if data is not None:
@@ -141,7 +167,7 @@ def score_run(run: Path, data: str | None, config: EvaluationConfig) -> Scored:
     return Scored(
         f"{run} on {images.name} ({images.test_split_description})",
         str(run),
-        run if data is None else refuse_link(run / f"on-{name_of(data)}"),
+        run if data is None else refuse_link(run / f"on-{name_of(data) if isinstance(data, str) else data.name}"),
         evaluation,
         _facts(str(run), loaded, images),
         images.skipped,
@@ -180,6 +206,8 @@ def own_images(run: Path, loaded: LoadedModel) -> ImageData:
     if not file.is_file():
         raise ValueError(f"{run} is not the folder of a run, so its images are not known: name them with `data`")
     recipe = TrainConfig.from_yaml(file)
+    if recipe.data_is_in_python:
+        raise ArgumentError("data", f"must be given: the images of {run} were passed in Python")
     if recipe.data_path is not None and Path(recipe.data_path).exists():
         recipe = replace(recipe, data=recipe.data_path)
     if not (run / "result.json").is_file():
@@ -196,7 +224,7 @@ def own_images(run: Path, loaded: LoadedModel) -> ImageData:
     return prepared
 
 
-def other_images(run: Path, loaded: LoadedModel, data: str, config: EvaluationConfig) -> ImageData:
+def other_images(run: Path, loaded: LoadedModel, data: str | ImageData, config: EvaluationConfig) -> ImageData:
     """Load other images of a run's classes, prepared as its network was trained: its size, its mean and its sd.
 
     Args:
@@ -209,13 +237,18 @@ def other_images(run: Path, loaded: LoadedModel, data: str, config: EvaluationCo
         ValueError: images that cannot be loaded, or other classes than the network's.
     """
     with blaming("data"):
-        images = load_data(
-            data,
-            root=config.data_root,
-            image_size=loaded.image_size,
-            skip_unreadable=config.skip_unreadable,
-            max_pixels=config.max_pixels,
-            test_only=True,
+        images = (
+            data
+            if isinstance(data, ImageData)
+            else load_data(
+                data,
+                root=config.data_root,
+                image_size=loaded.image_size,
+                skip_unreadable=config.skip_unreadable,
+                max_pixels=config.max_pixels,
+                test_only=True,
+                as_they_are=loaded.channels != 3,
+            )
         )
         return _prepared_for(run, loaded, images)
 
@@ -226,6 +259,8 @@ def _prepared_for(run: Path, loaded: LoadedModel, images: ImageData) -> ImageDat
         raise ValueError(
             f"{images.name} has other classes than {run}: {_first_difference(images.classes, loaded.classes)}"
         )
+    if {images.channels, loaded.channels} - {1, 3} and images.channels != loaded.channels:
+        raise ValueError(f"{images.name} has {images.channels} channels, and {run} takes {loaded.channels}")
     return replace(images, mean=loaded.mean, std=loaded.std)
 
 

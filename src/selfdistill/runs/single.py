@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch.distributed
 
 from selfdistill.config import TrainConfig
+from selfdistill.data import ImageData
 from selfdistill.detect import DetectConfig
 from selfdistill.errors import ArgumentError, blaming
 from selfdistill.methods import parse_method
@@ -30,6 +31,7 @@ def run_single(
     nodes: int,
     accelerator: str,
     save_every: str,
+    data: ImageData | None = None,
 ) -> tuple[RunRecord | None, Path]:
     """Train by a recipe, say what and how far, and return the record and the run's folder.
 
@@ -42,6 +44,7 @@ def run_single(
         nodes: machines.
         accelerator: what kind of device.
         save_every: how often to save inside an epoch, such as ``"10m"`` or ``"500 steps"``.
+        data: the images, if they are there already; None loads those of the recipe.
 
     Raises:
         ValueError: what loading and training raise.
@@ -53,7 +56,7 @@ def run_single(
     every = parse_save_every(save_every)
     (run,) = plan_runs(recipe, [recipe.method], [recipe.seed])
     out = out or Path("runs") / f"{name_of(recipe.data)}-{run.name}"
-    data = load(recipe)
+    data = load(recipe, data)
     with Display() as display:
         started = False
 

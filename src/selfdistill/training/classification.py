@@ -31,7 +31,8 @@ from selfdistill.method import Batch, Method
 from selfdistill.methods import SDDropout, parse_method
 from selfdistill.methods.sd_dropout import AutoWeight
 from selfdistill.models import build
-from selfdistill.network import DIVERGED, evaluation_mode, logits_of
+from selfdistill.models.function import is_function
+from selfdistill.network import DIVERGED, check_classifier, evaluation_mode, logits_of
 from selfdistill.progress import Counter, OnProgress
 from selfdistill.records import Evaluation, RunRecord
 from selfdistill.training import fine_tuning
@@ -80,10 +81,13 @@ class Classification(Task[Batch]):
             head_layers=recipe.head_layers,
             weights=recipe.weights,
         )
+        shape = (data.channels, data.image_size, data.image_size)
+        if is_function(recipe.model):
+            check_classifier(model, recipe.model, shape, len(data.classes))
         # Copied before hooks are added.
         self._average = None if recipe.ema is None else average_of(model, recipe.ema)
         self._best = BestWeights(model) if recipe.keep == "best" else None
-        probe = torch.randn(2, 3, data.image_size, data.image_size, generator=torch.Generator().manual_seed(0))
+        probe = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
         self.distiller = SelfDistiller(
             model, parse_method(recipe.method), head=recipe.head, stages=recipe.stages, example_input=probe
         )

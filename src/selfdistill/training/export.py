@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,10 +18,11 @@ from selfdistill.data import ImageData
 from selfdistill.errors import ArgumentError, NonFiniteError
 from selfdistill.files import read_file, write_atomically
 from selfdistill.models import build
+from selfdistill.models.function import ModelFunction, is_function
 from selfdistill.models.sealed import read_weights, seal_weights
 from selfdistill.network import DIVERGED, nonfinite_weights
 from selfdistill.records.record import to_struct
-from selfdistill.text import first_line
+from selfdistill.text import first_line, quote
 
 HUB = "hf-hub:"
 HUB_FILES = ("model.json", "model.safetensors")
@@ -42,8 +43,8 @@ class _Description(msgspec.Struct):
     head_layers: int
     classes: Annotated[tuple[str, ...], msgspec.Meta(min_length=2)]
     image_size: _Size
-    mean: tuple[float, float, float]
-    std: tuple[_Positive, _Positive, _Positive]
+    mean: Annotated[tuple[float, ...], msgspec.Meta(min_length=1)]
+    std: Annotated[tuple[_Positive, ...], msgspec.Meta(min_length=1)]
     temperature: _Positive = 1.0
 
 
@@ -52,7 +53,7 @@ class LoadedModel:
     """A trained model and how to feed it.
 
     Attributes:
-        model: in evaluation mode, on the CPU; images ``(B, 3, S, S)`` to logits ``(B, C)``.
+        model: in evaluation mode, on the CPU; images ``(B, K, S, S)`` of K channels to logits ``(B, C)``.
         classes: the classes' names, in the order of the logits.
         image_size: S, the side of an image in pixels.
         mean: per channel; an input is ``(pixels / 255 - mean) / std``.
@@ -66,6 +67,11 @@ class LoadedModel:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     temperature: float = 1.0
+
+    @property
+    def channels(self) -> int:
+        """K, how many channels an image has."""
+        return len(self.mean)
 
 
 def save_weights(model: nn.Module, path: Path, metadata: Mapping[str, str] | None = None) -> str:
@@ -96,36 +102,41 @@ def save_model(model: nn.Module, recipe: TrainConfig, data: ImageData, run: Path
     write_atomically(run / "model.json", text.encode())
 
 
-def load(run: str | Path) -> nn.Module:
+def load(run: str | Path, model: Callable[[], nn.Module] | None = None) -> nn.Module:
     """Load a run's trained model, in evaluation mode on the CPU.
 
     Args:
         run: the run's folder, a file that ``selfdistill export --format safetensors`` wrote, or ``"hf-hub:NAME"``.
+        model: builds the model; needed where the run was made with a function that cannot be imported.
 
     Raises:
         ValueError: there is no finished run, or its files are damaged or do not fit each other.
         OSError: the hub does not have it, or is not reached.
     """
-    return load_run(run).model
+    return load_run(run, None if model is None else ModelFunction(model)).model
 
 
-def load_run(run: str | Path) -> LoadedModel:
+def load_run(run: str | Path, model: str | None = None) -> LoadedModel:
     """Load a run's trained model with its classes and its normalisation.
 
     Args:
         run: the run's folder, a file that ``selfdistill export --format safetensors`` wrote, or ``"hf-hub:NAME"``.
+        model: the name of the model, which may hold the function that builds it; None: that in the run.
 
     Raises:
         ValueError: there is no finished run, or its files are damaged, do not fit each other, or hold weights that
             are not finite.
         OSError: the hub does not have it, or is not reached.
     """
-    run = _from_hub(str(run).removeprefix(HUB)) if str(run).startswith(HUB) else Path(run)
+    foreign = str(run).startswith(HUB)
+    run = _from_hub(str(run).removeprefix(HUB)) if foreign else Path(run)
     known = description(run)
+    if foreign and model is None and is_function(known["model"]):
+        raise ValueError(f"{run} names the function {quote(known['model'])}, which a stranger chose: give `model`")
     tensors = load_weights(run)
     try:
-        model = build(
-            known["model"],
+        network = build(
+            known["model"] if model is None else model,
             len(known["classes"]),
             width=known["width"],
             features=known["features"],
@@ -134,15 +145,15 @@ def load_run(run: str | Path) -> LoadedModel:
     except ArgumentError as error:
         raise ValueError(f"{run} describes no model that can be built: {error.argument} {error.problem}") from None
     try:
-        model.load_state_dict(tensors)
+        network.load_state_dict(tensors)
     except RuntimeError as error:
         source = "its own metadata" if run.is_file() else run / "model.json"
         raise ValueError(f"the weights of {run} do not fit {source}: {' '.join(str(error).split())}") from None
-    if (name := nonfinite_weights(model)) is not None:
+    if (name := nonfinite_weights(network)) is not None:
         epochs = f" after epoch {known['epochs']}" if "epochs" in known else ""
         raise NonFiniteError(f"{run}: the weights {name!r} are not finite numbers{epochs}; {DIVERGED}")
     return LoadedModel(
-        model.eval(),
+        network.eval(),
         tuple(known["classes"]),
         known["image_size"],
         tuple(known["mean"]),

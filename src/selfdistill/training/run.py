@@ -19,12 +19,14 @@ from selfdistill.data.fingerprint import Fingerprint, changes
 from selfdistill.data.sets import (
     HELD_OUT_BY_NAME,
     VAL_FRACTION,
+    Limits,
     hold_out_validation,
     train_on_validation,
     without_test,
 )
 from selfdistill.errors import ArgumentError, blaming, check_folder, naming
 from selfdistill.files import make_folder, read_file, write_atomically
+from selfdistill.models.function import is_function
 from selfdistill.models.pretrained import pretrained
 from selfdistill.progress import OnProgress, no_progress
 from selfdistill.records import RunRecord
@@ -298,8 +300,12 @@ def run_task(
         return record.load(folder.result)
 
 
-def load(recipe: TrainConfig) -> ImageData:
+def load(recipe: TrainConfig, data: ImageData | None = None) -> ImageData:
     """Load the data that a recipe names, with their decoded files where it wants those kept.
+
+    Args:
+        recipe: which images, and which part of them.
+        data: the whole set, if it is there already: the recipe's part of it is returned.
 
     Raises:
         ValueError: what :func:`~selfdistill.data.load_data` and :func:`as_pretrained` raise.
@@ -307,16 +313,20 @@ def load(recipe: TrainConfig) -> ImageData:
     check_folder("data_root", Path(recipe.data_root))
     known = pretrained(recipe.model, recipe.weights) if recipe.fine_tunes else None
     with blaming("data"):
-        data = load_data(
-            recipe.data,
-            root=Path(recipe.data_root),
-            image_size=recipe.image_size or (known.size if known and known.fixed_size else None),
-            classes=recipe.classes,
-            per_class=recipe.per_class,
-            test_per_class=recipe.test_per_class,
-            skip_unreadable=recipe.skip_unreadable,
-            max_pixels=recipe.max_pixels,
-        )
+        if data is not None:
+            data = Limits(recipe.classes, recipe.per_class, recipe.test_per_class).apply(data)
+        else:
+            data = load_data(
+                recipe.data,
+                root=Path(recipe.data_root),
+                image_size=recipe.image_size or (known.size if known and known.fixed_size else None),
+                classes=recipe.classes,
+                per_class=recipe.per_class,
+                test_per_class=recipe.test_per_class,
+                skip_unreadable=recipe.skip_unreadable,
+                max_pixels=recipe.max_pixels,
+                as_they_are=is_function(recipe.model),
+            )
     if recipe.val_fraction:
         data = hold_out_validation(data, recipe.val_fraction)
     if recipe.train_on_val:

@@ -17,8 +17,8 @@ from selfdistill.cli.options import (
     WholeNumber,
     takes_recipe,
 )
-from selfdistill.cli.show import METHODS, OOD, evaluation_config, train_and_show
-from selfdistill.config.train_config import TrainConfig
+from selfdistill.cli.show import OOD, train_and_show
+from selfdistill.config.train_config import COMPARED_METHODS, TrainConfig
 from selfdistill.errors import ArgumentError
 
 BUDGET = "60m"
@@ -28,7 +28,7 @@ BUDGET = "60m"
 def compare(
     recipe: TrainConfig,
     *,
-    methods: Annotated[Texts, Parameter(group=METHOD)] = list(METHODS),  # noqa: B006 - shown in the help, not changed
+    methods: Annotated[Texts, Parameter(group=METHOD)] = list(COMPARED_METHODS),  # noqa: B006 - shown in the help, not changed
     seeds: WholeNumber = 3,
     epochs: Annotated[OptionalWholeNumber, Parameter(group=OPTIMISATION)] = None,
     budget: Text = BUDGET,
@@ -69,6 +69,7 @@ def compare(
         retry_failed: try runs again that diverged before
     """
     from selfdistill.runs.compare import run_comparison
+    from selfdistill.runs.evaluation import evaluation_config
     from selfdistill.runs.folders import name_of
 
     if epochs is not None and budget != BUDGET:

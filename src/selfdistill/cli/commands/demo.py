@@ -4,8 +4,8 @@ from functools import partial
 from pathlib import Path
 
 from selfdistill.cli.options import File, WholeNumber
-from selfdistill.cli.show import METHODS, train_and_show
-from selfdistill.config import TrainConfig
+from selfdistill.cli.show import train_and_show
+from selfdistill.config.train_config import COMPARED_METHODS, TrainConfig
 
 PREFACE = (
     "The 1,797 handwritten digits that ship with scikit-learn, shown as 32 x 32 pictures. Each network sees 50 of "
@@ -48,7 +48,7 @@ def demo(*, out: File = Path("runs/demo"), seeds: WholeNumber = 3, jobs: WholeNu
     train = partial(
         run_comparison,
         RECIPE,
-        METHODS,
+        COMPARED_METHODS,
         seeds=seeds,
         epochs=RECIPE.epochs,
         jobs=jobs,

@@ -15,7 +15,7 @@ from selfdistill.cli.options import (
     Text,
     Texts,
 )
-from selfdistill.cli.show import OOD, evaluation_config, print_lines, print_skipped, print_table, write_or_print
+from selfdistill.cli.show import OOD, print_lines, print_skipped, print_table, write_or_print
 from selfdistill.errors import ArgumentError
 
 _OfModel = Parameter(group=Group.create_ordered("Network, instead of RUN"))
@@ -66,7 +66,8 @@ def evaluate(
         quick: measure accuracy and calibration only
         out: folder of the report (default: RUN, or runs/MODEL-on-DATA)
         json: write the numbers to this file (without a name: to the screen)
-        model: network to evaluate instead of RUN: torchvision:NAME, timm:NAME or one of our own
+        model: network to evaluate instead of RUN: torchvision:NAME, timm:NAME, one of our own or
+            package.module:function
         checkpoint: file of its weights (default: the pretrained weights of its package)
         width: width of one of our own networks
         image_size: side of the images in pixels (default: what the network was trained at)
@@ -75,6 +76,7 @@ def evaluate(
     """
     from selfdistill.records.record import to_json
     from selfdistill.report import digest, terminal, write_evaluation_report, write_report
+    from selfdistill.runs.evaluation import evaluation_config
     from selfdistill.runs.folders import check_writable, check_writable_file
     from selfdistill.runs.score import score
 

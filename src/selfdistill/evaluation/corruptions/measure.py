@@ -8,6 +8,7 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 
+from selfdistill.data.arrays import to_channels
 from selfdistill.evaluation.corruptions.apply import corrupt
 from selfdistill.evaluation.corruptions.published import PublishedCorruptions
 from selfdistill.evaluation.corruptions.table import CORRUPTIONS, SEVERITIES
@@ -109,8 +110,14 @@ def _corrupted(
     if published is None:
         for pixels, y in images.pixels():
             for at, name, severity in kinds:
-                yield at, severity, images.normalise(corrupt(pixels, name, severity, seed)), y
+                yield at, severity, images.normalise(_corrupt(pixels, name, severity, seed)), y
     else:
         for at, name, severity in kinds:
             for pixels, y in published.batches(name, severity, images.batch_size):
-                yield at, severity, images.normalise(pixels.to(images.device)), y.to(images.device)
+                pixels = to_channels(pixels.to(images.device), images.data.channels)
+                yield at, severity, images.normalise(pixels), y.to(images.device)
+
+
+def _corrupt(pixels: Tensor, name: str, severity: int, seed: int) -> Tensor:
+    """Corrupt images; grey ones as such in colour, made grey again."""
+    return to_channels(corrupt(to_channels(pixels, 3), name, severity, seed), pixels.shape[1])
