@@ -78,7 +78,7 @@ def test_a_function_that_a_stranger_names_is_not_called(run: Path, hub: Path) ->
     push_run(run, "user/digits")
     description = hub / "user/digits/model.json"
     description.write_text(description.read_text().replace('"resnet10_cifar"', '"package.module:function"'))
-    with pytest.raises(ValueError, match="package.module:function"):
+    with pytest.raises(ValueError, match=r"package\.module:function"):
         load("hf-hub:user/digits")
 
 
