@@ -241,6 +241,7 @@ class TrainConfig(TrainingConfig):
             ValueError: the method is unknown or has a wrong argument, or the data are not what the recipe asks for.
         """
         from selfdistill.data.files import margin  # torch is needed from here on
+        from selfdistill.data.steps import steps_per_epoch
         from selfdistill.methods import parse_method
 
         for name, has in (("image_size", data.image_size), ("classes", len(data.classes))):
@@ -263,7 +264,7 @@ class TrainConfig(TrainingConfig):
             "batch_size": batch_size,
             "data_path": _path_of(self.data),
         }
-        steps = -(-len(data.train) // batch_size)
+        steps = steps_per_epoch(len(data.train), batch_size, shares=self.accumulate)
         return ResolvedTrainConfig(**vars(self) | filled | self._schedule(steps))
 
     def _architecture(self) -> str | None:

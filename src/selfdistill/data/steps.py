@@ -70,9 +70,7 @@ class Steps:
         _check(group, batch_size, passes, rank, world_size)
         self.images, self.device, self.seed = len(labels), labels.device, seed
         self.anchors, self.shares = batch_size // group, world_size * passes
-        self.count = -(-self.images // self.anchors)
-        rest = self.images - (self.count - 1) * self.anchors
-        self.count -= self.count > 1 and group == 1 and rest <= self.shares < self.anchors
+        self.count = steps_per_epoch(self.images, batch_size, group=group, shares=self.shares)
         self._mine = slice(rank * passes, (rank + 1) * passes)
         self._sampler = GroupSampler(labels.cpu(), group - 1, seed, device=self.device) if group > 1 else None
 
@@ -103,6 +101,25 @@ class Steps:
         if missing:
             whole = torch.cat((whole, groups.repeat(-(-missing // len(groups)), 1)[:missing]))
         return [Pass(epoch, share.flatten()) for share in whole.chunk(self.shares)[self._mine]]
+
+
+def steps_per_epoch(images: int, batch_size: int, *, group: int = 1, shares: int = 1) -> int:
+    """Return the optimiser steps of an epoch: ceil(N / A), or one less where the last is joined to the one before.
+
+    Args:
+        images: N, each of which leads one group.
+        batch_size: images of a step; A = ``batch_size / group`` of them lead a group.
+        group: images of one class that stand together, the anchor counted.
+        shares: parts of a step, over all ranks and passes.
+
+    Example:
+        >>> steps_per_epoch(65, 32), steps_per_epoch(66, 32), steps_per_epoch(65, 32, group=4)
+        (2, 3, 9)
+    """
+    anchors = batch_size // group
+    count = -(-images // anchors)
+    rest = images - (count - 1) * anchors
+    return count - (count > 1 and group == 1 and rest <= shares < anchors)
 
 
 def _check(group: int, batch_size: int, passes: int, rank: int, world_size: int) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from selfdistill.config.train_config import TrainConfig
 from selfdistill.data import ImageData
+from selfdistill.data.steps import steps_per_epoch
 from selfdistill.errors import ArgumentError
 from selfdistill.methods import parse_method
 from selfdistill.network import evaluation_mode
@@ -80,7 +81,7 @@ def measure_step_seconds(
         # The time of a step does not depend on where the head starts: no pass over the images to fit it.
         timed = replace(resolved, batch_size=share, accumulate=passes, linear_probe=False)
         session = assemble(timed, data, fabric)
-        whole = -(-len(data.train) * group // resolved.batch_size)  # each image leads a group once an epoch
+        whole = steps_per_epoch(len(data.train), resolved.batch_size, group=group, shares=resolved.accumulate)
         evaluation = _image_seconds(session)
         return Timing(
             step=_step_seconds(session, steps),

@@ -1,6 +1,5 @@
 """From a trained classifier to the run's record; and where and how something was measured."""
 
-import math
 import platform
 import statistics
 import subprocess
@@ -15,6 +14,7 @@ from selfdistill.config.train_config import TrainConfig
 from selfdistill.config.training import TrainingConfig
 from selfdistill.data import ImageData
 from selfdistill.data.fingerprint import changes
+from selfdistill.data.steps import steps_per_epoch
 from selfdistill.distiller import SelfDistiller
 from selfdistill.methods import parse_method
 from selfdistill.records import SCHEMA, BestEpoch, Data, Evaluation, RunRecord, recipe_hash
@@ -84,8 +84,9 @@ def optimiser_steps(record: RunRecord) -> int:
 
     A batch of groups, as BAKE's, has several images of a class, of which one alone counts as drawn.
     """
-    group = parse_method(record.method).needs.group
-    return record.epochs * math.ceil(record.data.train_n * group / record.recipe.batch_size)
+    recipe, group = record.recipe, parse_method(record.method).needs.group
+    shares = recipe.accumulate
+    return record.epochs * steps_per_epoch(record.data.train_n, recipe.batch_size, group=group, shares=shares)
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
