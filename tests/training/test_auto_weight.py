@@ -32,7 +32,7 @@ def test_the_rule() -> None:
     auto, weight, average = AutoWeight(), 0.1, 0.0
     for t, (gap, share) in enumerate([(0.3, 0.02), (-0.2, 0.02), (0.5, 0.1), (-0.9, 0.3), (0.9, 0.3), (0.9, 0.3)], 1):
         auto.follow(gap, share)
-        weight = min(max(weight * math.exp(30 * share * gap), 1e-3), 10)
+        weight = min(max(weight * math.exp(30 * share * gap), 1e-3), 1)
         average += 5 / (t + 4) * (math.log(weight) - average)
         assert float(auto.weight) == pytest.approx(weight, rel=1e-5)
         assert auto.found == pytest.approx(math.exp(average), rel=1e-5)

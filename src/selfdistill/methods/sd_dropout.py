@@ -19,10 +19,10 @@ class AutoWeight(nn.Module):
     r"""A weight that follows how over-confident the network is on held-out images.
 
     .. math::
-        \lambda \leftarrow \lambda \, e^{30 \, s \, g}, \qquad \lambda \in [0.001, 10]
+        \lambda \leftarrow \lambda \, e^{30 \, s \, g}, \qquad \lambda \in [0.001, 1]
 
     after a share s of the training, where the gap g is the mean confidence minus the accuracy on images that are not
-    trained on. It begins at 0.1. :attr:`found` is the geometric mean of the last values, for a second training on all
+    trained on; more than the paper's weight would be a network that learns nothing. It begins at 0.1. :attr:`found` is the geometric mean of the last values, for a second training on all
     images: :math:`a \leftarrow a + \frac{5}{t + 4} (\ln \lambda - a)` at the t-th update.
     """
 
@@ -40,7 +40,7 @@ class AutoWeight(nn.Module):
         """Update the weight, unless it is fixed."""
         if self.fixed:
             return
-        self.weight.mul_(math.exp(30 * share * gap)).clamp_(1e-3, 10.0)
+        self.weight.mul_(math.exp(30 * share * gap)).clamp_(1e-3, 1.0)
         self.updates.add_(1)
         self.average.lerp_(self.weight.log(), 5 / (self.updates + 4))
 
