@@ -22,8 +22,9 @@ class AutoWeight(nn.Module):
         \lambda \leftarrow \lambda \, e^{30 \, s \, g}, \qquad \lambda \in [0.001, 1]
 
     after a share s of the training, where the gap g is the mean confidence minus the accuracy on images that are not
-    trained on; more than the paper's weight would be a network that learns nothing. It begins at 0.1. :attr:`found` is the geometric mean of the last values, for a second training on all
-    images: :math:`a \leftarrow a + \frac{5}{t + 4} (\ln \lambda - a)` at the t-th update.
+    trained on. It begins at 0.1; above 1, the paper's weight, a network may learn nothing any more. :attr:`found` is
+    the geometric mean of the last values, for a second training on all images:
+    :math:`a \leftarrow a + \frac{5}{t + 4} (\ln \lambda - a)` at the t-th update.
     """
 
     def __init__(self) -> None:
