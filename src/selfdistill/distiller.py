@@ -4,18 +4,20 @@ distiller = SelfDistiller(model, SDDropout())
 loss, logits, terms = distiller(x, y)
 """
 
+import inspect
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
 
+from selfdistill.errors import ArgumentError
 from selfdistill.head import check_dropout, check_head, dropout_before, find_head, gives_probabilities
 from selfdistill.losses import check_labels, cross_entropy
-from selfdistill.method import Batch, Input, Method, Outputs, Step, Term
+from selfdistill.method import Batch, Criterion, Input, Method, Outputs, Step, Term
 from selfdistill.network import call, eager, logits_of, rows_of
 from selfdistill.stages import find_stages
 from selfdistill.tap import Tap, split
@@ -47,6 +49,8 @@ class SelfDistiller(nn.Module):
             map that is pooled. None finds them in ResNets, DenseNets and wherever timm's feature interface names them.
         example_input: a batch (a tensor or a mapping) to find the head with at once, instead of in the first pass;
             needed before ``torch.compile`` unless ``head`` is given.
+        class_weights: :math:`w_c \ge 0` of each class ``(C,)`` in every label loss of the training, see
+            :func:`~selfdistill.losses.cross_entropy`; None: 1.
 
     Raises:
         ValueError: the head or the stages cannot be decided, an unknown module name, a missing need, or a model that
@@ -66,6 +70,7 @@ class SelfDistiller(nn.Module):
 
     progress: Tensor
     epoch_end: Tensor
+    class_weights: Tensor | None
 
     if TYPE_CHECKING:  # torch says that a call returns anything
 
@@ -91,6 +96,7 @@ class SelfDistiller(nn.Module):
         head: str | nn.Module | None = None,
         stages: Sequence[str] | None = None,
         example_input: Input | None = None,
+        class_weights: Tensor | None = None,
     ):
         super().__init__()
         self.model = model
@@ -99,6 +105,12 @@ class SelfDistiller(nn.Module):
         # Device scalars, not Python numbers: torch.compile would compile anew for each value.
         self.register_buffer("progress", torch.zeros(()), persistent=False)
         self.register_buffer("epoch_end", torch.ones(()), persistent=False)
+        self.register_buffer("class_weights", class_weights, persistent=False)
+        if (
+            class_weights is not None
+            and "weight" not in inspect.signature(method.criterion or cross_entropy).parameters
+        ):
+            raise ArgumentError("class_weights", f"would be ignored: the label loss of {method!r} takes no weights")
         self._follows_progress = False
         self._tap: Tap | None = None
         self._peer_tap: Tap | None = None
@@ -228,10 +240,14 @@ class SelfDistiller(nn.Module):
             previous=clean[-1] if before else None,
             peers=peers,
             net=lambda x: tap.outputs(self.model, x)[0],
-            criterion=cross_entropy if self.method.criterion is None else self.method.criterion,
+            criterion=self._criterion(),
             progress=self.progress,
             epoch_end=self.epoch_end,
         )
+
+    def _criterion(self) -> Criterion:
+        own = self.method.criterion or cross_entropy
+        return own if self.class_weights is None else partial(own, weight=self.class_weights)
 
     def _passes(self, inputs: Sequence[Input], tap: Tap) -> list[tuple[Outputs, ...]]:
         """Return the outputs of each input: clean, and where the method drops out inside the model those of u and v."""
@@ -297,6 +313,9 @@ class SelfDistiller(nn.Module):
             self._tap = Tap(eager(self.model), find_head(self.model, x), self.stages, place)
         self.method.check(eager(self.model), x)
         outputs = check_head(self._tap, self.model, x)
+        if self.class_weights is not None and self.class_weights.shape != outputs.logits.shape[1:]:
+            shape, classes = tuple(self.class_weights.shape), outputs.logits.shape[1]
+            raise ArgumentError("class_weights", f"are {shape}, and the model has {classes} classes: give one of each")
         if gives_probabilities(outputs):
             warnings.warn(
                 "the model's outputs are probabilities, of a softmax or sigmoid, but losses and methods take logits: "

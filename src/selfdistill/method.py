@@ -18,8 +18,8 @@ from torch import Tensor, nn
 Input = Tensor | Mapping[str, Tensor]
 """What a model reads: a tensor ``(B, ...)``, or a mapping that is passed as keyword arguments (Hugging Face)."""
 
-Criterion = Callable[[Tensor, Tensor], Tensor]
-"""``criterion(logits (B, C), labels (B,) or (B, C)) -> scalar``."""
+Criterion = Callable[..., Tensor]
+"""``criterion(logits (B, C), labels (B,) or (B, C)) -> scalar``; with a third argument ``weight (C,)`` if it can."""
 
 CEInputs = tuple[tuple[Tensor, Tensor, float], ...]
 """What the cross-entropy is computed on: ``((logits, labels, weight), ...)``."""

@@ -96,7 +96,8 @@ BY_HAND = {
     "--recipe broken.yaml|--recipe twice.yaml|--recipe words.yaml|--recipe bomb.yaml|--head nothing|--width 0|"
     "--width 2000|--classes 11|--classes 1|--per-class 1000|--test-per-class 1000|--augment resized_crop_flip|"
     "--resize 64|--cache|--image-size 7|--image-size 5000|--lr 0|--clip 0|--ema 0|--ema 1|--momentum 1.5|"
-    "--milestones 0.7,0.5|--mixup 0|--cutmix -1|--erasing 1.5|--auto-augment nope|"
+    "--milestones 0.7,0.5|--mixup 0|--cutmix -1|--erasing 1.5|--auto-augment nope|--class-weights 1,2|"
+    "--balanced-sampling --class-weights balanced|--schedule one_cycle --gamma 0.5|--schedule onecycle|"
     "--val-fraction 1|--keep best|--patience 3|--patience 0|"
     "--milestones 1.5|--schedule cosine --gamma 0.5|--schedule cosine --milestones 0.3|"
     "--nesterov --momentum 0|--warmup-epochs 1|--keep-epochs 2|--keep-epochs 0|--threads 0|"
@@ -110,7 +111,9 @@ BY_HAND = {
     "--cache --cache --data photos|--weights run/model.json|--weights folder|--width 4 --model timm:resnet18|"
     "--features 8 --model torchvision:resnet18|--recipe words.yaml|--recipe run/model.json|--recipe run|"
     "--recipe bytes.yaml|--recipe deep.yaml|--keep-epochs 1,x|--data-root file --data cifar10|--image-size 7|"
-    "--lr 1e400|--lr -1|--schedule cosine --milestones 0.5",
+    "--lr 1e400|--lr -1|--precision 16-mixed --accelerator cpu|--gradient-checkpointing|--sync-batchnorm|"
+    "--sync-batchnorm --devices 2 --accelerator cpu|--schedule one_cycle --milestones 0.5|"
+    "--schedule cosine --milestones 0.5",
     "evaluate": "--model timm:resnet18|--width 4|--checkpoint file|--mean 0.5,0.5,0.5|--std 1,1,1|--image-size 32|"
     "--max-images 5|--ood photographs dtd|--corruptions folder|--out elsewhere|--json folder|"
     "--json nowhere/x.json|--data nothing|--data folder|--data file|--data digits|more",
@@ -188,15 +191,9 @@ def site(run: Run, finished: Path, pictures: Path, monkeypatch: pytest.MonkeyPat
     def begin(*_: object, **__: object) -> None:
         raise AssertionError("the work began")
 
-    for place in (
-        "training.loop.Loop.run",
-        "runs.evaluation.evaluate",
-        "runs.predict.predict",
-        "runs.cost.measure_costs",
-    ):
+    work = "training.loop.Loop.run runs.evaluation.evaluate runs.predict.predict runs.cost.measure_costs"
+    for place in (*work.split(), "paper.reproduce_tables", "runs.processes._start"):
         monkeypatch.setattr(f"selfdistill.{place}", begin)
-    for name in ("selfdistill.paper.reproduce_tables", "selfdistill.runs.processes._start"):
-        monkeypatch.setattr(name, begin)
     shutil.copytree(finished, "run")
     shutil.copytree(pictures / "train", "photos")
     for folder in ("folder", "broken"):

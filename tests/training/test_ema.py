@@ -13,7 +13,7 @@ from selfdistill.training import load, train
 from selfdistill.training.classification import assemble
 from selfdistill.training.meters import Meters
 from selfdistill.training.session import make_fabric
-from tests.train.conftest import assert_same_weights, train_with_a_stop
+from tests.training.conftest import assert_same_weights, train_with_a_stop
 
 
 @pytest.fixture

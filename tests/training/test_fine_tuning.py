@@ -20,7 +20,7 @@ from selfdistill.training.fine_tuning import fit_linear_probe
 from selfdistill.training.meters import Meters
 from selfdistill.training.run import as_pretrained
 from selfdistill.training.session import Session, make_fabric
-from tests.train.conftest import assert_same_weights, train_with_a_stop
+from tests.training.conftest import assert_same_weights, train_with_a_stop
 
 pytestmark = pytest.mark.filterwarnings("ignore:weights .* are for 10 classes")
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.fabric import Fabric
+from lightning.fabric.plugins.precision.amp import MixedPrecision
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData, TrainLoader
@@ -13,7 +15,7 @@ from selfdistill.errors import ArgumentError
 from selfdistill.method import Needs
 from selfdistill.training import train
 from selfdistill.training.mixing import mixing
-from tests.train.conftest import assert_same_weights, train_with_a_stop
+from tests.training.conftest import assert_same_weights, train_with_a_stop
 
 Changes = dict[str, object]
 
@@ -63,6 +65,10 @@ def test_a_head_on_features_refuses(tmp_path: Path, data: ImageData, recipe: Tra
     [
         {"mixup": 0.2, "cutmix": 1.0, "method": "SDDropout() + LabelSmoothing()"},
         {"auto_augment": "rand", "erasing": 0.5, "method": "BYOT()"},
+        {"class_weights": "balanced", "schedule": "one_cycle", "method": "LabelSmoothing()"},
+        {"balanced_sampling": True, "method": "CSKD() + DLB() + PSKD(samples=44)"},
+        {"balanced_sampling": True, "method": "BAKE(partners=1)"},
+        {"gradient_checkpointing": True, "model": "timm:test_resnet", "width": None},
     ],
 )
 def test_a_resumed_run_is_bit_for_bit_the_same(
@@ -72,6 +78,25 @@ def test_a_resumed_run_is_bit_for_bit_the_same(
     train(recipe, tmp_path / "whole", data=data)
     train_with_a_stop(recipe, tmp_path / "stopped", data)
     assert_same_weights(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_the_scale_of_a_float16_loss_is_resumed(
+    tmp_path: Path, data: ImageData, recipe: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CPU, where a user is refused it."""
+    scales = []
+
+    def make(*_: object, **__: object) -> Fabric:
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=4)
+        scales.append(scaler)
+        return Fabric(accelerator="cpu", devices=1, plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
+
+    monkeypatch.setattr("selfdistill.training.run.make_fabric", make)
+    recipe = replace(recipe, precision="16-mixed")
+    train(recipe, tmp_path / "whole", data=data)
+    train_with_a_stop(recipe, tmp_path / "stopped", data)
+    assert_same_weights(tmp_path / "whole", tmp_path / "stopped")
+    assert scales[0].get_scale() == scales[2].get_scale() == 2.0**12  # 9 steps
 
 
 def images_of(data: ImageData, policy: Policy, batch_size: int, seed: int = 0) -> torch.Tensor:

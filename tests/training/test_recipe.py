@@ -44,7 +44,7 @@ def test_needs_no_torch() -> None:
         ("lr: fast", "lr must be a number or null, not 'fast'"),
         ("lr: .nan", "lr must be a number or null, not nan"),
         ("milestones: 0.5", "milestones must be a list of numbers, not 0.5"),
-        ("schedule: cosin", "schedule must be one of step, cosine or null, not 'cosin'"),
+        ("schedule: cosin", "schedule must be one of step, cosine, one_cycle or null, not 'cosin'"),
         ("method: 3", "method must be a text, not 3"),
         ("[1, 2]", "a recipe is lines of 'name: value', such as 'epochs: 200'"),
         ("a: b: c", "not a YAML file (line 1: mapping values are not allowed here"),

@@ -26,6 +26,22 @@ def test_cosine_against_torch() -> None:
     assert ours == pytest.approx(wanted, rel=1e-9)
 
 
+def test_one_cycle_against_torch() -> None:
+    steps, rise, epochs = 70, 21, 10
+    wanted = of_torch(
+        lambda o: torch.optim.lr_scheduler.OneCycleLR(
+            o, 0.1, total_steps=steps + 1, pct_start=(rise + 1) / (steps + 1)
+        ),
+        steps,
+        0.1,
+    )
+    ours = [
+        learning_rate(k * epochs / steps, epochs=epochs, lr=0.1, schedule="one_cycle", warmup_epochs=3)
+        for k in range(steps)
+    ]
+    assert ours == pytest.approx(wanted, rel=1e-9)
+
+
 def test_drops_on_epoch_boundaries_only() -> None:
     # 0.75 of 30 epochs is 22.5: the rate must not drop in the middle of epoch 22.
     rates = {learning_rate(22 + i / 10, epochs=30, lr=1.0, milestones=[0.75]) for i in range(10)}

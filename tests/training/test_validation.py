@@ -18,7 +18,7 @@ from selfdistill.records import RunRecord
 from selfdistill.training import load, train
 from selfdistill.training.keep_best import BestWeights, epochs_since_best
 from tests.pictures import write_digits
-from tests.train.conftest import assert_same_weights, train_with_a_stop
+from tests.training.conftest import assert_same_weights, train_with_a_stop
 
 
 @pytest.fixture

@@ -38,8 +38,8 @@ _FIELDS = {
     "trainable_layers rois",
     OPTIMISATION: "epochs batch_size accumulate optimizer lr backbone_lr layer_decay head_epochs momentum nesterov "
     "weight_decay schedule milestones gamma "
-    "warmup_epochs clip mixup cutmix ema keep patience seed",
-    MACHINE: "precision channels_last compile threads workers",
+    "warmup_epochs clip mixup cutmix class_weights balanced_sampling ema keep patience seed",
+    MACHINE: "precision gradient_checkpointing sync_batchnorm channels_last compile threads workers",
     OPTIONS: "keep_epochs eval_every log",
 }
 _GROUP_OF = {name: group for group, names in _FIELDS.items() for name in names.split()}

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from selfdistill.config.training import Log, TrainingConfig
+from selfdistill.config.schedule import Schedule
+from selfdistill.config.training import Log, Precision, TrainingConfig
 from selfdistill.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -69,16 +70,20 @@ class TrainConfig(TrainingConfig):
         momentum: momentum of SGD
         nesterov: use Nesterov's momentum
         weight_decay: weight decay (default: 1e-4 with sgd, otherwise 0.05)
-        schedule: step multiplies the rate by gamma at the milestones, cosine takes it to zero (default: see `weights`)
+        schedule: step drops the rate at the milestones, cosine takes it to zero, one_cycle up first
         milestones: where the step schedule drops, as fractions of the epochs
         gamma: factor of each drop of the step schedule
-        warmup_epochs: epochs over which the rate rises linearly from zero (default: 0 from scratch, otherwise a tenth)
+        warmup_epochs: epochs in which the rate rises from zero (default: 0 from scratch, else a tenth; one_cycle 30 %)
         clip: largest norm of the gradient (default: no clipping)
         mixup: alpha of mixup, such as 0.2: pairs of images and their labels are blended (default: none)
         cutmix: alpha of CutMix, such as 1: a rectangle of another image is pasted; beside mixup, each half of the times
+        class_weights: balanced weighs a class in the label loss by the inverse of its number of training images
+        balanced_sampling: draw all classes equally often; an epoch has as many images as before
         ema: decay of a moving average of the weights, such as 0.999, which is measured and kept instead (default: none)
         seed: seed of the initial weights, the dropout masks, the order and the augmentation
-        precision: floating-point precision
+        precision: floating-point precision; 16-mixed is float16 with a scaled loss, for GPUs without bfloat16
+        gradient_checkpointing: recompute activations in the backward pass to save memory; for models of timm that can
+        sync_batchnorm: BatchNorm statistics over all GPUs
         channels_last: keep images and weights in channels-last order, often faster (default: on when fine-tuning)
         compile: compile the training step with torch.compile
         threads: CPU threads of this process (default: torch's choice)
@@ -151,16 +156,20 @@ class TrainConfig(TrainingConfig):
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float | None = None
-    schedule: Literal["step", "cosine"] | None = None
+    schedule: Schedule | None = None
     milestones: tuple[float, ...] = (0.5, 0.75)
     gamma: float = 0.1
     warmup_epochs: int | None = None
     clip: float | None = None
     mixup: float | None = None
     cutmix: float | None = None
+    class_weights: Literal["none", "balanced"] = "none"
+    balanced_sampling: bool = False
     ema: float | None = None
     seed: int = 0
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    precision: Precision = "32-true"
+    gradient_checkpointing: bool = False
+    sync_batchnorm: bool = False
     channels_last: bool | None = None
     compile: bool = False
     threads: int | None = None
@@ -195,6 +204,8 @@ class TrainConfig(TrainingConfig):
         )
         self.require(not (self.train_on_val and self.val_fraction), "train_on_val", "left out beside `val_fraction`")
         self.require(self.ema is None or 0 < self.ema < 1, "ema", "above 0 and below 1")
+        if self.balanced_sampling and self.class_weights != "none":
+            raise ArgumentError("balanced_sampling", "would balance the classes twice: leave out `class_weights`")
         self._require_room_to_crop(self.image_size or 1)
         self._check_fine_tuning()
 
@@ -207,6 +218,17 @@ class TrainConfig(TrainingConfig):
             for name in ("linear_probe", "freeze", "freeze_bn", "backbone_lr", "layer_decay", "head_epochs"):
                 if getattr(self, name) not in (None, False, 0, "none"):
                     raise ArgumentError(name, "needs pretrained layers: give `weights` too")
+
+    @property
+    def balances_classes(self) -> bool:
+        """Whether all classes are to count alike, however many images they have."""
+        return self.balanced_sampling or self.class_weights == "balanced"
+
+    def check_machine(self, kind: str, processes: int) -> None:
+        """Refuse what so many processes on devices of a kind cannot do."""
+        super().check_machine(kind, processes)
+        if self.sync_batchnorm and (processes == 1 or kind != "cuda"):
+            raise ArgumentError("sync_batchnorm", "needs several GPUs: leave it out, or give `devices` too")
 
     def passes_on(self, devices: int) -> int:
         """Return how many passes each of so many devices makes for an optimiser step, at least one.
@@ -285,10 +307,11 @@ class TrainConfig(TrainingConfig):
         epochs = self.epochs or (min(max(-(-FINE_TUNING_STEPS // steps), 20), 100) if fine_tunes else 200)
         probed = fine_tunes and self.linear_probe is not False
         lr = self.lr or ((0.01 if fine_tunes else 0.1) if sgd else 1e-4 if probed else 0.001)
+        rise = 3 if self.schedule == "one_cycle" else 1 if fine_tunes else 0  # tenths of the epochs
         default: dict[str, Any] = {
             "weight_decay": 1e-4 if sgd else 0.05,
             "schedule": "cosine" if fine_tunes else "step",
-            "warmup_epochs": min(-(-epochs // 10), epochs - 1) if fine_tunes else 0,
+            "warmup_epochs": min(-(-rise * epochs // 10), epochs - 1),
             "linear_probe": fine_tunes,
             "freeze_bn": fine_tunes,
             "channels_last": fine_tunes,
@@ -327,7 +350,7 @@ class ResolvedTrainConfig(TrainConfig):
     epochs: int = 200
     optimizer: str = "sgd"
     weight_decay: float = 1e-4
-    schedule: Literal["step", "cosine"] = "step"
+    schedule: Schedule = "step"
     warmup_epochs: int = 0
     linear_probe: bool = False
     freeze_bn: bool = False

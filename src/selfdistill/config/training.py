@@ -2,10 +2,12 @@
 
 from typing import ClassVar, Literal
 
-from selfdistill.config.schedule import learning_rate
+from selfdistill.config.schedule import Schedule, learning_rate
 from selfdistill.config.yaml_config import YamlConfig
+from selfdistill.errors import ArgumentError
 
 Log = Literal["tensorboard", "wandb", "mlflow"]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
 class TrainingConfig(YamlConfig):
@@ -26,12 +28,12 @@ class TrainingConfig(YamlConfig):
     momentum: float
     nesterov: bool
     weight_decay: float | None
-    schedule: Literal["step", "cosine"] | None
+    schedule: Schedule | None
     milestones: tuple[float, ...]
     gamma: float
     warmup_epochs: float | None
     clip: float | None
-    precision: Literal["32-true", "bf16-mixed"]
+    precision: Precision
     threads: int | None
     workers: int | None
     keep_epochs: tuple[int, ...]
@@ -39,14 +41,23 @@ class TrainingConfig(YamlConfig):
     log: Log | None
 
     @property
-    def fabric_precision(self) -> Literal["32-true", "bf16-mixed"]:
+    def fabric_precision(self) -> Precision:
         """The precision in which Fabric runs the whole network."""
         return self.precision
 
     def unused_fields(self) -> dict[str, str]:
         """Return the fields that another field makes meaningless, each with the reason."""
-        why = "`schedule=cosine` has no steps"
-        return {"milestones": why, "gamma": why} if self.schedule == "cosine" else {}
+        why = f"`schedule={self.schedule}` has no steps"
+        return {"milestones": why, "gamma": why} if self.schedule in ("cosine", "one_cycle") else {}
+
+    def check_machine(self, kind: str, processes: int) -> None:
+        """Refuse what so many processes on devices of a kind, ``"cuda"``, ``"mps"`` or ``"cpu"``, cannot do.
+
+        Raises:
+            ArgumentError: names the field.
+        """
+        if self.precision == "16-mixed" and kind != "cuda":
+            raise ArgumentError("precision", f"is 16-mixed, which needs a CUDA GPU, not {kind}: use bf16-mixed")
 
     def rate(self, epoch: float) -> float:
         """Return the learning rate of the optimiser step that follows ``epoch`` epochs, fractions included."""

@@ -14,7 +14,10 @@ AUGMENTS = ("none", "crop", "crop_flip", "resized_crop_flip")
 """No augmentation; a shifted crop; the same and a mirror image; a random part resized, and a mirror image."""
 
 Request = list[tuple[int, Tensor, int]]
-"""What one batch is made of, part after part: (epoch, index (B,), view)."""
+"""
+What one batch is made of, part after part: (epoch, index (B,), view). An index modulo the number of images is an
+image's position; more than that, it is drawn again in the epoch, and augmented otherwise.
+"""
 
 _TOP, _LEFT, _FLIP, _WHICH = range(4)
 
@@ -147,10 +150,11 @@ class MemoryLoader:
         images: uint8 ``(N, C, H, W)``.
         crop: how they are augmented.
         policy: what follows; drawn image by image from torch's generator, seeded by (seed, epoch, index, view).
+        repeats: an epoch may draw an image again: windows are drawn for each batch.
     """
 
-    def __init__(self, images: Tensor, crop: Crop, policy: Policy = NO_POLICY):
-        self.images, self.crop = images, crop
+    def __init__(self, images: Tensor, crop: Crop, policy: Policy = NO_POLICY, *, repeats: bool = False):
+        self.images, self.crop, self.repeats = images, crop, repeats
         self._transforms = [] if policy.changes_nothing else [*policy.of_pictures(), *policy.of_pixels()]
         self._drawn: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
 
@@ -173,9 +177,11 @@ class MemoryLoader:
         return torch.stack(changed)
 
     def _cropped(self, epoch: int, index: Tensor, view: int) -> Tensor:
-        images = self.images[index]
+        images = self.images[index % len(self.images) if self.repeats else index]
         if self.crop.leaves_as_it_is:
             return images
+        if self.repeats:
+            return self.crop(images, index, epoch, view)
         if (epoch, view) not in self._drawn:
             everyone = torch.arange(len(self.images), device=self.images.device)
             of_late = {key: drawn for key, drawn in self._drawn.items() if key[0] >= epoch - 1}  # DLB looks back
@@ -210,7 +216,7 @@ class FeatureLoader:
 
     def _part(self, epoch: int, index: Tensor, view: int) -> Tensor:
         which = draw(hash_key(self.seed, epoch, view, _WHICH), index, len(self.features))
-        return self.features[which, index]
+        return self.features[which, index % self.features.shape[1]]
 
 
 class Normalize:

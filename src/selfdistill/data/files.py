@@ -83,7 +83,7 @@ class FileImages(Dataset[Tensor | str]):
 
     def _views(self, index: int, keys: list[Key]) -> Iterator[tuple[Key, Tensor | str]]:
         try:
-            image = self._read(index)
+            image = self._read(index % len(self.paths))
         except UnreadableImageError as error:  # a line travels from a worker without a traceback around it
             yield from ((key, str(error)) for key in keys)
             return

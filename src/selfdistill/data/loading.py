@@ -58,6 +58,7 @@ class TrainLoader:
         rank: this process, in ``[0, world_size)``.
         world_size: the number of processes.
         channels_last: the memory format of the images.
+        balanced: draw all classes equally often, as :class:`~selfdistill.data.steps.Steps` says.
         features: of each image some augmented views ``(V, N, ...)``, which take the images' place: one is drawn.
 
     Attributes:
@@ -91,13 +92,14 @@ class TrainLoader:
         rank: int = 0,
         world_size: int = 1,
         channels_last: bool = False,
+        balanced: bool = False,
         features: Tensor | None = None,
     ):
         self.needs, self.passes = needs, passes
         self.device = torch.device(device)
         self._images: MemoryLoader | FileLoader | FeatureLoader
         if features is None:
-            self._images = _train_images(data, augment, policy, seed, resize, self.device, workers)
+            self._images = _train_images(data, augment, policy, seed, resize, self.device, workers, balanced)
         else:
             self._images = FeatureLoader(features.to(self.device), seed)
         # Where indices and labels are held: beside the images.
@@ -111,6 +113,7 @@ class TrainLoader:
             seed=seed,
             rank=rank,
             world_size=world_size,
+            balanced=balanced,
         )
         self.steps = self._steps.count
         self._pair_sampler = PairSampler(data.train.labels, needs.pair, seed, device=home) if needs.pair else None
@@ -139,17 +142,18 @@ class TrainLoader:
             yield tuple(next(batches) for _ in range(self.passes))
 
     def _request(self, now: Pass, before: Pass | None) -> Request:
-        request = [part for view in range(self.needs.views) for part in self._parts(now.epoch, now.index, view)]
+        request = [part for view in range(self.needs.views) for part in self._parts(now.epoch, now.draw, view)]
         if self._pair_sampler is not None:
-            request += self._parts(now.epoch, self._pair_sampler(now.epoch, now.index), PAIR_VIEW)
+            partners = self._pair_sampler(now.epoch, now.index)
+            request += self._parts(now.epoch, partners + (now.draw - now.index), PAIR_VIEW)
         if before is not None:
-            request += self._parts(before.epoch, before.index, PREVIOUS_VIEW)
+            request += self._parts(before.epoch, before.draw, PREVIOUS_VIEW)
         return request
 
-    def _parts(self, epoch: int, index: Tensor, view: int) -> Request:
+    def _parts(self, epoch: int, drawn: Tensor, view: int) -> Request:
         """Ask for one view of some images: the anchors, then the second image of every group, and so on."""
         group = self.needs.group
-        return [(epoch, index[nth::group], view + nth * GROUP_VIEWS) for nth in range(group)]
+        return [(epoch, drawn[nth::group], view + nth * GROUP_VIEWS) for nth in range(group)]
 
     def _batch(self, now: Pass, before: Pass | None, pixels: Tensor) -> Batch:
         alike = self.needs.views + (self._pair_sampler is not None)  # as many images of each
@@ -269,12 +273,13 @@ def _train_images(
     resize: int | None,
     device: torch.device,
     workers: int | None,
+    repeats: bool = False,
 ) -> MemoryLoader | FileLoader:
     augment = data.augment if augment is None else augment
     _check(data, augment, resize, workers, policy)
     if data.train.images is not None:
         crop = Crop(pad=0 if augment == "none" else data.image_size // 8, flip=augment == "crop_flip", seed=seed)
-        return MemoryLoader(data.train.images.to(device), crop, policy)
+        return MemoryLoader(data.train.images.to(device), crop, policy, repeats=repeats)
     images = _file_images(data.train, data.image_size, augment, seed, resize, policy)
     return FileLoader(images, workers=workers, device=device)
 

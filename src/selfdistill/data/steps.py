@@ -14,10 +14,17 @@ _PERMUTATION = 1 << 20  # a stream of (seed, epoch) that no sampler of same_clas
 
 @dataclass(frozen=True)
 class Pass:
-    """The images of one pass: their positions ``(B,)``, group after group, as drawn in an epoch."""
+    """The images of one pass.
+
+    Attributes:
+        epoch: in which they are drawn.
+        index: their positions ``(B,)``, group after group.
+        draw: the same, plus a multiple of N for an image that the epoch has drawn before: it is augmented anew.
+    """
 
     epoch: int
     index: Tensor
+    draw: Tensor
 
 
 class Steps:
@@ -30,6 +37,8 @@ class Steps:
     there are several shares, it is filled up to equal ones with groups from the epoch's beginning. Where its shares
     would be of one image, on which a BatchNorm cannot train, it is joined to the step before.
 
+    Balanced, an epoch has N anchors too, but as many of each class, to within one: see :func:`balanced_order`.
+
     Args:
         labels: int64 ``(N,)``, where the positions are wanted.
         group: images of one class that stand together, the anchor counted.
@@ -38,6 +47,7 @@ class Steps:
         seed: the run's seed.
         rank: this process, in ``[0, world_size)``.
         world_size: the number of processes.
+        balanced: draw all classes equally often.
 
     Attributes:
         count: optimiser steps of an epoch, ceil(N / A), or one less where the last is joined to the one before.
@@ -66,12 +76,14 @@ class Steps:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        balanced: bool = False,
     ):
         _check(group, batch_size, passes, rank, world_size)
         self.images, self.device, self.seed = len(labels), labels.device, seed
         self.anchors, self.shares = batch_size // group, world_size * passes
         self.count = steps_per_epoch(self.images, batch_size, group=group, shares=self.shares)
         self._mine = slice(rank * passes, (rank + 1) * passes)
+        self._balanced = labels.cpu() if balanced else None
         self._sampler = GroupSampler(labels.cpu(), group - 1, seed, device=self.device) if group > 1 else None
 
     def passes(self, epoch: int, start: int = 0) -> list[Pass]:
@@ -86,12 +98,16 @@ class Steps:
         return None if epoch < 0 else self._share(epoch, self._groups(epoch), start - 1)[-1]
 
     def _groups(self, epoch: int) -> Tensor:
-        """Return the epoch's groups ``(N, group)``, each led by its anchor."""
-        key = hash_key(self.seed, epoch, _PERMUTATION)
-        order = torch.randperm(self.images, generator=generator(key)).to(self.device)
+        """Return the draws of an epoch's groups ``(N, group)``, each led by its anchor."""
+        source = generator(hash_key(self.seed, epoch, _PERMUTATION))
+        if self._balanced is None:
+            order = torch.randperm(self.images, generator=source).to(self.device)
+        else:
+            order = balanced_order(self._balanced, source).to(self.device)
         if self._sampler is None:
             return order[:, None]
-        return torch.cat((order[:, None], self._sampler(epoch, order)), dim=1)
+        anchors = order % self.images
+        return torch.cat((order[:, None], self._sampler(epoch, anchors) + (order - anchors)[:, None]), dim=1)
 
     def _share(self, epoch: int, groups: Tensor, step: int) -> list[Pass]:
         """Return this rank's passes of a step."""
@@ -100,7 +116,38 @@ class Steps:
         missing = -len(whole) % self.shares
         if missing:
             whole = torch.cat((whole, groups.repeat(-(-missing // len(groups)), 1)[:missing]))
-        return [Pass(epoch, share.flatten()) for share in whole.chunk(self.shares)[self._mine]]
+        drawn = [share.flatten() for share in whole.chunk(self.shares)[self._mine]]
+        return [Pass(epoch, one if self._balanced is None else one % self.images, one) for one in drawn]
+
+
+def balanced_order(labels: Tensor, source: torch.Generator) -> Tensor:
+    """Draw N images, as many of each of the C classes that occur, to within one.
+
+    Each run of C draws has every class once, in random order. The images of a class are drawn one after another in
+    random order, and again in that order if there are too few.
+
+    Args:
+        labels: int64 ``(N,)`` on the CPU.
+        source: of the random numbers.
+
+    Returns:
+        int64 ``(N,)``: positions, plus N for an image drawn before, 2N for one drawn twice before, and so on.
+
+    Example:
+        >>> labels = torch.tensor([0, 1, 1, 1, 1, 1])
+        >>> drawn = balanced_order(labels, torch.Generator().manual_seed(0))
+        >>> labels[drawn % 6].bincount().tolist(), sorted(drawn[labels[drawn % 6] == 0].tolist())
+        ([3, 3], [0, 6, 12])
+    """
+    images = len(labels)
+    shuffled = torch.randperm(images, generator=source)
+    _, classes, counts = labels[shuffled].unique(return_inverse=True, return_counts=True)
+    by_class, first = shuffled[classes.argsort(stable=True)], counts.cumsum(0) - counts
+    runs = -(-images // len(counts))
+    drawn = torch.rand(runs, len(counts), generator=source).argsort(dim=1)  # the classes, in each run
+    nth = torch.arange(runs)[:, None]  # a run has each class once
+    order: Tensor = by_class[first[drawn] + nth % counts[drawn]] + images * (nth // counts[drawn])
+    return order.flatten()[:images]
 
 
 def steps_per_epoch(images: int, batch_size: int, *, group: int = 1, shares: int = 1) -> int:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
+from selfdistill.config.schedule import Schedule
 from selfdistill.config.train_config import MAX_IMAGE_SIZE
 from selfdistill.config.training import Log, TrainingConfig
 from selfdistill.errors import ArgumentError
@@ -42,7 +43,7 @@ class DetectConfig(TrainingConfig):
         momentum: momentum of SGD
         nesterov: use Nesterov's momentum
         weight_decay: weight decay on all trained parameters
-        schedule: "step" multiplies the rate by gamma at the milestones, "cosine" takes it to zero
+        schedule: "step" (times gamma at the milestones), "cosine" (to zero) or "one_cycle" (up and to zero)
         milestones: where the step schedule drops, as fractions of the epochs
         gamma: factor of each drop of the step schedule
         warmup_epochs: epochs over which the rate rises linearly from a thousandth (default: 500 steps of COCO)
@@ -88,7 +89,7 @@ class DetectConfig(TrainingConfig):
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 1e-4
-    schedule: Literal["step", "cosine"] = "step"
+    schedule: Schedule = "step"
     milestones: tuple[float, ...] = MILESTONES
     gamma: float = 0.1
     warmup_epochs: float = 500 / COCO_STEPS

@@ -18,7 +18,7 @@ from selfdistill.network import call, check_logits, evaluation_mode, logits_of
 Tick = Callable[[int], None]
 """Called with the number of images just done; an image counts once for each forward pass."""
 
-PRECISIONS = ("32-true", "bf16-mixed")
+PRECISIONS = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 _CACHE_LIMIT = 2 * 2**30  # bytes
 
 
@@ -90,7 +90,7 @@ def predict(
         model: a tensor is passed as `model(x)`, a mapping as `model(**x)`; any output that
             `selfdistill.tap.logits_of` understands.
         batches: pairs (x, y) already on the model's device.
-        precision: "32-true" or "bf16-mixed".
+        precision: one of `PRECISIONS`.
 
     Returns:
         Logits (N, C), float32, and labels (N,), int64, both on the CPU and in the order of the batches.
@@ -106,14 +106,14 @@ def predict(
         (torch.Size([4, 2]), torch.float32, True)
     """
     if precision not in PRECISIONS:
-        raise ValueError(f'precision: {precision!r}, expected "32-true" or "bf16-mixed"')
+        raise ValueError(f"precision: {precision!r}, expected {' or '.join(PRECISIONS)}")
     logits: list[Tensor] = []
     labels: list[Tensor] = []
     with evaluation_mode(model), torch.inference_mode():
         for x, y in batches:
             context: AbstractContextManager[Any] = nullcontext()
-            if precision == "bf16-mixed":
-                context = torch.autocast(y.device.type, dtype=torch.bfloat16)
+            if precision != "32-true":
+                context = torch.autocast(y.device.type, dtype=PRECISIONS[precision])
             with context:
                 output = call(model, x)
             logits.append(logits_of(output).float().cpu())

@@ -7,7 +7,7 @@ limit of p log p: every loss and gradient is that of the other classes.
 Source: Self-Knowledge Distillation via Dropout, Eq. 1, 3, 6, 7; reduction and temperature as in the authors' code.
 """
 
-from selfdistill.losses.cross_entropy import check_labels, check_logits, cross_entropy
+from selfdistill.losses.cross_entropy import balanced_weights, check_labels, check_logits, cross_entropy
 from selfdistill.losses.divergence import kl, mmd, soft_kl
 from selfdistill.losses.precision import at_least_float32
 from selfdistill.losses.symmetric import Direction, symmetric_kl, symmetric_kl_of_samples
@@ -15,6 +15,7 @@ from selfdistill.losses.symmetric import Direction, symmetric_kl, symmetric_kl_o
 __all__ = [
     "Direction",
     "at_least_float32",
+    "balanced_weights",
     "check_labels",
     "check_logits",
     "cross_entropy",

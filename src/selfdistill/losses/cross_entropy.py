@@ -10,7 +10,7 @@ _NO_LABEL = -(2**40)
 """PyTorch leaves images of label -100 out of the mean, but no other term would: here no label is special."""
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0, weight: Tensor | None = None) -> Tensor:
     r"""Mean cross-entropy in float32 at least.
 
     .. math::
@@ -20,10 +20,15 @@ def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Ten
     where u is uniform over the C classes, those left out that a head masks with a logit of -inf. A label of 0 adds 0,
     also where p is 0.
 
+    With a weight of each class it is :math:`-\frac{1}{B} \sum_{bc} w_c \, t_{bc} \log p_{bc}`, t being the smoothed
+    label: PyTorch's weighted loss of probabilities. It is not divided by the weights of the batch's labels, as that of
+    class indices is: batches of other classes would count otherwise.
+
     Args:
         logits: z, shape ``(B, C)``.
         labels: y, class indices ``(B,)`` or probabilities ``(B, C)``.
         smoothing: :math:`\epsilon` in [0, 1).
+        weight: w, of each class ``(C,)``, at least 0; None: 1.
 
     Returns:
         A scalar, at least 0, in nats; infinite if a masked class is a label.
@@ -34,18 +39,47 @@ def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Ten
         True
     """
     z = at_least_float32(logits)
+    if weight is not None:
+        labels = F.one_hot(labels, z.shape[1]).to(z.dtype) if labels.dim() == 1 else labels
+        return cross_entropy(z, weight.to(z.dtype) * _smoothed(z, labels, smoothing))
     if smoothing == 0:
         if labels.dim() == 1:
             return F.cross_entropy(z, labels, ignore_index=_NO_LABEL)
         # The lowest number in the place of -inf: 0 times it is 0.
         return F.cross_entropy(z.masked_fill((labels == 0) & (z == -torch.inf), torch.finfo(z.dtype).min), labels)
-    possible, classes = z > -torch.inf, z.shape[1]
-    share = possible * (classes / possible.sum(dim=1, keepdim=True).to(z.dtype))  # C u, 1 where nothing is masked
     if labels.dim() == 2:
-        return cross_entropy(z, (1 - smoothing) * labels + share * (smoothing / classes))
+        return cross_entropy(z, _smoothed(z, labels, smoothing))
     log_p = F.log_softmax(z, dim=1)
-    of_all = -(share * log_p.masked_fill(~possible, 0)).sum(dim=1).mean()
-    return (1 - smoothing) * F.nll_loss(log_p, labels, ignore_index=_NO_LABEL) + of_all * (smoothing / classes)
+    of_all = -(_uniform(z) * log_p.masked_fill(z == -torch.inf, 0)).sum(dim=1).mean()
+    return (1 - smoothing) * F.nll_loss(log_p, labels, ignore_index=_NO_LABEL) + of_all * (smoothing / z.shape[1])
+
+
+def _uniform(z: Tensor) -> Tensor:
+    """Return C u ``(B, C)``: 1 where nothing is masked."""
+    possible = z > -torch.inf
+    return possible * (z.shape[1] / possible.sum(dim=1, keepdim=True).to(z.dtype))
+
+
+def _smoothed(z: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    return labels if smoothing == 0 else (1 - smoothing) * labels + _uniform(z) * (smoothing / z.shape[1])
+
+
+def balanced_weights(labels: Tensor, classes: int) -> Tensor:
+    r"""Weights by which all classes count alike, whose mean over the images is 1: :math:`w_c = N / (C n_c)`.
+
+    Args:
+        labels: class indices of the training images, ``(N,)``.
+        classes: C.
+
+    Returns:
+        float32 ``(C,)``; 0 for a class that does not occur.
+
+    Example:
+        >>> balanced_weights(torch.tensor([0, 0, 0, 1]), 2)
+        tensor([0.6667, 2.0000])
+    """
+    counts = labels.bincount(minlength=classes)
+    return torch.where(counts > 0, len(labels) / (classes * counts.clamp(min=1)), 0.0)
 
 
 def check_labels(logits: Tensor, labels: Tensor, *, values: bool = True) -> None:

@@ -37,6 +37,6 @@ class LabelSmoothing(Method):
             raise ValueError(f"LabelSmoothing: eps must be in [0, 1), not {eps}")
         self.eps = eps
 
-    def criterion(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the smoothed label loss of ``logits`` ``(B, C)`` and ``labels`` ``(B,)`` or ``(B, C)``."""
-        return cross_entropy(logits, labels, self.eps)
+    def criterion(self, logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Return the smoothed label loss of logits ``(B, C)``, labels ``(B,)`` or ``(B, C)`` and class weights."""
+        return cross_entropy(logits, labels, self.eps, weight)

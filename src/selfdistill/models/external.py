@@ -84,6 +84,23 @@ def from_timm(name: str, classes: int, weights: str) -> nn.Module:
     return model
 
 
+def checkpoint_gradients(model: nn.Module) -> None:
+    """Let a model of timm forget the activations of its blocks and compute them again in the backward pass.
+
+    What its BatchNorm layers see is counted twice in their running statistics.
+
+    Raises:
+        ArgumentError: the model cannot.
+    """
+    try:
+        cast(Any, model).set_grad_checkpointing(True)
+    except (AttributeError, AssertionError):  # timm asserts that it is not asked for where there is none
+        name = getattr(model, "build_arguments", {}).get("name", type(model).__name__)
+        raise ArgumentError(
+            "gradient_checkpointing", f"is for models of timm that have it, not for {name}: leave it out"
+        ) from None
+
+
 def start_small(head: nn.Module) -> None:
     """Draw a new head's weights from a normal distribution with a standard deviation of .01, biases 0.
 

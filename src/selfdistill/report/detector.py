@@ -101,6 +101,8 @@ def _protocol(record: DetectRecord) -> list[str]:
 def _decay(recipe: DetectConfig) -> str:
     if recipe.schedule == "cosine":
         return "falling to zero along a cosine"
+    if recipe.schedule == "one_cycle":
+        return "rising and falling in one cycle"
     drops = " and ".join(map(str, recipe.drop_epochs))
     return f"times {recipe.gamma:g} after epochs {drops}" if drops else "never lowered"
 

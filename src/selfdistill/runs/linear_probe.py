@@ -31,7 +31,7 @@ def measure_linear_probe(recipe: TrainConfig, data: ImageData, out: Path) -> Lin
     with random_state.preserved():
         resolved = replace(recipe.resolve(data), linear_probe=False)  # no second one for the head to start from
         task = assemble(resolved, data, make_fabric(resolved)).task
-        of = task.feature_key()
+        of = task.feature_key() + ("-balanced" if resolved.balances_classes else "")
         if (known := LinearProbeRecord.beside(out)) is not None and known.of == of:
             return known
         probe, test = task.linear_probe(), task.test_features()

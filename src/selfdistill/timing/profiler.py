@@ -4,12 +4,13 @@ import copy
 import gc
 import time
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from selfdistill.config.training import Precision
 from selfdistill.distiller import SelfDistiller
+from selfdistill.evaluation.images import PRECISIONS
 from selfdistill.method import Batch, Method
 from selfdistill.training.classification import compile_distiller
 
@@ -21,7 +22,7 @@ class StepProfiler:
         model: a classifier; it is copied, to the batch's device.
         method: it is used up.
         batch: what each step trains on.
-        precision: ``"32-true"`` or ``"bf16-mixed"``.
+        precision: as in a recipe.
         compiled: compile the passes with torch.compile.
 
     Attributes:
@@ -48,10 +49,10 @@ class StepProfiler:
         method: Method,
         batch: Batch,
         *,
-        precision: Literal["32-true", "bf16-mixed"] = "32-true",
+        precision: Precision = "32-true",
         compiled: bool = False,
     ) -> None:
-        self.device, self.batch, self.mixed = batch.y.device, batch, precision == "bf16-mixed"
+        self.device, self.batch, self.dtype = batch.y.device, batch, PRECISIONS[precision]
         before = 0
         if self.device.type == "cuda":
             gc.collect()  # what is freed later would seem to be this step's
@@ -85,7 +86,7 @@ class StepProfiler:
         if self.distiller.method.needs.progress:
             self.distiller.set_progress(0.5)
         torch.compiler.cudagraph_mark_step_begin()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             output = self.module(batch.x, batch.y, batch.views, batch.pair, batch.index, batch.previous)
         loss: Tensor = output.loss
         return loss

@@ -158,6 +158,7 @@ def save(session: Session[Any], state: State, checkpoints: Checkpoints) -> None:
             session.task.network_name: session.task.network.state_dict(),
             "optimizer": _plain(session.optimizer).state_dict(),
             "ranks": ranks,
+            "scaler": session.fabric.strategy.precision.state_dict(),  # of float16; otherwise empty
             "recipe": recipe_values(session.recipe),
             "data": session.task.fingerprint,
         }
@@ -224,6 +225,8 @@ def resume(session: Session[Any], checkpoints: Checkpoints) -> State:
     mine = payload["ranks"][session.fabric.global_rank]
     load_into(task.network, payload[task.network_name] | mine["extra"], path)
     _plain(session.optimizer).load_state_dict(payload["optimizer"])
+    if scaler := payload.get("scaler"):
+        session.fabric.strategy.precision.load_state_dict(scaler)
     state.meters.load_state_dict(mine["meters"])
     for name in _PROGRESS:
         setattr(state, name, payload[name])
@@ -232,7 +235,7 @@ def resume(session: Session[Any], checkpoints: Checkpoints) -> State:
 
 
 def _check(payload: dict[str, Any], path: Path, network_name: str, world_size: int) -> None:
-    if payload.keys() - {"recipe", "data"} != {network_name, "optimizer", "ranks", *_PROGRESS}:
+    if payload.keys() - {"recipe", "data", "scaler"} != {network_name, "optimizer", "ranks", *_PROGRESS}:
         raise ValueError(
             f"checkpoint {path} is not a {network_name}'s, or of another version of selfdistill; choose another `out`"
         )

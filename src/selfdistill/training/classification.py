@@ -20,17 +20,19 @@ from selfdistill.data.fingerprint import Fingerprint
 from selfdistill.data.sets import spaced_positions
 from selfdistill.data.sources import check_root
 from selfdistill.distiller import SelfDistiller
-from selfdistill.errors import NonFiniteError
+from selfdistill.errors import ArgumentError, NonFiniteError
 from selfdistill.evaluation.accuracy import negative_log_likelihood, top_k_accuracy
 from selfdistill.evaluation.agreement import read_features
 from selfdistill.evaluation.arrays import checked_logits
 from selfdistill.evaluation.images import predict
 from selfdistill.evaluation.predictions import predictions_to_keep
 from selfdistill.evaluation.suite import MAX_TRAIN, evaluate, score
-from selfdistill.method import Batch, Method
+from selfdistill.losses import balanced_weights
+from selfdistill.method import Batch, Method, Needs
 from selfdistill.methods import SDDropout, parse_method
 from selfdistill.methods.sd_dropout import AutoWeight
 from selfdistill.models import build
+from selfdistill.models.external import checkpoint_gradients
 from selfdistill.models.function import is_function
 from selfdistill.network import DIVERGED, check_classifier, evaluation_mode, logits_of
 from selfdistill.progress import Counter, OnProgress
@@ -84,15 +86,29 @@ class Classification(Task[Batch]):
         shape = (data.channels, data.image_size, data.image_size)
         if is_function(recipe.model):
             check_classifier(model, recipe.model, shape, len(data.classes))
+        method = parse_method(recipe.method)
+        if recipe.gradient_checkpointing:
+            _check_checkpointing(recipe, method.needs)
+            checkpoint_gradients(model)
         # Copied before hooks are added.
         self._average = None if recipe.ema is None else average_of(model, recipe.ema)
         self._best = BestWeights(model) if recipe.keep == "best" else None
         probe = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+        if recipe.sync_batchnorm:  # which reads nothing on a CPU
+            model, probe = nn.SyncBatchNorm.convert_sync_batchnorm(model).to(fabric.device), probe.to(fabric.device)
+        balanced = recipe.class_weights == "balanced"
         self.distiller = SelfDistiller(
-            model, parse_method(recipe.method), head=recipe.head, stages=recipe.stages, example_input=probe
+            model,
+            method,
+            head=recipe.head,
+            stages=recipe.stages,
+            example_input=probe,
+            class_weights=balanced_weights(data.train.labels, len(data.classes)) if balanced else None,
         )
         if (weight := auto_weight(self.distiller.method)) is not None and recipe.auto_weight is not None:
             weight.fix(recipe.auto_weight)
+        if recipe.sync_batchnorm:
+            nn.SyncBatchNorm.convert_sync_batchnorm(method)
         if recipe.channels_last:
             self.distiller.to(memory_format=torch.channels_last)
         fine_tuning.freeze(recipe, model, self._head)
@@ -119,6 +135,7 @@ class Classification(Task[Batch]):
             rank=fabric.global_rank,
             world_size=fabric.world_size,
             channels_last=recipe.channels_last,
+            balanced=recipe.balanced_sampling,
             features=None if self._features is None else self._features.views,
         )
         if data.test is data.val:  # shown once
@@ -158,7 +175,8 @@ class Classification(Task[Batch]):
             device=self.fabric.device,
             workers=self.workers,
         )
-        return features, SelfDistiller(self._alone(distiller.model), distiller.method, head="head")
+        head = self._alone(distiller.model)
+        return features, SelfDistiller(head, distiller.method, head="head", class_weights=distiller.class_weights)
 
     def _alone(self, model: nn.Module) -> nn.Module:
         """Return the head of a model as a network of its own."""
@@ -175,7 +193,9 @@ class Classification(Task[Batch]):
             features = self._read(images)
         else:
             features = self._features.plain[spaced_positions(len(self.data.train), fine_tuning.MAX_IMAGES)]
-        return fine_tuning.fit_linear_probe(features.flatten(1), images.labels, len(self.data.classes))
+        return fine_tuning.fit_linear_probe(
+            features.flatten(1), images.labels, len(self.data.classes), balanced=self.recipe.balances_classes
+        )
 
     @property
     def trains_on_features(self) -> bool:
@@ -366,6 +386,14 @@ def cache_files(recipe: TrainConfig, data: ImageData) -> ImageData:
         return data
     check_root(Path(recipe.data_root))
     return with_cache(data, resize, Path(recipe.data_root) / "cache")
+
+
+def _check_checkpointing(recipe: ResolvedTrainConfig, needs: Needs) -> None:
+    name = "gradient_checkpointing"
+    if needs.stages or needs.dropout_at is not None:  # whose modules are not called one by one
+        raise ArgumentError(name, f"hides the inner layers that {recipe.method} reads: leave it out")
+    if fine_tuning.trains_on_features(recipe, needs):
+        raise ArgumentError(name, "saves nothing with `freeze=backbone`: leave it out")
 
 
 def average_of(model: nn.Module, decay: float) -> "ModelEmaV3":

@@ -140,6 +140,7 @@ def make_fabric(recipe: TrainingConfig, *, devices: int = 1, nodes: int = 1, acc
     from lightning.fabric.strategies.ddp import DDPStrategy
 
     accelerator = check_devices(devices, nodes, accelerator)
+    recipe.check_machine(accelerator, devices * nodes)
     _LOGGER.debug("devices: %s %s on each of %s nodes, %s", devices, accelerator, nodes, recipe.fabric_precision)
     strategy: Any = "auto"
     if devices * nodes > 1:

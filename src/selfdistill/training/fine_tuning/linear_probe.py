@@ -40,13 +40,14 @@ class LinearProbe:
                 layer.bias.copy_(self.bias)
 
 
-def fit_linear_probe(features: Tensor, labels: Tensor, classes: int) -> LinearProbe:
+def fit_linear_probe(features: Tensor, labels: Tensor, classes: int, *, balanced: bool = False) -> LinearProbe:
     """Return the multinomial logistic regression of labels on features, with an L2 penalty of weight 1.
 
     Args:
         features: f, ``(N, D)``.
         labels: class indices ``(N,)``, of at least two classes.
         classes: C; a class of which there is no image has zero weights.
+        balanced: all classes count alike, however many images they have.
 
     Example:
         >>> features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.8]])
@@ -57,7 +58,8 @@ def fit_linear_probe(features: Tensor, labels: Tensor, classes: int) -> LinearPr
     from sklearn.linear_model import LogisticRegression
 
     scale = float(features.double().square().mean().sqrt().clamp(min=1e-12))
-    fitted = LogisticRegression(C=1.0, max_iter=1000).fit((features / scale).double().numpy(), labels.numpy())
+    solver = LogisticRegression(C=1.0, max_iter=1000, class_weight="balanced" if balanced else None)
+    fitted = solver.fit((features / scale).double().numpy(), labels.numpy())
     coefficients, intercepts = torch.from_numpy(fitted.coef_ / scale), torch.from_numpy(fitted.intercept_)
     if len(intercepts) == 1:  # two classes: one logit, the difference of ours
         coefficients = torch.cat((-coefficients, coefficients)) / 2
