@@ -22,6 +22,7 @@ from selfdistill.evaluation.accuracy import (
 from selfdistill.evaluation.agreement import Reading, read_features
 from selfdistill.evaluation.arrays import checked_logits
 from selfdistill.evaluation.calibration import adaptive_calibration_error, calibration_gap, reliability
+from selfdistill.evaluation.classes import class_scores, confusion_matrix
 from selfdistill.evaluation.corruptions import (
     CORRUPTIONS,
     LEAST_SIZE,
@@ -160,6 +161,7 @@ def score(
     z, y = checked_logits(logits, labels)
     p = softmax(z)
     right = rank_of_label(z, y) == 1
+    scores = class_scores(confusion_matrix(y, z.argmax(axis=1), z.shape[1]))
     diagram = reliability(p, y, bins)
     return Evaluation(
         n=len(y),
@@ -172,7 +174,8 @@ def score(
         confidence=float(p.max(axis=1).mean()),
         gap=calibration_gap(p, y),
         reliability=diagram,
-        per_class=tuple(float(right[y == c].mean()) if (y == c).any() else None for c in range(z.shape[1])),
+        per_class=scores.recall,
+        classes=scores,
         train_n=train_n,
         train_top1=train_top1,
         adaptive_ece=adaptive_calibration_error(p, y, bins),

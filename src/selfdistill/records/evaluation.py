@@ -276,6 +276,26 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     config: SuiteConfig = msgspec.field(name="asked")
 
 
+class ClassScores(msgspec.Struct, frozen=True, kw_only=True):
+    """How well each class is told from the others. Fractions; None where nothing is to be divided by.
+
+    Attributes:
+        confusion: the cells of the confusion matrix that are not 0: true class, predicted class, images.
+        precision: of each class, the share of right ones among the images for which it is predicted.
+        recall: of each class, the share of its images that are found.
+        f1: of each class, the harmonic mean of the two; 0 where both are.
+        balanced_accuracy: mean recall of the classes that have images.
+        macro_f1: mean F1 of the classes that have images or are predicted.
+    """
+
+    confusion: tuple[tuple[int, int, int], ...]
+    precision: tuple[float | None, ...]
+    recall: tuple[float | None, ...]
+    f1: tuple[float | None, ...]
+    balanced_accuracy: float
+    macro_f1: float
+
+
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """What was measured of one trained model on one test set. Every rate is a fraction.
 
@@ -290,7 +310,8 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
         confidence: mean of the largest probability.
         gap: `confidence` minus `top1`: above 0 over-confident, below 0 under-confident.
         reliability: the diagram's numbers.
-        per_class: accuracy of each class; None for a class without a test image.
+        per_class: accuracy of each class, its recall; None for a class without a test image.
+        classes: precision, recall and F1 by class, and the confusion matrix; None in records of earlier versions.
         train_n: training images that were scored, without augmentation and in eval mode; None if none were.
         train_top1: accuracy on them: near 1 says that the network has fitted its training set.
         adaptive_ece: the calibration error over bins of equally many images.
@@ -314,6 +335,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     gap: float
     reliability: Reliability
     per_class: tuple[float | None, ...]
+    classes: ClassScores | None = None
     train_n: int | None = None
     train_top1: float | None = None
     adaptive_ece: float | None = None

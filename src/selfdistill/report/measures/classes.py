@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.figure import FigureBase
 
+from selfdistill.evaluation.classes import Counts, class_scores, confusion_matrix
 from selfdistill.records import Predictions
 from selfdistill.report.measured import Measured
 from selfdistill.report.pages import Figure, Gallery, Section, Sheet, Thumbnail
@@ -23,8 +23,6 @@ _MOST_ROWS, _MOST_PAIRS = 40, 6
 _MOST_BYTES = 24_000  # of a thumbnail
 _KINDS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 _SHARE = Column("share", "Share", "%", 100, 1)
-
-Counts = npt.NDArray[np.int64]
 
 
 def classes_section(methods: Sequence[Measured[Predictions]], name: str) -> Section | None:
@@ -70,9 +68,8 @@ def confusion(method: Measured[Predictions]) -> Counts:
         >>> confusion(Measured("A()", 0, {0: Predictions(logits, np.array([0, 1, 1]), ("a", "b"))})).tolist()
         [[1, 0], [1, 1]]
     """
-    n = len(method.values[0].classes)
-    cells = np.concatenate([one.labels * n + one.predicted for one in method.values])
-    return np.bincount(cells, minlength=n * n).reshape(n, n)
+    found = [confusion_matrix(one.labels, one.predicted, len(one.classes)) for one in method.values]
+    return np.asarray(np.sum(found, axis=0))
 
 
 def _pairs(counts: Counts) -> list[tuple[int, int]]:
@@ -85,7 +82,7 @@ def _pairs(counts: Counts) -> list[tuple[int, int]]:
 
 def _pair_table(counts: Counts, pairs: Sequence[tuple[int, int]], classes: Sequence[str]) -> Table:
     rows = tuple(
-        (classes[true], classes[other], f"{counts[true, other]:,}", _percent(counts[true, other], counts[true].sum()))
+        (classes[true], classes[other], f"{counts[true, other]:,}", _percent(counts[true, other] / counts[true].sum()))
         for true, other in pairs
     )
     return Table(("True class", "Predicted", "Images", "Of the class (%)"), rows)
@@ -95,7 +92,7 @@ def _findings(counts: Counts, pairs: Sequence[tuple[int, int]], classes: Sequenc
     if not pairs:
         return ("Every test image is right.",)
     true, other = pairs[0]
-    share = _percent(counts[true, other], counts[true].sum())
+    share = _percent(counts[true, other] / counts[true].sum())
     return (f"The commonest mistake: {share} % of the images of {classes[true]} are taken for {classes[other]}.",)
 
 
@@ -103,18 +100,17 @@ def _by_class(
     method: Measured[Predictions], other: Measured[Predictions] | None, counts: Counts, classes: Sequence[str]
 ) -> Sheet:
     """Recall, precision and F1 of each class, the lowest F1 first; beside them the recall of another method."""
-    right, of_class, answered = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-    theirs = None if other is None else confusion(other)
-    f1 = 2 * right / np.maximum(of_class + answered, 1)
-    order = np.argsort(f1, kind="stable").tolist()
+    scores, of_class = class_scores(counts), counts.sum(axis=1)
+    theirs = None if other is None else class_scores(confusion(other)).recall
+    order = np.argsort([f1 or 0 for f1 in scores.f1], kind="stable").tolist()
     rows = tuple(
         (
             classes[c],
             f"{of_class[c] // len(method.by_seed):,}",
-            _percent(right[c], of_class[c]),
-            *([] if theirs is None else [_percent(theirs[c, c], theirs[c].sum())]),
-            _percent(right[c], answered[c]),
-            _percent(2 * right[c], of_class[c] + answered[c]),
+            *map(
+                _percent,
+                [scores.recall[c], *([] if theirs is None else [theirs[c]]), scores.precision[c], scores.f1[c]],
+            ),
         )
         for c in order[:_MOST_ROWS]
     )
@@ -126,8 +122,8 @@ def _by_class(
     return Sheet(table, caption, by_method=False, folded=True)
 
 
-def _percent(part: int, whole: int) -> str:
-    return _SHARE.number(part / whole) if whole else DASH
+def _percent(share: float | None) -> str:
+    return DASH if share is None else _SHARE.number(share)
 
 
 def _matrix(method: Measured[Predictions], counts: Counts, classes: Sequence[str]) -> Figure:
