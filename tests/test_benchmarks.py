@@ -155,3 +155,9 @@ def test_images_are_counted_where_they_come_in(tmp_path: Path, capsys: pytest.Ca
     record = json.loads((tmp_path / "a.json").read_text())
     assert (record["photographs"], len(record["rows"])) == (3, len(rows))
     assert "first epoch" in capsys.readouterr().out
+
+
+def test_tiny_images_from_each_source() -> None:
+    rows = script("sources").main(["--images", "40", "--workers", "0", "--kinds", "shards", "dataset"])
+    assert [row.kind for row in rows] == ["shards", "dataset"]
+    assert all(row.images_per_second > 0 and row.bytes >= 0 for row in rows)

@@ -103,7 +103,7 @@ def test_arrays_in_the_root_go_before_a_download(tmp_path, write_arrays):
 def test_an_unknown_set_names_the_nearest(source, meant):
     with pytest.raises(ValueError, match=f"^unknown data set {source!r}; ") as raised:
         load_data(source)
-    every = f"pass {join_names(NAMED_SETS, 'or')}, or a folder or .npz file that exists"
+    every = f"pass {join_names(NAMED_SETS, 'or')}, or a folder, .npz or .csv file that exists"
     assert str(raised.value).endswith(every if meant is None else f"did you mean {meant!r}?")
 
 
@@ -112,7 +112,7 @@ def test_a_mistyped_path_names_the_one_beside_it(tmp_path):
     with pytest.raises(ValueError, match=r"photo'.*did you mean '.*/photos'"):
         load_data(str(tmp_path / "photo"))
     (tmp_path / "photo.jpg").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"photo\.jpg is a file, but not an \.npz file: pass a folder of images"):
+    with pytest.raises(ValueError, match=r"photo\.jpg is a file, but not \.npz, \.csv or \.parquet"):
         load_data(str(tmp_path / "photo.jpg"))
     with pytest.raises(ValueError, match=r"^`image_size` must be at least 8"):
         load_data("digits", image_size=4)

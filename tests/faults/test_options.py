@@ -108,6 +108,8 @@ BY_HAND = {
     "--devices 1000000|--nodes 2|--nodes 0|--nodes 100000|--accelerator cuda|--accelerator cuda --devices 4|"
     "--accelerator tpu|--out file|--out file/run|--seed -1|--seed 9223372036854775808|--stages layer1,layer2|"
     "--stages nope --method BYOT()|--data digts|--data file|--data folder|--data hole.npz|--data damaged.npz|"
+    "--data wrong.csv|"
+    "--data wrong.parquet|--data wds:nothing|--data wds:folder|--data wds:photos/{0..3}.tar|--data hf:folder|"
     "--cache --cache --data photos|--weights run/model.json|--weights folder|--width 4 --model timm:resnet18|"
     "--features 8 --model torchvision:resnet18|--recipe words.yaml|--recipe run/model.json|--recipe run|"
     "--recipe bytes.yaml|--recipe deep.yaml|--keep-epochs 1,x|--data-root file --data cifar10|--image-size 7|"
@@ -208,6 +210,8 @@ def site(run: Run, finished: Path, pictures: Path, monkeypatch: pytest.MonkeyPat
     Path("deep.yaml").write_text(f"method: {'[' * 3000}\n")
     Path("bytes.yaml").write_bytes(b"\xff\xfe")
     Path("damaged.npz").write_bytes(b"PK\x03\x04 and no more")
+    Path("wrong.csv").write_text("path,label\nnothing.jpg,a\n")
+    Path("wrong.parquet").write_bytes(b"PAR1")
     np.savez("hole.npz", images=np.zeros((4, 8, 8, 3), np.uint8), labels=np.array([0, 0, 2, 2]))
 
 

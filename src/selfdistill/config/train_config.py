@@ -1,7 +1,6 @@
 """The config of a training, before and after what depends on the images is filled in. No torch here."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from selfdistill.config.schedule import Schedule
@@ -34,7 +33,7 @@ class TrainConfig(TrainingConfig):
     """Everything that decides a training; the defaults are the paper's.
 
     Attributes:
-        data: a named dataset (cifar100, digits), a folder of images, or an .npz file of arrays
+        data: a named dataset (cifar100), a folder of images, an .npz or .csv file, wds:SHARDS or hf:NAME
         data_root: folder of the named datasets; they are downloaded to it
         image_size: side of the square images in pixels (default: the dataset's own)
         classes: use only the first so many classes
@@ -104,8 +103,8 @@ class TrainConfig(TrainingConfig):
         >>> recipe = TrainConfig(method="SDDropout(weight=0.1)", epochs=30)
         >>> recipe.epochs, recipe.momentum, recipe.batch_size
         (30, 0.9, None)
-        >>> recipe.to_yaml().splitlines()[0]
-        'data: cifar100  # a named dataset (cifar100, digits), a folder of images, or an .npz file of arrays'
+        >>> recipe.to_yaml().splitlines()[1]
+        'data_root: data  # folder of the named datasets; they are downloaded to it'
     """
 
     # ``threads`` changes the order of sums on a CPU, so bit-identical weights need the same value.
@@ -263,6 +262,7 @@ class TrainConfig(TrainingConfig):
             ValueError: the method is unknown or has a wrong argument, or the data are not what the recipe asks for.
         """
         from selfdistill.data.files import margin  # torch is needed from here on
+        from selfdistill.data.sources import absolute_source
         from selfdistill.data.steps import steps_per_epoch
         from selfdistill.methods import parse_method
 
@@ -284,7 +284,7 @@ class TrainConfig(TrainingConfig):
             "method": repr(parse_method(self.method)),
             "model": self._architecture() or ("resnet18_cifar" if small else "torchvision:resnet18"),
             "batch_size": batch_size,
-            "data_path": _path_of(self.data),
+            "data_path": absolute_source(self.data),
         }
         steps = steps_per_epoch(len(data.train), batch_size, shares=self.accumulate)
         return ResolvedTrainConfig(**vars(self) | filled | self._schedule(steps))
@@ -323,14 +323,6 @@ class TrainConfig(TrainingConfig):
     def _require_room_to_crop(self, size: int) -> None:
         wanted = f"at least the images' {size} pixels"
         self.require(self.resize is None or self.resize >= size, "resize", wanted)
-
-
-def _path_of(data: str) -> str | None:
-    """Where images are, whatever the working directory will be; None for a named set."""
-    from selfdistill.data import NAMED_SETS
-
-    path = Path(data).expanduser()
-    return str(path.absolute()) if data not in NAMED_SETS and path.exists() else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -139,6 +139,10 @@ def to_split(
     if images.ndim != 4 or images.shape[-1] not in (1, channels) or 0 in shape:
         hint = "; transpose (0, 2, 3, 1)" if images.ndim == 4 and images.shape[1] in (1, 3) else ""
         raise ValueError(f"{where}: images have shape {shape}, wanted (N, H, W, 3), (N, H, W, 1) or (N, H, W){hint}")
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        raise ValueError(
+            f"{where}: labels are {labels.shape}; several of an image (multi-label) are not supported: (N,)"
+        )
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
         raise ValueError(f"{where}: labels are {labels.dtype} of shape {labels.shape}, wanted integers (N,)")
     if len(labels) != len(images):

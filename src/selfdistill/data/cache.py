@@ -23,12 +23,14 @@ from selfdistill.data.cached_images import CachedImages, Index
 from selfdistill.data.decode import (
     UnreadableImageError,
     cpu_count,
+    encoded,
     open_image,
     read_rgb,
     sides_for,
     to_shorter_side,
 )
 from selfdistill.data.files import margin
+from selfdistill.data.packed import ImageFile
 from selfdistill.data.sets import ImageData, Split
 from selfdistill.files import lock, open_file, open_lock, remove_leftovers
 from selfdistill.progress import track
@@ -76,7 +78,9 @@ def with_cache(data: ImageData, side: int, folder: Path) -> ImageData:
     return replace(data, **kept)
 
 
-def cached_images(paths: Sequence[Path], boxes: Sequence[Box], *, side: int, name: str, folder: Path) -> CachedImages:
+def cached_images(
+    paths: Sequence[ImageFile], boxes: Sequence[Box], *, side: int, name: str, folder: Path
+) -> CachedImages:
     """Return image files, or a rectangle of each, resized to a shorter side; decoded only if they are not kept yet.
 
     Several processes may ask at once: one decodes, the others wait for it. A cache is there whole or not at all.
@@ -116,15 +120,19 @@ def _boxes(split: Split) -> Iterable[Box]:
     return [None] * len(split) if split.boxes is None else split.boxes.tolist()
 
 
-def _key(paths: Sequence[Path], boxes: Sequence[Box], side: int) -> str:
+def _key(paths: Sequence[ImageFile], boxes: Sequence[Box], side: int) -> str:
     """Name what a cache holds; a decoder of another version may decode a little differently."""
     digest = hashlib.sha256(repr((_FORMAT, PIL.__version__, side)).encode())
     for path, box in zip(paths, boxes, strict=True):
         try:
-            known = path.stat()
+            if isinstance(path, Path):
+                known = path.stat()
+                identity: tuple[Any, ...] = str(path.absolute()), known.st_size, known.st_mtime_ns
+            else:
+                identity = path.container.identify(path.row)
         except OSError as error:
             raise _unreadable(f"{path}: {error.strerror}") from None
-        digest.update(repr((str(path.absolute()), known.st_size, known.st_mtime_ns, box)).encode())
+        digest.update(repr((*identity, box)).encode())
     return digest.hexdigest()[:16]
 
 
@@ -163,10 +171,10 @@ def _write(file: Path, images: Iterable[NDArray[np.uint8]], count: int) -> Index
     return index.astype(np.int64)
 
 
-def _decoded(paths: Sequence[Path], boxes: Sequence[Box], side: int) -> Generator[NDArray[np.uint8], None, None]:
+def _decoded(paths: Sequence[ImageFile], boxes: Sequence[Box], side: int) -> Generator[NDArray[np.uint8], None, None]:
     """Yield the images ``(H, W, 3)`` in order; several threads decode a few ahead."""
 
-    def decode(path: Path, box: Box) -> NDArray[np.uint8]:
+    def decode(path: ImageFile, box: Box) -> NDArray[np.uint8]:
         return np.asarray(to_shorter_side(read_rgb(path, box), side))
 
     pool = ThreadPoolExecutor(min(8, cpu_count()))
@@ -184,7 +192,7 @@ def _decoded(paths: Sequence[Path], boxes: Sequence[Box], side: int) -> Generato
         pool.shutdown(cancel_futures=True)
 
 
-def _check_room(folder: Path, paths: Sequence[Path], boxes: Sequence[Box], side: int) -> None:
+def _check_room(folder: Path, paths: Sequence[ImageFile], boxes: Sequence[Box], side: int) -> None:
     parts = track(zip(paths, boxes, strict=True), "measuring images", len(paths))
     needed = sum(_bytes(path, box, side) for path, box in parts)
     free = shutil.disk_usage(folder).free
@@ -192,10 +200,10 @@ def _check_room(folder: Path, paths: Sequence[Path], boxes: Sequence[Box], side:
         raise OSError(f"{len(paths):,} images take {needed:,} bytes, and {free:,} are free there")
 
 
-def _bytes(path: Path, box: Box, side: int) -> int:
+def _bytes(path: ImageFile, box: Box, side: int) -> int:
     """Bytes of one image in a cache, by its file's head; a turned picture takes as many."""
     try:
-        with open_image(path) as file:
+        with open_image(encoded(path)) as file:
             left, top, right, bottom = box or (0, 0, *file.size)
             size = min(right, file.width) - max(left, 0), min(bottom, file.height) - max(top, 0)
         width, height = sides_for(size, side)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
+from selfdistill.data.packed import ImageFile
 from selfdistill.errors import ArgumentError
 from selfdistill.progress import track
 
@@ -93,7 +94,7 @@ class Scan:
     reasons: dict[int, str]
 
 
-def read_rgb(path: Path, box: Sequence[int] | None = None, max_pixels: int = MOST_PIXELS) -> Image.Image:
+def read_rgb(path: ImageFile, box: Sequence[int] | None = None, max_pixels: int = MOST_PIXELS) -> Image.Image:
     """Decode an image file, or a rectangle of it, to 8-bit RGB, upright.
 
     Grey, palette and CMYK files are converted; what is transparent is shown on white; the orientation that a camera
@@ -101,7 +102,7 @@ def read_rgb(path: Path, box: Sequence[int] | None = None, max_pixels: int = MOS
     of 16 or 32 bits have the range of 8, 12 or 16 bits: the smallest that holds the largest value of the file.
 
     Args:
-        path: the file.
+        path: the file, or an image in a container.
         box: left, top, right and bottom of the rectangle, as in :class:`~selfdistill.data.sets.Split`: it is cut out
             before the picture is turned upright. What of it lies beyond the picture is left out.
         max_pixels: larger pictures are refused before they are decoded; at most `MOST_PIXELS`.
@@ -111,9 +112,9 @@ def read_rgb(path: Path, box: Sequence[int] | None = None, max_pixels: int = MOS
             nothing of the picture lies in the box.
     """
     try:
-        check_regular(path)
+        source = encoded(path)
         try:
-            return _decode(path, box, max_pixels)
+            return _decode(source, box, max_pixels)
         except Exception:  # decoders raise almost anything on a damaged file
             mended = _without_damaged_notes(path.read_bytes())
             if mended is None:
@@ -136,6 +137,19 @@ def pixel_limit(max_pixels: int | None) -> int:
     if max_pixels is not None and not 1 <= max_pixels <= MOST_PIXELS:
         raise ArgumentError("max_pixels", f"must be between 1 and {MOST_PIXELS:,}, not {max_pixels:,}")
     return max_pixels or MAX_PIXELS
+
+
+def encoded(path: ImageFile) -> Path | BinaryIO:
+    """Return what an image is decoded from.
+
+    Raises:
+        OSError: it is not there.
+        ValueError: it is not a regular file, or too large.
+    """
+    if not isinstance(path, Path):
+        return io.BytesIO(path.read_bytes())
+    check_regular(path)
+    return path
 
 
 def check_regular(path: Path, max_bytes: int = MAX_BYTES) -> None:
@@ -170,7 +184,10 @@ def open_image(source: Path | BinaryIO, max_pixels: int = MOST_PIXELS) -> Image.
 
 
 def scan(
-    paths: Sequence[Path], image_size: int | None, boxes: Tensor | None = None, max_pixels: int | None = None
+    paths: Sequence[ImageFile],
+    image_size: int | None,
+    boxes: Tensor | None = None,
+    max_pixels: int | None = None,
 ) -> Scan:
     """Decode every file once, on several threads; keep the pixels of small images.
 
@@ -183,7 +200,7 @@ def scan(
     """
     limit = pixel_limit(max_pixels)
 
-    def look(path: Path, box: Sequence[int] | None) -> _Look:
+    def look(path: ImageFile, box: Sequence[int] | None) -> _Look:
         try:
             image = read_rgb(path, box, limit)
         except UnreadableImageError as error:
@@ -321,9 +338,12 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def _what(path: Path) -> str:
-    with path.open("rb") as file:
-        head = file.read(12)
+def _what(path: ImageFile) -> str:
+    if isinstance(path, Path):
+        with path.open("rb") as file:
+            head = file.read(12)
+    else:
+        head = path.read_bytes()[:12]
     if head[4:8] == b"ftyp":
         return "a HEIC or AVIF file, which cannot be read here: pip install pillow-heif, or convert it to JPEG"
     return "not an image, or a format that cannot be read" if head else "the file is empty"

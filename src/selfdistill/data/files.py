@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from selfdistill.data.augment import NO_POLICY, Policy, Request, seeded
 from selfdistill.data.cached_images import CachedImages
 from selfdistill.data.decode import UnreadableImageError, cpu_count, read_rgb, to_shorter_side
+from selfdistill.data.packed import Packed
 
 Key = tuple[int, int, int]
 """(epoch, index, view): with the run's seed, all that an augmentation depends on."""
@@ -55,7 +56,7 @@ class FileImages(Dataset[Tensor | str]):
 
     def __init__(
         self,
-        paths: tuple[Path, ...],
+        paths: tuple[Path, ...] | Packed,
         *,
         size: int,
         augment: str,

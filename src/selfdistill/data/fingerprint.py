@@ -64,11 +64,11 @@ def file_ids(paths: Sequence[Path], texts: Sequence[str] | None = None) -> Tenso
     """
     sizes = [path.stat().st_size for path in paths] if len(paths) <= _MOST_FILES else [0] * len(paths)
     whole = 0 < sum(sizes) <= _MOST_BYTES
-    names = _hashes(plain_name(path.name).encode() for path in paths)
-    contents = _hashes(path.read_bytes() for path in paths) if whole else torch.tensor(sizes, dtype=torch.int64)
+    names = hashes(plain_name(path.name).encode() for path in paths)
+    contents = hashes(path.read_bytes() for path in paths) if whole else torch.tensor(sizes, dtype=torch.int64)
     ids = torch.stack((names, contents), dim=1)
     if texts is not None:
-        ids[:, 1] += _hashes(text.encode() for text in texts)
+        ids[:, 1] += hashes(text.encode() for text in texts)
     return ids
 
 
@@ -76,7 +76,7 @@ def pixel_ids(images: Tensor) -> Tensor:
     """Return ids ``(N, 2)`` of images without names, uint8 ``(N, ...)``; of very many the labels alone count."""
     ids = torch.zeros(len(images), 2, dtype=torch.int64)
     if images.nbytes <= 4 * _MOST_BYTES:
-        ids[:, 1] = _hashes(images.contiguous().numpy())
+        ids[:, 1] = hashes(images.contiguous().numpy())
     return ids
 
 
@@ -155,7 +155,7 @@ def _some(names: Sequence[str]) -> str:
     return join_names([*names[:3], *more])
 
 
-def _hashes(contents: Iterable[Any]) -> Tensor:
+def hashes(contents: Iterable[Any]) -> Tensor:
     """Return 64-bit hashes, int64 ``(N,)``."""
     digests = b"".join(hashlib.blake2b(content, digest_size=8).digest() for content in contents)
     return torch.from_numpy(np.frombuffer(digests, ">i8").astype(np.int64))

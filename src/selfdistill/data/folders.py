@@ -3,7 +3,7 @@
 import os
 import statistics
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -22,8 +22,8 @@ PARTS = {
 """What the parts of a set are called, in any case."""
 
 _NO_IMAGES = {"__macosx", "thumbs.db", "desktop.ini", "@eadir"}  # systems leave them everywhere
-_PHOTO_SIZE = 224
-_LEAST_SIZE = 32  # corruptions and the small networks expect at least this
+PHOTO_SIZE = 224
+LEAST_SIZE = 32  # corruptions and the small networks expect at least this
 
 Files = list[tuple[Path, int]]  # file, label
 
@@ -52,42 +52,89 @@ def load_folder(folder: Path, *, image_size: int | None, limits: Limits, skip_un
     unread: Counter[str] = Counter()
     parts = [_list(part, classes, unread) for part in folders]
 
-    files = [file for part in parts for file in part]
+    used = dict(zip(("train", "test", "val"), parts, strict=False))
+    place_of = dict(zip(used, given, strict=True))
+    return files_data(
+        plain_name(folder.resolve().name),
+        folder,
+        classes,
+        used,
+        places={part: place.joinpath for part, place in place_of.items()},
+        described={part: f"{place.name} folder" for part, place in place_of.items()} if len(used) > 1 else {},
+        name_of=lambda path, label: path.relative_to(folders[0][classes[label]]).as_posix(),
+        image_size=image_size,
+        limits=limits,
+        skip_unreadable=skip_unreadable,
+        notes=tuple(_notes(folder, given, unread)),
+    )
+
+
+def files_data(
+    name: str,
+    source: Path,
+    classes: Sequence[str],
+    parts: Mapping[str, Files],
+    *,
+    places: Mapping[str, Callable[[str], object]],
+    described: Mapping[str, str],
+    name_of: Callable[[Path, int], str],
+    image_size: int | None,
+    limits: Limits,
+    skip_unreadable: bool,
+    notes: tuple[str, ...] = (),
+) -> ImageData:
+    """Make a set of image files: each is decoded once, and kept in memory if all of them are small.
+
+    Args:
+        name: of the set.
+        source: what was asked for, for messages.
+        classes: their names.
+        parts: the files of "train", and of "test" and "val" if they are there; without "test" a share is held out.
+        places: of each part, where the images of a class should be, for messages.
+        described: of each part, what its images are.
+        name_of: what a file of some label is called, which decides whether it is held out.
+        image_size: as for :func:`load_folder`, like the rest.
+        limits: the part that is wanted.
+        skip_unreadable: leave unreadable files out.
+        notes: what a user should know.
+
+    Raises:
+        ValueError: a class of a part without a readable image, or an unreadable file without ``skip_unreadable``.
+    """
+    files = [file for part in parts.values() for file in part]
     paths = [path for path, _ in files]
     found = scan(paths, image_size, max_pixels=limits.max_pixels)
     if found.reasons and not skip_unreadable:
         count = len(found.reasons)
         raise ValueError(
-            f"{next(iter(found.reasons.values()))} ({count} unreadable of {len(files)} images in {folder}: "
+            f"{next(iter(found.reasons.values()))} ({count} unreadable of {len(files)} images in {source}: "
             f"repair or remove {'them' if count > 1 else 'it'}, or pass `skip_unreadable=True`)"
         )
     size, whole = _to_split(files, found, image_size)
     kept = [at for at in range(len(files)) if at not in found.reasons]
-    part_of = torch.tensor([number for number, part in enumerate(parts) for _ in part])[kept]
-    splits = [whole.select((part_of == number).nonzero()[:, 0]) for number in range(len(parts))]
-    for split, where in zip(splits, given, strict=True):
-        _check_populated(split, classes, where)
-    train, test, val = [*splits, None, None][:3]
-    assert train is not None
-    if test is None:
-        inside = [plain_name(paths[at].relative_to(folders[0][classes[files[at][1]]]).as_posix()) for at in kept]
-        train, test = hold_out(train, classes, inside)
+    part_of = torch.tensor([number for number, part in enumerate(parts.values()) for _ in part])[kept]
+    splits = {part: whole.select((part_of == number).nonzero()[:, 0]) for number, part in enumerate(parts)}
+    for part, split in splits.items():
+        check_populated(split, classes, places[part])
+    if "test" not in splits:
+        inside = [plain_name(name_of(*files[at])) for at in kept]
+        splits["train"], splits["test"] = hold_out(splits["train"], classes, inside)
     in_memory = whole.images is not None
     data = ImageData(
-        name=plain_name(folder.resolve().name),
-        train=train,
-        test=test,
+        name=name,
+        train=splits["train"],
+        test=splits["test"],
         classes=tuple(classes),
         mean=() if in_memory else IMAGENET_MEAN,
         std=() if in_memory else IMAGENET_STD,
         image_size=size,
         augment="crop_flip" if in_memory else "resized_crop_flip",
-        test_split_description=HELD_OUT_BY_NAME if test_folder is None else f"{test_folder.name} folder",
+        test_split_description=described.get("test", HELD_OUT_BY_NAME),
         skipped=tuple(paths[at] for at in found.reasons),
-        train_split_description="" if test_folder is None else f"{train_folder.name} folder",
-        notes=tuple(_notes(folder, given, unread)),
-        val=val,
-        val_split_description="" if val_folder is None else f"{val_folder.name} folder",
+        train_split_description=described.get("train", ""),
+        notes=notes,
+        val=splits.get("val"),
+        val_split_description=described.get("val", ""),
     )
     return limits.apply(data)
 
@@ -258,15 +305,16 @@ def _to_split(files: Files, found: Scan, image_size: int | None) -> tuple[int, S
     paths = tuple(files[at][0] for at in readable)
     small = [image for at in readable if (image := found.small[at]) is not None]
     if not readable or len(small) < len(readable):
-        return image_size or _PHOTO_SIZE, Split(labels, paths=paths)
+        return image_size or PHOTO_SIZE, Split(labels, paths=paths)
     sides = [side for side in found.sizes if side is not None]
-    size = image_size or max(_LEAST_SIZE, min(SMALL, round(statistics.median(sides))))
+    size = image_size or max(LEAST_SIZE, min(SMALL, round(statistics.median(sides))))
     images = to_tensor(to_square(image, size) for image in small)
     return size, Split(labels, images=images, ids=file_ids(paths))
 
 
-def _check_populated(split: Split, classes: Sequence[str], where: Path) -> None:
+def check_populated(split: Split, classes: Sequence[str], place: Callable[[str], object]) -> None:
+    """Refuse a class without an image; ``place`` says where its images should be."""
     counts = torch.bincount(split.labels, minlength=len(classes)).tolist()
     for name, count in zip(classes, counts, strict=True):
         if not count:
-            raise ValueError(f"class {name!r} has no readable image in {where / name}")
+            raise ValueError(f"class {name!r} has no readable image in {place(name)}")

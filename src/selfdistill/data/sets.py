@@ -12,6 +12,7 @@ from torch import Tensor
 
 from selfdistill.data.cached_images import CachedImages
 from selfdistill.data.fingerprint import Fingerprint, file_ids, pixel_ids, summarise
+from selfdistill.data.packed import ImageFile, Packed
 from selfdistill.data.randomness import generator, hash_key
 from selfdistill.errors import ArgumentError
 from selfdistill.text import plain_name
@@ -34,7 +35,7 @@ class Split:
     Attributes:
         labels: int64 ``(N,)``, class indices.
         images: uint8 ``(N, C, S, S)``, or None; C is 3 but for models of one's own.
-        paths: ``N`` image files, or None; exactly one of the two is given.
+        paths: ``N`` image files, or images in containers, or None; exactly one of the two is given.
         boxes: of each file the rectangle that is its image, integers ``(N, 4)``: left, top, right and bottom in pixels
             of the picture as it is stored, right and bottom not included; None: all of it.
         cache: the files decoded and resized already, ``N`` too; used where that changes no pixel. None: they are
@@ -53,7 +54,7 @@ class Split:
 
     labels: Tensor
     images: Tensor | None = None
-    paths: tuple[Path, ...] | None = None
+    paths: tuple[Path, ...] | Packed | None = None
     boxes: Tensor | None = None
     cache: CachedImages | None = None
     ids: Tensor | None = None
@@ -76,7 +77,7 @@ class Split:
             return self.ids
         if self.images is not None:
             return pixel_ids(self.images)
-        assert self.paths is not None
+        assert isinstance(self.paths, tuple)  # packed images come with their ids
         return file_ids(self.paths, None if self.boxes is None else [str(box) for box in self.boxes.tolist()])
 
     def select(self, index: Tensor) -> "Split":
@@ -84,8 +85,18 @@ class Split:
         of_each: dict[str, Any] = {
             name: None if (all := getattr(self, name)) is None else all[index] for name in _TENSORS
         }
-        paths = None if self.paths is None else tuple(self.paths[i] for i in index.tolist())
+        paths = self.paths
+        if paths is not None:
+            paths = tuple(paths[i] for i in index.tolist()) if isinstance(paths, tuple) else paths.select(index)
         return replace(self, **of_each, paths=paths, cache=None if self.cache is None else self.cache.select(index))
+
+    def join(self, other: "Split") -> "Split":
+        """Return these images and behind them others of the same set, without their cache."""
+        pairs = {name: [getattr(part, name) for part in (self, other)] for name in _TENSORS if name != "ids"}
+        joined: dict[str, Any] = {name: None if of[0] is None else torch.cat(of) for name, of in pairs.items()}
+        paths: Any = self.paths
+        paths = None if paths is None else paths + other.paths
+        return Split(**joined, paths=paths, ids=torch.cat((self.identify(), other.identify())))
 
     def spaced(self, most: int) -> "Split":
         """Return at most ``most`` images, evenly spaced, so that a set sorted by class keeps its classes.
@@ -127,7 +138,7 @@ class ImageData:
     image_size: int
     augment: str
     test_split_description: str
-    skipped: tuple[Path, ...] = ()
+    skipped: tuple[ImageFile, ...] = ()
     train_split_description: str = ""
     notes: tuple[str, ...] = ()
     val: Split | None = None
@@ -293,11 +304,7 @@ def train_on_validation(data: ImageData) -> ImageData:
     """
     if data.val is None:
         raise ArgumentError("train_on_val", f"needs validation images: {data.name} has none")
-    parts = (data.train, data.val)
-    tensors = {name: [getattr(part, name) for part in parts] for name in _TENSORS if name != "ids"}
-    joined: dict[str, Any] = {name: None if of[0] is None else torch.cat(of) for name, of in tensors.items()}
-    paths = None if data.train.paths is None or data.val.paths is None else data.train.paths + data.val.paths
-    train = Split(**joined, paths=paths, ids=torch.cat([part.identify() for part in parts]))
+    train = data.train.join(data.val)
     described = f"{data.train_split_description or 'training images'} and {data.val_split_description}"
     return replace(data, train=train, val=None, val_split_description="", train_split_description=described)
 
@@ -309,7 +316,7 @@ def without_test(data: ImageData) -> ImageData:
 
 
 def _name_of(split: Split, at: int, label: str) -> str:
-    if split.paths is not None:
+    if isinstance(split.paths, tuple):
         parts = [plain_name(part) for part in split.paths[at].parts]
         return "/".join(parts[len(parts) - parts[::-1].index(label) :]) if label in parts[:-1] else parts[-1]
     known = [0, 0] if split.ids is None else split.ids[at].tolist()

@@ -1,19 +1,20 @@
 """``load_data``: one function from what a user names to images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from selfdistill.data.arrays import load_arrays
 from selfdistill.data.folders import find_parts, load_folder
+from selfdistill.data.listings import TABLES, holds_shards, load_hub, load_shards, load_table
 from selfdistill.data.named import NAMED_SETS, load_named
-from selfdistill.data.sets import ImageData, Limits, Split, pixel_statistics
+from selfdistill.data.sets import ImageData, Limits, pixel_statistics
 from selfdistill.errors import ArgumentError
 from selfdistill.text import join_names, nearest, plain_name
 
 _SMALLEST = 8  # pixels
+_LISTINGS: dict[str, Callable[..., ImageData]] = {"wds": load_shards, "hf": load_hub}
 
 
 def load_data(
@@ -41,10 +42,15 @@ def load_data(
     ``DIR`` of class folders                      image files, about 20 % of each class held out by file name
     ``DIR`` with train.npz and test.npz (val)     arrays ``images`` uint8 (N, H, W, C) and ``labels`` (N,)
     ``FILE.npz``                                  the same, 20 % of each class held out by the fixed seed 0
+    ``FILE.csv``, ``FILE.parquet``                image files: columns path, label and, if wanted, split (train, ...)
+    ``DIR`` of .tar files, ``wds:DIR``            WebDataset shards, train-*.tar and test-*.tar (or val-*.tar)
+    ``wds:DIR/train-{000..009}.tar``              the same, as many as the numbers say
+    ``hf:DIR``, ``hf:NAME``                       a dataset of Hugging Face, from ``save_to_disk`` or the hub
     ============================================  ==================================================================
 
-    Small images are kept in memory; files larger than 64 pixels are decoded while training, at 224 pixels. The files of
-    a folder are decoded once before, to find the unreadable; those of named sets with ``skip_unreadable`` alone.
+    Small images are kept in memory, but for those of shards and of Hugging Face; files larger than 64 pixels are
+    decoded while training, at 224 pixels. The files of a folder or a table are decoded once before, to find the
+    unreadable; those of other sets with ``skip_unreadable`` alone.
     A named set goes before a folder of that name: write ``./cifar10`` for the folder. Parts may be called train or
     training, test or testing, val, valid or validation, in any case.
 
@@ -77,14 +83,17 @@ def load_data(
     if str(source) in NAMED_SETS:
         check_root(root)
         data = load_named(str(source), root=root, image_size=image_size, limits=limits, skip_unreadable=skip_unreadable)
+    elif (listed := _listing(str(source))) is not None:
+        load, where = listed
+        data = load(where, image_size=image_size, limits=limits, skip_unreadable=skip_unreadable)
     elif path.is_dir():
         data = _from_folder(path, image_size, limits, skip_unreadable, test_only, as_they_are)
     elif path.suffix.lower() == ".npz" and path.is_file():
         data = load_arrays(path, image_size=image_size, limits=limits, as_they_are=as_they_are)
     elif path.is_file():
-        raise ValueError(f"{path} is a file, but not an .npz file: pass a folder of images or an .npz file")
+        raise ValueError(f"{path} is a file, but not .npz, .csv or .parquet: pass such a file or a folder of images")
     else:
-        raise unknown_source("data set", str(source), NAMED_SETS, "a folder or .npz file that exists")
+        raise unknown_source("data set", str(source), NAMED_SETS, "a folder, .npz or .csv file that exists")
     data = _all_images(data) if test_only and data.is_held_out else data
     if data.is_held_out:
         _check_test(data, path)
@@ -92,6 +101,28 @@ def load_data(
         mean, std = pixel_statistics(data.train.images)
         data = replace(data, mean=mean, std=std)
     return data
+
+
+def _listing(source: str) -> tuple[Callable[..., ImageData], Any] | None:
+    """Return what loads a source that is listed, and what of it names the list; None for others."""
+    kind, _, where = source.partition(":")
+    if kind in _LISTINGS:
+        return _LISTINGS[kind], where
+    path = Path(source).expanduser()
+    if path.is_dir() and holds_shards(path):
+        return load_shards, source
+    return (load_table, path) if path.suffix.lower() in TABLES and path.is_file() else None
+
+
+def absolute_source(source: str) -> str | None:
+    """Return where images are, whatever the working directory will be; None for a named set, and where they are not."""
+    kind, _, where = source.partition(":")
+    if kind not in _LISTINGS:
+        path = Path(source).expanduser()
+        return str(path.absolute()) if source not in NAMED_SETS and path.exists() else None
+    path = Path(where).expanduser()
+    there = path.parent if "{" in path.name else path
+    return f"{kind}:{path.absolute()}" if there.exists() else None
 
 
 def check_root(root: Path) -> None:
@@ -126,12 +157,7 @@ def _from_folder(
 
 def _all_images(data: ImageData) -> ImageData:
     """Return a set whose test part is everything."""
-    a, b = data.train, data.test
-    pairs = [(getattr(a, name), getattr(b, name)) for name in ("labels", "images", "ids")]
-    labels, images, ids = (None if one is None else torch.cat((one, other)) for one, other in pairs)
-    assert labels is not None
-    paths = None if a.paths is None or b.paths is None else a.paths + b.paths
-    test = Split(labels, images=images, paths=paths, ids=ids)  # a set with boxes has a test part
+    test = data.train.join(data.test)
     return replace(data, test=test, test_split_description="all images")
 
 

@@ -11,13 +11,16 @@ from selfdistill.text import suggest
 
 
 def name_of(data: str) -> str:
-    """Return what folders of runs on some images are called: a dataset's name, a folder's, a file's without .npz.
+    """Return what folders of runs on some images are called: a dataset's name, a folder's, a file's without its ending.
 
     Example:
-        >>> name_of("cifar100"), name_of("my/photos/"), name_of("digits.npz")
-        ('cifar100', 'photos', 'digits')
+        >>> name_of("cifar100"), name_of("my/photos/"), name_of("digits.npz"), name_of("wds:cats/train-{0..9}.tar")
+        ('cifar100', 'photos', 'digits', 'cats')
     """
-    return Path(data).expanduser().resolve().name.removesuffix(".npz") or "data"
+    path = Path(data.removeprefix("wds:").removeprefix("hf:")).expanduser().resolve()
+    if path.suffix == ".tar":
+        path = path.parent
+    return (path.stem if path.suffix in (".npz", ".csv", ".parquet") else path.name) or "data"
 
 
 def check_writable(out: Path) -> None:

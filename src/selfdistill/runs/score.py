@@ -9,6 +9,8 @@ import msgspec
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData, load_data
+from selfdistill.data.packed import ImageFile
+from selfdistill.data.sources import absolute_source
 from selfdistill.errors import ArgumentError, blaming, naming
 from selfdistill.files import refuse_link
 from selfdistill.models.function import is_function
@@ -42,7 +44,7 @@ class Scored:
     folder: Path
     evaluation: Evaluation
     facts: tuple[tuple[str, str], ...]
-    skipped: Sequence[Path]
+    skipped: Sequence[ImageFile]
     record: RunRecord | None = None
 
 
@@ -208,7 +210,7 @@ def own_images(run: Path, loaded: LoadedModel) -> ImageData:
     recipe = TrainConfig.from_yaml(file)
     if recipe.data_is_in_python:
         raise ArgumentError("data", f"must be given: the images of {run} were passed in Python")
-    if recipe.data_path is not None and Path(recipe.data_path).exists():
+    if recipe.data_path is not None and absolute_source(recipe.data_path):
         recipe = replace(recipe, data=recipe.data_path)
     if not (run / "result.json").is_file():
         raise ValueError(f"{run} has no record that says which images are its own: name them with `data`")

@@ -8,6 +8,7 @@ import torch
 
 from selfdistill.data.decode import SMALL, scan, to_tensor
 from selfdistill.data.folders import IMAGENET_MEAN, IMAGENET_STD
+from selfdistill.data.packed import ImageFile
 from selfdistill.data.sets import ImageData, Limits, Split
 
 SIZE = 224
@@ -73,7 +74,7 @@ def check_inside(listed: Iterable[object], names: Path) -> None:
             raise ValueError(f"{names} lists {str(name)[:80]!r}, which is not a file inside the set: get it again")
 
 
-def check_there(paths: Sequence[Path], names: Path) -> None:
+def check_there(paths: Sequence[Path], names: Path, remedy: str = "unpack the archive again") -> None:
     """Refuse a list, ``names``, of files that are not there; each folder is read once.
 
     Raises:
@@ -84,14 +85,13 @@ def check_there(paths: Sequence[Path], names: Path) -> None:
     absent = [path for path in paths if path.name not in inside[path.parent]]
     if absent:
         raise ValueError(
-            f"{names} lists {len(paths):,} files, of which {len(absent):,} are missing, such as {absent[0]}: unpack "
-            "the archive again"
+            f"{names} lists {len(paths):,} files, of which {len(absent):,} are missing, such as {absent[0]}: {remedy}"
         )
 
 
 def _readable(data: ImageData, limits: Limits) -> ImageData:
     """The set without the files that cannot be decoded."""
-    skipped: list[Path] = []
+    skipped: list[ImageFile] = []
 
     def kept(split: Split) -> Split:
         assert split.paths is not None
