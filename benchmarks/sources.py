@@ -138,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.measure:
-        print(json.dumps(asdict(measure(*given.measure, given.images[0], given.workers))))
+        print(json.dumps(asdict(measure(given.measure[0], given.measure[1], given.images[0], given.workers))))
         return []
     rows = []
     print(f"{'kind':<10}{'images':>10}{'workers':>9}{'load (s)':>10}{'images/s':>12}{'MiB':>10}")

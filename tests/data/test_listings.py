@@ -19,7 +19,9 @@ import torch
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData, TrainLoader, eval_batches, load_data
+from selfdistill.data.augment import Policy
 from selfdistill.data.cache import with_cache
+from selfdistill.data.files import margin
 from selfdistill.data.sets import hold_out_validation
 from selfdistill.method import Needs
 from selfdistill.training import train
@@ -149,15 +151,15 @@ def test_every_listing_holds_the_images_of_the_folder(
     assert again.fingerprint == data.fingerprint
 
 
-@pytest.mark.parametrize("kind", ["shards", "hub"])
+@pytest.mark.parametrize(("kind", "size"), [("shards", 32), ("shards", 72), ("hub", 72)])
 def test_packed_images_are_trained_on_cached_and_resumed(
-    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str, size: int
 ) -> None:
     source = {"shards": "wds", "hub": "hf"}[kind] + f":{request.getfixturevalue(kind)}"
-    data = load_data(source, image_size=32)
+    data = load_data(source, image_size=size)
     recipe = TrainConfig(
         data=source,
-        image_size=32,
+        image_size=size,
         model="resnet10_cifar",
         width=4,
         epochs=3,
@@ -170,7 +172,7 @@ def test_packed_images_are_trained_on_cached_and_resumed(
     train(recipe, tmp_path / "whole", data=data)
     train_with_a_stop(replace(recipe, workers=0), tmp_path / "stopped", data)
     assert_same_weights(tmp_path / "whole", tmp_path / "stopped")
-    kept = with_cache(data, 37, tmp_path / "cache")  # the side that a square of 32 is cut from
+    kept = with_cache(data, margin(size), tmp_path / "cache")
     for one, other in zip(
         *(eval_batches(each.test, data, batch_size=4, device="cpu") for each in (data, kept)), strict=True
     ):
@@ -193,6 +195,25 @@ def test_processes_share_the_images_of_shards(shards: Path) -> None:
 
     assert drawn(1) == drawn(2) == drawn(3)
     assert len(set(drawn(1))) == 18
+
+
+@pytest.mark.parametrize("policy", [Policy(), Policy("trivial", 0.5)])
+def test_small_images_are_augmented_as_those_in_memory(photos: Path, tmp_path: Path, policy: Policy) -> None:
+    for part in ("train", "test"):
+        rows = [(file, label) for file, label, of in files_of(photos) if of == part]
+        write_tar(
+            tmp_path / "shards" / f"{part}.tar", {f"{label}/{file.name}": file.read_bytes() for file, label in rows}
+        )
+    folder, packed = (load_data(source, image_size=32) for source in (photos, tmp_path / "shards"))
+    assert (packed.train.images, packed.augment) == (None, folder.augment)
+    both = [replace(data, mean=(0.5,) * 3, std=(0.2,) * 3) for data in (folder, packed)]
+    assert pixels_by_label(both[0], "test") == pixels_by_label(both[1], "test")
+    loaders = [
+        TrainLoader(data, Needs(views=2), batch_size=6, seed=0, policy=policy, device="cpu", workers=0) for data in both
+    ]
+    for (one,), (other,) in zip(*(loader.epoch(1) for loader in loaders), strict=True):
+        assert torch.equal(one.x, other.x)
+        assert torch.equal(one.views[0], other.views[0])
 
 
 def test_an_index_keeps_no_image(shards: Path, write_images: WriteImages, tmp_path: Path) -> None:

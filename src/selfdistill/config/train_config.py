@@ -268,7 +268,7 @@ class TrainConfig(TrainingConfig):
 
         for name, has in (("image_size", data.image_size), ("classes", len(data.classes))):
             self.require(getattr(self, name) in (None, has), name, f"{has}, as the data that were passed have")
-        files = data.train.paths is not None
+        files = not data.train.is_small
         self.require(self.resize is None or files, "resize", f"left out, for {data.name} is in memory")
         self._require_room_to_crop(data.image_size)
         if data.val is None and (self.keep == "best" or self.patience is not None):

@@ -79,6 +79,18 @@ class Policy:
 
         return {"none": [], "trivial": [v2.TrivialAugmentWide()], "rand": [v2.RandAugment()]}[self.auto]
 
+    def apply(self, images: Tensor, index: Tensor, seed: int, epoch: int, view: int) -> Tensor:
+        """Change uint8 images ``(B, C, S, S)``, each as (seed, epoch, index, view) says."""
+        if self.changes_nothing:
+            return images
+        transforms, changed = [*self.of_pictures(), *self.of_pixels()], []
+        for at, image in zip(index.tolist(), images, strict=True):
+            with seeded(seed, epoch, at, view):
+                for transform in transforms:
+                    image = transform(image)
+            changed.append(image)
+        return torch.stack(changed)
+
     def of_pixels(self) -> list[Any]:
         """Return the transforms of uint8 ``(3, S, S)`` that follow."""
         from torchvision.transforms import v2
@@ -155,7 +167,7 @@ class MemoryLoader:
 
     def __init__(self, images: Tensor, crop: Crop, policy: Policy = NO_POLICY, *, repeats: bool = False):
         self.images, self.crop, self.repeats = images, crop, repeats
-        self._transforms = [] if policy.changes_nothing else [*policy.of_pictures(), *policy.of_pixels()]
+        self.policy = policy
         self._drawn: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
 
     def batches(self, requests: Iterable[Request]) -> Iterator[Tensor]:
@@ -165,16 +177,7 @@ class MemoryLoader:
             yield torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _part(self, epoch: int, index: Tensor, view: int) -> Tensor:
-        images = self._cropped(epoch, index, view)
-        if not self._transforms:
-            return images
-        changed = []
-        for at, image in zip(index.tolist(), images, strict=True):
-            with seeded(self.crop.seed, epoch, at, view):
-                for transform in self._transforms:
-                    image = transform(image)
-            changed.append(image)
-        return torch.stack(changed)
+        return self.policy.apply(self._cropped(epoch, index, view), index, self.crop.seed, epoch, view)
 
     def _cropped(self, epoch: int, index: Tensor, view: int) -> Tensor:
         images = self.images[index % len(self.images) if self.repeats else index]

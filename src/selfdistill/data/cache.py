@@ -61,7 +61,7 @@ def with_cache(data: ImageData, side: int, folder: Path) -> ImageData:
         ValueError: a file cannot be decoded.
         OSError: the cache cannot be written, or there is too little room for it.
     """
-    if data.train.paths is None or (data.train.cache is not None and data.train.cache.side == side):
+    if data.train.is_small or (data.train.cache is not None and data.train.cache.side == side):
         return data
     names = ["train"]
     if side == margin(data.image_size):

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing import Process, active_children, get_context
@@ -14,9 +15,16 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from selfdistill.data.augment import NO_POLICY, Policy, Request, seeded
+from selfdistill.data.augment import NO_POLICY, Crop, Policy, Request, seeded
 from selfdistill.data.cached_images import CachedImages
-from selfdistill.data.decode import UnreadableImageError, cpu_count, read_rgb, to_shorter_side
+from selfdistill.data.decode import (
+    UnreadableImageError,
+    cpu_count,
+    read_rgb,
+    to_shorter_side,
+    to_square,
+    to_tensor,
+)
 from selfdistill.data.packed import Packed
 
 Key = tuple[int, int, int]
@@ -52,6 +60,8 @@ class FileImages(Dataset[Tensor | str]):
         resize: the shorter side in pixels that a file is resized to first; None: it is augmented as it is.
         cache: the files decoded and resized already; used where they are resized to its side.
         policy: what follows.
+
+    Small images of containers are squares, and not augmented: see :class:`SquareLoader`.
     """
 
     def __init__(
@@ -67,7 +77,8 @@ class FileImages(Dataset[Tensor | str]):
         policy: Policy = NO_POLICY,
     ):
         self.paths, self.seed, self.boxes, self.resize = paths, seed, boxes, resize
-        self.transform = _transform(size, augment, policy)
+        self.squares = isinstance(paths, Packed) and paths.small
+        self.size, self.transform = size, _transform(size, augment, policy)
         first = resize if resize is not None or augment == "resized_crop_flip" else margin(size)
         self.cache = cache if cache is not None and cache.side == first else None
 
@@ -87,6 +98,10 @@ class FileImages(Dataset[Tensor | str]):
             image = self._read(index % len(self.paths))
         except UnreadableImageError as error:  # a line travels from a worker without a traceback around it
             yield from ((key, str(error)) for key in keys)
+            return
+        if self.squares:  # augmented a batch at a time
+            item = to_tensor([to_square(image, self.size)])[0]
+            yield from ((key, item) for key in keys)
             return
         for epoch, _, view in keys:
             with seeded(self.seed, epoch, index, view):
@@ -156,6 +171,36 @@ class FileLoader:
             # What asks holds this loader. In a cycle its queues would be closed before they could tell the workers to
             # end, and each worker would be waited for for ten seconds.
             self.wanted.requests = iter(())
+
+
+class SquareLoader:
+    """Batches of small images that workers decode, augmented a batch at a time as those in memory are.
+
+    Args:
+        files: gives the images as they are.
+        crop: how they are augmented.
+        policy: what follows.
+    """
+
+    def __init__(self, files: FileLoader, crop: Crop, policy: Policy):
+        self.files, self.crop, self.policy = files, crop, policy
+
+    def batches(self, requests: Iterable[Request]) -> Iterator[Tensor]:
+        """Yield uint8 ``(sum of B, 3, S, S)`` for each request, as :class:`FileLoader` does."""
+        asked: deque[Request] = deque()
+
+        def noted() -> Iterator[Request]:
+            for request in requests:
+                asked.append(request)
+                yield request
+
+        for pixels in self.files.batches(noted()):
+            request = asked.popleft()
+            parts = pixels.split([len(index) for _, index, _ in request])
+            yield torch.cat([self._part(part, *one) for part, one in zip(parts, request, strict=True)])
+
+    def _part(self, pixels: Tensor, epoch: int, index: Tensor, view: int) -> Tensor:
+        return self.policy.apply(self.crop(pixels, index, epoch, view), index, self.crop.seed, epoch, view)
 
 
 def ignore_termination_signals(worker: int) -> None:

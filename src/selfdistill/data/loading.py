@@ -16,7 +16,7 @@ from selfdistill.data.augment import (
     Policy,
     Request,
 )
-from selfdistill.data.files import FileImages, FileLoader
+from selfdistill.data.files import FileImages, FileLoader, SquareLoader
 from selfdistill.data.same_class import PAIR_VIEW, PairSampler
 from selfdistill.data.sets import ImageData, Split
 from selfdistill.data.steps import Pass, Steps
@@ -97,13 +97,13 @@ class TrainLoader:
     ):
         self.needs, self.passes = needs, passes
         self.device = torch.device(device)
-        self._images: MemoryLoader | FileLoader | FeatureLoader
+        self._images: MemoryLoader | FileLoader | SquareLoader | FeatureLoader
         if features is None:
             self._images = _train_images(data, augment, policy, seed, resize, self.device, workers, balanced)
         else:
             self._images = FeatureLoader(features.to(self.device), seed)
         # Where indices and labels are held: beside the images.
-        home = torch.device("cpu") if isinstance(self._images, FileLoader) else self.device
+        home = torch.device("cpu") if isinstance(self._images, FileLoader | SquareLoader) else self.device
         self._labels = data.train.labels.to(home)
         self._steps = Steps(
             self._labels,
@@ -274,14 +274,15 @@ def _train_images(
     device: torch.device,
     workers: int | None,
     repeats: bool = False,
-) -> MemoryLoader | FileLoader:
+) -> MemoryLoader | FileLoader | SquareLoader:
     augment = data.augment if augment is None else augment
     _check(data, augment, resize, workers, policy)
+    crop = Crop(pad=0 if augment == "none" else data.image_size // 8, flip=augment == "crop_flip", seed=seed)
     if data.train.images is not None:
-        crop = Crop(pad=0 if augment == "none" else data.image_size // 8, flip=augment == "crop_flip", seed=seed)
         return MemoryLoader(data.train.images.to(device), crop, policy, repeats=repeats)
     images = _file_images(data.train, data.image_size, augment, seed, resize, policy)
-    return FileLoader(images, workers=workers, device=device)
+    files = FileLoader(images, workers=workers, device=device)
+    return SquareLoader(files, crop, policy) if data.train.is_small else files
 
 
 def _file_images(
@@ -305,10 +306,10 @@ def _check(data: ImageData, augment: str, resize: int | None, workers: int | Non
         raise ArgumentError("auto_augment", f"is for images of 1 or 3 channels, and {data.name} has {data.channels}")
     if augment not in AUGMENTS:
         raise ArgumentError("augment", f"must not be {augment!r}; {suggest(augment, AUGMENTS)}")
-    in_memory = f"which is for image files decoded while training, and {data.name} is in memory"
-    if data.train.images is not None and augment == "resized_crop_flip":
+    in_memory = f"which is for image files decoded while training, and {data.name} is of small images"
+    if data.train.is_small and augment == "resized_crop_flip":
         raise ArgumentError("augment", f"is {augment!r}, {in_memory}: use 'none', 'crop' or 'crop_flip'")
-    if data.train.images is not None and resize is not None:
+    if data.train.is_small and resize is not None:
         raise ArgumentError("resize", f"is {resize}, {in_memory}")
     if resize is not None and resize < data.image_size:
         raise ArgumentError("resize", f"must be at least the images' {data.image_size} pixels, not {resize}")

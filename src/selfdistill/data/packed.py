@@ -18,10 +18,13 @@ class Packed(Sequence["PackedImage"], ABC):
 
     Args:
         rows: int64 ``(N,)``, which of a container's images these are.
+
+    Attributes:
+        small: they are brought to squares whole, and augmented as images in memory are.
     """
 
     def __init__(self, rows: NDArray[np.int64]):
-        self.rows = rows
+        self.rows, self.small = rows, False
 
     def __len__(self) -> int:
         return len(self.rows)

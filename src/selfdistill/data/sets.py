@@ -71,6 +71,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def is_small(self) -> bool:
+        """Whether the images are squares from the start: in memory, or small ones in containers."""
+        return self.images is not None or (isinstance(self.paths, Packed) and self.paths.small)
+
     def identify(self) -> Tensor:
         """Return the ids ``(N, 2)``; where they are not given, of the images or the files with their boxes."""
         if self.ids is not None:

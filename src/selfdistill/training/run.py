@@ -331,9 +331,9 @@ def load(recipe: TrainConfig, data: ImageData | None = None) -> ImageData:
         data = hold_out_validation(data, recipe.val_fraction)
     if recipe.train_on_val:
         data = train_on_validation(data)
-    if recipe.cache and data.train.paths is None:
+    if recipe.cache and data.train.is_small:
         raise ArgumentError("cache", f"would be ignored: {data.name} is in memory")
-    if known and recipe.image_size is None and data.train.paths is not None:  # not decoded yet
+    if known and recipe.image_size is None and not data.train.is_small:  # not decoded yet
         data = replace(data, image_size=known.size)
     return cache_files(recipe, as_pretrained(recipe, data))
 

@@ -80,6 +80,7 @@ def packed_data(
         raise ValueError(f"{source} has one class, {names[0]!r}: at least 2 are needed")
     limits.check(names, source)
     label_of = {one: at for at, one in enumerate(names)}
+    images.small, size = _size(images, image_size, limits)
     split = Split(
         torch.tensor([label_of[one] for one in classes])[torch.from_numpy(labels.copy())], paths=images, ids=ids
     )
@@ -90,7 +91,6 @@ def packed_data(
         reasons = scan(images, _LARGE, max_pixels=limits.max_pixels).reasons
         wanted[list(reasons)] = False
         skipped = tuple(images[at] for at in reasons)
-    small, size = _size(images, image_size, limits)
     found = {
         part: split.select(((parts == number) & wanted).nonzero()[:, 0])
         for number, part in enumerate(PARTS)
@@ -110,7 +110,7 @@ def packed_data(
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         image_size=size,
-        augment="crop_flip" if small else "resized_crop_flip",
+        augment="crop_flip" if images.small else "resized_crop_flip",
         test_split_description=described.get("test", HELD_OUT_BY_NAME),
         skipped=skipped,
         train_split_description=described.get("train", ""),
@@ -122,9 +122,10 @@ def packed_data(
 
 
 def _size(images: Packed, image_size: int | None, limits: Limits) -> tuple[bool, int]:
-    """Return whether images are small, by some of them, and the size that they are brought to."""
+    """Return whether images are small, by some of them if need be, and the size that they are brought to."""
+    if image_size is not None:
+        return image_size <= SMALL, image_size
     some = [images[at] for at in spaced_positions(len(images), _LOOKED_AT).tolist()]
     found = [side for side in scan(some, _LARGE, max_pixels=limits.max_pixels).sizes if side is not None]
     side = round(statistics.median(found)) if found else PHOTO_SIZE
-    small = side <= SMALL
-    return small, image_size or (max(LEAST_SIZE, side) if small else PHOTO_SIZE)
+    return (True, max(LEAST_SIZE, side)) if side <= SMALL else (False, PHOTO_SIZE)
