@@ -96,21 +96,7 @@ class Classification(Task[Batch]):
         probe = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
         if recipe.sync_batchnorm:  # which reads nothing on a CPU
             model, probe = nn.SyncBatchNorm.convert_sync_batchnorm(model).to(fabric.device), probe.to(fabric.device)
-        balanced = recipe.class_weights == "balanced"
-        self.distiller = SelfDistiller(
-            model,
-            method,
-            head=recipe.head,
-            stages=recipe.stages,
-            example_input=probe,
-            class_weights=balanced_weights(data.train.labels, len(data.classes)) if balanced else None,
-        )
-        if (weight := auto_weight(self.distiller.method)) is not None and recipe.auto_weight is not None:
-            weight.fix(recipe.auto_weight)
-        if recipe.sync_batchnorm:
-            nn.SyncBatchNorm.convert_sync_batchnorm(method)
-        if recipe.channels_last:
-            self.distiller.to(memory_format=torch.channels_last)
+        self.distiller = self._wrapped(model, method, probe)
         fine_tuning.freeze(recipe, model, self._head)
         self._features, self._of_features = self._frozen_features()
         head = model.get_submodule(self._head)
@@ -144,6 +130,24 @@ class Classification(Task[Batch]):
         if self.distiller.peer is not None:
             self._evaluated["peer_top1"] = self.distiller.peer
         self.metrics = (*self._evaluated, *(() if data.val is None else ("val_top1", "val_nll")))
+
+    def _wrapped(self, model: nn.Module, method: Method, probe: Tensor) -> SelfDistiller:
+        """Return the distiller; ``probe`` is an example input."""
+        recipe, train = self.recipe, self.data.train
+        balanced = recipe.class_weights == "balanced"
+        distiller = SelfDistiller(
+            model,
+            method,
+            head=recipe.head,
+            stages=recipe.stages,
+            example_input=probe,
+            class_weights=balanced_weights(train.labels, len(self.data.classes)) if balanced else None,
+        )
+        if (weight := auto_weight(method)) is not None and recipe.auto_weight is not None:
+            weight.fix(recipe.auto_weight)
+        if recipe.sync_batchnorm:
+            nn.SyncBatchNorm.convert_sync_batchnorm(method)
+        return distiller.to(memory_format=torch.channels_last) if recipe.channels_last else distiller
 
     @property
     def fingerprint(self) -> Fingerprint:
