@@ -17,7 +17,7 @@ from selfdistill.errors import ArgumentError
 from selfdistill.evaluation.temperature import fit_temperature
 from selfdistill.files import lock, open_lock
 from selfdistill.progress import no_progress
-from selfdistill.records import Predictions
+from selfdistill.records import VALIDATION, Predictions
 from selfdistill.records.search import SearchRecord
 from selfdistill.runs.grid import ExecutorConfig
 from selfdistill.runs.predict import predict_files
@@ -118,6 +118,9 @@ def test_the_best_network_has_the_validation_images_temperature(done: tuple[Tune
     temperature = fit_temperature(predictions.logits, predictions.labels)
     loaded = load_run(best)
     assert loaded.temperature == temperature != 1
+    outputs = Predictions.load(best, winner.top1, VALIDATION)
+    assert outputs is not None
+    assert (outputs.logits == predictions.logits).all()
 
     Image.new("RGB", (8, 8), (90, 40, 200)).save(tmp_path / "x.png")
     predicted = predict_files(loaded, [tmp_path / "x.png"])[0][0]

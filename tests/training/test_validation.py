@@ -14,8 +14,9 @@ from selfdistill.data import ImageData, Split, eval_batches, load_data
 from selfdistill.data.fingerprint import pixel_ids
 from selfdistill.data.sets import hold_out_validation
 from selfdistill.errors import ArgumentError
-from selfdistill.records import RunRecord
-from selfdistill.training import load, train
+from selfdistill.evaluation.temperature import fit_temperature
+from selfdistill.records import VALIDATION, Predictions, RunRecord
+from selfdistill.training import load, load_run, train
 from selfdistill.training.keep_best import BestWeights, epochs_since_best
 from tests.pictures import write_digits
 from tests.training.conftest import assert_same_weights, train_with_a_stop
@@ -101,6 +102,37 @@ def test_a_frozen_backbone_is_validated_on_features(tmp_path: Path, hard: ImageD
     with torch.no_grad():
         top1 = float((load(tmp_path / "run").eval()(x).argmax(1) == y).float().mean())
     assert best_row(record)["val_top1"] == pytest.approx(top1)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_temperature_is_fitted_on_validation_images_alone(
+    tmp_path: Path, hard: ImageData, recipe: TrainConfig, frozen: bool
+) -> None:
+    if frozen:
+        train(replace(recipe, epochs=1), tmp_path / "start", data=hard)
+        recipe = replace(recipe, weights=str(tmp_path / "start"), freeze="backbone", data_root=str(tmp_path))
+    assert hard.val is not None
+    assert hard.test.images is not None
+    other = replace(hard, test=replace(hard.test, images=255 - hard.test.images))
+    for name, data in (("run", hard), ("other", other)):
+        train(recipe, tmp_path / name, data=data)
+    outputs, loaded = Predictions.load(tmp_path / "run", None, VALIDATION), load_run(tmp_path / "run")
+    assert outputs is not None
+    (x, y), *_ = eval_batches(hard.val, hard, batch_size=64, device="cpu")
+    with torch.no_grad():
+        logits = loaded.model(x)
+    np.testing.assert_allclose(outputs.logits, logits, atol=1e-5)
+    assert outputs.labels.tolist() == y.tolist()
+    assert loaded.temperature == fit_temperature(outputs.logits, y) != 1
+    assert load_run(tmp_path / "other").temperature == loaded.temperature
+
+
+def test_without_validation_images_no_temperature_is_fitted(
+    tmp_path: Path, data: ImageData, recipe: TrainConfig
+) -> None:
+    train(recipe, tmp_path / "run", data=data)
+    assert load_run(tmp_path / "run").temperature == 1
+    assert not (tmp_path / "run" / VALIDATION).exists()
 
 
 @pytest.mark.parametrize(("changes", "argument"), [({"keep": "best"}, "keep"), ({"patience": 3}, "patience")])

@@ -1,6 +1,7 @@
 """The predictions that a run keeps, with thumbnails of its surest mistakes and of its least sure right answers."""
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from selfdistill.data import ImageData, Split
 from selfdistill.data.decode import UnreadableImageError, read_rgb
+from selfdistill.data.sets import spaced_positions
 from selfdistill.records.predictions import Predictions
 
 MAX_VALUES = 20_000_000
@@ -34,6 +36,18 @@ def predictions_to_keep(logits: Tensor, labels: Tensor, data: ImageData) -> Pred
     shown = images_to_show(kept)
     thumbnails = tuple(thumbnail(data.test, at) for at in shown)
     return Predictions(kept.logits, kept.labels, kept.classes, shown, thumbnails)
+
+
+def outputs_to_keep(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Predictions:
+    """Return a network's outputs on validation images; of too many, evenly spaced ones, as many as can be kept.
+
+    Args:
+        logits: ``(N, C)``.
+        labels: ``(N,)``.
+        classes: the C classes' names.
+    """
+    some = spaced_positions(len(labels), MAX_VALUES // logits.shape[1])
+    return Predictions(logits[some].float().cpu().numpy(), labels[some].cpu().numpy(), tuple(classes))
 
 
 def images_to_show(kept: Predictions) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from selfdistill.records.ensemble import EnsembleRecord
 from selfdistill.records.evaluation import Evaluation
 from selfdistill.records.linear_probe import LINEAR_PROBE, LinearProbeRecord
 from selfdistill.records.metrics import FEW_IMAGES, METRICS, Metric
-from selfdistill.records.predictions import Predictions
+from selfdistill.records.predictions import VALIDATION, Predictions
 from selfdistill.records.record import (
     NOT_COMPARED,
     SCHEMA,
@@ -28,6 +28,7 @@ __all__ = [
     "NOT_COMPARED",
     "SCHEMA",
     "TOO_FEW_IMAGES",
+    "VALIDATION",
     "BestEpoch",
     "Data",
     "Difference",

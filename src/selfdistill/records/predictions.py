@@ -1,4 +1,4 @@
-"""`predictions.npz`, beside a run's record: what its network says of each test image, and thumbnails of a few."""
+"""`predictions.npz` and `validation.npz`, beside a run's record: its network's outputs on test and validation images."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ from selfdistill.files import open_file, write_atomically
 from selfdistill.text import escape_surrogates
 
 PREDICTIONS = "predictions.npz"
+"""Of the test images, with thumbnails of a few."""
+
+VALIDATION = "validation.npz"
+"""Of the validation images: what temperature, thresholds and prediction sets are found on."""
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """A network's outputs on the test images.
+    """A network's outputs on labelled images.
 
     Attributes:
         logits: float32 ``(N, C)``.
@@ -54,7 +58,7 @@ class Predictions:
         """The likeliest class of each image ``(N,)``; of equal ones the first."""
         return np.asarray(self.logits.argmax(axis=1))
 
-    def save(self, run: Path) -> None:
+    def save(self, run: Path, name: str = PREDICTIONS) -> None:
         """Write them into a run's folder, whole or not at all; the same predictions give the same bytes."""
         content = io.BytesIO()
         np.savez(
@@ -66,20 +70,21 @@ class Predictions:
             lengths=np.array([len(one) for one in self.thumbnails], np.int64),
             thumbnails=_bytes(b"".join(self.thumbnails)),
         )
-        write_atomically(run / PREDICTIONS, content.getvalue())
+        write_atomically(run / name, content.getvalue())
 
     @classmethod
-    def load(cls, run: Path, top1: float) -> Self | None:
+    def load(cls, run: Path, top1: float | None, name: str = PREDICTIONS) -> Self | None:
         """Read those of a run.
 
         Args:
             run: its folder.
-            top1: its accuracy, by its record.
+            top1: its accuracy, by its record; None: not known.
+            name: of the file.
 
         Returns:
             None if there are none, or if they are damaged or another network's.
         """
-        path = run / PREDICTIONS
+        path = run / name
         if not path.is_file():
             return None
         try:
@@ -94,7 +99,9 @@ class Predictions:
             zipfile.BadZipFile,
         ):  # whatever a damaged file brings
             return None
-        return found if found._is_whole() and abs(found.accuracy - top1) < 1e-9 else None
+        if not found._is_whole():
+            return None
+        return found if top1 is None or abs(found.accuracy - top1) < 1e-9 else None
 
     @property
     def accuracy(self) -> float:

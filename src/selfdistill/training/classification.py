@@ -25,8 +25,9 @@ from selfdistill.evaluation.accuracy import negative_log_likelihood, top_k_accur
 from selfdistill.evaluation.agreement import read_features
 from selfdistill.evaluation.arrays import checked_logits
 from selfdistill.evaluation.images import predict
-from selfdistill.evaluation.predictions import predictions_to_keep
+from selfdistill.evaluation.predictions import outputs_to_keep, predictions_to_keep
 from selfdistill.evaluation.suite import MAX_TRAIN, evaluate, score
+from selfdistill.evaluation.temperature import fit_temperature
 from selfdistill.losses import balanced_weights
 from selfdistill.method import Batch, Method, Needs
 from selfdistill.methods import SDDropout, parse_method
@@ -36,7 +37,7 @@ from selfdistill.models.external import checkpoint_gradients
 from selfdistill.models.function import is_function
 from selfdistill.network import DIVERGED, check_classifier, evaluation_mode, logits_of
 from selfdistill.progress import Counter, OnProgress
-from selfdistill.records import Evaluation, RunRecord
+from selfdistill.records import VALIDATION, Evaluation, RunRecord
 from selfdistill.training import fine_tuning
 from selfdistill.training.export import save_model
 from selfdistill.training.keep_best import BestWeights, epochs_since_best
@@ -290,9 +291,7 @@ class Classification(Task[Batch]):
     def _validate(self, epoch: int) -> dict[str, float | None]:
         if self.data.val is None:
             return {}
-        batches: Iterable[tuple[Tensor, Tensor]] = self._in_order(self.data.val)
-        if self._features is not None and self._features.val is not None:
-            batches = [(self._features.val.to(self.fabric.device), self.data.val.labels.to(self.fabric.device))]
+        batches = self._validation_batches(self.data.val)
         logits, labels = predict(self._evaluated["test_top1"], batches, precision=self.recipe.precision)
         if not bool(logits.amax(dim=1).isfinite().all()):
             raise NonFiniteError(f"logits of validation images are not finite numbers; {DIVERGED}")
@@ -302,6 +301,20 @@ class Classification(Task[Batch]):
         if self._best is not None:
             self._best.offer(self.model, epoch, accuracy, nll)
         return {"val_top1": accuracy, "val_nll": nll}
+
+    def _validation_batches(self, val: Split) -> Iterable[tuple[Tensor, Tensor]]:
+        if self._features is None or self._features.val is None:
+            return self._in_order(val)
+        return [(self._features.val.to(self.fabric.device), val.labels.to(self.fabric.device))]
+
+    def _calibrate(self, model: nn.Module, run: Path) -> float | None:
+        """Keep what the network says of the validation images, and return the temperature; None without them."""
+        if self.data.val is None:
+            return None
+        network = model if self._features is None else self._alone(model)
+        outputs = outputs_to_keep(*predict(network, self._validation_batches(self.data.val)), self.data.classes)
+        outputs.save(run, VALIDATION)
+        return fit_temperature(outputs.logits, outputs.labels)
 
     def is_done(self, rows: list[Row]) -> bool:
         """Whether the last ``patience`` epochs were no better on the validation images."""
@@ -328,7 +341,7 @@ class Classification(Task[Batch]):
         outputs: list[tuple[Tensor, Tensor]] = []
         evaluation = self._evaluation(model, lambda logits, labels: outputs.append((logits, labels)))
         seconds = time.perf_counter() - started
-        save_model(model, self.recipe, self.data, run)
+        save_model(model, self.recipe, self.data, run, self._calibrate(model, run))
         if (kept := predictions_to_keep(*outputs[0], self.data)) is not None:
             kept.save(run)
         weight = auto_weight(self.distiller.method)

@@ -82,8 +82,10 @@ def save_weights(model: nn.Module, path: Path, metadata: Mapping[str, str] | Non
     return hashlib.sha256(content).hexdigest()
 
 
-def save_model(model: nn.Module, recipe: TrainConfig, data: ImageData, run: Path) -> None:
-    """Write ``model.safetensors`` and ``model.json`` into a run folder."""
+def save_model(
+    model: nn.Module, recipe: TrainConfig, data: ImageData, run: Path, temperature: float | None = None
+) -> None:
+    """Write ``model.safetensors`` and ``model.json`` into a run folder, with the temperature where one was fitted."""
     sha256 = save_weights(model, run / "model.safetensors")
     description = {
         "model": recipe.model,
@@ -98,7 +100,12 @@ def save_model(model: nn.Module, recipe: TrainConfig, data: ImageData, run: Path
         "sha256": sha256,
         "selfdistill": __version__,
     }
-    text = json.dumps(description, indent=1, ensure_ascii=False) + "\n"
+    save_description(run, description if temperature is None else description | {"temperature": temperature})
+
+
+def save_description(run: Path, known: Mapping[str, Any]) -> None:
+    """Write ``model.json`` into a run's folder, whole or not at all."""
+    text = json.dumps(known, indent=1, ensure_ascii=False) + "\n"
     write_atomically(run / "model.json", text.encode())
 
 

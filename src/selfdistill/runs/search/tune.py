@@ -1,6 +1,5 @@
 """``tune``: search by validation images within a budget, then train what was found and measure it on test images."""
 
-import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -16,10 +15,9 @@ from selfdistill.config.train_config import ResolvedTrainConfig
 from selfdistill.data import ImageData
 from selfdistill.data.sets import VAL_FRACTION
 from selfdistill.errors import ArgumentError, blaming, check_range
-from selfdistill.evaluation.temperature import fit_temperature
-from selfdistill.files import lock, make_folder, open_lock, write_atomically
+from selfdistill.files import lock, make_folder, open_lock
 from selfdistill.progress import Display, clock, make_console, print_line
-from selfdistill.records import Predictions, RunRecord
+from selfdistill.records import VALIDATION, Predictions, RunRecord
 from selfdistill.records.search import SEARCH, Metric, SearchRecord, Trial
 from selfdistill.runs.executor import Executor, Task
 from selfdistill.runs.failures import Failure
@@ -29,7 +27,7 @@ from selfdistill.runs.search.space import open_arguments
 from selfdistill.runs.search.trials import Search, TrialJob
 from selfdistill.text import count_of
 from selfdistill.timing.budget import Timing, epochs_for_budget, measure_step_seconds, parse_duration
-from selfdistill.training.export import description
+from selfdistill.training.export import description, save_description
 from selfdistill.training.run import load
 
 LEAST_TRIALS, MOST_TRIALS = 5, 50
@@ -145,7 +143,7 @@ def tune(
 
 
 def keep_best(tuned: Tuned, method: str, out: Path) -> Path:
-    """Copy a method's first network to ``out/best``, with the temperature that its trial needs on validation images.
+    """Copy a method's first network to ``out/best``, with its trial's temperature and outputs on validation images.
 
     Args:
         tuned: what came of the search in ``out``.
@@ -162,16 +160,12 @@ def keep_best(tuned: Tuned, method: str, out: Path) -> Path:
     for old in (fresh, best):
         shutil.rmtree(old, ignore_errors=True)
     shutil.copytree(source, fresh, ignore=shutil.ignore_patterns("checkpoints", ".lock"))
-    known = description(fresh) | {"temperature": validation_temperature(out / "trials" / _trial_name(trial), trial)}
-    write_atomically(fresh / "model.json", (json.dumps(known, indent=1, ensure_ascii=False) + "\n").encode())
+    validated = out / "trials" / f"{slug(trial.of)}-{trial.number}"
+    if (outputs := Predictions.load(validated, None, VALIDATION)) is not None:
+        outputs.save(fresh, VALIDATION)
+        save_description(fresh, description(fresh) | {"temperature": description(validated)["temperature"]})
     fresh.rename(best)
     return best
-
-
-def validation_temperature(folder: Path, trial: Trial) -> float:
-    """Return the temperature that makes a trial's probabilities on the validation images likeliest; 1 without them."""
-    predictions = None if trial.top1 is None else Predictions.load(folder, trial.top1)
-    return 1.0 if predictions is None else fit_temperature(predictions.logits, predictions.labels)
 
 
 def describe_search(search: SearchRecord, config: SearchConfig, resolved: ResolvedTrainConfig) -> list[str]:
@@ -335,10 +329,6 @@ def describe_trial(trial: Trial) -> str:
 def _best(trials: Sequence[Trial], method: str, metric: Metric) -> Trial | None:
     finished = [trial for trial in trials if trial.of == method and trial.state == "finished"]
     return min(finished, key=lambda trial: trial.loss(metric), default=None)
-
-
-def _trial_name(trial: Trial) -> str:
-    return f"{slug(trial.of)}-{trial.number}"
 
 
 def _final_runs(tuned: TrainConfig, seeds: int) -> list[PlannedRun]:
