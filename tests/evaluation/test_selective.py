@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binom
 
-from selfdistill.evaluation.selective import aurc, risk_coverage, selective_risk
+from selfdistill.evaluation.selective import abstention_threshold, aurc, risk_coverage, selective_risk
 from tests.reference import selective as reference
 
 CASES = {
@@ -81,3 +82,40 @@ def test_bad_input_is_one_clear_line(confidence: object, correct: object, points
     with pytest.raises(ValueError, match=message) as caught:
         risk_coverage(confidence, correct, points)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
+
+
+def test_the_threshold_that_a_risk_allows_by_hand() -> None:
+    # 8 images: 3 steps, each with delta / 3. The first looks at the 5 surest, the others at more.
+    confidence, correct = [8, 7, 6, 5, 4, 3, 2, 1], [1, 1, 1, 1, 1, 1, 0, 0]
+    of_6 = abstention_threshold(confidence, correct, risk=0.45, delta=0.2)
+    assert (of_6.threshold, of_6.coverage) == (3, 6 / 8)
+    assert binom.cdf(0, 6, of_6.bound) == pytest.approx(0.2 / 3)
+    of_7 = abstention_threshold(confidence, correct, risk=0.5, delta=0.2)
+    assert (of_7.threshold, of_7.coverage) == (2, 7 / 8)
+    assert binom.cdf(1, 7, of_7.bound) == pytest.approx(0.2 / 3)
+    with_one_error = abstention_threshold([4, 4, 3, 2, 1, 1, 1, 1], [1, 0, 1, 1, 1, 1, 1, 1], risk=0.6, delta=0.2)
+    assert with_one_error.threshold == 1, "equal confidences are answered together"
+    assert binom.cdf(1, 8, with_one_error.bound) == pytest.approx(0.2 / 3)
+
+
+def test_the_risk_holds_in_95_percent_of_the_draws() -> None:
+    # Confidence c is uniform on [0, 1] and right with probability c: from t on the true risk is (1 - t) / 2.
+    random, broken, answered = np.random.default_rng(0), 0, []
+    for _ in range(1000):
+        confidence = random.random(2000)
+        found = abstention_threshold(confidence, random.random(2000) < confidence, risk=0.2)
+        broken += (1 - found.threshold) / 2 > 0.2
+        answered.append(found.coverage)
+    assert broken <= binom.ppf(0.999, 1000, 0.05)
+    assert np.mean(answered) > 0.3, "else it would hold by answering little; 0.4 is the most"
+
+
+@pytest.mark.parametrize("risk", [0.0, 1.0, float("nan")])
+def test_a_risk_out_of_range_is_refused(risk: float) -> None:
+    with pytest.raises(ValueError, match=r"^risk: "):
+        abstention_threshold([0.5], [1], risk)
+
+
+def test_a_risk_that_no_threshold_reaches_says_how_many_images_it_takes() -> None:
+    with pytest.raises(ValueError, match="at least 90 sure and right ones"):
+        abstention_threshold(np.arange(64), np.ones(64), risk=0.05183)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +14,21 @@ from selfdistill.records.evaluation import RiskCoverage
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Abstention:
+    """When a network answers.
+
+    Attributes:
+        threshold: it answers where its confidence is at least this.
+        bound: of the error rate of the answered images, a fraction.
+        coverage: share of the held-out images that it answers.
+    """
+
+    threshold: float
+    bound: float
+    coverage: float
 
 
 def aurc(confidence: Tensor | npt.ArrayLike, correct: Tensor | npt.ArrayLike) -> float:
@@ -89,6 +106,60 @@ def risk_coverage(
     points = min(points, n)
     k = np.arange(1, points + 1) * n // points
     return RiskCoverage(tuple((k / n).tolist()), tuple(risk[k - 1].tolist()), float(risk.mean()), n)
+
+
+def abstention_threshold(
+    confidence: Tensor | npt.ArrayLike, correct: Tensor | npt.ArrayLike, risk: float, delta: float = 0.05
+) -> Abstention:
+    """The confidence from which on a network errs in at most a share `risk`, with probability 1 - delta (SGR).
+
+    A binary search over the N confidences tries K = ceil(log2 N) thresholds. Of the m images at or above one, e are
+    wrong, and with probability 1 - delta / K the error rate there is at most the exact binomial bound, the b with
+    P(Binomial(m, b) <= e) = delta / K. All K bounds hold together with probability 1 - delta, so that the lowest
+    threshold with a bound of at most `risk` can be chosen among them. The probability is over the draw of these images,
+    which must be of the kind that the network will meet, and have no part in its training.
+
+    Args:
+        confidence: higher = surer, of held-out images, (N,).
+        correct: whether each prediction is right, true or false, (N,).
+        risk: the error rate that is allowed among the answered images, in (0, 1).
+        delta: how often the promise may be broken, in (0, 1).
+
+    Raises:
+        ValueError: as for `aurc`, `risk` or `delta` is out of range, or no threshold has such a bound.
+
+    Example:
+        >>> abstention_threshold(np.arange(200), np.arange(200) >= 50, risk=0.1)
+        Abstention(threshold=44.0, bound=0.09526415095986185, coverage=0.78)
+
+    Source: Geifman and El-Yaniv, Selective Classification for Deep Neural Networks, 2017, algorithm 1.
+    """
+    from scipy.stats import beta  # here, so that the other metrics need numpy alone
+
+    for name, share in (("risk", risk), ("delta", delta)):
+        if not 0 < share < 1:
+            raise ValueError(f"{name}: {share}, expected a share between 0 and 1")
+    sure, right = _checked(confidence, correct)
+    order = np.argsort(sure, kind="stable")
+    sure, errors = sure[order], np.cumsum(1 - right[order][::-1])[::-1]  # of the images from each position on
+    n, steps = len(sure), max(1, math.ceil(math.log2(len(sure))))
+    best, low, high = None, 0, n - 1
+    for _ in range(steps):
+        at = (low + high) // 2
+        first = int(np.searchsorted(sure, sure[at]))  # of its ties
+        m, e = n - first, int(errors[first])
+        bound = 1.0 if e == m else float(beta.ppf(1 - delta / steps, e + 1, m - e))
+        if bound <= risk:
+            best, high = Abstention(float(sure[first]), bound, m / n), max(first - 1, 0)
+        else:
+            low = min(at + 1, n - 1)
+    if best is None:
+        least = math.ceil(math.log(delta / steps) / math.log1p(-risk))
+        raise ValueError(
+            f"risk: {risk:g} cannot be promised by these {n:,} images, of which {right.mean():.1%} are right (it takes "
+            f"at least {least:,} sure and right ones): allow more, or give more images"
+        )
+    return best
 
 
 def _checked(confidence: Tensor | npt.ArrayLike, correct: Tensor | npt.ArrayLike) -> tuple[Floats, Floats]:

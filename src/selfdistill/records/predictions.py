@@ -1,4 +1,4 @@
-"""`predictions.npz` and `validation.npz`, beside a run's record: its network's outputs on test and validation images."""
+"""`predictions.npz` and `validation.npz` beside a record: the outputs on the test and the validation images."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ PREDICTIONS = "predictions.npz"
 
 VALIDATION = "validation.npz"
 """Of the validation images: what temperature, thresholds and prediction sets are found on."""
+
+
+DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile)
+"""Whatever reading a damaged .npz file raises."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,14 +94,7 @@ class Predictions:
         try:
             with open_file(path) as file, np.load(file, allow_pickle=False) as arrays:
                 found = cls._of(arrays)
-        except (
-            OSError,
-            EOFError,
-            ValueError,
-            KeyError,
-            TypeError,
-            zipfile.BadZipFile,
-        ):  # whatever a damaged file brings
+        except DAMAGED:
             return None
         if not found._is_whole():
             return None

@@ -39,7 +39,7 @@ class Mahalanobis:
             >>> fitted.scores([[0.0], [5.0], [12.0]]).round(9) + 0.0
             array([  0., -25.,  -4.])
         """
-        f = _features(features)
+        f = checked_features(features)
         if f.shape[1] != len(self.centre):
             raise ValueError(f"features: {f.shape[1]} numbers per image, but fitted to {len(self.centre)}")
         whitened = (f - self.centre) @ self.whitening
@@ -67,7 +67,7 @@ def fit_mahalanobis(features: Tensor | npt.ArrayLike, labels: Tensor | npt.Array
     Source: Lee et al., A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial Attacks,
     2018, on the last features alone, without their input perturbation.
     """
-    f, y = _features(features), as_floats(labels)
+    f, y = checked_features(features), as_floats(labels)
     if y.shape != f.shape[:1]:
         raise ValueError(f"labels: shape {y.shape}, expected ({len(f)},) class indices, one for each row of features")
     centre = f.mean(axis=0)
@@ -83,7 +83,16 @@ def fit_mahalanobis(features: Tensor | npt.ArrayLike, labels: Tensor | npt.Array
     return Mahalanobis(centre, whitening, means @ whitening)
 
 
-def _features(features: Tensor | npt.ArrayLike) -> Floats:
+def checked_features(features: Tensor | npt.ArrayLike) -> Floats:
+    """Features (N, D), float64, of tensors, arrays or maps (N, D, 1, 1).
+
+    Raises:
+        ValueError: the shape does not fit, or a feature is not finite.
+
+    Example:
+        >>> checked_features([[1, 2]])
+        array([[1., 2.]])
+    """
     f = as_floats(features)
     if f.ndim > 2 and f.size == f.shape[0] * f.shape[1]:  # maps (N, D, 1, 1)
         f = f.reshape(f.shape[:2])

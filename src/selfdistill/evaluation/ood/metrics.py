@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -108,6 +109,26 @@ def roc_curve(id_scores: Tensor | npt.ArrayLike, ood_scores: Tensor | npt.ArrayL
         return np.concatenate([[0.0], counts / len(scores)])
 
     return accepted(ood), accepted(in_distribution)
+
+
+def threshold_at_tpr(id_scores: Tensor | npt.ArrayLike, tpr: float = 0.95) -> float:
+    """The largest t with P(in >= t) >= tpr.
+
+    Args:
+        id_scores: higher = in-distribution, (N,).
+        tpr: share of the in-distribution images that pass, in (0, 1].
+
+    Raises:
+        ValueError: there is no score, one is not finite, or tpr is out of range.
+
+    Example:
+        >>> threshold_at_tpr([4.0, 3.0, 2.0, 1.0], tpr=0.75)
+        2.0
+    """
+    if not 0 < tpr <= 1:
+        raise ValueError(f"tpr: {tpr}, expected a share in (0, 1]")
+    scores = np.sort(_checked(id_scores, "id_scores"))[::-1]
+    return float(scores[math.ceil(tpr * len(scores) * (1 - 1e-12)) - 1])  # 0.95 * 20 shall be 19
 
 
 def average_precision(recall: Floats, fall_out: Floats, positives: float, negatives: float) -> float:
