@@ -1,6 +1,7 @@
 """Commands that do what they say, on real digits."""
 
 import csv
+import io
 import json
 import multiprocessing
 import os
@@ -22,7 +23,7 @@ import selfdistill
 from selfdistill.config.train_config import COMPARED_METHODS
 from selfdistill.runs.cost import measure_costs
 from tests.cli.shared import PAIR, SMALL, TINY, Refused, Run, files_in
-from tests.pictures import NAMES
+from tests.pictures import NAMES, write_digits
 
 
 def test_methods(run: Run) -> None:
@@ -69,7 +70,7 @@ def test_export_writes_what_predict_and_others_read(run: Run, finished: Path, ki
 def test_an_exported_file_predicts_as_its_run(run: Run, finished: Path, pictures: Path) -> None:
     assert run("export", finished, "--format", "safetensors", "--out", "net.safetensors").status == 0
     wanted = run("predict", finished, pictures / "test", "--csv").out
-    assert run("predict", "net.safetensors", pictures / "test", "--csv") == (0, wanted, "")
+    assert run("predict", "net.safetensors", pictures / "test", "--csv").out == wanted
 
 
 def test_an_export_without_its_packages(refused: Refused, finished: Path) -> None:
@@ -274,7 +275,8 @@ def test_evaluate_anybody_s_network(run: Run, refused: Refused, pictures: Path) 
 
 def test_predict_writes_what_evaluate_scores(run: Run, finished: Path, pictures: Path) -> None:
     status, out, err = run("predict", finished, pictures / "test", "--csv", "table.csv")
-    assert (status, out, err) == (0, "18 images, table.csv\n", "")
+    assert (status, err) == (0, "")
+    assert re.fullmatch(r"table\.csv: 18 images: (\w+ \(\d+\)(, )?){1,3}\n", out)
     with Path("table.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["file", "class", "confidence", "p(one)", "p(two)", "p(zero)"]
@@ -289,7 +291,7 @@ def test_predict_writes_what_evaluate_scores(run: Run, finished: Path, pictures:
     assert right / 18 == pytest.approx(recorded["top1"])
     assert np.mean([float(row["confidence"]) for row in rows]) == pytest.approx(recorded["confidence"], abs=1e-5)
     status, out, _ = run("predict", finished, "--csv", "again.csv", pictures / "test" / "one", pictures / "test/two")
-    assert (status, out) == (0, "12 images, again.csv\n")
+    assert (status, out[:22]) == (0, "again.csv: 12 images: ")
     assert run("predict", finished, pictures / "test", "--csv").out == Path("table.csv").read_text()
 
 
@@ -306,7 +308,34 @@ def test_predict_shows_a_table_and_names_what_it_cannot_read(run: Run, finished:
     assert not Path("table.csv").exists()
     status, out, err = run("predict", finished, image, "note.txt", "--csv", "table.csv", "--skip-unreadable")
     assert status == 0
-    assert out.splitlines()[1].startswith("1 unreadable file skipped; the first: note.txt: ")
+    assert "; 1 unreadable file skipped; the first: note.txt: " in out
+
+
+def test_a_calibrated_run_decides_and_reads_paths_from_a_stream(
+    run: Run, finished: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished, "mine")
+    for words in (["--ood"], ["--conformal", "0.9"], ["--abstain", "0.05"]):
+        status, out, err = run("predict", "mine", pictures / "test", *words)
+        assert (status, out) == (2, "")
+        assert "mine is not calibrated: " in err
+        assert "selfdistill calibrate mine --data" in err
+    unseen = write_digits(Path("unseen"), train=14, test=10) / "test"
+    status, out, _ = run("calibrate", "mine", "--data", unseen)
+    assert status == 0
+    assert out.startswith("Calibrated on 30 images of test (all images): temperature ")
+    files = sorted(pictures.glob("test/*/*.png"))[:3]
+    for words in (["--ood"], ["--ood", "knn"], ["--ood", "mahalanobis", "--conformal", "0.8", "--sets", "thr"]):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join(map(str, files)).encode())))
+        status, out, err = run("predict", "mine", "-", "--json", *words)
+        rows = [json.loads(line) for line in out.splitlines()]
+        assert status == 0
+        assert [row["file"] for row in rows] == list(map(str, files))
+        assert {row["decision"] for row in rows} <= {*NAMES, "unknown"}
+        assert all(("set" in row) == ("--conformal" in words) for row in rows)
+        assert "3 images: " in err
+    assert run("predict", "mine", "-", "--csv", "x.csv").status == 2
+    assert run("predict", "mine", "-", files[0]).status == 2
 
 
 def test_predict_never_writes_over_an_image(run: Run, finished: Path, pictures: Path) -> None:

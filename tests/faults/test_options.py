@@ -13,6 +13,7 @@ import yaml
 
 from selfdistill.cli.app import COMMANDS, app
 from tests.cli.shared import Run, files_in
+from tests.pictures import write_digits
 
 HUGE = "1" + "0" * 400
 WRONG = {
@@ -34,6 +35,7 @@ RIGHT = {  # words with which the command would work
     "tune": f"{TINY} --trials 1 --epochs 1 --seeds 1",
     "report": "run",
     "predict": "run photos",
+    "calibrate": "run --data unseen",
     "export": "run --format safetensors",
     "methods": "--width 4 --image-size 8 --batch-size 4",
 }
@@ -75,7 +77,7 @@ def generated() -> Iterator[Case]:
                 words = (f"{name}{value}",) if kind is bool else (name, value)
                 yield Case((command, *rest, *words), (name,))
             yield Case((command, *rest, f"{name}x", right), (name,))
-            if kind is not bool and argument.name not in ("--csv", "--json"):
+            if kind is not bool and argument.name not in ("--csv", "--json", "--ood"):
                 yield Case((command, *rest, name), (name,))
             if typing.get_origin(argument.hint) not in (list, tuple):
                 yield Case((command, *rest, *[name, right][: 1 + bool(right)] * 2), (name,))
@@ -142,8 +144,12 @@ BY_HAND = {
     "reproduce *": "|''|tabel9|table99|figure|all more|--scale smoke",
     "report": "--baseline SDDropout(weight=7)|--baseline nope|--out file|--title ''|nothing",
     "report *": "|nothing|folder|file|broken|''",
-    "predict": "nothing|--csv folder|--csv x.png|--csv nowhere/x.csv|--skip-unreadable=3",
+    "predict": "nothing|--csv folder|--csv x.png|--csv nowhere/x.csv|--skip-unreadable=3|--json x.png|--csv --json|"
+    "--abstain 0|--abstain 1|--abstain 0.05|--conformal 1|--conformal 0.9|--sets thr|--ood|--ood knn|- --csv x.csv",
     "predict *": "|run|nothing photos|folder photos|file photos|broken photos|run folder|run file|'' photos|run ''",
+    "calibrate": "more|--data nothing|--data folder|--data file|--data digits|--data photos|--data-root file|"
+    "--max-pixels 0",
+    "calibrate *": "run|nothing|folder|file|broken|''|run/model.safetensors",
     "export": "--out net.onnx|--out folder|--out run/model.safetensors|--format tf|--out file/x.safetensors|more",
     "export *": "|nothing|folder|file|broken|''",
     "methods": "--no-measure|--model nope|--width 2000|--image-size 0|--batch-size 1|more",
@@ -194,10 +200,11 @@ def site(run: Run, finished: Path, pictures: Path, monkeypatch: pytest.MonkeyPat
         raise AssertionError("the work began")
 
     work = "training.loop.Loop.run runs.evaluation.evaluate runs.predict.predict runs.cost.measure_costs"
-    for place in (*work.split(), "paper.reproduce_tables", "runs.processes._start"):
+    for place in (*work.split(), "runs.calibrate.read_features", "paper.reproduce_tables", "runs.processes._start"):
         monkeypatch.setattr(f"selfdistill.{place}", begin)
     shutil.copytree(finished, "run")
     shutil.copytree(pictures / "train", "photos")
+    write_digits(Path("unseen"), train=14, test=4)
     for folder in ("folder", "broken"):
         Path(folder).mkdir()
     Path("file").touch()

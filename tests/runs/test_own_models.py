@@ -18,7 +18,7 @@ from selfdistill.runs.compare import run_comparison
 from selfdistill.runs.evaluation import EvaluationConfig
 from selfdistill.runs.export import export_run
 from selfdistill.runs.external import load_external
-from selfdistill.runs.predict import predict_run
+from selfdistill.runs.predict import predict_files
 from selfdistill.runs.score import score_run
 from selfdistill.training import load_run, train
 from selfdistill.training.run import load
@@ -69,7 +69,7 @@ def test_a_grey_network_is_built_again_by_name(recipe: TrainConfig, tmp_path: Pa
     assert found.shift is not None
     assert found.ood
     images = next(pictures.glob("test/*/*.png"))
-    ((prediction,), _, _) = predict_run(run, [images])  # a picture in colour
+    ((prediction,), _) = predict_files(load_run(run), [images])  # a picture in colour
     assert sum(prediction.probabilities) == pytest.approx(1)
     assert export_run(run, "safetensors").difference == 0
     external = load_external(str(recipe.model), run / "model.safetensors", recipe.data, data_root=Path("data"))

@@ -1,5 +1,7 @@
 import csv
 import io
+import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +11,20 @@ from PIL import Image
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import eval_batches
+from selfdistill.evaluation.agreement import read_features
+from selfdistill.evaluation.decision import Decisions
 from selfdistill.evaluation.images import predict
-from selfdistill.runs.predict import Prediction, predict_files, refuse_image_name, to_csv
+from selfdistill.evaluation.ood.detectors import fit_detectors
+from selfdistill.runs.predict import (
+    Prediction,
+    Predictor,
+    predict_files,
+    predict_lines,
+    predict_paths,
+    refuse_image_name,
+    to_csv,
+    to_json_lines,
+)
 from selfdistill.training import LoadedModel, load_run, train
 from selfdistill.training.run import load
 
@@ -90,3 +104,55 @@ def test_a_table_does_not_replace_an_image() -> None:
     refuse_image_name(Path("table.csv"))
     with pytest.raises(ValueError, match=r"^`csv` is holiday\.JPG"):
         refuse_image_name(Path("holiday.JPG"))
+
+
+def test_paths_from_a_stream_are_predicted_as_they_come(
+    trained: tuple[TrainConfig, LoadedModel], tmp_path: Path
+) -> None:
+    recipe, loaded = trained
+    files = sorted(Path(recipe.data).glob("test/*/*.png"))
+    reading, writing = os.pipe()
+    predictor = Predictor(loaded, Decisions(loaded.classes), skip_unreadable=True, batch_size=4)
+    with os.fdopen(reading, "rb") as stream:
+        rows = predict_lines(predictor, stream)
+        os.write(writing, f"{files[0]}\r\n\n{files[1]}\n{str(files[2])[:5]}".encode())
+        first = next(rows)  # while the stream is open
+        assert [p.path for p in first] == files[:2]
+        os.write(writing, f"{str(files[2])[5:]}\n{tmp_path / 'nowhere.png'}\n{files[3].parent}\n{files[4]}".encode())
+        os.close(writing)
+        others = [p for batch in rows for p in batch]
+    assert [p.path for p in others] == [files[2], *sorted(files[3].parent.iterdir()), files[4]]
+    assert [line.partition(":")[0] for line in predictor.skipped] == [str(tmp_path / "nowhere.png")]
+    wanted = predict_files(loaded, files[:2])[0]
+    for one, other in zip(first, wanted, strict=True):
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+
+
+def test_detectors_of_features_read_what_is_before_the_head(trained: tuple[TrainConfig, LoadedModel]) -> None:
+    recipe, loaded = trained
+    data = load(recipe)
+    batches = eval_batches(data.train, data, batch_size=64, device="cpu", workers=0)
+    reading = read_features(loaded.model, batches)
+    fitted = fit_detectors(reading.logits, reading.features, (reading.features.flatten(1), reading.labels))
+    for at, wanted in ((-1e9, {"one", "two", "zero"}), (1e9, {"unknown"})):
+        detectors = replace(fitted, thresholds={"mahalanobis": at})
+        predictor = Predictor(loaded, Decisions(loaded.classes, ood="mahalanobis", detectors=detectors))
+        assert {p.decision for p in predict_paths(predictor, [Path(recipe.data) / "test"])} <= wanted
+
+
+def test_decision_and_set_have_columns() -> None:
+    rows = [Prediction(Path("a"), "cat", 0.75, (0.25, 0.75), "not sure", ("cat", "dog"))]
+    assert to_csv(rows, ["dog", "cat"]).splitlines() == [
+        "file,class,confidence,decision,set,p(dog),p(cat)",
+        "a,cat,0.750000,not sure,cat|dog,0.250000,0.750000",
+    ]
+    assert [json.loads(line) for line in to_json_lines(rows * 2, ["dog", "cat"]).splitlines()] == 2 * [
+        {
+            "file": "a",
+            "class": "cat",
+            "confidence": 0.75,
+            "decision": "not sure",
+            "set": ["cat", "dog"],
+            "probabilities": {"dog": 0.25, "cat": 0.75},
+        }
+    ]

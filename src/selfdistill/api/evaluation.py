@@ -163,7 +163,7 @@ def predict(
             split = _unlabelled(images, loaded.image_size)
     device = default_device()
     if split is not None:
-        return PredictionResult(predict_split(loaded, split, device=device).numpy(), loaded.classes)
+        return PredictionResult(predict_split(loaded, split, device=device), loaded.classes)
     assert files is not None
     found, skipped = predict_files(loaded, files, skip_unreadable=skip_unreadable, max_pixels=max_pixels, device=device)
     probabilities = np.array([one.probabilities for one in found])

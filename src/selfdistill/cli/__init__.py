@@ -61,6 +61,8 @@ def _run(words: list[str]) -> None:
     from selfdistill.cli.app import app
     from selfdistill.cli.errors import explain_words
 
+    if words[:1] == ["predict"]:
+        words = ["./-" if word == "-" else word for word in words]  # the same path, which cyclopts takes for no option
     try:
         app(words)
     except CycloptsError as error:

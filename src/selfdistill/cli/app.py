@@ -10,6 +10,7 @@ from cyclopts import App, Group, Parameter
 
 from selfdistill import __version__
 from selfdistill.cli import say
+from selfdistill.cli.commands.calibrate import calibrate
 from selfdistill.cli.commands.compare import compare
 from selfdistill.cli.commands.demo import demo
 from selfdistill.cli.commands.detect import detect
@@ -27,7 +28,20 @@ from selfdistill.errors import ArgumentError
 
 COMMANDS: dict[str, Command] = {
     command.__name__: command
-    for command in (demo, compare, tune, train, evaluate, detect, reproduce, report, predict, export, methods)
+    for command in (
+        demo,
+        compare,
+        tune,
+        train,
+        evaluate,
+        detect,
+        reproduce,
+        report,
+        calibrate,
+        predict,
+        export,
+        methods,
+    )
 }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from selfdistill.evaluation.arrays import Floats, checked_probabilities
+from selfdistill.evaluation.arrays import Floats, as_floats, checked_probabilities
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,7 +105,8 @@ def nonconformity(probabilities: Tensor | npt.ArrayLike, score: Score) -> Floats
     """
     if score not in get_args(Score):
         raise ValueError(f"score: {score!r}, expected one of {', '.join(get_args(Score))}")
-    p, _ = checked_probabilities(probabilities, np.zeros(len(probabilities)))
+    p = as_floats(probabilities)
+    p, _ = checked_probabilities(p, np.zeros(len(p)))
     if score == "thr":
         return 1 - p
     order = np.argsort(-p, axis=1, kind="stable")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -67,7 +67,8 @@ class Detectors:
 
     def save(self, run: Path) -> None:
         """Write them into a run's folder, whole or not at all."""
-        content, arrays = io.BytesIO(), {}
+        content = io.BytesIO()
+        arrays: dict[str, Any] = {}
         if self.mahalanobis is not None and self.neighbours is not None:
             one, other = self.mahalanobis, self.neighbours
             arrays = {"centre": one.centre, "whitening": one.whitening, "means": one.means, "k": np.array(other.k)}
@@ -121,5 +122,5 @@ def fit_detectors(
         k = max(1, min(50, len(labels) // (10 * len(labels.unique()))))
         fitted = Detectors(fit_mahalanobis(of_training, labels), fit_neighbours(of_training, k))
     names: tuple[Detector, ...] = ("energy", "max_softmax", *(OF_FEATURES if training is not None else ()))
-    thresholds = {name: threshold_at_tpr(fitted.scores(name, logits, features)) for name in names}
-    return Detectors(fitted.mahalanobis, fitted.neighbours, thresholds)
+    thresholds: dict[str, float] = {name: threshold_at_tpr(fitted.scores(name, logits, features)) for name in names}
+    return replace(fitted, thresholds=thresholds)
