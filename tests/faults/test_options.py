@@ -150,7 +150,8 @@ BY_HAND = {
     "calibrate": "more|--data nothing|--data folder|--data file|--data digits|--data photos|--data-root file|"
     "--max-pixels 0",
     "calibrate *": "run|nothing|folder|file|broken|''|run/model.safetensors",
-    "export": "--out net.onnx|--out folder|--out run/model.safetensors|--format tf|--out file/x.safetensors|more",
+    "export": "--probabilities|--out net.onnx|--out folder|--out run/model.safetensors|--format tf|"
+    "--out file/x.safetensors|more",
     "export *": "|nothing|folder|file|broken|''",
     "methods": "--no-measure|--model nope|--width 2000|--image-size 0|--batch-size 1|more",
 }

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 import selfdistill
 from selfdistill.config import TrainConfig
-from selfdistill.errors import NonFiniteError
+from selfdistill.errors import ArgumentError, NonFiniteError
 from selfdistill.models import build
 from selfdistill.runs import export as exporting
 from selfdistill.runs.export import Format, check_images, compare, export_run, in_words
 from selfdistill.training import LoadedModel, load_run
-from selfdistill.training.export import save_model
+from selfdistill.training.export import save_description, save_model
 from selfdistill.training.run import load
 
 CLASSES = ("one", "two", "zero")
@@ -102,6 +102,35 @@ def test_weights_are_enough_alone(run: Path, tmp_path: Path) -> None:
         assert set(opened.keys()) == set(loaded.model.state_dict())
     assert len(metadata.pop("checksum")) == 64
     assert metadata == description(run)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_probabilities_at_the_temperature(run: Path, kind: Format) -> None:
+    import onnxruntime
+
+    save_description(run, description(run) | {"temperature": 2.5})
+    exported = export_run(run, kind, probabilities=True)
+    assert "probabilities differ" in in_words(exported)
+    known, loaded = description(run) | {"output": "probabilities"}, load_run(run)
+    x = images(loaded, 5)
+    if kind == "pt2":
+        extra = {"model.json": ""}
+        got = torch.export.load(exported.path, extra_files=extra).module()(x)
+        assert json.loads(extra["model.json"]) == known
+    else:
+        session = onnxruntime.InferenceSession(exported.path, providers=["CPUExecutionProvider"])
+        assert [o.name for o in session.get_outputs()] == ["probabilities"]
+        metadata = session.get_modelmeta().custom_metadata_map
+        assert {name: json.loads(value) for name, value in metadata.items()} == known
+        got = torch.from_numpy(session.run(None, {"images": x.numpy()})[0])
+    torch.testing.assert_close(got.detach(), (loaded.model(x).detach() / 2.5).softmax(dim=1), rtol=1e-4, atol=1e-6)
+
+
+def test_bare_weights_have_no_probabilities(run: Path) -> None:
+    with pytest.raises(ArgumentError) as refused:
+        export_run(run, "safetensors", probabilities=True)
+    assert refused.value.argument == "probabilities"
+    assert not (run / "exported.safetensors").exists()
 
 
 @pytest.mark.parametrize("name", ["torchvision:squeezenet1_1", "timm:test_vit"])

@@ -3,14 +3,14 @@
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from selfdistill.errors import ArgumentError, NonFiniteError, naming
@@ -37,37 +37,63 @@ class Exported:
     Attributes:
         path: where.
         size: in bytes.
-        difference: the largest absolute difference of a logit to PyTorch's, over all images of the check.
+        difference: the largest absolute difference of an output to PyTorch's, over all images of the check.
         model: what was exported: its classes, its image size and its normalisation.
+        output: "logits" or "probabilities".
     """
 
     path: Path
     size: int
     difference: float
     model: LoadedModel
+    output: str = "logits"
 
 
-def export_run(run: Path, kind: Format, out: Path | None = None) -> Exported:
+class Probabilities(nn.Module):
+    """A classifier with softmax(z / T) for its logits z: ``(B, C)``, each row of sum 1.
+
+    Example:
+        >>> Probabilities(nn.Identity(), temperature=2.0)(torch.zeros(1, 4))
+        tensor([[0.2500, 0.2500, 0.2500, 0.2500]])
+    """
+
+    def __init__(self, model: nn.Module, temperature: float):
+        super().__init__()
+        self.model, self.temperature = model, temperature
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the probabilities."""
+        return F.softmax(self.model(images) / self.temperature, dim=1)
+
+
+def export_run(run: Path, kind: Format, out: Path | None = None, *, probabilities: bool = False) -> Exported:
     """Write the student of a run as one file that needs nothing of this package.
 
     The file appears under its name when its own outputs were compared with PyTorch's, on batches of 1 and 3 images:
     noise, and smooth pictures. Where they differ, nothing is written. ``"onnx"`` and ``"pt2"`` (``torch.export``) take
     batches of any size; ``"safetensors"`` holds the weights under the model's own names. Each holds what ``model.json``
-    holds, as JSON: the architecture, the classes in the order of the logits, the image size, mean and deviation.
+    holds, as JSON: the architecture, the classes in the order of the outputs, the image size, mean, standard deviation
+    and the temperature where one was fitted; and ``"output": "probabilities"`` where these are what comes out.
 
     Args:
         run: the run's folder.
         kind: what to write.
         out: where to; ``exported.onnx``, ``exported.pt2`` or ``exported.safetensors`` in the run's folder if None.
+        probabilities: the outputs are softmax(logits / T) at the run's temperature.
 
     Raises:
-        ValueError: no finished run, or a name of another kind.
+        ValueError: no finished run, a name of another kind, or probabilities of bare weights.
         RuntimeError: a package is missing, the model cannot be exported, or the outputs differ.
         OSError: the file cannot be written.
     """
     out = out or run / f"exported.{kind}"
     _refuse(out, run, kind)
-    known, loaded = description(run), load_run(run)
+    if probabilities and kind == "safetensors":
+        raise ArgumentError("probabilities", "would be ignored: bare weights have no output; `format` is onnx or pt2")
+    known, loaded, output = description(run), load_run(run), "logits"
+    if probabilities:
+        output = known["output"] = "probabilities"
+        loaded = replace(loaded, model=Probabilities(loaded.model, loaded.temperature).eval())
     write = {"onnx": as_onnx, "pt2": as_pt2, "safetensors": as_safetensors}[kind]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / out.name
@@ -80,13 +106,14 @@ def export_run(run: Path, kind: Format, out: Path | None = None) -> Exported:
         content = file.read_bytes()
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, content)
-    return Exported(out, len(content), difference, loaded)
+    return Exported(out, len(content), difference, loaded, output)
 
 
 def as_onnx(loaded: LoadedModel, known: dict[str, Any], path: Path) -> Callable[[Tensor], Tensor]:
-    """Write ONNX with the input ``images`` and the output ``logits``, and return what ONNX Runtime makes of it."""
+    """Write ONNX, ``images`` to ``logits`` or ``probabilities``, and return what ONNX Runtime makes of it."""
     import onnxruntime
 
+    output = known.get("output", "logits")
     with sdpa_kernel(SDPBackend.MATH):  # of fused attention the exporter does not know the strides
         program = torch.onnx.export(
             loaded.model,
@@ -94,7 +121,7 @@ def as_onnx(loaded: LoadedModel, known: dict[str, Any], path: Path) -> Callable[
             dynamo=True,
             verbose=False,
             input_names=["images"],
-            output_names=["logits"],
+            output_names=[output],
             dynamic_shapes=_any_batch(),
         )
     assert program is not None
@@ -110,7 +137,7 @@ def as_onnx(loaded: LoadedModel, known: dict[str, Any], path: Path) -> Callable[
     # Unset, it pins threads to processors and warns if it may not.
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+    return lambda images: torch.from_numpy(session.run([output], {"images": images.numpy()})[0])
 
 
 def as_pt2(loaded: LoadedModel, known: dict[str, Any], path: Path) -> Callable[[Tensor], Tensor]:
@@ -130,15 +157,15 @@ def as_safetensors(loaded: LoadedModel, known: dict[str, Any], path: Path) -> Ca
 
 
 def compare(exported: Callable[[Tensor], Tensor], loaded: LoadedModel, kind: Format) -> float:
-    """Return the largest absolute difference of the logits.
+    """Return the largest absolute difference of the outputs.
 
     Args:
-        exported: images ``(B, K, S, S)`` to logits ``(B, C)``.
+        exported: images ``(B, K, S, S)`` to outputs ``(B, C)``.
         loaded: what was exported.
         kind: for the message.
 
     Raises:
-        RuntimeError: it is more than ``TOLERANCE`` of the largest logit, or a logit is not a finite number.
+        RuntimeError: it is more than ``TOLERANCE`` of the largest output, or an output is not a finite number.
     """
     largest = 0.0
     for images in check_images(loaded):
@@ -177,11 +204,11 @@ def in_words(exported: Exported) -> str:
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (model.mean, model.std))
     return "\n".join(
         [
-            f"{exported.path}: {exported.size / 2**20:.2f} MiB; logits differ from PyTorch's by at most "
+            f"{exported.path}: {exported.size / 2**20:.2f} MiB; {exported.output} differ from PyTorch's by at most "
             f"{exported.difference:.2g}",
             f"input: (B, {channels}, {size}, {size}), float32, {colours}(pixels / 255 - mean) / std",
             f"    mean {mean}; std {std}",
-            f"output: logits (B, {len(model.classes)}), in the order of the classes that the file names",
+            f"output: {exported.output} (B, {len(model.classes)}), in the order of the classes that the file names",
         ]
     )
 

@@ -13,6 +13,7 @@ def export(
     *,
     format: Literal["onnx", "pt2", "safetensors"] = "onnx",
     out: File | None = None,
+    probabilities: bool = False,
     hub: OptionalText = None,
     private: bool = False,
 ) -> None:
@@ -30,18 +31,20 @@ def export(
         run: folder of a run
         format: file format
         out: the file (default: exported.onnx, .pt2 or .safetensors in the run's folder)
+        probabilities: the outputs are probabilities at the fitted temperature, not logits (onnx and pt2)
         hub: push weights, description and a card with the run's numbers to this repository of the hub instead
         private: make that repository private
     """
     if hub is not None:
         from selfdistill.runs.sharing.hub import push_run
 
-        if out is not None:
-            raise ArgumentError("out", "would be ignored: `hub` says where to")
+        for name, value in (("out", out is not None), ("probabilities", probabilities)):
+            if value:
+                raise ArgumentError(name, "would be ignored: `hub` gets the weights")
         print_lines(push_run(run, hub, private=private))
         return
     if private:
         raise ArgumentError("private", "belongs to `hub`, which is not given")
     from selfdistill.runs.export import export_run, in_words
 
-    print_lines(in_words(export_run(run, format, out)))
+    print_lines(in_words(export_run(run, format, out, probabilities=probabilities)))
