@@ -29,7 +29,10 @@ def _bytecode(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path_factory.mktemp("bytecode"))}
 
 
-@pytest.mark.parametrize("program", [pytest.param(name, marks=LIKE_ANOTHER.get(name, ())) for name in PROGRAMS])
+TRAINING = [name for name in PROGRAMS if not name.startswith("serve")]
+
+
+@pytest.mark.parametrize("program", [pytest.param(name, marks=LIKE_ANOTHER.get(name, ())) for name in TRAINING])
 def test_example(program: str, tmp_path: Path, bytecode: dict[str, str]) -> None:
     if program in OPTIONAL:
         pytest.importorskip(OPTIONAL[program])
