@@ -12,15 +12,16 @@ from pathlib import Path
 
 import selfdistill.methods
 from selfdistill.methods import parse_method
-from selfdistill.records import RunRecord, summarise
-from selfdistill.report import column_of, markdown, metric_table, write_report
+from selfdistill.records import RunRecord
+from selfdistill.report import write_report
 from selfdistill.report.diagram import write_diagram
 from selfdistill.timing.synthetic import example_methods
 
 DOCS = Path(__file__).resolve().parent
 sys.path[:0] = [str(DOCS.parent / "studies"), str(DOCS)]
 
-import corruptions  # noqa: E402  (scripts beside this one)
+import auto_weight  # noqa: E402  (scripts beside this one)
+import corruptions  # noqa: E402
 import detection  # noqa: E402
 import docstrings  # noqa: E402
 import every_method  # noqa: E402
@@ -28,6 +29,7 @@ import fine_tuning  # noqa: E402
 import notebooks  # noqa: E402
 import paper_scales  # noqa: E402
 import performance  # noqa: E402
+import regimes  # noqa: E402
 import sign_flip  # noqa: E402
 import trust  # noqa: E402
 from when_it_helps import SETTINGS  # noqa: E402
@@ -45,9 +47,6 @@ SHARED = (
     "Run with one CPU thread per training, two trainings at a time, on a machine that did other work meanwhile: "
     "seconds and images/s say little here."
 )
-
-HEADLINE = trust.SETTING
-"""The comparison at the top of the README."""
 
 DRAWN_SUM = "BYOT() + SDDropout(weight=0.1)"
 """A sum of the paper's Table 1, whose diagram is on the card of SD-Dropout."""
@@ -70,16 +69,21 @@ def pages(out: Path) -> dict[Path, str]:
     detector = json.loads(detection.RESULT.read_text())
     study = {name: setting.load() for name, setting in SETTINGS.items()}
     sign_flip.write_figure(study, out / "docs" / "results" / "when_it_helps" / "sign_flip.svg")
+    measured = regimes.points()
     every = every_method.SETTING.load()
     trusted = trust.SETTING.load()
     texts = {
         DOCS.parent / "README.md": {
-            "headline": headline(HEADLINE.load()),
-            "every": every_method.findings(every),
+            "headline": regimes.front_page(measured),
             "paper": paper_scales.front_page(reproduced),
             "photographs": fine_tuning.front_page(fine_tuning.load()),
         },
-        DOCS / "when_it_helps.md": {"settings": sign_flip.settings_table(study), "says": sign_flip.findings(study)},
+        DOCS / "when_it_helps.md": {
+            "accuracy": regimes.accuracy_table(measured),
+            "says": regimes.findings(measured),
+            "probabilities": regimes.probability_table(measured),
+            "rules": auto_weight.table(),
+        },
         DOCS / "every_method.md": {
             "measured": f"Means of {measured_on(every)}.",
             "pairs": every_method.pairs_table(every),
@@ -142,18 +146,6 @@ def shown(diagram: Path) -> str:
     """Return the image for a card, with its description for those who do not see it."""
     words = ET.parse(diagram).findtext("{http://www.w3.org/2000/svg}desc")
     return f"![{words}](figures/{diagram.name})"
-
-
-def headline(records: list[RunRecord]) -> str:
-    """Return the README's table and what it was measured on."""
-    summary = summarise(records)
-    shown = [column_of(name) for name in ("top1", "nll", "ece", "gap")]
-    return (
-        f"{markdown(metric_table(summary, shown))}\n\n"
-        f"Mean ± sd of {measured_on(records)}. Gap is mean "
-        "confidence minus accuracy: + over-confident, - under-confident. "
-        f"[All of it]({HEADLINE.folder.relative_to(DOCS.parent)}/report.md)."
-    )
 
 
 def measured_on(records: list[RunRecord]) -> str:

@@ -27,7 +27,7 @@ def test_yaml_and_back(tmp_path: Path) -> None:
         ({"image_size": 0}, "`image_size` must be from 1 "),
         ({"trainable_layers": 6}, "`trainable_layers` must be from 0 to 5, not 6"),
         ({"milestones": [8, 11]}, "`milestones` must be rising fractions of the epochs in"),
-        ({"schedule": "2x"}, "`schedule` must be one of step, cosine, not '2x'"),
+        ({"schedule": "2x"}, "`schedule` must be one of step, cosine, one_cycle, not '2x'"),
         ({"norm": "batch"}, "`norm` must be one of frozen, trained or null, not 'batch'"),
         ({"epochs": 2, "warmup_epochs": 2}, r"`warmup_epochs` must be below `epochs` \(2\), not 2"),
         ({"warmup_epochs": -1}, "`warmup_epochs` must be at least 0, not -1"),
