@@ -149,7 +149,7 @@ BY_HAND = {
     "predict *": "|run|nothing photos|folder photos|file photos|broken photos|run folder|run file|'' photos|run ''",
     "calibrate": "more|--data nothing|--data folder|--data file|--data digits|--data photos|--data-root file|"
     "--max-pixels 0",
-    "calibrate *": "run|nothing|folder|file|broken|''|run/model.safetensors",
+    "calibrate *": "run --skip-unreadable|run --max-pixels 9|run|nothing|folder|file|broken|''|run/model.safetensors",
     "export": "--probabilities|--out net.onnx|--out folder|--out run/model.safetensors|--format tf|"
     "--out file/x.safetensors|more",
     "export *": "|nothing|folder|file|broken|''",
