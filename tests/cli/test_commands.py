@@ -325,7 +325,7 @@ def test_a_calibrated_run_decides_and_reads_paths_from_a_stream(
     assert status == 0
     assert out.startswith("Calibrated on 30 images of test (all images): temperature ")
     files = sorted(pictures.glob("test/*/*.png"))[:3]
-    for words in (["--ood"], ["--ood", "knn"], ["--ood", "mahalanobis", "--conformal", "0.8", "--sets", "thr"]):
+    for words in (["--ood"], ["--ood", "knn"], ["--ood", "mahalanobis", "--conformal", "0.8", "--sets", "aps"]):
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join(map(str, files)).encode())))
         status, out, err = run("predict", "mine", "-", "--json", *words)
         rows = [json.loads(line) for line in out.splitlines()]

@@ -47,7 +47,7 @@ def test_a_set_names_its_likeliest_class_first() -> None:
 
 def test_the_rules_are_found_on_the_validation_images(calibrated: tuple[Path, Predictions]) -> None:
     run, outputs = calibrated
-    rules = Rules(abstain=0.1, ood="max_softmax", conformal=0.9, sets="thr")
+    rules = Rules(abstain=0.1, ood="max_softmax", conformal=0.9, sets="raps")
     found = prepare_decisions(run, CLASSES, 1.5, rules)
     p = found.probabilities(torch.from_numpy(outputs.logits))
     assert found.abstention == abstention_threshold(p.max(axis=1), outputs.predicted == outputs.labels, 0.1)
@@ -83,7 +83,7 @@ def test_a_run_that_is_not_calibrated_says_how(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("rules", "argument"),
-    [({"abstain": 0.0}, "abstain"), ({"conformal": float("nan")}, "conformal"), ({"sets": "thr"}, "sets")],
+    [({"abstain": 0.0}, "abstain"), ({"conformal": float("nan")}, "conformal"), ({"sets": "aps"}, "sets")],
 )
 def test_rules_out_of_range_are_refused(rules: dict[str, float], argument: str) -> None:
     with pytest.raises(ArgumentError) as refused:

@@ -145,11 +145,11 @@ BY_HAND = {
     "report": "--baseline SDDropout(weight=7)|--baseline nope|--out file|--title ''|nothing",
     "report *": "|nothing|folder|file|broken|''",
     "predict": "nothing|--csv folder|--csv x.png|--csv nowhere/x.csv|--skip-unreadable=3|--json x.png|--csv --json|"
-    "--abstain 0|--abstain 1|--abstain 0.05|--conformal 1|--conformal 0.9|--sets thr|--ood|--ood knn|- --csv x.csv",
+    "--abstain 0|--abstain 1|--abstain 0.05|--conformal 1|--conformal 0.9|--sets aps|--ood|--ood knn|- --csv x.csv",
     "predict *": "|run|nothing photos|folder photos|file photos|broken photos|run folder|run file|'' photos|run ''",
     "calibrate": "more|--data nothing|--data folder|--data file|--data digits|--data photos|--data-root file|"
     "--max-pixels 0",
-    "calibrate *": "run|nothing|folder|file|broken|''|run/model.safetensors",
+    "calibrate *": "run --skip-unreadable|run --max-pixels 9|run|nothing|folder|file|broken|''|run/model.safetensors",
     "export": "--probabilities|--out net.onnx|--out folder|--out run/model.safetensors|--format tf|"
     "--out file/x.safetensors|more",
     "export *": "|nothing|folder|file|broken|''",

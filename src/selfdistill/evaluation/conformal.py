@@ -45,7 +45,7 @@ class Conformal:
 
 
 def fit_conformal(
-    probabilities: Tensor | npt.ArrayLike, labels: Tensor | npt.ArrayLike, coverage: float, score: Score = "aps"
+    probabilities: Tensor | npt.ArrayLike, labels: Tensor | npt.ArrayLike, coverage: float, score: Score = "thr"
 ) -> Conformal:
     """The ceil((N + 1) * coverage)-th smallest score of the right classes of N held-out images is the threshold.
 
@@ -84,10 +84,11 @@ def nonconformity(probabilities: Tensor | npt.ArrayLike, score: Score) -> Floats
     """How little each class c fits each image, by its probability p_c and its rank r_c = 1, 2, ... (N, C) -> (N, C).
 
     thr: 1 - p_c; the smallest sets on average, some of them empty.
-    aps: the sum of p over the classes of rank <= r_c; sets that grow with how hard an image is.
+    aps: the sum of p over the classes of rank <= r_c; sets that are as likely to hold the class of a hard image.
     raps: aps + 0.01 * max(0, r_c - 5); without aps's long tails of unlikely classes.
 
-    The last two are not randomised: an image always has the same set.
+    The last two are not randomised, so that an image always has the same set; the price is that the sets of a network
+    that is right more often than `coverage` are large, since its scores crowd at 1.
 
     Args:
         probabilities: p, (N, C); of equal ones the first class has the lower rank.

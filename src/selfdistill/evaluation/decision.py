@@ -39,14 +39,14 @@ class Rules:
     abstain: float | None = None
     ood: Detector | None = None
     conformal: float | None = None
-    sets: Score = "aps"
+    sets: Score = "thr"
 
     def __post_init__(self) -> None:
         """Check everything."""
         for name in ("abstain", "conformal"):
             value = getattr(self, name)
             check_range(name, value, 1e-6, 1 - 1e-6)
-        if self.sets != "aps" and self.conformal is None:
+        if self.sets != "thr" and self.conformal is None:
             raise ArgumentError("sets", "would be ignored: it is of `conformal`, which is not given")
 
     @property

@@ -67,12 +67,18 @@ def calibrate_run(run: Path, data: str | None, config: EvaluationConfig) -> Cali
         config: where named sets are, and which files are left out.
 
     Raises:
-        ArgumentError: the run has no validation images, or ``data`` are those that it was trained or tested on.
+        ArgumentError: the run has no validation images, ``data`` are those that it was trained or tested on, or a
+            setting would be ignored.
         ValueError: no finished run, fewer than two images, or images that cannot be loaded or are of other classes.
         OSError: nothing can be written there.
     """
     if run.is_file():
         raise ValueError(f"{run} is a file: calibrate the run's folder, then export it again")
+    given = {"skip_unreadable": config.skip_unreadable, "max_pixels": config.max_pixels}
+    if data is None and (ignored := next((name for name, value in given.items() if value), None)):
+        raise ArgumentError(
+            ignored, "would be ignored: it is of `data`, and the run's own images are prepared as before"
+        )
     loaded = load_run(run)
     check_writable(run)
     own, missing = None, ""

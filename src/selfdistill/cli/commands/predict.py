@@ -40,7 +40,7 @@ def predict(
     abstain: Annotated[float | None, _TRUST] = None,
     ood: Annotated[_Detector | bool, _TRUST, Parameter(converter=_detector)] = False,
     conformal: Annotated[float | None, _TRUST] = None,
-    sets: Annotated[Literal["thr", "aps", "raps"], _TRUST] = "aps",
+    sets: Annotated[Literal["thr", "aps", "raps"], _TRUST] = "thr",
 ) -> None:
     """Classify image files with a trained network.
 
