@@ -1,6 +1,6 @@
 """The map of "When it helps": every setting that was measured, from three studies, in two tables and in words."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
@@ -16,12 +16,19 @@ from selfdistill.training.record import optimiser_steps
 
 BASELINE = "CrossEntropy()"
 TENTH, ONE = "SDDropout(weight=0.1)", "SDDropout()"
-METHODS = ("LabelSmoothing()", "Dropout()", TENTH, ONE, AUTO)
+NAMES = {
+    TENTH: "SDDropout 0.1",
+    ONE: "SDDropout 1",
+    AUTO: "SDDropout auto",
+    "LabelSmoothing()": "Label smoothing",
+    "Dropout()": "Dropout",
+}
+METHODS = tuple(NAMES)
 
 FRONT = (
     SETTINGS["digits_10_long"].title,
-    "CIFAR-100 at 16 px, 100 classes x 15, 200 epochs, 512 features",
-    "Caltech-101, 101 classes x 5, EfficientNet-Lite0, 1,280 features",
+    "CIFAR-100 at 16 px, 100 x 15, 200 epochs, 512 features",
+    "Caltech-101, 101 x 5, EfficientNet-Lite0",
     SETTINGS["cifar_short"].title,
 )
 """The settings of the front page."""
@@ -65,7 +72,7 @@ def points() -> list[Point]:
     contents = archive.read(archive.RESULTS / "paper-small.jsonl.gz").values()
     runs = [to_struct(one, RunRecord, "a record of paper-small", "") for one in contents if "recipe_hash" in one]
     small = [run for run in runs if run.method in (BASELINE, *METHODS) and run.recipe.per_class == 15]
-    title = "CIFAR-100 at 16 px, 100 classes x 15, 200 epochs, 512 features"
+    title = "CIFAR-100 at 16 px, 100 x 15, 200 epochs, 512 features"
     return [_from_records("from scratch", title, small), *found, *_fine_tuned()]
 
 
@@ -99,41 +106,46 @@ def _fine_tuned() -> list[Point]:
                             method = what.removesuffix(fine_tuning.FROZEN)
                             values.setdefault(method, {}).setdefault(metric, {})[draw] = value
             if BASELINE in values:
-                title = f"Caltech-101, 101 classes x {per_class}, EfficientNet-Lite0, 1,280 features"
+                title = f"Caltech-101, 101 x {per_class}, EfficientNet-Lite0"
                 found.append(Point("frozen backbone" if frozen else "fine-tuning", title, round(steps), values))
     return found
 
 
 def accuracy_table(found: Iterable[Point]) -> str:
-    """Top-1 of cross-entropy and the differences of the others to it."""
-    rows = []
-    for point in found:
+    """Top-1 of cross-entropy and the differences of the others to it: a table for each way to start."""
+
+    def row(point: Point) -> tuple[str, ...]:
         baseline, fitted = point.mean(BASELINE, "top1"), point.mean(BASELINE, "train_top1")
         assert baseline is not None
-        fits = "" if fitted is None else f" ({100 * fitted:.1f})"
-        gains = [_points(point, method) for method in METHODS]
-        rows.append((point.kind, point.title, f"{point.steps:,}", f"{100 * baseline:.1f}{fits}", *gains))
-    return linked_table(("Start", "Setting", "Steps", "CrossEntropy() (training)", *METHODS), rows, words=2)
+        n = len(point.values[BASELINE]["top1"])
+        fits = "" if fitted is None else f" ({100 * fitted:.0f})"
+        gains = [_points(point, method, n) for method in METHODS]
+        return (point.title, f"{point.steps:,}", f"{100 * baseline:.1f}{fits}", *gains, str(n))
+
+    return _by_kind(("Setting", "Steps", "Cross-entropy (training)", *NAMES.values(), "n"), found, row)
 
 
 def probability_table(found: Iterable[Point]) -> str:
-    """NLL of each method, and of cross-entropy and SD-Dropout after temperature scaling."""
-    rows = []
+    """NLL of each method, and of cross-entropy and SD-Dropout after temperature scaling: a table for each start."""
+
+    def row(point: Point) -> tuple[str, ...]:
+        shown = [(BASELINE, "nll"), (BASELINE, "scaled_nll"), ("LabelSmoothing()", "nll"), (TENTH, "nll")]
+        shown += [(ONE, "nll"), (ONE, "scaled_nll"), (AUTO, "nll")]
+        found_weight = _number(point.mean(AUTO, "weight"), 2)
+        return (point.title, *(_number(point.mean(*which)) for which in shown), found_weight)
+
+    headings = ("Setting", "Cross-entropy", "scaled", NAMES["LabelSmoothing()"], NAMES[TENTH], NAMES[ONE], "scaled")
+    return _by_kind((*headings, NAMES[AUTO], "weight found"), found, row)
+
+
+def _by_kind(headings: tuple[str, ...], found: Iterable[Point], row: Callable[[Point], tuple[str, ...]]) -> str:
+    by_kind: dict[str, list[Point]] = {}
     for point in found:
-        shown = [
-            _number(point.mean(BASELINE, "nll")),
-            _number(point.mean(BASELINE, "scaled_nll")),
-            *(_number(point.mean(method, "nll")) for method in ("LabelSmoothing()", TENTH, ONE)),
-            _number(point.mean(ONE, "scaled_nll")),
-            _number(point.mean(AUTO, "nll")),
-            _number(point.mean(AUTO, "weight"), 2),
-        ]
-        rows.append((point.kind, point.title, *shown))
-    headings = (
-        *("Start", "Setting", BASELINE, "scaled", "LabelSmoothing()", TENTH, ONE, "scaled"),
-        *(AUTO, "weight found"),
+        by_kind.setdefault(point.kind, []).append(point)
+    return "\n\n".join(
+        f"### {kind.capitalize()}\n\n{linked_table(headings, [row(point) for point in of], words=1)}"
+        for kind, of in by_kind.items()
     )
-    return linked_table(headings, rows, words=2)
 
 
 def front_page(found: Iterable[Point]) -> str:
@@ -149,11 +161,12 @@ def front_page(found: Iterable[Point]) -> str:
                 f"{point.kind}: {title}",
                 f"{point.steps:,}",
                 f"{100 * baseline:.1f} ({100 * fitted:.0f})",
-                *(_points(point, method) for method in (TENTH, ONE)),
-                " / ".join(_number(point.mean(method, "nll"), 2) for method in (BASELINE, TENTH, ONE)),
+                *(_points(point, method, len(point.values[BASELINE]["top1"])) for method in (TENTH, ONE)),
+                str(len(point.values[BASELINE]["top1"])),
+                " / ".join(_number(point.mean(method, "nll"), 2) or "-" for method in (BASELINE, TENTH, ONE)),
             )
         )
-    headings = ("Setting", "Optimiser steps", "Cross-entropy: test (training)", TENTH, ONE, "NLL of the three")
+    headings = ("Setting", "Steps", "Cross-entropy (training)", NAMES[TENTH], NAMES[ONE], "n", "NLL of the three")
     return linked_table(headings, rows, words=1)
 
 
@@ -182,14 +195,16 @@ def _nll(point: Point, method: str) -> float:
     return value
 
 
-def _points(point: Point, method: str) -> str:
+def _points(point: Point, method: str, n: int) -> str:
+    """The gain and, below it, its interval; how many pairs they are of where it is not n."""
     gain = point.gain(method)
     if gain is None:
         return ""
-    mean, interval, n = gain
-    if interval is None:
-        return f"{100 * mean:+.1f} (n = {n})"
-    return f"{100 * mean:+.1f} ({100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}; n = {n})"
+    mean, interval, pairs = gain
+    parts = [f"{100 * mean:+.1f}"]
+    if interval is not None:
+        parts.append(f"{100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}")
+    return "<br>".join([*parts, *([f"n = {pairs}"] if pairs != n else [])])
 
 
 def _number(value: float | None, digits: int = 3) -> str:

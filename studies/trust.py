@@ -18,7 +18,7 @@ from selfdistill.report.tables import Column, Table, column_of, interval, markdo
 from selfdistill.runs.evaluation import EvaluationConfig
 
 SETTING = Setting(
-    "CIFAR-100, 20 classes x 250, 80 epochs",
+    "CIFAR-100, 20 x 250, 80 epochs",
     "trust",
     TrainConfig(
         data="cifar100",

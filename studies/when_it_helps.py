@@ -36,20 +36,18 @@ def _setting(name: str, title: str, recipe: TrainConfig, methods: tuple[str, ...
 
 
 SETTINGS = {
-    "cifar_base": Setting("CIFAR-100, 20 classes x 100, 60 epochs, 128 features", "cifar100_20x100", SMALL, FOUR),
+    "cifar_base": Setting("CIFAR-100, 20 x 100, 60 epochs, 128 features", "cifar100_20x100", SMALL, FOUR),
     "cifar_more_images": trust.SETTING,
-    "cifar_short": _setting("cifar_short", "CIFAR-100, 20 classes x 100, 20 epochs", replace(SMALL, epochs=20)),
-    "cifar_few_images": _setting(
-        "cifar_few_images", "CIFAR-100, 20 classes x 25, 60 epochs", replace(SMALL, per_class=25)
-    ),
+    "cifar_short": _setting("cifar_short", "CIFAR-100, 20 x 100, 20 epochs", replace(SMALL, epochs=20)),
+    "cifar_few_images": _setting("cifar_few_images", "CIFAR-100, 20 x 25, 60 epochs", replace(SMALL, per_class=25)),
     "cifar_wide_features": _setting(
-        "cifar_wide_features", "CIFAR-100, 20 classes x 100, 60 epochs, 512 features", replace(SMALL, features=512)
+        "cifar_wide_features", "CIFAR-100, 20 x 100, 60 epochs, 512 features", replace(SMALL, features=512)
     ),
-    "digits_5": _setting("digits_5", "digits, 5 images per class, 60 epochs", replace(DIGITS, per_class=5), ALL, 5),
-    "digits_10": _setting("digits_10", "digits, 10 images per class, 60 epochs", DIGITS, ALL, 5),
-    "digits_30": _setting("digits_30", "digits, 30 images per class, 60 epochs", replace(DIGITS, per_class=30), ALL, 5),
+    "digits_5": _setting("digits_5", "digits, 5 per class, 60 epochs", replace(DIGITS, per_class=5), ALL, 5),
+    "digits_10": _setting("digits_10", "digits, 10 per class, 60 epochs", DIGITS, ALL, 5),
+    "digits_30": _setting("digits_30", "digits, 30 per class, 60 epochs", replace(DIGITS, per_class=30), ALL, 5),
     "digits_10_long": _setting(
-        "digits_10_long", "digits, 10 images per class, 240 epochs", replace(DIGITS, epochs=LONG), ALL, 5
+        "digits_10_long", "digits, 10 per class, 240 epochs", replace(DIGITS, epochs=LONG), ALL, 5
     ),
 }
 
