@@ -136,7 +136,8 @@ def table() -> str:
             found = [row for row in rows if row == row | key(rule, per_class, hidden, steps, row["seed"])]
             mean = {name: fmean(row[name] for row in found) for name in ("top1", "nll")} if found else None
             cells.append("" if mean is None else f"{100 * mean['top1']:.1f}, {mean['nll']:.3f}")
-        numbers.append((f"{per_class} per class, {hidden} features, {steps:,} steps", *cells))
+        if any(cells):
+            numbers.append((f"{per_class} per class, {hidden} features, {steps:,} steps", *cells))
     return linked_table(("Top-1 (%), NLL", *RULES), numbers, words=1)
 
 
