@@ -57,7 +57,7 @@ class SearchRecord(JsonRecord, frozen=True, kw_only=True, forbid_unknown_fields=
         epochs: of a trial that is not stopped; per_method: the trials of each method.
         val_n: validation images; val_split: which they are.
         trials: in the order in which they ended.
-        chosen: the baseline's best finished trial and that of all others; before the end, each method's.
+        chosen: the baseline's best finished trial and that of all others; empty before the end.
         importance: of each method's settings: the share of the differences between its trials that each one explains.
     """
 

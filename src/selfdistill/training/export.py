@@ -135,10 +135,10 @@ def load_run(run: str | Path, model: str | None = None) -> LoadedModel:
             are not finite.
         OSError: the hub does not have it, or is not reached.
     """
-    foreign = str(run).startswith(HUB)
-    run = _from_hub(str(run).removeprefix(HUB)) if foreign else Path(run)
+    from_hub = str(run).startswith(HUB)
+    run = _from_hub(str(run).removeprefix(HUB)) if from_hub else Path(run)
     known = description(run)
-    if foreign and model is None and is_function(known["model"]):
+    if from_hub and model is None and is_function(known["model"]):
         raise ValueError(f"{run} names the function {quote(known['model'])}, which a stranger chose: give `model`")
     tensors = load_weights(run)
     try:

@@ -155,10 +155,6 @@ class Search:
             name: float(x) for name, x in optuna.importance.get_param_importances(study, evaluator=evaluator).items()
         }
 
-    def folder(self, trial: Trial) -> Path:
-        """Return where a trial's network is."""
-        return self.out / "trials" / f"{slug(trial.of)}-{trial.number}"
-
     def planned(self, trial: Trial) -> TrainConfig:
         """Return the recipe of a trial's method and rates, without its seed and its share of validation images."""
         return with_rates(replace(self.recipe, method=trial.method), self.resolved, trial.rates)
@@ -171,7 +167,7 @@ class Search:
         rates = {name: value for name, value in values.items() if "." not in name}
         trial = Trial(of=method, number=number, method=with_arguments(method, values), rates=rates, seed=number)
         recipe = replace(self.planned(trial), seed=number)
-        folder = self.folder(trial)
+        folder = trial_folder(self.out, trial)
         return Task(folder, recipe, TrialJob(recipe, trial, self.out, folder, identity, self.metric))
 
     def _is_at_work(self, owner: str) -> bool:
@@ -181,6 +177,11 @@ class Search:
             return owner == self.owner
         with open_lock(path) as file:
             return not lock(file)
+
+
+def trial_folder(out: Path, trial: Trial) -> Path:
+    """Return where a trial's network is, in the folder of a search."""
+    return out / "trials" / f"{slug(trial.of)}-{trial.number}"
 
 
 def pruner(recipe: TrainConfig) -> "optuna.pruners.BasePruner":

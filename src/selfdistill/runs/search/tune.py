@@ -13,7 +13,7 @@ from rich.console import Console
 from selfdistill.config import TrainConfig
 from selfdistill.config.train_config import ResolvedTrainConfig
 from selfdistill.data import ImageData
-from selfdistill.data.sets import VAL_FRACTION
+from selfdistill.data.sets import VAL_FRACTION, hold_out_validation
 from selfdistill.errors import ArgumentError, blaming, check_range
 from selfdistill.files import lock, make_folder, open_lock
 from selfdistill.progress import Display, clock, make_console, print_line
@@ -24,7 +24,7 @@ from selfdistill.runs.failures import Failure
 from selfdistill.runs.folders import check_writable
 from selfdistill.runs.grid import ExecutorConfig, PlannedRun, describe_plan, run_grid, slug
 from selfdistill.runs.search.space import open_arguments
-from selfdistill.runs.search.trials import Search, TrialJob
+from selfdistill.runs.search.trials import Search, TrialJob, trial_folder
 from selfdistill.text import count_of
 from selfdistill.timing.budget import Timing, epochs_for_budget, measure_step_seconds, parse_duration
 from selfdistill.training.export import description, save_description
@@ -116,7 +116,7 @@ def tune(
     data = load(recipe)
     if data.val is None:
         recipe = replace(recipe, val_fraction=VAL_FRACTION)
-        data = load(recipe)
+        data = hold_out_validation(data, VAL_FRACTION)
     assert data.val is not None
     console = make_console()
     with console.status("measuring how long a step takes"):
@@ -160,7 +160,7 @@ def keep_best(tuned: Tuned, method: str, out: Path) -> Path:
     for old in (fresh, best):
         shutil.rmtree(old, ignore_errors=True)
     shutil.copytree(source, fresh, ignore=shutil.ignore_patterns("checkpoints", ".lock"))
-    validated = out / "trials" / f"{slug(trial.of)}-{trial.number}"
+    validated = trial_folder(out, trial)
     if (outputs := Predictions.load(validated, None, VALIDATION)) is not None:
         outputs.save(fresh, VALIDATION)
         save_description(fresh, description(fresh) | {"temperature": description(validated)["temperature"]})
@@ -193,7 +193,8 @@ def _plan(
     assert data.val is not None
     if (out / SEARCH).is_file():
         there = SearchRecord.load(out)
-        if there.metric != config.metric or (config.trials, config.epochs) not in _asked(there):
+        same = config.trials in (None, there.per_method) and config.epochs in (None, there.epochs)
+        if there.metric != config.metric or not same:
             raise ArgumentError("out", f"is {out}, which holds a search by other settings: choose another")
         return replace(recipe, epochs=there.epochs), there
     seconds, parallel = parse_duration(config.budget), float(executor.jobs)
@@ -214,11 +215,6 @@ def _plan(
         val_split=data.val_split_description,
     )
     return replace(recipe, epochs=epochs), search
-
-
-def _asked(there: SearchRecord) -> list[tuple[int | None, int | None]]:
-    """What may be asked for to go on with a search: its numbers, or that it decides."""
-    return [(trials, epochs) for trials in (None, there.per_method) for epochs in (None, there.epochs)]
 
 
 def _trials_for_budget(seconds: float, timings: Sequence[Timing], final: Sequence[Timing], epochs: int) -> int:
@@ -253,12 +249,17 @@ def _search(
         tasks = trials.left_behind() or _next_round(trials, search, at_once)
         while tasks:
             _train_round(trials, tasks, executor, display)
-            _note(trials, search)
+            replaced(search, trials=trials.trials()).save(trials.out / SEARCH)
             late = config.trials is None and time.monotonic() - started > seconds
             tasks = [] if late else _next_round(trials, search, at_once)
-    search = _note(trials, search)
+    ended = trials.trials()
     baseline, *others = config.methods
-    search = replaced(search, chosen=(_found(search, [baseline]), _found(search, others)))
+    search = replaced(
+        search,
+        trials=ended,
+        chosen=(_best(ended, [baseline], config.metric), _best(ended, others, config.metric)),
+        importance={method: trials.importance(method) for method in config.methods},
+    )
     ours, theirs = search.chosen
     if ours.method == theirs.method:
         raise ValueError(f"the baseline and the best other method are both {ours.method}: compare other `methods`")
@@ -266,13 +267,14 @@ def _search(
     return search
 
 
-def _found(search: SearchRecord, methods: Sequence[str]) -> Trial:
+def _best(trials: Sequence[Trial], methods: Sequence[str], metric: Metric) -> Trial:
     """Return the best finished trial of some methods."""
-    finished = [trial for trial in search.chosen if trial.of in methods]
+    ended = [trial for trial in trials if trial.of in methods]
+    finished = [trial for trial in ended if trial.state == "finished"]
     if not finished:
-        reasons = [trial.reason for trial in search.trials if trial.of in methods and trial.reason]
+        reasons = [trial.reason for trial in ended if trial.reason]
         raise ValueError(f"no trial of {' or '.join(methods)} was finished: {(reasons or ['the time was up'])[0]}")
-    return min(finished, key=lambda trial: trial.loss(search.metric))
+    return min(finished, key=lambda trial: trial.loss(metric))
 
 
 def _next_round(trials: Search, search: SearchRecord, at_once: int) -> list[Task]:
@@ -303,20 +305,6 @@ def _train_round(trials: Search, tasks: Sequence[Task], executor: Executor, disp
     )
 
 
-def _note(trials: Search, search: SearchRecord) -> SearchRecord:
-    """Write what is known so far."""
-    ended = trials.trials()
-    best = [_best(ended, method, search.metric) for method in trials.methods]
-    search = replaced(
-        search,
-        trials=ended,
-        chosen=tuple(trial for trial in best if trial is not None),
-        importance={method: trials.importance(method) for method in trials.methods},
-    )
-    search.save(trials.out / SEARCH)
-    return search
-
-
 def describe_trial(trial: Trial) -> str:
     """Return a line on a trial that has ended."""
     if trial.state == "failed":
@@ -324,11 +312,6 @@ def describe_trial(trial: Trial) -> str:
     rates = "".join(f", {name} {value:g}" for name, value in trial.rates.items())
     where = "" if trial.state == "finished" else f"stopped after {count_of(trial.epochs, 'epoch')}: "
     return f"{trial.method}{rates}: {where}validation {trial.top1:.1%}, NLL {trial.nll:.3f}, {clock(trial.seconds)}"
-
-
-def _best(trials: Sequence[Trial], method: str, metric: Metric) -> Trial | None:
-    finished = [trial for trial in trials if trial.of == method and trial.state == "finished"]
-    return min(finished, key=lambda trial: trial.loss(metric), default=None)
 
 
 def _final_runs(tuned: TrainConfig, seeds: int) -> list[PlannedRun]:
