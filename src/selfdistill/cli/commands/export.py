@@ -38,7 +38,8 @@ def export(
     if hub is not None:
         from selfdistill.runs.sharing.hub import push_run
 
-        for name, value in (("out", out is not None), ("probabilities", probabilities)):
+        ignored = (("format", format != "onnx"), ("out", out is not None), ("probabilities", probabilities))
+        for name, value in ignored:
             if value:
                 raise ArgumentError(name, "would be ignored: `hub` gets the weights")
         print_lines(push_run(run, hub, private=private))
