@@ -58,13 +58,15 @@ def pages(out: Path) -> dict[Path, str]:
         folder = out / setting.folder.relative_to(DOCS.parent)
         write_report(setting.load(), folder, title=title, preface=SHARED)
         (folder / "report.html").unlink()  # the Markdown is what a repository shows
-    reproduced, sections = {}, {}
+    reproduced, sections, gpu_runs = {}, {}, ""
     for scale in paper.SCALES:
         with paper.committed(scale) as setting:
             if setting.runs.is_dir():
                 reproduced[scale] = paper.results(setting)
                 paper.write_pages(reproduced[scale], out / (paper.FOLDER / scale).relative_to(DOCS.parent))
             sections[scale] = paper_scales.section(setting, reproduced.get(scale, ()))
+            if scale == "full":
+                gpu_runs = paper_scales.gpu_speed(setting)
     every_table = [result for found in reproduced.values() for result in found]
     detector = json.loads(detection.RESULT.read_text())
     study = {name: setting.load() for name, setting in SETTINGS.items()}
@@ -104,6 +106,7 @@ def pages(out: Path) -> dict[Path, str]:
             "missing": paper.missing_table(every_table),
             "detector": f"{detection.precision_table(detector)}\n\n{detection.caption(detector)}",
         },
+        DOCS / "gpu.md": {"runs": gpu_runs},
         DOCS / "performance.md": {
             "targets": performance.targets_table(),
             "step": performance.step_table("step_fp32", "step_bf16", "step_compiled", "step_methods"),

@@ -3,16 +3,19 @@
 uv run python studies/gpu.py                            everything, however long it takes
 uv run python studies/gpu.py --minutes 9 --later 18     stop before nine minutes are over; 18 more will follow
 uv run python studies/gpu.py --minutes 9 --later 0      begin nothing that would not be finished in this call
+uv run python studies/gpu.py --scale medium             the miniature of few images, and Caltech-101, instead
 uv run python studies/gpu.py --rehearse --minutes 2     tiny networks on synthetic images, on a CPU too
 
-Everything is kept in the work folder, and what was interrupted goes on there where it was: SIGTERM and SIGINT stop it
-cleanly, and whatever kills it costs a few seconds of work. The records are written to --out as they come. The status is
-0 when all is done, 3 when there is more to do, and 1 when something failed. docs/gpu.md says more.
+Runs whose records are committed are not made again. Everything is kept in the work folder, and what was interrupted
+goes on there where it was: SIGTERM and SIGINT stop it cleanly, and whatever kills it costs a few seconds of work. The
+records are written to --out as they come. The status is 0 when all is done, 3 when there is more to do, and 1 when
+something failed. docs/gpu.md says more.
 """
 
 import argparse
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,10 +30,9 @@ from typing import Any
 import torch
 from gpu_benchmarks import REHEARSED, benchmarks
 from gpu_crew import STOP, Crew
-from gpu_kit import Kit, say, state_of
+from gpu_kit import TABLES, Kit, say, state_of
 from rich.console import Console
 
-from selfdistill.paper import TABLES
 from selfdistill.paper.reproduce import evaluate_run
 from selfdistill.paper.scales import DatasetSize, dataset_size, write_synthetic_images
 from selfdistill.progress import Display, Progress
@@ -43,7 +45,6 @@ from selfdistill.training.run import load
 SAVE = 30.0
 """Seconds between checkpoints: one of a ResNet-18 and its momentum, 90 MB, takes about half a second."""
 
-_TABLES = [name for name in ("table1", "table2", "table5", "anchors") if name in TABLES]
 _DONE, _FAILED, _MORE = 0, 1, 3
 
 
@@ -68,7 +69,6 @@ def train_one(kit: Kit, name: str, until: float) -> int:
         say(str(stopped))
         return stopped.exit_status
     for evaluation in kit.missing_evaluations(planned):
-        evaluation.check_data(kit.config, data)
         seconds = evaluate_run(run, evaluation, kit.config, data=data, progress=progress)
         say(f"{evaluation.name}: measured in {seconds:.0f} s")
     return _DONE
@@ -91,6 +91,8 @@ def _when_free(work: Any, patience: float = 60.0) -> None:
 @contextmanager
 def shared_by_mps(work: Path) -> Iterator[None]:
     """Let kernels of several processes run on the GPU at the same time, by NVIDIA's Multi-Process Service."""
+    if shutil.which("nvidia-cuda-mps-control") is None:
+        raise ValueError("nvidia-cuda-mps-control is not on PATH: leave --mps out")
     folder = (work / "mps").resolve()
     folder.mkdir(parents=True, exist_ok=True)
     os.environ |= {"CUDA_MPS_PIPE_DIRECTORY": str(folder), "CUDA_MPS_LOG_DIRECTORY": str(folder)}
@@ -101,20 +103,26 @@ def shared_by_mps(work: Path) -> Iterator[None]:
         subprocess.run(["nvidia-cuda-mps-control"], input=b"quit\n", check=False)
 
 
-def _checked(kit: Kit) -> DatasetSize:
-    """Return the size of the data set; refuse what would be found out after hours."""
+def _check(kit: Kit) -> None:
+    """Refuse what would be found out after hours."""
     if not (kit.given.rehearse or torch.cuda.is_available()):
         raise ValueError("no GPU is seen, and a run would take weeks: try --rehearse, or selfdistill reproduce")
+    if kit.given.scale == "medium" and kit.given.precision != "bf16-mixed":
+        raise ValueError("the scale medium trains in bf16-mixed alone: leave --precision out")
     try:
         there = provenance(torch.device("cpu"))
     except PackageNotFoundError as error:
         raise ValueError(f"{error}; install it, as docs/gpu.md says: the records name the versions") from None
     if there["commit"] is None and kit.given.commit is None:
         say("the code lies here without its repository: give --commit, or the records do not say which it was")
-    data, size = load(kit.plan[0].cell.recipe), dataset_size("cifar100", kit.config.scale)
-    if (found := DatasetSize(len(data.train), len(data.test), len(data.classes))) != size:
-        raise ValueError(f"{kit.given.data_root}: cifar100 has {found}, not {size}")
-    return size
+    todo = [one for one in kit.plan if not kit.is_done(one)]
+    for name in dict.fromkeys(one.training.data for one in todo):
+        runs = [one for one in todo if one.training.data == name]
+        data, size = load(runs[0].cell.recipe), dataset_size(name, kit.config.scale)
+        if (found := DatasetSize(len(data.train), len(data.test), len(data.classes))) != size:
+            raise ValueError(f"{kit.given.data_root}: {name} has {found}, not {size}")
+        for evaluation in dict.fromkeys(evaluation for one in runs for evaluation in kit.missing_evaluations(one)):
+            evaluation.check_data(kit.config, data)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -129,7 +137,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", choices=("bf16-mixed", "32-true"), default="bf16-mixed")
     parser.add_argument("--seeds", type=int, nargs="+", default=(), help="(default: 41 42 43)")
     parser.add_argument("--at-once", type=int, default=4, help="at most so many runs side by side")
-    parser.add_argument("--tables", nargs="+", default=_TABLES, help="what finished runs are measured for")
+    parser.add_argument("--scale", choices=("full", "medium"), default="full", help="(default: full)")
+    parser.add_argument("--tables", nargs="+", default=TABLES, help="what finished runs are measured for")
     parser.add_argument("--benchmarks", type=float, default=2.0, help="minutes after which no benchmark is begun")
     parser.add_argument("--mps", action="store_true", help="share the GPU by NVIDIA's Multi-Process Service")
     parser.add_argument("--commit", help="of the code, where it lies without its repository")
@@ -150,9 +159,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((given.work / "compiled").resolve()))
     if given.rehearse:
         write_synthetic_images(kit.config.images_folder("cifar100"), "cifar100")
-    images = _checked(kit).train
     given.work.mkdir(parents=True, exist_ok=True)
-    crew = Crew(kit, __file__, words, started + 60 * given.minutes - STOP, 60 * given.later, images)
+    kit.take_committed()
+    _check(kit)
+    crew = Crew(kit, __file__, words, started + 60 * given.minutes - STOP, 60 * given.later)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, crew.interrupt)
     crew.measure(REHEARSED if given.rehearse else benchmarks(given.data_root / "cifar100"), 60 * given.benchmarks)

@@ -44,7 +44,6 @@ class Crew:
         words: the options as they were typed, which each process gets too.
         end: when to stop, in the clock of `time.time`.
         later: seconds that later calls will have, which go on with what this one has not finished.
-        images: of a run's training set.
     """
 
     kit: Kit
@@ -52,7 +51,6 @@ class Crew:
     words: Sequence[str]
     end: float
     later: float
-    images: int
     asked_to_stop: bool = False
     in_hand: list[InHand] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
@@ -171,8 +169,8 @@ class Crew:
             return
         found = self.pace.seconds_per_epoch({one.planned.name: self._last_epoch(one.planned) for one in self.in_hand})
         if found is not None:
-            passes = {one.planned.name: one.planned.passes for one in self.in_hand}
-            self.rates[number] = sum(passes[name] * self.images / max(s, 1e-9) for name, s in found.items())
+            passes = {one.planned.name: one.planned.epoch for one in self.in_hand}
+            self.rates[number] = sum(passes[name] / max(s, 1e-9) for name, s in found.items())
             say(f"{number} at once: {self.rates[number]:,.0f} images per second together, each pass counted")
             self.kit.note(**{self._rates_of: self.rates})
 
@@ -184,7 +182,7 @@ class Crew:
         return f"rates {self.kit.given.precision}{' mps' if self.kit.given.mps else ''}"
 
     def _work_left(self, planned: Planned) -> float:
-        return planned.work(self.images, self._epochs(planned))
+        return planned.work(self._epochs(planned))
 
     def _epochs(self, planned: Planned) -> int:
         return self._last_epoch(planned)[0]

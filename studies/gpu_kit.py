@@ -10,10 +10,14 @@ from typing import Any
 
 from gpu_plan import Planned, order
 
+import paper
 from selfdistill.paper import PaperConfig, PaperTable, Scale, find_tables
 from selfdistill.paper.results import load_cached_evaluation
 from selfdistill.paper.tables import RunEvaluation
 from selfdistill.records import RunRecord, write_atomically
+
+TABLES = ("table1", "table2", "table5", "anchors")
+"""What finished runs are measured for, where nothing else is asked."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +33,10 @@ class Kit:
     @property
     def config(self) -> PaperConfig:
         """The paper's protocol, or a rehearsal of it."""
-        scale: Scale = "smoke" if self.given.rehearse else "full"
-        fast = self.given.precision == "bf16-mixed"
-        folder = self.given.work / (scale if fast else f"{scale}-float32")
+        scale: Scale = "smoke" if self.given.rehearse else self.given.scale
+        in_bfloat16 = self.given.precision == "bf16-mixed"
+        folder = self.given.work / (scale if in_bfloat16 else f"{scale}-float32")
+        fast = in_bfloat16 and scale != "medium"  # whose recipes are in bfloat16 themselves
         return PaperConfig(scale, folder, self.given.data_root, tuple(self.given.seeds), fast)
 
     @property
@@ -45,6 +50,11 @@ class Kit:
     def tables(self) -> list[PaperTable]:
         """Those that the runs are measured for."""
         return [table for name in self.given.tables for table in find_tables(name)]
+
+    def take_committed(self) -> None:
+        """Put the committed records into the work folder, so that their runs are not made again."""
+        if self.config.scale in paper.SCALES and self.given.precision == "bf16-mixed":
+            paper.take_committed(self.tables, self.config)
 
     def run_of(self, planned: Planned) -> Path:
         """The folder of a run."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from selfdistill.methods import parse_method
-from selfdistill.paper.scales import SEEDS, PaperConfig, Training
+from selfdistill.paper.scales import SEEDS, PaperConfig, Scale, Training, dataset_size
 from selfdistill.paper.tables import METHODS
 from selfdistill.runs.grid import PlannedRun
 
@@ -32,28 +32,36 @@ class Planned:
         training: of the paper's tables.
         cell: its name and its recipe.
         passes: forward-and-backward passes of the network over each image.
+        scale: of the paper's tables.
     """
 
     training: Training
     cell: PlannedRun
     passes: float
+    scale: Scale
 
     @property
     def name(self) -> str:
         """Of its folder."""
         return self.cell.name
 
-    def work(self, images: int, epochs_done: int) -> float:
+    @property
+    def epoch(self) -> float:
+        """An epoch's work, in passes of an image."""
+        return self.passes * dataset_size(self.training.data, self.scale).train
+
+    def work(self, epochs_done: int) -> float:
         """Return what is left of it, in passes of an image."""
         assert self.cell.recipe.epochs is not None
-        return self.passes * images * (self.cell.recipe.epochs - epochs_done)
+        return self.epoch * (self.cell.recipe.epochs - epochs_done)
 
 
 def order(config: PaperConfig, epochs: int | None = None) -> list[Planned]:
     """Return the runs of Table 1 on CIFAR-100 and standard dropout, those that say most first.
 
     SD-Dropout and cross-entropy come first, seed by seed; then the other methods, each with its sum, all of them with
-    one seed before the next; label smoothing and dropout last.
+    one seed before the next; label smoothing and dropout last. At the scale "medium": cross-entropy, SD-Dropout,
+    label smoothing and dropout, on CIFAR-100 and then on Caltech-101.
 
     Args:
         config: its recipes.
@@ -63,8 +71,11 @@ def order(config: PaperConfig, epochs: int | None = None) -> list[Planned]:
     first = METHODS["cross_entropy"][:0:-1]
     others = [method for key in ("cs_kd", "ddgsd", "byot", "dml") for method in METHODS[key][1:]]
     last = [*METHODS["label_smoothing"][1:], "Dropout()"]
-    runs = [(Training(method), seed) for group in (first, others, last) for seed, method in product(seeds, group)]
-    planned = [Planned(one, config.plan_run(one, seed), passes_of(one.method)) for one, seed in runs]
+    groups = [("cifar100", group) for group in (first, others, last)]
+    if config.scale == "medium":
+        groups = [(data, [*first, "LabelSmoothing()", "Dropout()"]) for data in ("cifar100", "caltech101")]
+    runs = [(Training(method, data), seed) for data, group in groups for seed, method in product(seeds, group)]
+    planned = [Planned(one, config.plan_run(one, seed), passes_of(one.method), config.scale) for one, seed in runs]
     if epochs is None:
         return planned
     return [

@@ -182,38 +182,46 @@ def describe_seconds(config: PaperConfig) -> str:
     """Say how long the runs took."""
     records = [RunRecord.load(file) for file in config.runs.glob("*/result.json")]
     seconds = sorted(record.seconds for record in records)
+    device = records[0].device
+    how = f"several at a time on one {device}"
+    if device.startswith("cpu"):
+        how = f"{JOBS} at a time with {records[0].threads} thread each, on a machine that did other work meanwhile"
     return (
         f"The {len(seconds)} runs took {seconds[0]:.0f} to {seconds[-1]:,.0f} s each, the median "
-        f"{statistics.median(seconds):.0f} s, {JOBS} at a time with {records[0].threads} thread each, on a machine "
-        "that did other work meanwhile."
+        f"{statistics.median(seconds):.0f} s, {how}."
     )
 
 
 def missing_table(found: Sequence[TableResult]) -> str:
     """List why cells have no number, each reason once, with the number of cells per table."""
-    reasons: dict[str, Counter[str]] = {}
+    reasons: dict[tuple[str, str], Counter[str]] = {}
     for result in found:
         for cell in result.cells:
             if not cell.values:
-                reasons.setdefault(cell.missing_reason, Counter())[result.table] += 1
+                reasons.setdefault((result.scale, cell.missing_reason), Counter())[result.table] += 1
     rows = [
-        (reason, ", ".join(f"{table} ({cells})" for table, cells in tables.items()))
-        for reason, tables in reasons.items()
+        (scale, reason, ", ".join(f"{table} ({cells})" for table, cells in tables.items()))
+        for (scale, reason), tables in reasons.items()
     ]
-    return markdown(Table(("Why", "In (cells)"), tuple(rows)))
+    return markdown(Table(("Scale", "Why", "In (cells)"), tuple(rows)))
 
 
 def train(names: Sequence[str], scale: Scale) -> None:
     """Train and measure what is missing of some tables, and put the records into the archive."""
     tables = [table for name in names for table in find_tables(name)]
     work = PaperConfig(scale, Path("runs") / f"paper-{scale}", fast=scale == "full")
-    with committed(scale) as config:
-        for folder in sorted(config.runs.glob("*")):
-            if not (work.runs / folder.name).exists() and _is_complete(folder.name, tables, config):
-                shutil.copytree(folder, work.runs / folder.name)
+    take_committed(tables, work)
     for table in tables:
         reproduce_table(table, work, ExecutorConfig(torch.cuda.device_count() or JOBS))
         archive_records(work)
+
+
+def take_committed(tables: Sequence[PaperTable], work: PaperConfig) -> None:
+    """Copy the committed runs of which some tables need nothing more, so that they are not made again."""
+    with committed(work.scale) as config:
+        for folder in sorted(config.runs.glob("*")):
+            if not (work.runs / folder.name).exists() and _is_complete(folder.name, tables, config):
+                shutil.copytree(folder, work.runs / folder.name)
 
 
 def archive_records(work: PaperConfig) -> None:

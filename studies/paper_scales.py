@@ -1,8 +1,11 @@
 """What the paper's tables came to at each scale, for the page of all tables and for the front page."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import median
 
 import every_method
+import gpu_plan
 from findings import FINDINGS, count_pairs, other_findings
 from linked import linked_table
 
@@ -11,6 +14,12 @@ from selfdistill.paper import PaperConfig, TableResult
 from selfdistill.paper.pages import describe_regime, regime_table, table_title
 from selfdistill.records import paired, statistic_of
 from selfdistill.report.tables import markdown
+
+SIDE_BY_SIDE = 3
+"""Runs at a time on the GPU, when those of docs/gpu.md were made."""
+
+_WITH_TESTING = 1 + 10_000 / 50_000 / 3
+"""The test images after each epoch go forward alone, a third of a pass."""
 
 UNTESTED = "cannot be tested here"
 
@@ -70,14 +79,20 @@ def front_page(reproduced: Mapping[str, Sequence[TableResult]]) -> str:
 
 
 def _own_scale(results: Sequence[TableResult]) -> str:
-    trained = sorted({run.name for result in results for run in result.runs})
-    if not trained:
+    if not any(result.runs for result in results):
         return "At the paper's own scale nothing has been reproduced here yet: that wants a GPU."
-    tables = [result.table for result in results if any(cell.values and cell.epochs for cell in result.cells)]
-    return f"At the paper's own scale {len(trained)} runs have been reproduced, in {', '.join(tables)}."
+    return (
+        _pair("At the paper's own scale, CIFAR-100 and ResNet-18", results) + " The other methods, networks and data "
+        "sets of its tables have not been reproduced at that scale: they want more hours on a GPU."
+    )
 
 
 def _miniature(scale: str, results: Sequence[TableResult]) -> str:
+    return _pair(f"In miniature, `--scale {scale}`", results)
+
+
+def _pair(where: str, results: Sequence[TableResult]) -> str:
+    """Say what SD-Dropout makes of cross-entropy in Table 1, beside what the paper prints at that scale."""
     table1 = next(result for result in results if result.table == "table1")
     cells = [cell for cell in table1.cells if cell.row == "CIFAR-100: Cross-entropy" and cell.values]
     if len(cells) != 2 or not table1.regimes:
@@ -90,8 +105,31 @@ def _miniature(scale: str, results: Sequence[TableResult]) -> str:
     before, after = (f"{mean.mean:.1f} %" for mean in means if mean is not None)
     within = "" if interval is None else f", 95 % interval {interval[0]:+.1f} to {interval[1]:+.1f}"
     seeds = f"{difference.n} seed{'s' if difference.n > 1 else ''}"
+    printed = f"; the paper prints {base.printed} and {distilled.printed}" if table1.scale == "full" else ""
     return (
-        f"In miniature (`--scale {scale}`: {fit.steps:,} optimiser steps; training accuracy "
-        f"{100 * fit.cross_entropy.train_top1:.1f} % and {100 * fit.sd_dropout.train_top1:.1f} %) cross-entropy's "
-        f"{before} becomes {after} with SD-Dropout ({difference.mean:+.1f} points{within}, {seeds})."
+        f"{where} ({fit.steps:,} optimiser steps; training accuracy {100 * fit.cross_entropy.train_top1:.1f} % and "
+        f"{100 * fit.sd_dropout.train_top1:.1f} %), cross-entropy's {before} becomes {after} with SD-Dropout "
+        f"({difference.mean:+.1f} points{within}, {seeds}{printed})."
+    )
+
+
+def gpu_speed(config: PaperConfig) -> str:
+    """How long the runs on a GPU took, and how long all of them would at that rate."""
+    runs = [run for run in paper.table1_records(config) if not run.device.startswith("cpu")]
+    rate = median(run.images_per_second for run in runs)
+    whole = replace(config, seeds=())
+    passes = sum(planned.work(0) for planned in gpu_plan.order(whole))
+    rows = []
+    for method in dict.fromkeys(run.method for run in runs):
+        of = [run for run in runs if run.method == method]
+        seconds, speed = median(run.seconds for run in of), median(run.images_per_second for run in of)
+        rows.append((f"`{method}`", str(len(of)), f"{seconds:.0f}", f"{speed:,.0f}"))
+    minutes = passes * _WITH_TESTING / (SIDE_BY_SIDE * rate) / 60
+    return "\n\n".join(
+        [
+            linked_table(("Method", "Runs", "Seconds, median", "Images/s of each, median"), rows, words=1),
+            f"{' and '.join(sorted({run.device for run in runs}))}, {SIDE_BY_SIDE} runs side by side. All "
+            f"{len(gpu_plan.order(whole))} runs are {passes / 1e6:,.0f} million passes of an image: an estimated "
+            f"{minutes:.0f} minutes at this rate.",
+        ]
     )

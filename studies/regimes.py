@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-import archive
 import fine_tuning
 from linked import linked_table
 from when_it_helps import AUTO, SETTINGS
 
+import paper
+from selfdistill.paper import Scale
 from selfdistill.records import RunRecord, paired
-from selfdistill.records.record import to_struct
 from selfdistill.training.record import optimiser_steps
 
 BASELINE = "CrossEntropy()"
@@ -25,9 +25,16 @@ NAMES = {
 }
 METHODS = tuple(NAMES)
 
+PAPER: dict[Scale, str] = {
+    "full": "CIFAR-100, 100 x 500, ResNet-18, 200 epochs: the paper's own",
+    "small": "CIFAR-100 at 16 px, 100 x 15, 200 epochs, 512 features",
+}
+"""The scales of the paper's tables that are settings here."""
+
 FRONT = (
+    PAPER["full"],
     SETTINGS["digits_10_long"].title,
-    "CIFAR-100 at 16 px, 100 x 15, 200 epochs, 512 features",
+    PAPER["small"],
     "Caltech-101, 101 x 5, EfficientNet-Lite0",
     SETTINGS["cifar_short"].title,
 )
@@ -69,11 +76,14 @@ class Point:
 def points() -> list[Point]:
     """Every setting, from scratch first."""
     found = [_from_records("from scratch", SETTINGS[name].title, SETTINGS[name].load()) for name in SETTINGS]
-    contents = archive.read(archive.RESULTS / "paper-small.jsonl.gz").values()
-    runs = [to_struct(one, RunRecord, "a record of paper-small", "") for one in contents if "recipe_hash" in one]
-    small = [run for run in runs if run.method in (BASELINE, *METHODS) and run.recipe.per_class == 15]
-    title = "CIFAR-100 at 16 px, 100 x 15, 200 epochs, 512 features"
-    return [_from_records("from scratch", title, small), *found, *_fine_tuned()]
+    papers = [_from_records("from scratch", PAPER[scale], _table1(scale)) for scale in PAPER]
+    return [*papers, *found, *_fine_tuned()]
+
+
+def _table1(scale: Scale) -> list[RunRecord]:
+    """The runs of the paper's Table 1 on CIFAR-100 by the methods compared here."""
+    with paper.committed(scale) as config:
+        return [run for run in paper.table1_records(config) if run.method in (BASELINE, *METHODS)]
 
 
 def _from_records(kind: Kind, title: str, records: Iterable[RunRecord]) -> Point:

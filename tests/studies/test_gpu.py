@@ -69,7 +69,7 @@ def crew_of(gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         child.write_text(CHILD.format(pause=pause, fails=fails))
         words = ("--rehearse", "--seeds", "41", "--tables", "table1", "--work", str(tmp_path), *words)
         given = gpu._parser().parse_args(words)
-        return gpu.Crew(gpu.Kit(given), str(child), words, time.time() + seconds, 60 * given.later, 64)
+        return gpu.Crew(gpu.Kit(given), str(child), words, time.time() + seconds, 60 * given.later)
 
     return make
 
@@ -90,6 +90,29 @@ def test_sd_dropout_and_cross_entropy_come_first_seed_by_seed(gpu: ModuleType, p
     assert {(one.cell.recipe.epochs, one.cell.recipe.batch_size, one.cell.recipe.eval_every) for one in runs} == {
         (200, 128, 1)
     }
+
+
+def test_the_miniature_is_planned_on_both_data_sets(plan: ModuleType) -> None:
+    runs = plan.order(PaperConfig("medium", Path("out")))
+    assert [(one.training.data, one.cell.recipe.method, one.cell.recipe.seed) for one in runs] == [
+        (data, method, seed)
+        for data in ("cifar100", "caltech101")
+        for seed in (41, 42, 43)
+        for method in ("SDDropout()", "CrossEntropy()", "LabelSmoothing()", "Dropout()")
+    ]
+    assert [runs[0].epoch, runs[-1].epoch] == [3000, 3030]
+
+
+def test_committed_runs_are_not_made_again(gpu: ModuleType, tmp_path: Path) -> None:
+    kit = gpu.Kit(gpu._parser().parse_args(["--work", str(tmp_path)]))
+    committed = importlib.import_module("archive").read(ROOT / "results" / "paper-full.jsonl.gz")
+    names = {Path(path).parts[1] for path in committed}
+    assert names
+    kit.take_committed()
+    assert {one.name for one in kit.plan if kit.is_done(one)} == names
+    again = gpu.Kit(gpu._parser().parse_args(["--work", str(tmp_path / "again"), "--tables", "table6"]))
+    again.take_committed()  # Table 6 needs the weights, which are not committed
+    assert not [one for one in again.plan if again.is_done(one)]
 
 
 def test_the_examples_of_the_plan(plan: ModuleType) -> None:
