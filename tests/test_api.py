@@ -122,6 +122,25 @@ def test_a_lambda_is_compared_and_found_through_its_results(images: Tensor) -> N
     assert selfdistill.predict(trained, images).probabilities.shape == (60, 3)
 
 
+def test_images_in_memory_are_searched_on_and_the_best_network_is_kept(images: Tensor) -> None:
+    methods = ["CrossEntropy()", selfdistill.SDDropout(p=0.25)]
+    settings = SETTINGS | {"trials": 2, "seeds": 1}
+    found = selfdistill.tune(small, (images, LABELS), methods, out="tuned", **settings)
+    assert found.search is not None
+    assert {trial.of for trial in found.search.trials} == {"CrossEntropy()", "SDDropout(p=0.25)"}
+    assert all("p=0.25" in trial.method for trial in found.search.trials if trial.of != "CrossEntropy()")
+    assert (found.search.val_n, found.records[0].data.train_n) == (
+        8,
+        48,
+    )  # the validation images are trained on at last
+    assert found.network == Path("tuned/best")
+    np.testing.assert_array_equal(
+        selfdistill.predict(found, images).probabilities, selfdistill.predict(found.network, images).probabilities
+    )
+    again = selfdistill.tune(small, (images, LABELS), methods, out="tuned", **settings)
+    assert again.records == found.records
+
+
 def test_failed_runs_are_named_beside_the_others(images: Tensor) -> None:
     methods = ["CrossEntropy()", "SDDropout(weight=1e38)"]
     found = selfdistill.compare(small, (images, LABELS), methods, seeds=1, quick=True, **SETTINGS)
@@ -189,6 +208,10 @@ WRONG: list[tuple[str, Callable[[Tensor], object]]] = [
     ("jobs", lambda x: selfdistill.compare(lambda: small(), "digits", jobs=2, epochs=1)),
     ("budget", lambda x: selfdistill.compare(small, (x, LABELS), epochs=1, budget="1h")),
     ("method", lambda x: selfdistill.compare(small, (x, LABELS), epochs=1, method="SDDropout()")),
+    ("method", lambda x: selfdistill.tune(small, (x, LABELS), epochs=1, method="SDDropout()")),
+    ("budget", lambda x: selfdistill.tune(small, (x, LABELS), epochs=1, trials=1, budget="1h")),
+    ("methods", lambda x: selfdistill.tune(small, (x, LABELS), ["SDDropout()"], epochs=1, trials=1)),
+    ("jobs", lambda x: selfdistill.tune(small, (x, LABELS), jobs=2, epochs=1, trials=1)),
     ("mean", lambda x: selfdistill.evaluate(small(), (x, LABELS))),
     ("std", lambda x: selfdistill.predict(small(), x, mean=[0], std=[1, 1])),
     ("mean", lambda x: selfdistill.predict("run", x, mean=[0])),

@@ -9,7 +9,7 @@ import selfdistill
 from selfdistill import SDDropout, SelfDistiller, StepOutput
 
 if TYPE_CHECKING:
-    from selfdistill.api import Comparison, EvaluationResult, PredictionResult, TrainedRun
+    from selfdistill.api import Comparison, EvaluationResult, PredictionResult, TrainedRun, TunedRuns
 
 
 def test_a_call_with_labels_returns_a_step_output() -> None:
@@ -30,5 +30,6 @@ def types_of_results(images: Tensor, labels: Tensor) -> None:
     run = selfdistill.train(model, (images, labels), SDDropout(), epochs=2)
     assert_type(run, TrainedRun)
     assert_type(selfdistill.compare(model, "digits"), Comparison)
+    assert_type(selfdistill.tune(model, "digits"), TunedRuns)
     assert_type(selfdistill.evaluate(run), EvaluationResult)
     assert_type(selfdistill.predict(run, images), PredictionResult)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from selfdistill.api import evaluate_logits as evaluate_logits
     from selfdistill.api import predict as predict
     from selfdistill.api import train as train
+    from selfdistill.api import tune as tune
     from selfdistill.distiller import SelfDistiller as SelfDistiller
     from selfdistill.distiller import StepOutput as StepOutput
     from selfdistill.method import Batch as Batch
@@ -30,7 +31,7 @@ _HOMES = {
     "selfdistill.method": ("Batch", "Method", "Needs", "Outputs", "Step", "Term"),
     "selfdistill.methods": (*dir(methods), "parse_method"),
     "selfdistill.training.export": ("load",),
-    "selfdistill.api": ("compare", "evaluate", "evaluate_logits", "predict", "train"),
+    "selfdistill.api": ("compare", "evaluate", "evaluate_logits", "predict", "train", "tune"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _NEED_LAB = (*_HOMES["selfdistill.training.export"], *_HOMES["selfdistill.api"])

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from selfdistill.api.images import name_of_images, read_labelled, read_pixels
-from selfdistill.api.results import EvaluationResult, PredictionResult, TrainedRun
+from selfdistill.api.results import EvaluationResult, PredictionResult, WithNetwork
 from selfdistill.api.training import Data
 from selfdistill.data import ImageData, Split, load_data
 from selfdistill.errors import ArgumentError, blaming
@@ -25,8 +25,8 @@ from selfdistill.runs.predict import predict_files, predict_split
 from selfdistill.runs.score import Scored, score_model, score_run
 from selfdistill.training import LoadedModel, load_run
 
-Network = nn.Module | TrainedRun | str | Path
-"""A model, what `train` returned, or a run's folder or exported file."""
+Network = nn.Module | WithNetwork | str | Path
+"""A model, what `train` or `tune` returned, or a run's folder or exported file."""
 
 
 def evaluate(
@@ -47,7 +47,8 @@ def evaluate(
     """Evaluate a network: accuracy, calibration, robustness, OOD detection, as ``selfdistill evaluate`` does.
 
     Args:
-        model: an ``nn.Module``, which is copied and stays as it is; what :func:`train` returned; or a run's folder.
+        model: an ``nn.Module``, which is copied and stays as it is; what :func:`train` or :func:`tune` returned; or a
+            run's folder.
         data: the images: a map-style dataset of (image, label), a pair of images and labels, or a path or a named set,
             of which the test part is used, if it has one. None: those of the run.
         mean: of an ``nn.Module``: what its training subtracts of pixels / 255, one value per channel; zeros if nothing.
@@ -131,7 +132,8 @@ def predict(
     """Classify images with a trained network, as ``selfdistill predict`` does.
 
     Args:
-        model: an ``nn.Module``, which is copied and stays as it is; what :func:`train` returned; or a run's folder.
+        model: an ``nn.Module``, which is copied and stays as it is; what :func:`train` or :func:`tune` returned; or a
+            run's folder.
         images: image files and folders; images uint8 ``(N, H, W, C)``, ``(N, C, H, W)`` or ``(N, H, W)``; or a
             map-style dataset of (image, label).
         classes: of an ``nn.Module``: names of the classes (default: their numbers).
@@ -170,9 +172,9 @@ def predict(
     return PredictionResult(probabilities, loaded.classes, tuple(one.path for one in found), tuple(skipped))
 
 
-def _run_and_model(model: TrainedRun | str | Path) -> tuple[Path, LoadedModel]:
-    if isinstance(model, TrainedRun):
-        return model.folder, model.load()
+def _run_and_model(model: WithNetwork | str | Path) -> tuple[Path, LoadedModel]:
+    if isinstance(model, WithNetwork):
+        return model.network, model.load()
     return Path(model), load_run(model)
 
 

@@ -20,6 +20,7 @@ from selfdistill.report import digest, metric_table, next_step, terminal, termin
 from selfdistill.report.html import best_network
 from selfdistill.report.tables import Table, html
 from selfdistill.report.words import evidence
+from selfdistill.runs.search import Tuned, keep_best
 from selfdistill.text import count_of, printable
 from selfdistill.training import LoadedModel, load_run
 
@@ -92,8 +93,9 @@ class Comparison(Result):
         """Return the verdict, what it rests on, what failed, what to do next, and where the report is."""
         summary = self.summary
         said = verdict(summary)
-        best = best_network(self.folder, self.search)
-        step = next_step(said.decision, summary, self.records, self.folders, best=best)
+        step = next_step(
+            said.decision, summary, self.records, self.folders, best=best_network(self.folder, self.search)
+        )
         return [
             said.decision.headline,
             *filter(None, [said.compared]),
@@ -106,14 +108,45 @@ class Comparison(Result):
 
 
 @dataclass(frozen=True, repr=False)
-class TrainedRun(Comparison):
-    """One finished run.
+class WithNetwork(Comparison):
+    """Finished runs of which there is a network to use.
 
     Attributes:
         function: the name of its model, with the function that builds it.
     """
 
     function: str | None = None
+
+    @property
+    def network(self) -> Path:
+        """The folder of the network."""
+        return self.folder
+
+    def load(self) -> LoadedModel:
+        """Load the network, with its classes and how it is fed."""
+        return load_run(self.network, self.function)
+
+    @property
+    def model(self) -> nn.Module:
+        """The network, in evaluation mode on the CPU."""
+        return self.load().model
+
+
+@dataclass(frozen=True, repr=False)
+class TunedRuns(WithNetwork):
+    """The winner of a search and the tuned baseline; the network is the one to use, with its temperature."""
+
+    @property
+    def network(self) -> Path:
+        """The folder of the network to use."""
+        found = best_network(self.folder, self.search)
+        assert found is not None
+        return found
+
+
+@dataclass(frozen=True, repr=False)
+class TrainedRun(WithNetwork):
+    """One finished run."""
 
     @property
     def record(self) -> RunRecord:
@@ -124,15 +157,6 @@ class TrainedRun(Comparison):
     def evaluation(self) -> Evaluation:
         """What was measured on the test images."""
         return self.record.evaluation
-
-    def load(self) -> LoadedModel:
-        """Load the network, with its classes and how it is fed."""
-        return load_run(self.folder, self.function)
-
-    @property
-    def model(self) -> nn.Module:
-        """The trained network, in evaluation mode on the CPU."""
-        return self.load().model
 
 
 @dataclass(frozen=True, repr=False)
@@ -227,3 +251,11 @@ def report_runs(
         records, out, title=title, preface=preface, failed=failed or {}, probe=probe, folders=folders, search=search
     )
     return Comparison(tuple(records), out, page, title, failed or {}, tuple(folders), probe, search)
+
+
+def report_search(tuned: Tuned, out: Path, name: str, function: str | None = None) -> TunedRuns:
+    """Keep the network to use in ``out/best`` and write the report of a search in ``out``."""
+    decision = verdict(summarise(tuned.records, tuned=True)).decision
+    keep_best(tuned, decision.network(tuned.records[0].method), out)
+    shown = report_runs(tuned.records, out, f"{name}: tuned", folders=[out / "final"], search=tuned.search)
+    return TunedRuns(**vars(shown), function=function)

@@ -1,16 +1,16 @@
-"""`train` and `compare`."""
+"""`train`, `compare` and `tune`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 from torch.utils.data import Dataset
 
 from selfdistill.api.images import collect_images, name_of_images
-from selfdistill.api.results import Comparison, TrainedRun, report_runs
-from selfdistill.config.train_config import COMPARED_METHODS, IN_PYTHON, TrainConfig
+from selfdistill.api.results import Comparison, TrainedRun, TunedRuns, report_runs, report_search
+from selfdistill.config.train_config import COMPARED_METHODS, IN_PYTHON, TUNED_METHODS, TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.errors import ArgumentError
 from selfdistill.method import Method
@@ -21,7 +21,9 @@ from selfdistill.runs.compare import run_comparison
 from selfdistill.runs.evaluation import evaluation_config
 from selfdistill.runs.failures import FailedRunsError
 from selfdistill.runs.folders import name_of
-from selfdistill.runs.grid import plan_runs
+from selfdistill.runs.grid import ExecutorConfig, plan_runs
+from selfdistill.runs.search import SearchConfig
+from selfdistill.runs.search import tune as run_search
 from selfdistill.runs.single import run_single
 from selfdistill.text import suggest
 
@@ -137,8 +139,7 @@ def compare(
     """
     if epochs is not None and budget is not None:
         raise ArgumentError("budget", "and `epochs` exclude each other")
-    if ignored := next((name for name in ("method", "seed") if name in config), None):
-        raise ArgumentError(ignored, "would be ignored: give `methods` and `seeds`")
+    _refuse_method(config)
     recipe, images = _recipe(model, data, test, val, config)
     name = _name(recipe)
     out = Path(out) if out is not None else Path("runs") / name
@@ -155,7 +156,7 @@ def compare(
     try:
         records = run_comparison(
             recipe,
-            [repr(method) if isinstance(method, Method) else method for method in methods],
+            _texts(methods),
             seeds=seeds,
             epochs=epochs,
             budget=budget or "60m",
@@ -172,6 +173,72 @@ def compare(
         records, failed = error.records, error.reasons
     counted = "1 method" if len(methods) == 1 else f"{len(methods)} methods compared"
     return report_runs(records, out, f"{name}: {counted}", failed=failed, folders=[out])
+
+
+def tune(
+    model: Model,
+    data: Data,
+    methods: Sequence[str | Method] = TUNED_METHODS,
+    *,
+    metric: Literal["nll", "accuracy"] = "nll",
+    rates: bool = False,
+    trials: int | None = None,
+    epochs: int | None = None,
+    budget: str | None = None,
+    seeds: int = 3,
+    test: Data | None = None,
+    val: Data | None = None,
+    out: str | Path | None = None,
+    jobs: int = 1,
+    **config: Any,
+) -> TunedRuns:
+    """Search for the method and settings that help, by validation images, as ``selfdistill tune`` does.
+
+    A search that was stopped goes on when the same call is made again.
+
+    Args:
+        model: as for :func:`train`, like ``data``, ``test`` and ``val``.
+        data: the training images.
+        methods: the baseline, then others, or their expressions. Of an expression the arguments that it names are kept
+            and the others searched; of a method, which knows all its arguments, those that are not the default.
+        metric: what the search improves on the validation images.
+        rates: search the learning rate and the weight decay too, for every method.
+        trials: of each method; None: as many as fit in ``budget``.
+        epochs: passes over the training set; None: as many as fit in ``budget``.
+        budget: time for everything, such as ``"30m"`` (default: ``"60m"``).
+        seeds: number of seeds of the last runs, from 0 up.
+        test: the test images.
+        val: the validation images; None: a fifth of the training images.
+        out: folder of the search (default: ``runs/DATA-tuned``).
+        jobs: parallel processes; more than 1 need a model and images that are given by name.
+        config: as for :func:`train`, but for ``seed``.
+
+    Returns:
+        The winner and the tuned baseline, trained on training and validation images, and the network to use.
+
+    Raises:
+        ValueError: what does not fit; one line that names the argument.
+        Interrupted: SIGINT, SIGTERM or SIGHUP came; the trials in progress are saved.
+    """
+    if budget is not None and trials is not None and epochs is not None:
+        raise ArgumentError("budget", "would be ignored: `trials` and `epochs` say how long it takes")
+    _refuse_method(config)
+    recipe, images = _recipe(model, data, test, val, config)
+    name = _name(recipe)
+    out = Path(out) if out is not None else Path("runs") / f"{name}-tuned"
+    search = SearchConfig(tuple(_texts(methods)), metric, rates, trials, epochs, budget or "60m", seeds)
+    tuned = run_search(recipe, search, out=out, executor=ExecutorConfig(jobs), data=images)
+    assert tuned is not None  # it is no dry run
+    return report_search(tuned, out, name, recipe.model)
+
+
+def _refuse_method(config: dict[str, Any]) -> None:
+    if ignored := next((name for name in ("method", "seed") if name in config), None):
+        raise ArgumentError(ignored, "would be ignored: give `methods` and `seeds`")
+
+
+def _texts(methods: Sequence[str | Method]) -> list[str]:
+    return [repr(method) if isinstance(method, Method) else method for method in methods]
 
 
 def _recipe(

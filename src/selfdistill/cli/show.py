@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from selfdistill.text import printable
 
 if TYPE_CHECKING:
+    from selfdistill.api.results import Comparison
     from selfdistill.records import RunRecord
-    from selfdistill.records.search import SearchRecord
 
 OOD = ("photographs",)
 
@@ -36,17 +36,20 @@ def show_comparison(
     failed: "Mapping[str, str] | None" = None,
     *,
     folders: Sequence[Path],
-    search: "SearchRecord | None" = None,
 ) -> None:
     """Write the report of the runs in some folders and print their table, the verdict and where the report is.
 
-    Where there is one in the folders, a linear probe stands beside them; so does the search that chose their settings.
+    Where there is one in the folders, a linear probe stands beside them.
     """
-    from rich.console import Console
-
     from selfdistill.api.results import report_runs
 
-    shown = report_runs(records, out, title, preface, failed, folders=folders, search=search)
+    show_result(report_runs(records, out, title, preface, failed, folders=folders))
+
+
+def show_result(shown: "Comparison") -> None:
+    """Print the table, the verdict and where the report is."""
+    from rich.console import Console
+
     print_table(shown.table(Console().width))
     print_lines(*shown.lines())
 

@@ -20,6 +20,7 @@ IN_PYTHON = " (in Python)"
 """The end of the name of images that were passed in Python."""
 
 COMPARED_METHODS = ("CrossEntropy()", "LabelSmoothing()", "SDDropout(weight=0.1)", "SDDropout()")
+TUNED_METHODS = ("CrossEntropy()", "LabelSmoothing()", "SDDropout()")
 """The methods of a comparison that names none."""
 
 FINE_TUNING_STEPS = 500

@@ -10,8 +10,7 @@ from rich.console import Console
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.data.decode import cpu_count
-from selfdistill.errors import ArgumentError, check_range
-from selfdistill.models.function import ModelFunction
+from selfdistill.errors import check_range
 from selfdistill.network import default_device
 from selfdistill.progress import Display, make_console, print_line
 from selfdistill.records import RunRecord, SuiteRecord
@@ -29,6 +28,7 @@ from selfdistill.runs.folders import check_writable
 from selfdistill.runs.grid import (
     ExecutorConfig,
     PlannedRun,
+    check_other_processes,
     describe_plan,
     is_finished,
     is_trained,
@@ -82,7 +82,7 @@ def run_comparison(
     runs = plan_runs(recipe, methods, range(seeds))
     check_writable(out)
     epochs = epochs or _epochs_of_earlier_runs(runs, out)
-    _check_other_processes(recipe, data, jobs)
+    check_other_processes(recipe, data, jobs)
     data = load(recipe, data)
     if epochs is not None:
         runs = _with_epochs(runs, epochs)
@@ -122,15 +122,6 @@ def run_comparison(
         print_line(console, describe_probe(probe))
     runs = _with_epochs(runs, epochs or recipe.resolve(data).epochs)
     return _run(runs, out, data, evaluation, ExecutorConfig(jobs).make(data), console)
-
-
-def _check_other_processes(recipe: TrainConfig, data: ImageData | None, jobs: int) -> None:
-    """Refuse what processes of their own cannot load by its name."""
-    what = None if data is None else f"{data.name}, images that are here alone"
-    if isinstance(recipe.model, ModelFunction) and not recipe.model.is_importable:
-        what = f"{recipe.model}, a model that cannot be imported by its name"
-    if what is not None and jobs > 1:
-        raise ArgumentError("jobs", f"must be 1 for {what}")
 
 
 def _run(

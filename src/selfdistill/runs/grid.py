@@ -13,6 +13,7 @@ from selfdistill.config import ResolvedTrainConfig, TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.errors import ArgumentError, blaming, check_range
 from selfdistill.methods import parse_method
+from selfdistill.models.function import ModelFunction
 from selfdistill.progress import Display, Progress
 from selfdistill.records import RunRecord
 from selfdistill.runs.evaluation import BASIC_EVALUATION, EvaluationConfig, is_evaluated, train_and_evaluate
@@ -110,6 +111,15 @@ class ExecutorConfig:
         if self.jobs > 1:
             return Processes(self.jobs)
         return InThisProcess(data)
+
+
+def check_other_processes(recipe: TrainConfig, data: ImageData | None, jobs: int) -> None:
+    """Refuse what processes of their own cannot load by its name."""
+    what = None if data is None else f"{data.name}, images that are here alone"
+    if isinstance(recipe.model, ModelFunction) and not recipe.model.is_importable:
+        what = f"{recipe.model}, a model that cannot be imported by its name"
+    if what is not None and jobs > 1:
+        raise ArgumentError("jobs", f"must be 1 for {what}")
 
 
 def run_grid(

@@ -18,19 +18,18 @@ from selfdistill.cli.options import (
     WholeNumber,
     takes_recipe,
 )
-from selfdistill.cli.show import print_lines, show_comparison
-from selfdistill.config.train_config import TrainConfig
+from selfdistill.cli.show import print_lines, show_result
+from selfdistill.config.train_config import TUNED_METHODS, TrainConfig
 from selfdistill.errors import ArgumentError
 
 BUDGET = "60m"
-METHODS = ("CrossEntropy()", "LabelSmoothing()", "SDDropout()")
 
 
 @takes_recipe(TrainConfig, without=("method", "seed", "train_on_val", "keep_epochs"))
 def tune(
     recipe: TrainConfig,
     *,
-    methods: Annotated[Texts, Parameter(group=METHOD)] = list(METHODS),  # noqa: B006 - shown in the help, not changed
+    methods: Annotated[Texts, Parameter(group=METHOD)] = list(TUNED_METHODS),  # noqa: B006 - shown in the help, not changed
     metric: Literal["nll", "accuracy"] = "nll",
     rates: Annotated[bool, Parameter(group=OPTIMISATION)] = False,
     trials: OptionalWholeNumber = None,
@@ -72,11 +71,10 @@ def tune(
         out: folder of the search (default: runs/DATA-tuned)
         dry_run: print the plan and stop
     """
-    from selfdistill.records import summarise
-    from selfdistill.report import verdict
+    from selfdistill.api.results import report_search
     from selfdistill.runs.folders import name_of
     from selfdistill.runs.grid import ExecutorConfig
-    from selfdistill.runs.search import SearchConfig, keep_best
+    from selfdistill.runs.search import SearchConfig
     from selfdistill.runs.search import tune as run_search
 
     if budget != BUDGET and trials is not None and epochs is not None:
@@ -87,7 +85,6 @@ def tune(
     tuned = run_search(recipe, config, out=out, executor=ExecutorConfig(jobs, ray, cpus), dry_run=dry_run)
     if tuned is None:
         return
-    decision = verdict(summarise(tuned.records, tuned=True)).decision
-    best = keep_best(tuned, decision.network(tuned.records[0].method), out)
-    show_comparison(tuned.records, out, f"{name}: tuned", folders=[out / "final"], search=tuned.search)
-    print_lines(f"The network to use, calibrated on the validation images: {best}")
+    shown = report_search(tuned, out, name)
+    show_result(shown)
+    print_lines(f"The network to use, calibrated on the validation images: {shown.network}")

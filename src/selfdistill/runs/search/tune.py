@@ -22,7 +22,7 @@ from selfdistill.records.search import SEARCH, Metric, SearchRecord, Trial
 from selfdistill.runs.executor import Executor, Task
 from selfdistill.runs.failures import Failure
 from selfdistill.runs.folders import check_writable
-from selfdistill.runs.grid import ExecutorConfig, PlannedRun, describe_plan, run_grid, slug
+from selfdistill.runs.grid import ExecutorConfig, PlannedRun, check_other_processes, describe_plan, run_grid, slug
 from selfdistill.runs.search.space import open_arguments
 from selfdistill.runs.search.trials import Search, TrialJob, trial_folder
 from selfdistill.text import count_of
@@ -92,7 +92,13 @@ class Tuned:
 
 
 def tune(
-    recipe: TrainConfig, config: SearchConfig, *, out: Path, executor: ExecutorConfig, dry_run: bool = False
+    recipe: TrainConfig,
+    config: SearchConfig,
+    *,
+    out: Path,
+    executor: ExecutorConfig,
+    dry_run: bool = False,
+    data: ImageData | None = None,
 ) -> Tuned | None:
     """Search; train the winner and the tuned baseline on training and validation images; measure both on the test ones.
 
@@ -104,6 +110,7 @@ def tune(
         out: the folder.
         executor: who trains.
         dry_run: print the plan alone.
+        data: the images, if they are there already; None loads those of the recipe.
 
     Returns:
         None of a dry run.
@@ -113,7 +120,8 @@ def tune(
         Interrupted: SIGINT, SIGTERM or SIGHUP came; the trials in progress are saved.
     """
     check_writable(out)
-    data = load(recipe)
+    check_other_processes(recipe, data, executor.jobs)
+    given, data = data, load(recipe, data)
     if data.val is None:
         recipe = replace(recipe, val_fraction=VAL_FRACTION)
         data = hold_out_validation(data, VAL_FRACTION)
@@ -137,7 +145,7 @@ def tune(
     with open_lock(out / ".lock") as file:  # of several machines one trains these, and the others wait
         lock(file, wait=True)
         with Display(console, jobs=len(runs), every=30.0) as display:
-            whole = load(runs[0].recipe)
+            whole = load(runs[0].recipe, given)
             records = run_grid(runs, out / "final", data=whole, executor=executor.make(whole), display=display)
     return Tuned(search, records)
 
