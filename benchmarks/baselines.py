@@ -266,6 +266,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--per-class", type=int, nargs="+", default=[5, 10, 30])
     parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--first-draw", type=int, default=0, help="so that several processes can share the draws")
     parser.add_argument("--epochs", type=int, help="default: those of our fine-tuning")
     parser.add_argument("--only", nargs="+", default=["linear probe", *METHODS, *FROZEN_METHODS, "fastai", "timm"])
     parser.add_argument("--json", type=Path)
@@ -279,7 +280,7 @@ def main() -> None:
     lines = given.json.read_text().splitlines() if given.json and given.json.is_file() else []
     done = {row.key: row for line in lines for row in [Row(**json.loads(line)["row"])]}
     print(f"{'':<24}{'n':>4}{'draw':>4}{'ep':>5}{'steps':>7}{'top-1':>9}{'NLL':>8}{'ECE':>8}{'train':>9}{'s':>8}")
-    for draw in range(given.draws):
+    for draw in range(given.first_draw, given.first_draw + given.draws):
         for per_class in given.per_class:
             data = drawn(whole, per_class, draw)
             epochs = given.epochs or recipe.resolve(data).epochs
