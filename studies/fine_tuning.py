@@ -66,29 +66,27 @@ def table(rows: Rows) -> str:
 
 
 def front_page(rows: Rows) -> str:
-    """Return the accuracies side by side, one row for each number of images, and what they were measured on."""
-    shown = (*OTHERS, BASELINE, "SDDropout(weight=0.1)", "SDDropout()")
-    headings = ["Photographs per class", *(name if name in OTHERS else f"`{name}`" for name in shown)]
-    cells, drawn = [], set()
+    """Return cross-entropy's accuracy and what the others change, one row for each number of images."""
+    shown = (*OTHERS, "SDDropout(weight=0.1)", "SDDropout()")
+    headings = ["Photographs per class", f"`{BASELINE}`", *(name if name in OTHERS else f"`{name}`" for name in shown)]
+    cells, trained = [], []
     for per_class in dict.fromkeys(per_class for per_class, _ in rows):
+        beside = rows.get((per_class, BASELINE), {})
+        if not beside:
+            continue
         found = [rows.get((per_class, what), {}) for what in shown]
-        common = set.intersection(*(set(draws) for draws in found if draws))  # means of other draws are not comparable
-        drawn.add(len(common))
-        means = [
-            f"{100 * fmean(draws[draw]['top1'] for draw in common):.1f}" if draws and common else "-" for draws in found
-        ]
-        cells.append((str(per_class), *means))
-    draws = join_names([str(count) for count in sorted(drawn)], "or")
-    trained = [row for (_, what), one in rows.items() if what in shown[1:] for row in one.values()]
-    steps = [f"{count:,}" for count in sorted({row["steps"] for row in trained})]
+        trained += [row for draws in (beside, *found[1:]) for row in draws.values()]
+        mean = f"{100 * fmean(row['top1'] for row in beside.values()):.1f}<br>n = {len(beside)}"
+        cells.append([str(per_class), mean, *(_beside(draws, beside) for draws in found)])
+    steps = join_names([f"{count:,}" for count in sorted({row["steps"] for row in trained})])
     fitted = min(row["train_top1"] for row in trained)
-    body = [" | ".join(row) for row in (headings, [":--", *["--:"] * len(shown)], *cells)]
+    body = [" | ".join(row) for row in (headings, [":--", *["--:"] * (len(headings) - 1)], *cells)]
     return (
         "\n".join(f"| {line} |" for line in body) + "\n\n"
-        f"Top-1 accuracy in percent, mean of {draws} draw{'s' * (drawn != {1})} of the photographs: Caltech-101, "
-        f"101 classes, EfficientNet-Lite0 at 96 pixels; {join_names(steps)} optimiser steps but for the probe; "
-        f"training accuracy {100 * fitted:.1f} % or more. One draw or two decide little. "
-        "[Calibration, intervals and what each is](docs/guide/photographs.md)."
+        "Cross-entropy's top-1 accuracy in percent, then how many points the others have more or less, paired by draw of "
+        "the photographs; n draws, from two on with the 95 % interval. Caltech-101, 101 classes, EfficientNet-Lite0 at "
+        f"96 pixels; {steps} optimiser steps but for the probe; training accuracy {100 * fitted:.1f} % or more. "
+        "[Calibration, and what each is](docs/guide/photographs.md)."
     )
 
 
@@ -133,3 +131,13 @@ def _difference(ours: dict[int, Row], theirs: dict[int, Row]) -> str:
     if found is None:
         return ""
     return f"{found.mean:+.2f}" + (f" ({interval[0]:+.2f} to {interval[1]:+.2f})" if interval else "")
+
+
+def _beside(ours: dict[int, Row], theirs: dict[int, Row]) -> str:
+    """The difference in points, its interval and the number of draws, below each other."""
+    of_ours, of_theirs = ({draw: 100 * row["top1"] for draw, row in rows.items()} for rows in (ours, theirs))
+    found, interval = paired(of_ours, of_theirs)
+    if found is None:
+        return "-"
+    between = [f"{interval[0]:+.1f} to {interval[1]:+.1f}"] if interval else []
+    return "<br>".join([f"{found.mean:+.1f}", *between, f"n = {found.n}"])
