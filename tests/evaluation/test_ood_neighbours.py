@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 from pytorch_ood.detector import KNN
+from torch import nn
 
-from selfdistill.evaluation.ood.detectors import DETECTORS, Detectors, fit_detectors
+from selfdistill.evaluation.agreement import Reading
+from selfdistill.evaluation.ood.detectors import DETECTORS, OF_FEATURES, Detectors, fit_detectors
 from selfdistill.evaluation.ood.neighbours import fit_neighbours
+from selfdistill.tap import Head
 
 
 @pytest.mark.parametrize("k", [1, 7, 300])
@@ -35,15 +38,20 @@ def test_detectors_come_back_and_95_percent_pass(tmp_path: Path) -> None:
     training = torch.randn(200, 6, generator=random) + 3 * torch.eye(4, 6)[labels]
     logits, features = torch.randn(40, 4, generator=random), torch.randn(40, 6, generator=random)
     assert fit_detectors(logits).thresholds.keys() == {"energy", "max_softmax"}
-    fitted = fit_detectors(logits, features, (training, labels))
+    head = nn.Linear(6, 4)
+    fitted = fit_detectors(logits, features, Reading(training @ head.weight.detach().T, training, labels, Head(head)))
     fitted.save(tmp_path)
     loaded = Detectors.load(tmp_path)
     assert loaded is not None
     assert loaded.thresholds == fitted.thresholds
-    for name in ("energy", "max_softmax", "mahalanobis", "knn"):
+    assert list(fitted.thresholds) == ["energy", "max_softmax", *OF_FEATURES]
+    for name in ("energy", "max_softmax", *OF_FEATURES):
         scores = loaded.scores(name, logits, features)
         np.testing.assert_allclose(scores, fitted.scores(name, logits, features), atol=1e-5)
         assert (fitted.scores(name, logits, features) >= fitted.thresholds[name]).sum() == 38
+    hidden = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 4))
+    of_hidden = fit_detectors(logits, features, Reading(logits, training, labels, Head(hidden)))
+    assert of_hidden.thresholds.keys() == {"energy", "max_softmax", "mahalanobis", "knn"}
     path = tmp_path / DETECTORS
     path.write_bytes(path.read_bytes()[:500])
     assert Detectors.load(tmp_path) is None

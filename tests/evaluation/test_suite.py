@@ -255,7 +255,7 @@ def test_what_cannot_be_measured_is_said() -> None:
             return -self.layer(x.flatten(1))  # no module gives the logits
 
     headless = evaluate(Headless(), larger_data(), device="cpu", measures=["ood"], ood_sets=[others()])
-    assert headless.omitted[0].startswith("Mahalanobis and the spread over dropout masks")
+    assert headless.omitted[0].startswith("detectors of features and the spread over dropout masks")
     assert "Mahalanobis" not in headless.ood[0].detectors
     assert headless.ood[0].disagreement is None
     assert "ODIN fixed" in headless.ood[0].detectors

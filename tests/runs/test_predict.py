@@ -133,7 +133,7 @@ def test_detectors_of_features_read_what_is_before_the_head(trained: tuple[Train
     data = load(recipe)
     batches = eval_batches(data.train, data, batch_size=64, device="cpu", workers=0)
     reading = read_features(loaded.model, batches)
-    fitted = fit_detectors(reading.logits, reading.features, (reading.features.flatten(1), reading.labels))
+    fitted = fit_detectors(reading.logits, reading.features, reading)
     for at, wanted in ((-1e9, {"one", "two", "zero"}), (1e9, {"unknown"})):
         detectors = replace(fitted, thresholds={"mahalanobis": at})
         predictor = Predictor(loaded, Decisions(loaded.classes, ood="mahalanobis", detectors=detectors))

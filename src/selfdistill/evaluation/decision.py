@@ -14,7 +14,7 @@ from selfdistill.errors import ArgumentError, blaming, check_range
 from selfdistill.evaluation.accuracy import softmax
 from selfdistill.evaluation.arrays import Floats, as_floats
 from selfdistill.evaluation.conformal import Conformal, Score, fit_conformal
-from selfdistill.evaluation.ood.detectors import OF_FEATURES, Detector, Detectors, fit_detectors
+from selfdistill.evaluation.ood.detectors import OF_FEATURES, OF_HEAD, Detector, Detectors, fit_detectors
 from selfdistill.evaluation.selective import Abstention, abstention_threshold
 from selfdistill.records import VALIDATION, Predictions
 
@@ -148,8 +148,9 @@ def prepare_decisions(run: Path, classes: Sequence[str], temperature: float, rul
     if rules.ood is not None:
         detectors = Detectors.load(run) or fit_detectors(outputs.logits)
         if rules.ood not in detectors.thresholds:
+            fitted_to = "a linear head and the training images" if rules.ood in OF_HEAD else "the training images"
             raise ArgumentError(
-                "ood", f"is {rules.ood}, which is fitted to the training images: run selfdistill calibrate {run} first"
+                "ood", f"is {rules.ood}, which is fitted to {fitted_to}: run selfdistill calibrate {run} first"
             )
     return Decisions(classes, temperature, abstention, rules.ood, detectors, conformal)
 

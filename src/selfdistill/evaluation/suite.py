@@ -78,7 +78,7 @@ def evaluate(
         max_images: PGD and own corruptions see at most so many test images, evenly spaced; >= 1.
         batch_size: images per batch, >= 1; the result does not depend on it beyond rounding.
         workers: decoding processes for a set that lives in files.
-        train: score training images too; with "ood", Mahalanobis is fitted to them.
+        train: score training images too; with "ood", the detectors of features are fitted to them.
         max_train: at most this many of them, evenly spaced over the set; `train_n` says how many.
         bins: bins of the calibration errors, >= 1.
         precision: "32-true", or "bf16-mixed" for the forward passes, if `measures` is empty; every metric is float64.
@@ -232,7 +232,7 @@ def _head_name(model: nn.Module, images: Images, omitted: list[str]) -> str | No
     try:
         return find_head(model, x)
     except ValueError as error:
-        omitted.append(f"Mahalanobis and the spread over dropout masks, which read the head's input: {error}")
+        omitted.append(f"detectors of features and the spread over dropout masks, which read the head's input: {error}")
         return None
 
 

@@ -17,7 +17,7 @@ from selfdistill.evaluation.accuracy import negative_log_likelihood, softmax
 from selfdistill.evaluation.agreement import Reading, read_features
 from selfdistill.evaluation.calibration import expected_calibration_error
 from selfdistill.evaluation.images import Images
-from selfdistill.evaluation.ood.detectors import Detectors, fit_detectors
+from selfdistill.evaluation.ood.detectors import OF_FEATURES, Detectors, fit_detectors
 from selfdistill.evaluation.predictions import outputs_to_keep
 from selfdistill.evaluation.suite import MAX_TRAIN
 from selfdistill.evaluation.temperature import fit_temperature, temperature_scaling
@@ -28,6 +28,7 @@ from selfdistill.records.evaluation import Scaled
 from selfdistill.runs.evaluation import EvaluationConfig
 from selfdistill.runs.folders import check_writable
 from selfdistill.runs.score import other_images, own_images
+from selfdistill.text import join_names
 from selfdistill.training.export import LoadedModel, description, load_run, save_description
 
 _MOST_SHARED = 0.01  # of the images: a few that are in both sets by chance make no difference
@@ -58,8 +59,8 @@ def calibrate_run(run: Path, data: str | None, config: EvaluationConfig) -> Cali
     """Fit temperature and OOD detectors of a finished run on validation images, and keep both in its folder.
 
     The temperature goes into ``model.json``, the outputs on the images into ``validation.npz``, the detectors into
-    ``detectors.npz``: Mahalanobis and the nearest neighbours, fitted to the features of at most 10,000 training images,
-    energy and max softmax, and each one's threshold.
+    ``detectors.npz``: those of features, fitted to at most 10,000 training images, energy and max softmax, and each
+    one's threshold.
 
     Args:
         run: the run's folder.
@@ -101,8 +102,7 @@ def calibrate_run(run: Path, data: str | None, config: EvaluationConfig) -> Cali
         training = None
         if own is not None:
             seen = replace(own, test=own.train.spaced(MAX_TRAIN))
-            of_training = _read(loaded, seen, progress, "reading training images")
-            training = of_training.features.flatten(1), of_training.labels
+            training = _read(loaded, seen, progress, "reading training images")
         detectors = fit_detectors(reading.logits, reading.features, training)
     logits, labels = reading.logits, reading.labels
     temperature = fit_temperature(logits, labels)
@@ -129,7 +129,7 @@ def describe(calibrated: Calibrated) -> list[str]:
         "(each half at the temperature of the other)",
         "Unknown images: 95 % of these reach " + ", ".join(f"{name} {at:.4g}" for name, at in thresholds.items()),
         *(
-            [f"Without mahalanobis and knn, which need the training images: {calibrated.missing}"]
+            [f"Without {join_names(OF_FEATURES)}, which need the training images: {calibrated.missing}"]
             * bool(calibrated.missing)
         ),
     ]

@@ -17,7 +17,7 @@ from selfdistill.text import quote, suggest
 if TYPE_CHECKING:
     from selfdistill.runs.predict import Prediction
 
-_Detector = Literal["energy", "max_softmax", "mahalanobis", "knn"]
+_Detector = Literal["energy", "max_softmax", "mahalanobis", "knn", "vim", "react", "dice", "ash"]
 _TRUST = Parameter(group=Group.create_ordered("Decision, by validation images"))
 
 
@@ -63,7 +63,7 @@ def predict(
         max_pixels: refuse image files of more pixels (default: 89,478,485)
         abstain: say "not sure" where needed to be wrong on at most this share of the other images, such as 0.05
         ood: say "unknown" of images that this detector takes for none of the classes, and of 5 % of those that are
-            (without a name: energy); mahalanobis and knn need selfdistill calibrate
+            (without a name: energy); all but energy and max_softmax need selfdistill calibrate
         conformal: give a set of classes that holds the right one this often, such as 0.9
         sets: how the sets are made
     """

@@ -1,4 +1,4 @@
-"""Out-of-distribution detection (Table 7): one set or several against the test images, by six detectors."""
+"""Out-of-distribution detection (Table 7): one set or several against the test images, by all detectors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from selfdistill.evaluation.agreement import Reading, posterior_sd, read_feature
 from selfdistill.evaluation.arrays import Floats
 from selfdistill.evaluation.gradient import clean_logits
 from selfdistill.evaluation.images import Images, Tick
-from selfdistill.evaluation.ood.mahalanobis import Mahalanobis, fit_mahalanobis
+from selfdistill.evaluation.ood.detectors import Detector, Detectors, fit_to_training
 from selfdistill.evaluation.ood.metrics import score_detector
 from selfdistill.evaluation.ood.scores import (
     ODIN_GRID,
@@ -29,6 +29,16 @@ from selfdistill.network import eager
 from selfdistill.progress import no_progress
 from selfdistill.records.evaluation import OODDetector, OODDisagreement, OODResult
 from selfdistill.tap import Head
+
+OF_FEATURES_IN_WORDS: dict[Detector, str] = {
+    "mahalanobis": "Mahalanobis",
+    "knn": "kNN",
+    "vim": "ViM",
+    "react": "ReAct",
+    "dice": "DICE",
+    "ash": "ASH",
+}
+"""What a record calls the detectors of features."""
 
 _MASKS, _DROP_PROBABILITY, _SEEDS = 20, 0.5, 5
 
@@ -48,8 +58,8 @@ def measure_ood(
 
     Max softmax, max logit and energy come from one pass. "ODIN fixed" has the eps given, on all images. "ODIN
     released" chooses among `ODIN_GRID` on the first `tuning_size` images of either set, by the FPR at 95 % TPR, and is
-    measured on the others. "Mahalanobis" is fitted to the features of training images. What does not depend on the
-    out-of-distribution set is computed once.
+    measured on the others. "Mahalanobis", "kNN" and, where the head is linear, "ViM", "ReAct", "DICE" and "ASH" are
+    fitted to the features of training images. What does not depend on the out-of-distribution set is computed once.
 
     Args:
         model: on the images' device; run in evaluation mode and float32, and left as it was found.
@@ -57,7 +67,7 @@ def measure_ood(
         ood_sets: name, preparation and images of each set.
         fixed_eps: ODIN's eps, in [0, 1], pixel units.
         temperature: ODIN's T, > 0.
-        training: features and labels of training images; None: no Mahalanobis.
+        training: features and labels of training images; None: no detector of features.
         id_reading: logits and features of `in_distribution`; None if the head is not known.
         tick: called with the number of images just done, `ood_passes` in all.
 
@@ -170,20 +180,25 @@ class _Odin:
 
 
 class _FeatureDetectors:
-    """What reads features: the Mahalanobis distance, and the spread over dropout masks before the head."""
+    """What reads features: their detectors, and the spread over dropout masks before the head."""
 
     def __init__(self, id_reading: Reading, training: Reading | None) -> None:
-        self.features = id_reading.features
         self.id_spread = _spread_over_masks(id_reading)
-        self.fitted: Mahalanobis | None = None
+        self.fitted = Detectors()
         if training is not None:
             with suppress(ValueError):  # no feature varies within a class: too few training images
-                self.fitted = fit_mahalanobis(training.features, training.labels)
+                self.fitted = fit_to_training(training)
+        self.id_scores = self._scores(id_reading)
+
+    def _scores(self, reading: Reading) -> dict[str, Floats]:
+        return {
+            OF_FEATURES_IN_WORDS[name]: self.fitted.scores(name, reading.logits, reading.features)
+            for name in self.fitted.of_features
+        }
 
     def detectors(self, ood: Reading) -> dict[str, OODDetector]:
-        if self.fitted is None:
-            return {}
-        return {"Mahalanobis": score_detector(self.fitted.scores(self.features), self.fitted.scores(ood.features))}
+        scores = self._scores(ood)
+        return {name: score_detector(known, scores[name]) for name, known in self.id_scores.items()}
 
     def disagreement(self, ood: Reading) -> OODDisagreement:
         return OODDisagreement(_MASKS, _DROP_PROBABILITY, 1.0, _SEEDS, self.id_spread, _spread_over_masks(ood))

@@ -30,6 +30,14 @@ _METRICS = {
 }
 _CONFIDENCE = ("max softmax", "ODIN fixed")  # how sure the network is, as it is and at a high temperature
 _CHOSEN_ON_BOTH = ("ODIN released",)  # has seen images of the other set
+_OF_FEATURES = {
+    "Mahalanobis": "distance of the features to the nearest class mean of the training images",
+    "kNN": "distance of the features' direction to that of the k-th nearest training image",
+    "ViM": "energy, less the part of the features outside the directions of the training images",
+    "ReAct": "energy of the features cut off at their 90 % quantile on training images",
+    "DICE": "energy by the tenth of the head's weights that contribute most on training images",
+    "ASH": "energy of each image's largest 35 % of the features, made larger",
+}
 _NEAR_CHANCE = 0.6
 _DRAWN = ("ODIN fixed", "max softmax")
 _POINTS = 81
@@ -182,8 +190,7 @@ def _notes(sets: dict[str, list[Measured[OODResult]]]) -> tuple[str, ...]:
     logits = [name for name in ("max softmax", "max logit", "energy") if name in there]
     if logits:
         notes.append(f"{', '.join(logits)}: of the logits as they are, T = 1")
-    if "Mahalanobis" in there:
-        notes.append("Mahalanobis: distance of the features to the nearest class mean of the training images")
+    notes += [f"{name}: {text}" for name, text in _OF_FEATURES.items() if name in there]
     notes += [
         "Error: detection error, the smallest mean of the two error rates over all thresholds, as Table 7 prints it",
         "AUPR: area under the precision-recall curve with the test images (in) or the others (out) as positives, by "
