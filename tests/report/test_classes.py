@@ -13,8 +13,9 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from selfdistill.evaluation.predictions import images_to_show
+from selfdistill.evaluation.promises import check_promises
 from selfdistill.evaluation.suite import score
-from selfdistill.records import Predictions, RunRecord
+from selfdistill.records import VALIDATION, Predictions, RunRecord
 from selfdistill.report import write_report
 from selfdistill.report.measured import Measured
 from selfdistill.report.measures.classes import classes_section, confusion
@@ -150,3 +151,24 @@ def test_pages_show_classes_pictures_and_ensembles(runs: list[RunRecord], tmp_pa
     assert NOT_KEPT in page.read_text()
     assert not (tmp_path / "out" / "ensembles.json").exists()
     assert "<img" not in page.read_text()
+
+
+def test_pages_show_what_validation_images_promised(runs: list[RunRecord], tmp_path: Path) -> None:
+    title = "Abstention and prediction sets"
+    page = write_report(runs, tmp_path / "out", title="T", folders=[tmp_path / "runs"])
+    assert title not in page.read_text()
+    found = []
+    for seed in range(3):
+        outputs = predictions(50 + seed, 2.0)
+        outputs.save(tmp_path / "runs" / f"A()-{seed}", VALIDATION)
+        found.append(check_promises(outputs, METHODS[1].values[seed]))
+    write_report(runs, tmp_path / "out", title="T", folders=[tmp_path / "runs"])
+    section = page.with_suffix(".md").read_text().partition(f"## {title}")[2].partition("\n## ")[0]
+    assert f"{N} validation images" in section
+    (row,) = re.findall(r"^\| A\(\) \| (.*) \| 3 \|$", section, re.MULTILINE)
+    answered, error, covered, size, _ = [cell.split(" ± ")[0] for cell in row.split(" | ")]
+    assert (answered, error) == ("–", "–")  # noqa: RUF001
+    assert covered == f"{100 * np.mean([one.covered for one in found]):.1f}"
+    assert size == f"{np.mean([one.size for one in found]):.2f}"
+    assert "for 3 of 3 networks the validation images allow no such promise" in section
+    assert title in page.read_text()

@@ -34,10 +34,11 @@ from selfdistill.report.measures.calibration import (
 )
 from selfdistill.report.measures.classes import classes_section
 from selfdistill.report.measures.ood import who_tells_apart
+from selfdistill.report.measures.promises import promises_section
 from selfdistill.report.measures.search import search_section
 from selfdistill.report.next_step import next_step
 from selfdistill.report.pages import Figure, write_pages
-from selfdistill.report.predictions import NOT_KEPT, ensembles, kept_predictions
+from selfdistill.report.predictions import NOT_KEPT, ensembles, kept_predictions, kept_promises
 from selfdistill.report.style import PALETTE
 from selfdistill.report.tables import Table, column_of, columns_in, difference_table, digest, metric_table
 from selfdistill.report.verdict import Finding, Verdict, confidence_of, confident, verdict
@@ -94,8 +95,9 @@ def write_report(
         "quality": metric_table(summary, probe=probe, ensembles=together),
         "classes": classes_section(kept, said.decision.network(summary.methods[0])),
     }
-    if search is not None:
-        context["sections"] = (search_section(search), *context["sections"])
+    promises = promises_section(kept_promises(records, methods, folders))
+    first = (None if search is None else search_section(search), promises)
+    context["sections"] = (*(section for section in first if section), *context["sections"])
     if folders and len(kept) < len(methods):
         context["protocol"].append(NOT_KEPT)
     _keep(together, make_folder(Path(out_dir)) / "ensembles.json")

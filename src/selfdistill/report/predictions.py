@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from selfdistill.records import EnsembleRecord, Evaluation, Predictions, RunRecord
+from selfdistill.evaluation.promises import Promises, check_promises
+from selfdistill.records import VALIDATION, EnsembleRecord, Evaluation, Predictions, RunRecord
 from selfdistill.report.measured import Measured
+
+T = TypeVar("T")
 
 NOT_KEPT = (
     "Some runs keep no predictions, being of an earlier version or of very many images: without them no classes, "
@@ -41,11 +46,30 @@ def kept_predictions(
         for record in records
         if (run := run_folder(record, folders)) and (predictions := Predictions.load(run, record.evaluation.top1))
     }
-    kept = [
+    return _by_method(methods, found)
+
+
+def kept_promises(
+    records: Sequence[RunRecord], methods: Sequence[Measured[Evaluation]], folders: Sequence[Path]
+) -> list[Measured[Promises]]:
+    """What validation images promised and test images showed, by method and seed; those without such are left out."""
+    found = {}
+    for record in records:
+        run = run_folder(record, folders)
+        outputs = None if run is None else Predictions.load(run, None, VALIDATION)
+        test = None if run is None else Predictions.load(run, record.evaluation.top1)
+        if outputs is not None and test is not None:
+            with suppress(ValueError):  # of other classes, or too few
+                found[record.method, record.seed] = check_promises(outputs, test)
+    return _by_method(methods, found)
+
+
+def _by_method(methods: Sequence[Measured[Evaluation]], found: Mapping[tuple[str, int], T]) -> list[Measured[T]]:
+    by_method = [
         Measured(m.name, m.index, {seed: found[m.name, seed] for seed in m.by_seed if (m.name, seed) in found})
         for m in methods
     ]
-    return [method for method in kept if method.by_seed]
+    return [method for method in by_method if method.by_seed]
 
 
 def ensembles(methods: Sequence[Measured[Predictions]]) -> list[EnsembleRecord]:
