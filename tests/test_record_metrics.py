@@ -23,6 +23,7 @@ from tests.changing import changed
 
 NEW = (
     "adaptive_ece",
+    "classwise_ece",
     "scaled_ece",
     "scaled_nll",
     "aurc",
@@ -55,6 +56,7 @@ QUALITY = Evaluation(
 WHOLE = msgspec.structs.replace(
     QUALITY,
     adaptive_ece=0.11,
+    classwise_ece=0.012,
     scaled=Scaled(temperatures=(1.0, 1.0), n=2, nll=0.9, ece=0.02, gap=0.0, bins=10),
     selective=RiskCoverage((), (), 0.08, 2),
     robustness=Robustness(
@@ -83,8 +85,9 @@ def record(method: str, seed: int, evaluation: Evaluation = WHOLE) -> RunRecord:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("adaptive_ece", 0.11), ("scaled_ece", 0.02), ("scaled_nll", 0.9), ("aurc", 0.08), ("fgsm_2", 0.4),
-        ("pgd_2", 0.1), ("fgsm_paper", 0.45), ("mca", 0.55), ("ood_auroc", 0.7), ("ood_fpr", 0.7), ("abs_gap", 0.05),
+        ("adaptive_ece", 0.11), ("classwise_ece", 0.012), ("scaled_ece", 0.02), ("scaled_nll", 0.9), ("aurc", 0.08),
+        ("fgsm_2", 0.4), ("pgd_2", 0.1), ("fgsm_paper", 0.45), ("mca", 0.55), ("ood_auroc", 0.7), ("ood_fpr", 0.7),
+        ("abs_gap", 0.05),
     ],
 )  # fmt: skip
 def test_numbers_deep_inside(name: str, value: float) -> None:
@@ -94,7 +97,7 @@ def test_numbers_deep_inside(name: str, value: float) -> None:
 @pytest.mark.parametrize("name", NEW)
 def test_records_without_them_have_none(name: str) -> None:
     assert METRICS[name].read(QUALITY) is None
-    lower = ("adaptive_ece", "scaled_ece", "scaled_nll", "aurc", "ood_fpr")
+    lower = ("adaptive_ece", "classwise_ece", "scaled_ece", "scaled_nll", "aurc", "ood_fpr")
     assert METRICS[name].better == ("lower" if name in lower else "higher")
 
 

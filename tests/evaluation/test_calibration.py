@@ -6,6 +6,8 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from selfdistill.evaluation.calibration import (
     adaptive_calibration_error,
     calibration_gap,
+    class_reliability,
+    classwise_calibration_error,
     expected_calibration_error,
     pool,
     reliability,
@@ -244,3 +246,25 @@ def test_bad_input_to_adaptive_is_one_clear_line(
 
 def test_rows_may_sum_to_one_within_a_thousandth() -> None:
     assert reliability([[0.9999, 0.0006]], [0]).count[-1] == 1
+
+
+@pytest.mark.parametrize("bins", [1, 10])
+def test_classwise_error_against_a_literal_loop(bins: int) -> None:
+    p, y = draw(5, classes=4)
+    of_classes = []
+    for c in range(4):
+        total = 0.0
+        for m in range(1, bins + 1):
+            members = [i for i in range(len(y)) if (m - 1) / bins < p[i, c] <= m / bins]
+            if members:
+                share = sum(int(y[i] == c) for i in members) / len(members)
+                total += len(members) / len(y) * abs(share - sum(p[i, c] for i in members) / len(members))
+        of_classes.append(total)
+    assert [d.expected_calibration_error for d in class_reliability(p, y, bins)] == pytest.approx(of_classes, abs=1e-12)
+    assert classwise_calibration_error(p, y, bins) == pytest.approx(sum(of_classes) / 4, abs=1e-12)
+
+
+def test_a_probability_of_zero_is_in_the_first_bin() -> None:
+    first, second = class_reliability([[1.0, 0.0], [1.0, 0.0]], [0, 0], bins=4)
+    assert first.count == (0, 0, 0, 2)
+    assert second.count == (2, 0, 0, 0)

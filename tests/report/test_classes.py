@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from selfdistill.evaluation.calibration import class_reliability
 from selfdistill.evaluation.predictions import images_to_show
 from selfdistill.evaluation.promises import check_promises
 from selfdistill.evaluation.suite import score
@@ -63,7 +64,11 @@ def test_confusions_are_those_of_scikit_learn() -> None:
     theirs = confusion(METHODS[0])
     for c in range(3):
         wanted = [recall[c], theirs[c, c] / theirs[c].sum(), precision[c], f1[c]]
-        assert rows[CLASSES[c]][2:] == tuple(f"{100 * value:.1f}" for value in wanted)
+        assert rows[CLASSES[c]][2:-1] == tuple(f"{100 * value:.1f}" for value in wanted)
+        errors = [
+            class_reliability(one.probabilities, one.labels)[c].expected_calibration_error for one in METHODS[1].values
+        ]
+        assert rows[CLASSES[c]][-1] == f"{np.mean(errors):.3f}"
     assert rows["never"][1] == "0"
     assert rows["never"][2] == "–"  # noqa: RUF001
 
@@ -108,7 +113,7 @@ def test_many_classes_have_no_matrix_and_a_bounded_table() -> None:
     )
     section = classes_section([Measured("A()", 0, {0: kept})], "A()")
     assert section is not None
-    assert section.figures == ()
+    assert [figure.name for figure in section.figures] == ["class-reliability"]
     assert [len(part.table.rows) for part in section.parts if isinstance(part, Sheet)] == [6, 40]
 
 
@@ -143,7 +148,9 @@ def test_pages_show_classes_pictures_and_ensembles(runs: list[RunRecord], tmp_pa
     record = json.loads((tmp_path / "out" / "ensembles.json").read_text())
     assert record["A()"]["seeds"] == [0, 1, 2]
     assert row == f"{100 * record['A()']['evaluation']['top1']:.2f}"
-    assert "figures/confusion.svg" in markdown
+    for figure in ("confusion", "class-reliability"):
+        assert f"figures/{figure}.svg" in markdown
+        assert (tmp_path / "out" / "figures" / f"{figure}.svg").is_file()
     assert NOT_KEPT not in text
     for kept in (tmp_path / "runs").glob("*/predictions.npz"):
         kept.unlink()

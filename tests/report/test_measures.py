@@ -57,7 +57,7 @@ def attacked(
 
 def quality_alone(evaluation: Evaluation) -> Evaluation:
     """As the first records had it."""
-    new = {"adaptive_ece", "scaled", "selective", "robustness", "shift", "ood", "omitted"}
+    new = {"adaptive_ece", "classwise_ece", "scaled", "selective", "robustness", "shift", "ood", "omitted"}
     values = msgspec.to_builtins(evaluation)
     return msgspec.convert({name: values[name] for name in values.keys() - new}, Evaluation)
 
@@ -392,6 +392,7 @@ def test_calibration_beside_the_reference(whole_suite: list[RunRecord]) -> None:
     assert shown["T"] == f"{statistics.fmean(temperatures):.2f} ± {statistics.stdev(temperatures):.2f}"
     assert shown["ECE, scaled"].startswith(f"{statistics.fmean(one.ece for one in scaled):.3f} ±")
     assert shown["Adaptive ECE"].startswith(f"{statistics.fmean(e.adaptive_ece or 0.0 for e in runs):.3f} ±")
+    assert shown["Class-wise ECE"].startswith(f"{statistics.fmean(e.classwise_ece or 0.0 for e in runs):.4f} ±")
 
 
 def test_errors_among_the_surest_images(make_record: Make) -> None:

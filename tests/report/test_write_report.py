@@ -283,7 +283,7 @@ def test_one_network_that_is_no_run_has_a_page(make_record: Make, tmp_path: Path
 
 def test_one_network_of_which_little_was_measured(make_record: Make, tmp_path: Path) -> None:
     older = make_record().evaluation
-    for name in ("adaptive_ece", "scaled", "selective"):
+    for name in ("adaptive_ece", "classwise_ece", "scaled", "selective"):
         older = changed(older, None, name)
     page = write_evaluation_report("net", older, tmp_path, title="T")
     assert names(tmp_path) == ["reliability.svg"]

@@ -118,8 +118,63 @@ def reliability(probabilities: Tensor | npt.ArrayLike, labels: Tensor | npt.Arra
         >>> reliability([[1.0, 0.0], [0.4, 0.6]], [0, 1], bins=4).count
         (0, 0, 1, 1)
     """
+    return _binned(*_confidence(probabilities, labels), bins)
+
+
+def class_reliability(
+    probabilities: Tensor | npt.ArrayLike, labels: Tensor | npt.ArrayLike, bins: int = 10
+) -> tuple[Reliability, ...]:
+    """The diagram of each class c: in bins of p_c over *all* rows, the mean p_c and the share of rows of that class.
+
+    Args:
+        probabilities: softmax(z) at temperature 1, (N, C).
+        labels: y, class indices, (N,).
+        bins: M, the number of equal-width bins, >= 1.
+
+    Raises:
+        ValueError: a shape does not fit, a row is not a probability vector, a label is not a class, or bins < 1.
+
+    Example:
+        >>> first, second = class_reliability([[1.0, 0.0], [0.5, 0.5]], [0, 1], bins=2)
+        >>> first.accuracy, second.confidence
+        ((0.0, 1.0), (0.25, None))
+    """
+    p, y = checked_probabilities(probabilities, labels)
+    return tuple(_binned(p[:, c], (y == c).astype(np.float64), bins) for c in range(p.shape[1]))
+
+
+def classwise_calibration_error(
+    probabilities: Tensor | npt.ArrayLike, labels: Tensor | npt.ArrayLike, bins: int = 10
+) -> float:
+    """1/C sum_c sum_m |B_mc| / N * |share of class c in B_mc - mean p_c in B_mc|, B_mc the rows with p_c in bin m.
+
+    The ECE of every class's probability, whether it is the largest or not; the mean of the diagrams of
+    `class_reliability`. It is small where there are many classes, since most probabilities are near 0.
+
+    Args:
+        probabilities: softmax(z) at temperature 1, (N, C).
+        labels: y, class indices, (N,).
+        bins: M, the number of equal-width bins, >= 1.
+
+    Returns:
+        A fraction in [0, 1].
+
+    Raises:
+        ValueError: as for `class_reliability`.
+
+    Example:
+        >>> classwise_calibration_error([[0.75, 0.25], [0.25, 0.75]], [0, 0])
+        0.5
+
+    Source: Kull et al., Beyond Temperature Scaling: Obtaining Well-calibrated Multiclass Probabilities with Dirichlet
+    Calibration, 2019.
+    """
+    diagrams = class_reliability(probabilities, labels, bins)
+    return float(np.mean([diagram.expected_calibration_error for diagram in diagrams]))
+
+
+def _binned(confidence: Floats, correct: Floats, bins: int) -> Reliability:
     _check_bins(bins)
-    confidence, correct = _confidence(probabilities, labels)
     # Edges as m / M and a search, not a multiplication: 0.7 * 10 is above 7 in floating point.
     edges = np.arange(bins + 1) / bins
     index = np.minimum(np.searchsorted(edges[1:], confidence, side="left"), bins - 1)

@@ -21,7 +21,12 @@ from selfdistill.evaluation.accuracy import (
 )
 from selfdistill.evaluation.agreement import Reading, read_features
 from selfdistill.evaluation.arrays import checked_logits
-from selfdistill.evaluation.calibration import adaptive_calibration_error, calibration_gap, reliability
+from selfdistill.evaluation.calibration import (
+    adaptive_calibration_error,
+    calibration_gap,
+    classwise_calibration_error,
+    reliability,
+)
 from selfdistill.evaluation.classes import class_scores, confusion_matrix
 from selfdistill.evaluation.corruptions import (
     CORRUPTIONS,
@@ -179,6 +184,7 @@ def score(
         train_n=train_n,
         train_top1=train_top1,
         adaptive_ece=adaptive_calibration_error(p, y, bins),
+        classwise_ece=classwise_calibration_error(p, y, bins),
         scaled=temperature_scaling(z, y, bins=bins) if len(y) > 1 else None,
         selective=risk_coverage(p.max(axis=1), right),
     )

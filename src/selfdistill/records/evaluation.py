@@ -315,6 +315,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
         train_n: training images that were scored, without augmentation and in eval mode; None if none were.
         train_top1: accuracy on them: near 1 says that the network has fitted its training set.
         adaptive_ece: the calibration error over bins of equally many images.
+        classwise_ece: the calibration error of every class's probability, a mean over the classes.
         scaled: what temperature scaling makes of the same logits, for reference; None for a single image.
         selective: error rate by the share of images that are answered, the surest first.
         robustness: accuracy under FGSM and PGD; None where it was not measured, as the next.
@@ -339,6 +340,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     train_n: int | None = None
     train_top1: float | None = None
     adaptive_ece: float | None = None
+    classwise_ece: float | None = None
     scaled: Scaled | None = None
     selective: RiskCoverage | None = None
     robustness: Robustness | None = None

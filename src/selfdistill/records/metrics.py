@@ -202,6 +202,15 @@ METRICS: dict[str, Metric] = {
             places=("calibration", "digest"),
         ),
         Metric(
+            "classwise_ece",
+            "Class-wise ECE",
+            lambda e: e.classwise_ece,
+            better="lower",
+            digits=4,
+            how=lambda e: f"{e.bins} bins of each class's probability, mean over the classes",
+            places=("calibration", "digest"),
+        ),
+        Metric(
             "scaled_ece",
             "ECE, scaled",
             lambda e: e.scaled.ece if e.scaled else None,

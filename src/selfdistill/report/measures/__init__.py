@@ -13,7 +13,10 @@ from selfdistill.report.measures.robustness import robustness_section
 from selfdistill.report.measures.selective import selective_section
 from selfdistill.report.pages import Section
 
-FIGURES = ("confusion", "risk-coverage", "attacks", "corruptions", "corruption-each", "ood-roc-*", "ood-scores-*")
+FIGURES = (
+    *("confusion", "class-reliability", "risk-coverage", "attacks", "corruptions", "corruption-each"),
+    *("ood-roc-*", "ood-scores-*"),
+)
 """Patterns of the files that the sections may write."""
 
 

@@ -9,9 +9,11 @@ from functools import partial
 import numpy as np
 from matplotlib.figure import FigureBase
 
+from selfdistill.evaluation.calibration import class_reliability
 from selfdistill.evaluation.classes import Counts, class_scores, confusion_matrix
 from selfdistill.records import Predictions
 from selfdistill.report.measured import Measured
+from selfdistill.report.measures.calibration import class_figure
 from selfdistill.report.pages import Figure, Gallery, Section, Sheet, Thumbnail
 from selfdistill.report.style import CARD, GRID, INK, MUTED, Panel, colour, heading, short
 from selfdistill.report.tables import DASH, Column, Table
@@ -42,7 +44,16 @@ def classes_section(methods: Sequence[Measured[Predictions]], name: str) -> Sect
         parts.append(Sheet(_pair_table(counts, pairs, classes), "Most confused pairs", by_method=False))
     if len(classes) <= MOST_DRAWN:
         parts.append(_matrix(method, counts, classes))
-    parts.append(_by_class(method, next((one for one in methods if one is not method), None), counts, classes))
+    errors = np.mean(
+        [
+            [diagram.expected_calibration_error for diagram in class_reliability(one.probabilities, one.labels)]
+            for one in method.values
+        ],
+        axis=0,
+    ).tolist()
+    parts.append(class_figure(method, errors))
+    other = next((one for one in methods if one is not method), None)
+    parts.append(_by_class(method, other, counts, classes, errors))
     networks = len(method.by_seed)
     return Section(
         title="Classes and mistakes",
@@ -55,6 +66,8 @@ def classes_section(methods: Sequence[Measured[Predictions]], name: str) -> Sect
             "Recall: the share of a class's images that are found",
             "Precision: the share of right ones among the images for which the class is predicted",
             "F1: their harmonic mean",
+            "ECE: of the probability of the class over all images, a mean over the seeds; with few images of a class "
+            "mostly chance",
         ),
         folded=False,
     )
@@ -97,9 +110,13 @@ def _findings(counts: Counts, pairs: Sequence[tuple[int, int]], classes: Sequenc
 
 
 def _by_class(
-    method: Measured[Predictions], other: Measured[Predictions] | None, counts: Counts, classes: Sequence[str]
+    method: Measured[Predictions],
+    other: Measured[Predictions] | None,
+    counts: Counts,
+    classes: Sequence[str],
+    errors: Sequence[float],
 ) -> Sheet:
-    """Recall, precision and F1 of each class, the lowest F1 first; beside them the recall of another method."""
+    """Recall, precision, F1 and ECE of each class, the lowest F1 first; beside them the recall of another method."""
     scores, of_class = class_scores(counts), counts.sum(axis=1)
     theirs = None if other is None else class_scores(confusion(other)).recall
     order = np.argsort([f1 or 0 for f1 in scores.f1], kind="stable").tolist()
@@ -111,11 +128,12 @@ def _by_class(
                 _percent,
                 [scores.recall[c], *([] if theirs is None else [theirs[c]]), scores.precision[c], scores.f1[c]],
             ),
+            f"{errors[c]:.3f}",
         )
         for c in order[:_MOST_ROWS]
     )
     beside = () if other is None else (f"Recall, {other.name} (%)",)
-    table = Table(("Class", "Images", "Recall (%)", *beside, "Precision (%)", "F1 (%)"), rows)
+    table = Table(("Class", "Images", "Recall (%)", *beside, "Precision (%)", "F1 (%)", "ECE"), rows)
     caption = "By class, the hardest first"
     if len(classes) > _MOST_ROWS:
         caption = f"The {_MOST_ROWS} hardest of {len(classes)} classes"
