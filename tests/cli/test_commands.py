@@ -338,6 +338,19 @@ def test_a_calibrated_run_decides_and_reads_paths_from_a_stream(
     assert run("predict", "mine", "-", files[0]).status == 2
 
 
+def test_a_watched_folder_ends_with_the_counts(
+    run: Run, finished: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter([lambda: None, lambda: os.kill(os.getpid(), signal.SIGINT)])
+    monkeypatch.setattr("selfdistill.runs.predict.sleep", lambda _: next(looks)())
+    status, out, err = run("predict", finished, pictures / "test" / "one", "--watch")
+    assert status == 0
+    assert [row["file"] for row in csv.DictReader(io.StringIO(out))] == sorted(map(str, pictures.glob("test/one/*")))
+    assert "6 images: " in err
+    status, _, err = run("predict", finished, next(pictures.glob("test/one/*")), "--watch")
+    assert (status, "--watch is of folders" in err) == (2, True)
+
+
 def test_predict_never_writes_over_an_image(run: Run, finished: Path, pictures: Path) -> None:
     shutil.copytree(pictures / "test", Path("mine"))
     before = files_in(Path("mine"))

@@ -2,6 +2,8 @@ import csv
 import io
 import json
 import os
+import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from selfdistill.runs.predict import (
     Predictor,
     predict_files,
     predict_lines,
+    predict_new,
     predict_paths,
     refuse_image_name,
     to_csv,
@@ -126,6 +129,33 @@ def test_paths_from_a_stream_are_predicted_as_they_come(
     wanted = predict_files(loaded, files[:2])[0]
     for one, other in zip(first, wanted, strict=True):
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+
+
+def test_a_folder_is_watched_until_a_signal_comes(
+    trained: tuple[TrainConfig, LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, loaded = trained
+    files = sorted(Path(recipe.data).glob("test/*/*.png"))[:4]
+    whole = files[2].read_bytes()
+    (tmp_path / "deep").mkdir()
+    for name, file in (("b.png", files[0]), ("deep/a.png", files[1])):
+        (tmp_path / name).write_bytes(file.read_bytes())
+    happens: list[Callable[[], object]] = [
+        lambda: None,  # two looks, then the first two
+        lambda: (tmp_path / "c.png").write_bytes(whole[:50]),
+        lambda: (tmp_path / "c.png").write_bytes(whole),  # while it is written it is not read
+        lambda: None,
+        lambda: (tmp_path / "b.png").write_bytes(files[3].read_bytes() + b"\0"),
+        lambda: (tmp_path / "deep" / "a.png").unlink(),
+        lambda: os.kill(os.getpid(), signal.SIGTERM),
+    ]
+    monkeypatch.setattr("selfdistill.runs.predict.sleep", lambda _: happens.pop(0)())
+    former = signal.getsignal(signal.SIGTERM)
+    predictor = Predictor(loaded, Decisions(loaded.classes))
+    names = [[p.path.relative_to(tmp_path).as_posix() for p in rows] for rows in predict_new(predictor, [tmp_path])]
+    assert names == [["b.png", "deep/a.png"], ["c.png"], ["b.png"]]
+    assert happens == []
+    assert signal.getsignal(signal.SIGTERM) is former
 
 
 def test_detectors_of_features_read_what_is_before_the_head(trained: tuple[TrainConfig, LoadedModel]) -> None:

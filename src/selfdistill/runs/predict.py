@@ -5,8 +5,10 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import sleep
 from typing import BinaryIO
 
 import torch
@@ -25,6 +27,7 @@ from selfdistill.evaluation.images import predict
 from selfdistill.network import default_device
 from selfdistill.text import count_of, csv_text
 from selfdistill.training.export import LoadedModel, load_run
+from selfdistill.training.signals import Interruptions
 
 FEW = 256
 """So many images are decoded sooner than processes that would help are started."""
@@ -223,9 +226,45 @@ def predict_lines(predictor: Predictor, stream: BinaryIO) -> Iterator[list[Predi
         ValueError: a file cannot be read.
     """
     for paths in _lines(stream):
-        files = [file for path in paths for file in (find_images(path)[0] if path.is_dir() else [path])]
-        for start in range(0, len(files), predictor.batch_size):
-            yield predictor(files[start : start + predictor.batch_size])
+        yield from _batches(
+            predictor, [file for path in paths for file in (find_images(path)[0] if path.is_dir() else [path])]
+        )
+
+
+def predict_new(predictor: Predictor, folders: Sequence[Path], every: float = 1.0) -> Iterator[list[Prediction]]:
+    """Predict the images of folders, and then what comes there or changes, until SIGINT, SIGTERM or SIGHUP.
+
+    A file is predicted when two looks in a row find it with the same size and time, so not while it is written.
+
+    Args:
+        predictor: what predicts them.
+        folders: searched with their subfolders.
+        every: seconds between two looks.
+
+    Raises:
+        ValueError: a file cannot be read.
+    """
+    before: dict[Path, tuple[int, int]] = {}
+    done: dict[Path, tuple[int, int]] = {}
+    with Interruptions("run the same command again") as interruptions:
+        interruptions.at_once = False
+        while not interruptions.received:
+            now = {}
+            for file in (file for folder in folders for file in find_images(folder)[0]):
+                with suppress(FileNotFoundError):  # it went again
+                    now[file] = ((stat := file.stat()).st_size, stat.st_mtime_ns)
+            ready = [file for file in now if before.get(file) == now[file] != done.get(file)]
+            before, done = now, done | {file: now[file] for file in ready}
+            for batch in _batches(predictor, ready):
+                yield batch
+                if interruptions.received:
+                    return
+            sleep(every)
+
+
+def _batches(predictor: Predictor, files: Sequence[Path]) -> Iterator[list[Prediction]]:
+    for start in range(0, len(files), predictor.batch_size):
+        yield predictor(files[start : start + predictor.batch_size])
 
 
 def _lines(stream: BinaryIO) -> Iterator[list[Path]]:

@@ -37,6 +37,7 @@ def predict(
     json: FileOrScreen = False,
     skip_unreadable: bool = False,
     max_pixels: OptionalWholeNumber = None,
+    watch: bool = False,
     abstain: Annotated[float | None, _TRUST] = None,
     ood: Annotated[_Detector | bool, _TRUST, Parameter(converter=_detector)] = False,
     conformal: Annotated[float | None, _TRUST] = None,
@@ -47,7 +48,8 @@ def predict(
     Probabilities are at the temperature that was fitted on validation images, if there were any. What decides needs
     such images too: those of the training (a val folder, --val-fraction) or of selfdistill calibrate.
 
-    With - for PATHS, the paths come from standard input, one per line, and rows go out as they come.
+    With - for PATHS, the paths come from standard input, one per line, and rows go out as they come. So they do with
+    --watch, until Ctrl-C.
 
     For example:
         selfdistill predict runs/photos/sddropout-seed0 new-photos --csv out.csv
@@ -61,6 +63,7 @@ def predict(
         json: the same as one JSON object per line
         skip_unreadable: skip files that cannot be read instead of stopping
         max_pixels: refuse image files of more pixels (default: 89,478,485)
+        watch: go on with the images that come into the folders, and with those that change, until interrupted
         abstain: say "not sure" where needed to be wrong on at most this share of the other images, such as 0.05
         ood: say "unknown" of images that this detector takes for none of the classes, and of 5 % of those that are
             (without a name: energy); all but energy and max_softmax need selfdistill calibrate
@@ -73,22 +76,27 @@ def predict(
         describe_counts,
         make_predictor,
         predict_lines,
+        predict_new,
         predict_paths,
         to_csv,
         to_json_lines,
     )
 
-    is_stream = Path("-") in paths
+    from_input = Path("-") in paths
+    is_stream = from_input or watch
     _check_output(csv, json, is_stream=is_stream)
-    if is_stream and len(paths) > 1:
+    if from_input and len(paths) > 1:
         raise ArgumentError("paths", "must be - alone, or files and folders")
+    if watch and (other := next((path for path in paths if not path.is_dir()), None)):
+        raise ArgumentError("watch", f"is of folders, and {other} is none")
     rules = Rules(abstain, "energy" if ood is True else ood or None, conformal, sets)
     predictor = make_predictor(run, rules, skip_unreadable=skip_unreadable, max_pixels=max_pixels)
     classes = predictor.loaded.classes
     counts: Counter[str] = Counter()
     with naming(run):
         if is_stream:
-            for batch in predict_lines(predictor, sys.stdin.buffer):
+            batches = predict_new(predictor, paths) if watch else predict_lines(predictor, sys.stdin.buffer)
+            for batch in filter(None, batches):
                 rows = to_json_lines(batch, classes) if json else to_csv(batch, classes, heading=not counts)
                 print(rows, end="", flush=True)
                 counts += count_decisions(batch)
@@ -115,7 +123,7 @@ def _check_output(csv: Path | bool, json: Path | bool, *, is_stream: bool) -> No
     for name, where in (("csv", csv), ("json", json)):
         if isinstance(where, Path):
             if is_stream:
-                raise ArgumentError(name, f"is {where}, but the rows of - are written as they come: use > {where}")
+                raise ArgumentError(name, f"is {where}, but the rows are written as they come: use > {where}")
             refuse_image_name(where, name)
             check_writable_file(name, where)
 
