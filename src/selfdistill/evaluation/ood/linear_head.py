@@ -115,7 +115,8 @@ def fit_linear_head(
     share, origin = w * f.mean(axis=0), -np.linalg.pinv(w) @ b
     dimensions = f.shape[1]
     d = 1000 if dimensions >= 2048 else 512 if dimensions >= 768 else dimensions // 2
-    values, vectors = np.linalg.eigh((f - origin).T @ (f - origin) / len(f))  # rising
+    centred = f - origin
+    values, vectors = np.linalg.eigh(centred.T @ centred / len(f))  # rising
     residual = vectors[:, : dimensions - d]
     if values[: dimensions - d].max() <= dimensions * np.finfo(np.float64).eps * values[-1]:
         raise ValueError(f"features: {len(f)} vary in {d} directions alone; fit on more images")
@@ -126,7 +127,7 @@ def fit_linear_head(
         kept=share > np.quantile(share, _DICE),
         origin=origin,
         residual=residual,
-        alpha=float((f @ w.T + b).max(axis=1).mean() / np.linalg.norm((f - origin) @ residual, axis=1).mean()),
+        alpha=float((f @ w.T + b).max(axis=1).mean() / np.linalg.norm(centred @ residual, axis=1).mean()),
     )
 
 

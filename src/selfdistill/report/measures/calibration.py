@@ -19,7 +19,7 @@ from selfdistill.report.tables import Column, column_of, columns_in, metrics_in
 from selfdistill.report.verdict import confident
 
 FEW = 20  # a bin of fewer images is drawn pale: its accuracy is mostly chance
-_MOST_CLASSES = 6  # whose diagrams are drawn
+_MOST_CLASSES = 3  # whose diagrams are drawn
 BASELINE = "CrossEntropy()"
 _TEMPERATURE = Column("temperature", "T", digits=2)
 

@@ -21,10 +21,10 @@ def promises_section(methods: Sequence[Measured[Promises]]) -> Section | None:
     risk, coverage = found[0].risk, found[0].coverage
     columns = [
         ("Answered (%)", _SHARE, lambda one: one.answered),
-        ("Error among them (%)", _SHARE, lambda one: one.error),
-        ("Sets with the right class (%)", _SHARE, lambda one: one.covered),
-        ("Classes in a set", _SIZE, lambda one: one.size),
-        ("Empty sets (%)", _SHARE, lambda one: one.empty),
+        ("Error (%)", _SHARE, lambda one: one.error),
+        ("Coverage (%)", _SHARE, lambda one: one.covered),
+        ("Classes per set", _SIZE, lambda one: one.size),
+        ("Empty (%)", _SHARE, lambda one: one.empty),
     ]
     n_val, n = every(methods, lambda one: one.n_val), every(methods, lambda one: one.n)
     return Section(
@@ -39,7 +39,9 @@ def promises_section(methods: Sequence[Measured[Promises]]) -> Section | None:
         notes=(
             "Answered: the share of the test images of which the network is sure enough; a dash where the validation "
             "images allow no such promise",
-            "Sets: THR; some are empty where the network is right more often than asked for",
+            "Error: wrong among the answered",
+            "Coverage: the share of the sets that hold the right class; by THR, which makes some sets empty where the "
+            "network is right more often than asked for",
         ),
     )
 
