@@ -21,6 +21,7 @@ DOCS = Path(__file__).resolve().parent
 sys.path[:0] = [str(DOCS.parent / "studies"), str(DOCS)]
 
 import auto_weight  # noqa: E402  (scripts beside this one)
+import confidence  # noqa: E402
 import corruptions  # noqa: E402
 import detection  # noqa: E402
 import docstrings  # noqa: E402
@@ -74,6 +75,7 @@ def pages(out: Path) -> dict[Path, str]:
     measured = regimes.points()
     every = every_method.SETTING.load()
     trusted = trust.SETTING.load()
+    promised = confidence.load()
     texts = {
         DOCS.parent / "README.md": {
             "headline": regimes.front_page(measured),
@@ -99,6 +101,15 @@ def pages(out: Path) -> dict[Path, str]:
             "detection": trust.detection_table(trusted),
             "spread": trust.spread_table(trusted),
             "cost": trust.cost_table(),
+        },
+        DOCS / "confidence.md": {
+            "measured": confidence.measured_how(promised),
+            "kept": confidence.promises_kept(promised),
+            "abstention": confidence.abstention_table(promised),
+            "unknown": confidence.unknown_table(promised),
+            "auroc": confidence.unknown_table(promised, auroc=True),
+            "sets": confidence.sets_table(promised),
+            "says": confidence.findings(promised),
         },
         paper.FOLDER / "README.md": {
             **sections,
