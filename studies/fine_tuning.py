@@ -83,9 +83,9 @@ def front_page(rows: Rows) -> str:
     body = [" | ".join(row) for row in (headings, [":--", *["--:"] * (len(headings) - 1)], *cells)]
     return (
         "\n".join(f"| {line} |" for line in body) + "\n\n"
-        "Cross-entropy's top-1 accuracy in percent, then how many points the others have more or less, paired by draw of "
-        "the photographs; n draws, from two on with the 95 % interval. Caltech-101, 101 classes, EfficientNet-Lite0 at "
-        f"96 pixels; {steps} optimiser steps but for the probe; training accuracy {100 * fitted:.1f} % or more. "
+        "Cross-entropy's top-1 accuracy in percent, then how many points the others have more or less, paired by draw "
+        "of the photographs; n draws, from two on with the 95 % interval. Caltech-101, 101 classes, EfficientNet-Lite0 "
+        f"at 96 pixels; {steps} optimiser steps but for the probe; training accuracy {100 * fitted:.1f} % or more. "
         "[Calibration, and what each is](docs/guide/photographs.md)."
     )
 
