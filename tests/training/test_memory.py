@@ -12,7 +12,7 @@ FEW = LARGE // resource.getpagesize() // 100
 
 STEPS = f"""
 import json, resource, torch
-from selfdistill.training.memory import keep_malloc_pools
+from selfdistill.training.session import keep_malloc_pools
 
 def step():  # returns the pages that the system hands out for it
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -36,9 +36,8 @@ from selfdistill.training.classification import assemble, cache_files
 from selfdistill.training.export import AGAIN, load_weights, save_weights
 from selfdistill.training.folder import RunFolder
 from selfdistill.training.loop import Loop
-from selfdistill.training.memory import keep_malloc_pools
 from selfdistill.training.record import changes_since, recipe_values
-from selfdistill.training.session import Session, make_fabric
+from selfdistill.training.session import Session, keep_malloc_pools, make_fabric
 from selfdistill.training.signals import Interruptions
 from selfdistill.training.task import Record, Row, State
 from selfdistill.training.trackers import check_tracker, make_tracker
