@@ -304,11 +304,11 @@ IMAGE = b"an image, as far as an index knows"
         ({"1.jpg": IMAGE}, "has no label"),
         ({"1.txt": b""}, "no image in it"),
         ({"1.jpg": IMAGE, "1.cls": b"\xff"}, "is not text in UTF-8"),
-        ({"1.jpg": IMAGE, "1.cls": b""}, "which is no label"),
+        ({"1.jpg": IMAGE, "1.cls": b""}, "has the label"),
         ({"1.jpg": IMAGE, "1.json": b"{"}, "is not JSON in UTF-8"),
         ({"1.jpg": IMAGE, "1.json": b"3"}, "is not JSON in UTF-8"),
         ({"1.jpg": IMAGE, "1.json": json.dumps({"label": [1, 2]}).encode()}, "multi-label"),
-        ({"1.jpg": IMAGE, "1.json": json.dumps({"label": 1.5}).encode()}, "which is no label"),
+        ({"1.jpg": IMAGE, "1.json": json.dumps({"label": 1.5}).encode()}, "has the label"),
         ({"1.jpg": IMAGE, "1.cls": b"3"}, "has one class, '3'"),
     ],
 )

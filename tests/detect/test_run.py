@@ -126,7 +126,7 @@ def test_what_fails_at_once_leaves_nothing_behind(tmp_path: Path, recipe: Detect
         with pytest.raises(ValueError, match=message):
             detect(replace(recipe, **values), out)  # type: ignore[arg-type]
         assert not out.exists()
-    with pytest.raises(ValueError, match=r"run holds no finished detector: there is no result\.json in it"):
+    with pytest.raises(ValueError, match=r"run is not a finished detector: result\.json is missing"):
         load_detector(out)
 
 

@@ -86,7 +86,7 @@ def test_arrays_say_their_classes(run: Path, tmp_path: Path) -> None:
 
 
 def test_no_finished_run(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no finished run"):
+    with pytest.raises(ValueError, match="is not a finished run"):
         rescore(tmp_path, "digits")
     with pytest.raises(ValueError, match="unknown data set 'nowhere'"):
         rescore(run, "nowhere")

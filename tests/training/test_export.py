@@ -35,7 +35,7 @@ def test_what_was_saved_comes_back(run: Path, data: ImageData) -> None:
 
 
 def test_a_folder_without_a_finished_run(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"{tmp_path} holds no finished run: there is no model.json in it")):
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path} is not a finished run: model.json is missing")):
         load(tmp_path)
 
 

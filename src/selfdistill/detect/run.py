@@ -130,7 +130,7 @@ def load_detector(run: str | Path) -> FasterRCNN:
     run = Path(run)
     path = run / "result.json"
     if not path.is_file():
-        raise ValueError(f"{run} holds no finished detector: there is no {path.name} in it")
+        raise ValueError(f"{run} is not a finished detector: {path.name} is missing")
     record = DetectRecord.load(path)
     start = record.backbone
     backbone = Backbone(start.model, None, start.mean, start.std, {})

@@ -120,5 +120,5 @@ def predict(
             check_logits(logits[-1], "images of a batch")
             labels.append(y.cpu())
     if not logits:
-        raise ValueError("batches: there is no image to predict")
+        raise ValueError("batches: nothing to predict, they hold no images")
     return torch.cat(logits), torch.cat(labels)

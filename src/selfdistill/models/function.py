@@ -82,7 +82,7 @@ def build_from_function(name: str) -> nn.Module:
     Example:
         >>> build_from_function("my_networks:small")
         Traceback (most recent call last):
-        selfdistill.errors.ArgumentError: `model` is 'my_networks:small', but there is no module 'my_networks'
+        selfdistill.errors.ArgumentError: `model` is 'my_networks:small', but module 'my_networks' was not found
     """
     return call_builder(name.function if isinstance(name, ModelFunction) else _imported(name), name)
 
@@ -128,7 +128,7 @@ def _imported(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise ArgumentError("model", f"is {quote(name)}, whose module needs {error.name}") from error
-        raise ArgumentError("model", f"is {quote(name)}, but there is no module {error.name!r}") from None
+        raise ArgumentError("model", f"is {quote(name)}, but module {error.name!r} was not found") from None
     except Exception as error:  # whatever the module does
         raise ArgumentError("model", f"is {quote(name)}, whose module fails ({first_line(error)})") from error
     for attribute in path.split("."):

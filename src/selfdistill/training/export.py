@@ -224,7 +224,7 @@ def description(run: Path) -> dict[str, Any]:
     try:
         known = json.loads(read_file(path))
     except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f"{run} holds no finished run: there is no {path.name} in it; {AGAIN}") from None
+        raise ValueError(f"{run} is not a finished run: {path.name} is missing; {AGAIN}") from None
     except (ValueError, RecursionError):
         raise ValueError(f"{path} is damaged: {AGAIN}") from None
     return _checked(known, path)

@@ -14,7 +14,7 @@ NEVER = 2**62
 
 
 class NonFiniteLossError(NonFiniteError, RuntimeError):
-    """The loss or a weight is no longer a number; the message names the run, the term, the epoch and the step."""
+    """The loss or a weight is not finite any more; the message names the run, the term, the epoch and the step."""
 
 
 class Loss(NamedTuple):

@@ -192,7 +192,7 @@ def _label(shard: Path, member: tarfile.TarInfo, suffix: str) -> str:
         raise ValueError(f"{where}: several labels of an image (multi-label) are not supported")
     is_text = isinstance(label, str | int) and not isinstance(label, bool)
     if not is_text or len(str(label)) > _LONGEST or (suffix == "cls" and not label):
-        raise ValueError(f"{where} holds {quote(label)}, which is no label: wanted a number or a name")
+        raise ValueError(f"{where} has the label {quote(label)}, expected a number or a name")
     return str(label)
 
 
