@@ -136,9 +136,9 @@ def test_weights_of_another_network(refused: Refused, finished: Path) -> None:
 
 
 def test_a_folder_of_another_recipe_is_left_as_it_is(refused: Refused, run: Run) -> None:
-    assert run("compare", *TINY, *PAIR, "--seeds", 1, "--epochs", 1, "--out", "runs").status == 0
+    assert run("compare", *TINY, *PAIR, "--seeds", 1, "--epochs", 1, "--quick", "--out", "runs").status == 0
     end = "choose another --out, or delete it"
-    again = ["--seeds", 1, "--out", "runs"]
+    again = ["--seeds", 1, "--quick", "--out", "runs"]
     line = refused("compare", *TINY, *PAIR, *again, "--epochs", 2)
     assert line == f"runs/crossentropy-seed0 belongs to another recipe: epochs (1 there, 2 here); {end}"
     line = refused("compare", *TINY, "--methods", "SDDropout()", *again, "--momentum", 0.5)
