@@ -54,7 +54,6 @@ def read_file(path: Path, most: int = SMALL_FILE) -> bytes:
     """Return what a file holds.
 
     Args:
-        path: of a regular file.
         most: bytes that it may have.
 
     Raises:
@@ -121,8 +120,6 @@ def lock(file: BinaryIO, *, wait: bool = False, inherited: bool = True) -> bool:
     """Lock an open file until it is closed, also by the end of the process.
 
     Args:
-        file: opened to write.
-        wait: for whoever has it now.
         inherited: whether a forked process has the lock too, and keeps it when this one is killed. Where it is not,
             this process can lock the file twice.
 

@@ -37,7 +37,6 @@ def find_head(model: nn.Module, x: Input) -> str:
     One pass of two samples of ``x`` in evaluation mode; nothing in the model changes.
 
     Args:
-        model: any classifier.
         x: an example input, ``(B, ...)`` or a mapping of such.
 
     Raises:

@@ -125,8 +125,6 @@ def check_classifier(model: nn.Module, name: str, shape: tuple[int, ...], classe
     """Pass one black image through a model; return how many logits it gives.
 
     Args:
-        model: to be tried, in evaluation mode.
-        name: for the message.
         shape: of an image, (C, S, S).
         classes: how many logits it must give; None: any number.
 

@@ -121,7 +121,6 @@ def describe(event: Progress, width: float = math.inf) -> str:
     """Return one line; of a training epoch, time left, loss and terms, metrics, images/s, as far as there is room.
 
     Args:
-        event: what is described.
         width: characters; of a training the least important parts go first; its epoch and last metric stay.
     """
     counted = ""

@@ -20,9 +20,6 @@ def find_stages(model: nn.Module) -> tuple[str, ...]:
     DenseNets (the transitions and the last norm), our own networks, which bear the same names, and modules called
     ``stages`` (Hugging Face).
 
-    Args:
-        model: a classifier of images.
-
     Raises:
         ValueError: none of these; the message asks for ``stages=``.
 

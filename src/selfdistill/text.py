@@ -18,10 +18,6 @@ def printable(text: str, keep: str = "") -> str:
 
     Whatever may hold a file's name, a class's name or another program's words goes through here before it is shown.
 
-    Args:
-        text: of any origin.
-        keep: control characters that stay, such as line ends.
-
     Example:
         >>> print(printable("cat\x1b[2J"))
         cat\x1b[2J
@@ -72,8 +68,6 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
     """Return the known name that is most like ``name``; capitals, ``-``, ``_`` and spaces do not count.
 
     Args:
-        name: as it was typed.
-        known: the right names.
         cutoff: least similarity in [0, 1] of a name that is returned; 0 always returns one.
 
     Example:
@@ -89,8 +83,6 @@ def suggest(name: str, known: Iterable[str], otherwise: str | None = None) -> st
     """Return the end of an error message about an unknown name: the nearest known one, or else all of them.
 
     Args:
-        name: as it was typed.
-        known: the right names.
         otherwise: what to say instead of all names, if none is near.
 
     Example:

@@ -13,11 +13,7 @@ from selfdistill.text import nearest, quote, suggest
 
 
 def explain_words(error: CycloptsError) -> str:
-    """Return what is wrong with the words that were typed.
-
-    Args:
-        error: raised before the command was called.
-    """
+    """Return what is wrong with the words that were typed."""
     from selfdistill.cli.app import COMMANDS
 
     match error:

@@ -37,7 +37,6 @@ def learning_rate(
         schedule: ``"step"`` drops on epoch boundaries only; ``"cosine"`` falls with every step, after the warm-up;
             ``"one_cycle"`` rises along half a cosine over the warm-up, from 1/25 of the rate, and falls along another.
         milestones: where the step schedule drops, as fractions of the epochs; rounded to whole epochs.
-        gamma: factor of each drop.
         warmup_epochs: epochs over which the rate rises linearly, fractions of an epoch included, below ``epochs``.
         warmup_start: share of the rate from which it rises, in [0, 1].
 

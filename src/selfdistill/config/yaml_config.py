@@ -100,8 +100,6 @@ def convert(name: str, value: object, hint: Any) -> Any:
     """Return ``value`` as the field's type, or say what is wanted.
 
     Args:
-        name: the field's name, for the message.
-        value: what was given.
         hint: bool, int, float, str, a ``Literal``, ``tuple[X, ...]``, or one of these ``| None``.
 
     Raises:

@@ -57,7 +57,6 @@ def join_parts(
     """Make a set of its parts, which must be of the same classes.
 
     Args:
-        name: of the set.
         parts: of ``train`` and, if they are there, ``test`` and ``val``: where it is for messages, what it is called,
             and its reader. Without ``test``, 20 % are held out.
         image_size: S; None: the longer side of the training images.
@@ -123,7 +122,6 @@ def to_split(
     Args:
         images: uint8 ``(N, H, W, C)`` or ``(N, H, W)``.
         labels: integers ``(N,)``.
-        where: for messages.
         image_size: S; None: the longer side, at least 32 unless the images are left as they are.
         as_they_are: C is theirs; otherwise 3.
 

@@ -53,9 +53,7 @@ def with_cache(data: ImageData, side: int, folder: Path) -> ImageData:
     time. Each image has a checksum that is compared whenever it is read; a damaged one is decoded from its own file.
 
     Args:
-        data: the set.
         side: the shorter side of the kept images in pixels, at least 1.
-        folder: made if needed.
 
     Raises:
         ValueError: a file cannot be decoded.
@@ -86,11 +84,8 @@ def cached_images(
     Several processes may ask at once: one decodes, the others wait for it. A cache is there whole or not at all.
 
     Args:
-        paths: the files.
         boxes: of each file the rectangle, as :func:`~selfdistill.data.decode.read_rgb` takes it; None: all of it.
         side: in pixels.
-        name: what the cache's file name begins with.
-        folder: where it is.
 
     Raises:
         ValueError: a file cannot be decoded.

@@ -102,7 +102,6 @@ def read_rgb(path: ImageFile, box: Sequence[int] | None = None, max_pixels: int 
     of 16 or 32 bits have the range of 8, 12 or 16 bits: the smallest that holds the largest value of the file.
 
     Args:
-        path: the file, or an image in a container.
         box: left, top, right and bottom of the rectangle, as in :class:`~selfdistill.data.sets.Split`: it is cut out
             before the picture is turned upright. What of it lies beyond the picture is left out.
         max_pixels: larger pictures are refused before they are decoded; at most `MOST_PIXELS`.
@@ -171,7 +170,6 @@ def open_image(source: Path | BinaryIO, max_pixels: int = MOST_PIXELS) -> Image.
 
     Raises:
         ValueError: it has more pixels.
-        Exception: what Pillow raises.
     """
     file = Image.open(source, formats=_formats())
     if file.width * file.height > max_pixels:
@@ -192,7 +190,6 @@ def scan(
     """Decode every file once, on several threads; keep the pixels of small images.
 
     Args:
-        paths: the files.
         image_size: None keeps images of at most 64 pixels on the longer side as they are; a size up to 64 keeps every
             image, resized to that square; a larger one keeps none.
         boxes: the part of each file, as in :class:`~selfdistill.data.sets.Split`; None: all of it.

@@ -28,9 +28,7 @@ def summarise(classes: Sequence[str], parts: Mapping[str, tuple[Tensor, Tensor]]
     """Return a fingerprint: equal for the same images, labels and classes in the same order.
 
     Args:
-        classes: their names.
         parts: of ``train`` and ``test``, labels int64 ``(N,)`` and ids int64 ``(N, 2)``, as :func:`file_ids` gives.
-        split: how the test images were chosen.
 
     Example:
         >>> labels, images = torch.tensor([0, 1]), torch.arange(24, dtype=torch.uint8).view(2, 3, 2, 2)
@@ -59,7 +57,6 @@ def file_ids(paths: Sequence[Path], texts: Sequence[str] | None = None) -> Tenso
     """Return ids ``(N, 2)`` of files: by their names, and by contents or sizes.
 
     Args:
-        paths: the files.
         texts: what else belongs to the content of each, such as its box.
     """
     sizes = [path.stat().st_size for path in paths] if len(paths) <= _MOST_FILES else [0] * len(paths)

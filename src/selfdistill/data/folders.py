@@ -86,17 +86,10 @@ def files_data(
     """Make a set of image files: each is decoded once, and kept in memory if all of them are small.
 
     Args:
-        name: of the set.
-        source: what was asked for, for messages.
-        classes: their names.
         parts: the files of "train", and of "test" and "val" if they are there; without "test" a share is held out.
         places: of each part, where the images of a class should be, for messages.
-        described: of each part, what its images are.
         name_of: what a file of some label is called, which decides whether it is held out.
         image_size: as for :func:`load_folder`, like the rest.
-        limits: the part that is wanted.
-        skip_unreadable: leave unreadable files out.
-        notes: what a user should know.
 
     Raises:
         ValueError: a class of a part without a readable image, or an unreadable file without ``skip_unreadable``.

@@ -193,14 +193,8 @@ def view_batches(
     """Yield all training images in order under one augmentation each, that of seed 0's epoch number ``view``.
 
     Args:
-        data: the set.
         view: 0, 1, ...
         augment: as for :class:`TrainLoader`, like the rest.
-        policy: what is done to an image after that.
-        resize: the shorter side that files are resized to before.
-        batch_size: images at a time.
-        device: where they are wanted.
-        workers: processes that decode files.
     """
     normalize = Normalize(data.mean, data.std, device=torch.device(device))
     chunks = torch.split(torch.arange(len(data.train)), batch_size)
@@ -224,9 +218,6 @@ def eval_batches(
 
     Args:
         split: ``data.train`` or ``data.test``.
-        data: the set, for its size, mean and standard deviation.
-        batch_size: images at a time.
-        device: where they are wanted.
         workers: as for :class:`TrainLoader`.
 
     Example:

@@ -227,8 +227,6 @@ def hold_out(split: Split, classes: Sequence[str], names: Sequence[str] | None =
     moves no other one between the parts (unless all others of its class are on one side).
 
     Args:
-        split: the images.
-        classes: the classes' names.
         names: what each image is called, such as its path in its class's folder; None: they have no names.
 
     Example:
@@ -260,7 +258,6 @@ def hold_out_validation(data: ImageData, fraction: float) -> ImageData:
     is added moves no other one. Where neither is known it is the position.
 
     Args:
-        data: without validation images.
         fraction: in (0, 1).
 
     Raises:
@@ -293,9 +290,6 @@ def hold_out_validation(data: ImageData, fraction: float) -> ImageData:
 
 def train_on_validation(data: ImageData) -> ImageData:
     """Put the validation images behind the training images: for a last training, once nothing is to be chosen.
-
-    Args:
-        data: with validation images.
 
     Raises:
         ArgumentError: there are none.

@@ -177,9 +177,6 @@ def unknown_source(what: str, source: str, known: Sequence[str], files: str) -> 
 
     Args:
         what: what was asked for, such as "data set".
-        source: as the user wrote it.
-        known: the named sets.
-        files: which files would do.
 
     Example:
         >>> print(unknown_source("data set", "digit", ["digits", "svhn"], "a folder that exists"))

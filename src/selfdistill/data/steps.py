@@ -128,7 +128,6 @@ def balanced_order(labels: Tensor, source: torch.Generator) -> Tensor:
 
     Args:
         labels: int64 ``(N,)`` on the CPU.
-        source: of the random numbers.
 
     Returns:
         int64 ``(N,)``: positions, plus N for an image drawn before, 2N for one drawn twice before, and so on.
@@ -154,10 +153,8 @@ def steps_per_epoch(images: int, batch_size: int, *, group: int = 1, shares: int
     """Return the optimiser steps of an epoch: ceil(N / A), or one less where the last is joined to the one before.
 
     Args:
-        images: N, each of which leads one group.
         batch_size: images of a step; A = ``batch_size / group`` of them lead a group.
         group: images of one class that stand together, the anchor counted.
-        shares: parts of a step, over all ranks and passes.
 
     Example:
         >>> steps_per_epoch(65, 32), steps_per_epoch(66, 32), steps_per_epoch(65, 32, group=4)

@@ -126,8 +126,6 @@ def in_order(images: CocoImages, *, device: torch.device, workers: int) -> Itera
     """Yield every image with its target, as published, one at a time: no detection depends on other images' shapes.
 
     Args:
-        images: which.
-        device: where they go.
         workers: processes that decode; 0 decodes in this one.
 
     Raises:

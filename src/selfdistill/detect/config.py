@@ -137,7 +137,6 @@ class DetectConfig(TrainingConfig):
 
         Args:
             model: the backbone's name, such as ``"resnet50"``.
-            trained: whether the backbone has trained weights.
 
         Raises:
             ValueError: the model is not the backbone's, or it starts from scratch and is to be frozen.

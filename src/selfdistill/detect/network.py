@@ -97,8 +97,6 @@ def build_detector(backbone: Backbone, recipe: DetectConfig, classes: int) -> Fa
     Images enter as they are, in [0, 1]; the detector normalises and resizes them, and its boxes are in their pixels.
 
     Args:
-        backbone: what it starts from.
-        recipe: resolved.
         classes: logits, the background's (0) included; 91 for COCO's ids.
     """
     layers = resnet_fpn_backbone(

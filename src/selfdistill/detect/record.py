@@ -180,13 +180,7 @@ def make_record(
     """Return the record of a finished detector.
 
     Args:
-        name: what the run is called.
-        recipe: resolved.
-        data: what it was trained and evaluated on.
-        backbone: what it started from.
-        detector: trained.
         state: at its end; the last row of its log is the evaluation.
-        processes: of the training.
     """
     values, device = plain(recipe), next(detector.parameters()).device
     parameters = list(detector.parameters())

@@ -41,14 +41,10 @@ def detect(
     A run that was killed and is started again ends, on a CPU, with the same bits as one that was not.
 
     Args:
-        recipe: what to do.
         out: the run folder; made if need be.
-        devices: GPUs, or CPU processes, on each machine.
-        nodes: machines.
         accelerator: ``"cuda"``, ``"mps"``, ``"cpu"``, or ``"auto"`` for a GPU where there is one.
         progress: is called with each :class:`~selfdistill.progress.Progress`.
         announce: is called with a line on what is done, before it begins.
-        save_every: how often to save inside an epoch.
 
     Returns:
         The record that is in ``out/result.json``; the weights are in ``out/model.safetensors``.
@@ -98,13 +94,7 @@ def detect(
 
 
 def plan(recipe: DetectConfig, data: Coco, backbone: Backbone) -> str:
-    """Return a line on the images, the network and the schedule of a detector.
-
-    Args:
-        recipe: resolved.
-        data: what it is trained and evaluated on.
-        backbone: what it starts from.
-    """
+    """Return a line on the images, the network and the schedule of a detector."""
     train, evaluation = data.train, data.evaluation
     parts = [
         f"{data.name}: {len(train):,} images of {train.name}, {train.boxes:,} boxes ({train.crowds:,} crowds and "

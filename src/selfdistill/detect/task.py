@@ -115,12 +115,6 @@ class Detection(Task[Batch]):
 def assemble(recipe: DetectConfig, data: Coco, backbone: Backbone, fabric: "Fabric") -> Session[Detection]:
     """Build detector, loader and optimiser; afterwards the random state is that of the run's first step.
 
-    Args:
-        recipe: resolved.
-        data: what to train and evaluate on.
-        backbone: what the detector starts from.
-        fabric: launched.
-
     Raises:
         ValueError: the batch cannot be shared among the processes.
     """

@@ -16,7 +16,6 @@ def confusion_matrix(labels: npt.ArrayLike, predicted: npt.ArrayLike, classes: i
     Args:
         labels: y, class indices, (N,).
         predicted: class indices, (N,).
-        classes: C.
 
     Example:
         >>> confusion_matrix([0, 1, 1], [0, 0, 1], 2).tolist()

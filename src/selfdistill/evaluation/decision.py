@@ -118,12 +118,6 @@ class Decisions:
 def prepare_decisions(run: Path, classes: Sequence[str], temperature: float, rules: Rules) -> Decisions:
     """Find on a run's validation images what some rules need.
 
-    Args:
-        run: the run's folder.
-        classes: of the network.
-        temperature: of the network.
-        rules: how to decide.
-
     Raises:
         ArgumentError: the run was not calibrated, or by too few images for what is asked for.
     """

@@ -44,7 +44,6 @@ def outputs_to_keep(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> P
     Args:
         logits: ``(N, C)``.
         labels: ``(N,)``.
-        classes: the C classes' names.
     """
     some = spaced_positions(len(labels), MAX_VALUES // logits.shape[1])
     return Predictions(logits[some].float().cpu().numpy(), labels[some].cpu().numpy(), tuple(classes))

@@ -32,7 +32,6 @@ def measure_robustness(
     in evaluation mode and float32 whatever the caller left behind, and is left as it was found.
 
     Args:
-        model: on the images' device.
         images: labelled; see `Images`.
         max_images: PGD attacks at most so many of them, evenly spaced, >= 1.
         steps: of PGD, >= 1; its step is 2.5 * eps / steps, its start is random as in `pgd`.

@@ -34,7 +34,6 @@ def divergence_of_samples(head: Callable[[Tensor], Tensor], dropped: Tensor, div
         head: h, ``(2B, D) -> (2B, C)``; called once, or where it is a plain linear layer of very many classes, on a
             part of the rows at a time.
         dropped: the features under u, then under v, ``(2B, D)``.
-        divergence: of their logits.
 
     Returns:
         The divergence, a scalar; the same but for rounding whichever way it was made.

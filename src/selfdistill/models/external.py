@@ -55,7 +55,6 @@ def from_timm(name: str, classes: int, weights: str) -> nn.Module:
 
     Args:
         name: without ``"timm:"``.
-        classes: C.
         weights: ``"default"`` or what begins with one of ``SOURCES``; whatever else starts at random.
     """
     try:

@@ -21,7 +21,6 @@ def seal_weights(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | No
 
     Args:
         tensors: by name, on the CPU.
-        metadata: further texts.
 
     Example:
         >>> import torch
@@ -40,7 +39,6 @@ def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
 
     Args:
         path: the file; no link is followed.
-        sha256: that of the whole file, where it is known.
 
     Raises:
         FileNotFoundError: there is no such file.

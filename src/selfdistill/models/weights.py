@@ -38,7 +38,6 @@ def load_weights(model: nn.Module, path: Path, classes: int) -> bool:
             as timm, Lightning and most loops write them; a run's checkpoint; or a run's folder, or another one with
             ``model.safetensors``. The model may be a part of what is in it: ``"module."``, ``"model."`` or any other
             prefix under which all its names stand is taken off.
-        classes: C, the class count of the model's head.
 
     Returns:
         Whether the head keeps its random start.

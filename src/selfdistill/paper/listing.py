@@ -68,8 +68,6 @@ def list_needs(table: PaperTable, config: PaperConfig, seconds: dict[Training, f
     """Return what a table needs; images are neither loaded nor downloaded.
 
     Args:
-        table: which.
-        config: where, and at what scale.
         seconds: per run, by training; a training that is not in it is timed and added.
     """
     runs = table.planned_runs(config)

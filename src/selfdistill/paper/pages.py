@@ -39,7 +39,6 @@ def write_page(result: TableResult, out: Path) -> Path:
     """Write ``<table>.json``, ``.md``, ``.html`` and the figure; each file is replaced whole or not at all.
 
     Args:
-        result: the reproduced table.
         out: folder; made if it is missing.
 
     Returns:
@@ -140,7 +139,6 @@ def anchors_table(result: TableResult, *, published: bool = True) -> Table:
     """Return a row per number: ours, and at the full scale the logs' number, its band and the verdict.
 
     Args:
-        result: of the anchors.
         published: whether to show the logs' number; a terminal is too narrow for it.
     """
     rows = []

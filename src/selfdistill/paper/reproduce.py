@@ -79,10 +79,7 @@ def reproduce_table(
     Where a training or an evaluation fails, the others go on; its cells say why they lack a number.
 
     Args:
-        table: which.
-        config: where, and at what scale.
         executor: where trainings and evaluations run (default: in this process).
-        failures: receives why trainings and evaluations failed, by folder.
 
     Raises:
         ValueError: a run's folder belongs to another recipe.
@@ -269,12 +266,7 @@ def evaluate_run(
     """Run an evaluation of a finished run, cache it in ``<run>/measured/``, atomically, and return its seconds.
 
     Args:
-        run: the run's folder.
-        evaluation: which.
-        config: at what scale.
-        data: the run's images.
         cpus: threads of torch; None leaves their number as it is.
-        progress: called during the evaluation.
     """
     started = time.perf_counter()
     with machine(cpus), explained_worker_losses():

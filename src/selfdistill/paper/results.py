@@ -224,8 +224,6 @@ def collect_result(table: PaperTable, config: PaperConfig, missing: MissingReaso
     """Return the cells of a table as far as they were measured; nothing is run.
 
     Args:
-        table: which.
-        config: where, and at what scale.
         missing: why trainings or evaluations may be missing, besides what the scale skips.
 
     Raises:

@@ -246,7 +246,6 @@ def check_run(run: Path, recipe: TrainConfig, size: DatasetSize) -> None:
     Args:
         run: the folder; it may be missing.
         recipe: of the planned run; its method is spelled as in a run's.
-        size: of the dataset at this scale.
 
     Raises:
         ValueError: names the differing fields, or the images.

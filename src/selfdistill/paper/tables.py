@@ -158,12 +158,7 @@ def pair_cells(
     """Return the cells of a row with the two columns that most tables have.
 
     Args:
-        row: heading.
-        training: of the column without SD-Dropout.
-        with_sd_dropout: method of the column with it.
-        metric: the numbers.
         target: path of the printed numbers without its end; None: the paper prints none.
-        keys: the ends.
     """
     trainings = {BASE: training, WITH_SD_DROPOUT: replace(training, method=with_sd_dropout)}
     return [

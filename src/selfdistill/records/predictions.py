@@ -81,9 +81,7 @@ class Predictions:
         """Read those of a run.
 
         Args:
-            run: its folder.
             top1: its accuracy, by its record; None: not known.
-            name: of the file.
 
         Returns:
             None if there are none, or if they are damaged or another network's.

@@ -29,7 +29,6 @@ def write_detector_report(record: DetectRecord, out_dir: Path) -> Path:
     The same record gives the same bytes. Each file is replaced whole or not at all; the HTML comes last.
 
     Args:
-        record: of a finished detector.
         out_dir: where; made if it is missing.
 
     Returns:

@@ -184,8 +184,6 @@ def write_evaluation_report(
     others, comes last.
 
     Args:
-        label: what the network is called.
-        evaluation: what was measured of it.
         out_dir: where; made if it is missing.
         title: of the page; plain text.
         preface: a paragraph before the numbers; plain text.

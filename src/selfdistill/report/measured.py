@@ -80,12 +80,7 @@ def _ood_result(evaluation: Evaluation, *, name: str) -> OODResult | None:
 
 
 def table(methods: Sequence[Measured[T]], columns: Sequence[tuple[str, Column, Callable[[T], float | None]]]) -> Table:
-    """One row per method: mean ± sd over its seeds in each column, and how many seeds where there are several runs.
-
-    Args:
-        methods: the rows.
-        columns: heading, how the number is written, and the number.
-    """
+    """One row per method: mean ± sd over its seeds in each column, and how many seeds where there are several runs."""
     counts = [len(method.by_seed) for method in methods]
     several = sum(counts) > 1
     rows = [

@@ -33,10 +33,6 @@ def next_step(
     """Say what to run next: use a network, or compare with more seeds or more images.
 
     Args:
-        decision: from the summary.
-        summary: of the records.
-        records: of the comparison.
-        folders: where their runs are.
         best: the network of a search, whose settings a new comparison would not search again.
 
     Returns:

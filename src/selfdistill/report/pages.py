@@ -128,11 +128,7 @@ def write_pages(
     """Write `figures/*.svg`, `<file>.md` and, last, `<file>.html`; each file is replaced whole or not at all.
 
     Args:
-        name: of its templates.
         out: where; made if it is missing.
-        figures: what it shows.
-        context: what its templates read beside them.
-        methods: the names in a figure's legend.
         former: patterns of the figures that an earlier page may have left; those that this one has not go.
         file: name of the page; None: that of the templates.
 

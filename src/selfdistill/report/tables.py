@@ -159,9 +159,7 @@ def terminal_table(summary: Summary, *, title: str, width: int, probe: LinearPro
     """The quality of each method, in the columns that fit; the title says how many seeds where all have as many.
 
     Args:
-        summary: of a comparison.
         title: above the table.
-        width: of the terminal, in characters.
         probe: a linear probe of the same images, for the last row.
     """
     narrow = [replace(c, title=c.title.removesuffix(" top-1")) for c in columns_in("narrow")]  # for 80 characters
@@ -282,7 +280,6 @@ def terminal(
     """A table for the terminal.
 
     Args:
-        table: what to show.
         title: above it.
         styles: a rich style for each row, repeated; none by default.
         prose: the columns of words, by number: flush left, and broken where they must be; the others hold numbers.

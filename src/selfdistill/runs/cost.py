@@ -84,11 +84,7 @@ def measure_costs(
         model: a classifier of images for ``classes`` classes; it is copied.
         methods: by name; they are used up.
         batch_size: B, the images of ``x``; what a method needs further comes on top.
-        classes: C.
-        image_size: S.
-        device: what to measure on.
         seconds: for all methods together, by and large; each gets 3 pairs of steps at least.
-        progress: called before each method is measured.
 
     Raises:
         ValueError: the model cannot be trained with cross-entropy on such a batch.

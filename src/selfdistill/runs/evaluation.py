@@ -92,11 +92,7 @@ def measure(
     """Score a network on images that are prepared as it was trained: its size, its mean and its deviation.
 
     Args:
-        loaded: the network and how it is fed.
-        data: the images, with the network's classes.
-        config: which evaluations to run.
         train: score the training images too.
-        progress: called while it goes.
 
     Raises:
         ValueError: a set of images cannot be loaded or does not fit the network.
@@ -222,12 +218,7 @@ def evaluate_run(
     """Measure a finished run on its own images, write ``evaluation.json`` beside its record, and return the two as one.
 
     Args:
-        run: the run's folder.
-        loaded: the run's network.
-        data: the run's images.
-        config: which evaluations to run.
         threads: of torch; None leaves them.
-        progress: called while it goes.
     """
     started = time.perf_counter()
     with machine(threads):
@@ -255,10 +246,6 @@ def train_and_evaluate(
     """Train by a recipe into a run folder and evaluate it; what is done already is not done again.
 
     Args:
-        recipe: what to do.
-        out: the run's folder.
-        config: what is measured afterwards.
-        data: the images.
         cpus: of this run; None: what the recipe says.
         progress: called with the training's events, and then with the evaluation's.
     """

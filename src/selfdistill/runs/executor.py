@@ -62,9 +62,7 @@ class Executor(Protocol):
 
         Args:
             tasks: in the order in which they begin.
-            on_progress: called with a task's folder and its progress.
             on_result: called with a task's folder and what its job returned.
-            on_failure: called with a task's folder and why it failed.
             resume_hint: what a user who interrupts is told, such as how to resume.
 
         Raises:

@@ -76,8 +76,6 @@ def export_run(run: Path, kind: Format, out: Path | None = None, *, probabilitie
     and the temperature where one was fitted; and ``"output": "probabilities"`` where these are what comes out.
 
     Args:
-        run: the run's folder.
-        kind: what to write.
         out: where to; ``exported.onnx``, ``exported.pt2`` or ``exported.safetensors`` in the run's folder if None.
         probabilities: the outputs are softmax(logits / T) at the run's temperature.
 
@@ -161,8 +159,6 @@ def compare(exported: Callable[[Tensor], Tensor], loaded: LoadedModel, kind: For
 
     Args:
         exported: images ``(B, K, S, S)`` to outputs ``(B, C)``.
-        loaded: what was exported.
-        kind: for the message.
 
     Raises:
         RuntimeError: it is more than ``TOLERANCE`` of the largest output, or an output is not a finite number.

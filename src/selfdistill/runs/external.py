@@ -56,13 +56,11 @@ def load_external(
         checkpoint: a file of weights, see `selfdistill.models.weights.load_weights`; None: those of the package,
             or those that the function gives its model.
         data: a data set; see `selfdistill.data.load_data`.
-        data_root: where named sets are kept.
         image_size: S, at least 8 pixels; None: what the package's weights were trained at, 32 for our CIFAR networks,
             the images' own for a function.
         mean: of each channel, in [0, 1]; None: that of the package's weights, for our own networks that of the images.
         std: of each channel, in [1/255, 1]; None: likewise.
         width: of our own networks; see `selfdistill.models.build`.
-        skip_unreadable: leave unreadable image files out.
         max_pixels: image files of more pixels are unreadable.
 
     Raises:

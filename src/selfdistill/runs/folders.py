@@ -54,7 +54,6 @@ def collect_finished(folders: Iterable[Path], baseline: str | None = None) -> li
     """Return every finished run at or below some folders; one that is below two of them counts once.
 
     Args:
-        folders: of runs, or that hold such.
         baseline: the method whose runs come first; None leaves the order of the folders.
 
     Raises:

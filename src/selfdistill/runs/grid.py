@@ -134,10 +134,7 @@ def run_grid(
     """Train and evaluate the runs that are missing under ``out``; return the records of all, in their order.
 
     Args:
-        runs: planned runs, all on the same images.
         out: the grid's folder; a run's folder is ``out/<run.name>``.
-        data: the images.
-        evaluation: which evaluations to run beyond accuracy and calibration.
         executor: who does it; None works in this process.
         display: shows each run by its name, and which failed; one that diverged before, and was not forgotten, fails
             without another try.

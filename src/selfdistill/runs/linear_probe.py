@@ -19,8 +19,6 @@ def measure_linear_probe(recipe: TrainConfig, data: ImageData, out: Path) -> Lin
     The one that is there is returned if it is of the same images and weights.
 
     Args:
-        recipe: with pretrained weights.
-        data: the images.
         out: the comparison's folder; it is there.
 
     Raises:

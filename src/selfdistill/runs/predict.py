@@ -145,7 +145,6 @@ def make_predictor(
     """Load the network of a run onto a GPU, where there is one, with what the rules need of its validation images.
 
     Args:
-        run: the run's folder, or an exported file of weights.
         rules: how to decide; None: for the likeliest class.
         skip_unreadable: leave out files that cannot be read instead of stopping.
         max_pixels: files of more pixels are unreadable.
@@ -200,7 +199,6 @@ def predict_paths(predictor: Predictor, paths: Iterable[Path]) -> list[Predictio
     """Predict image files, and those in folders.
 
     Args:
-        predictor: what predicts them.
         paths: image files, and folders that are searched for them, subfolders included.
 
     Raises:

@@ -123,7 +123,6 @@ def gpu_of(process: int, gpus: int, visible: str | None) -> str | None:
 
     Args:
         process: its number, from 0.
-        gpus: how many there are.
         visible: ``CUDA_VISIBLE_DEVICES``, if it is set.
 
     Example:

@@ -66,7 +66,6 @@ def score(
         run: a run's folder or an exported file; or None.
         model: a network's name instead, as for :func:`selfdistill.runs.external.load_external`; or None.
         data: the images; a run has its own.
-        config: which evaluations to run.
         checkpoint: of ``model`` alone, as the rest; see :func:`selfdistill.runs.external.load_external`.
         image_size: of ``model``.
         mean: of ``model``.
@@ -117,10 +116,6 @@ def score_model(
     """Measure a model that is no run's.
 
     Args:
-        loaded: the model.
-        label: what it is called.
-        images: prepared for it.
-        config: which evaluations to run.
         facts: for a page: the model with its weights, and how the images were prepared.
     """
     with naming(label), stage_bars() as progress:
@@ -144,10 +139,7 @@ def score_run(
     """Evaluate the network of a run; on its own images with more than accuracy, save the numbers beside its record.
 
     Args:
-        run: the run's folder, or an exported file of weights.
         data: other images than the run's own.
-        config: which evaluations to run.
-        loaded: its network, if it is there already.
 
     Raises:
         ValueError: no finished run, images that cannot be loaded, or other classes than the network's.
@@ -230,8 +222,6 @@ def other_images(run: Path, loaded: LoadedModel, data: str | ImageData, config: 
     """Load other images of a run's classes, prepared as its network was trained: its size, its mean and its sd.
 
     Args:
-        run: for the message.
-        loaded: its network.
         data: the images; those without a test part, or with one part alone, are all scored.
         config: where named sets are, and which files are left out.
 

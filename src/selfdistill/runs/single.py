@@ -38,16 +38,10 @@ def run_single(
     Of several processes only the first returns the record: what is shown afterwards is shown once.
 
     Args:
-        recipe: what to do.
         out: the run's folder; None is ``runs/<data>-<method>-seed<N>``.
         devices: as for :func:`selfdistill.training.train`, like the rest.
-        nodes: machines.
-        accelerator: what kind of device.
         save_every: how often to save inside an epoch, such as ``"10m"`` or ``"500 steps"``.
         data: the images, if they are there already; None loads those of the recipe.
-
-    Raises:
-        ValueError: what loading and training raise.
     """
     with blaming("method"):
         method = parse_method(recipe.method)
@@ -89,15 +83,9 @@ def run_detector(
     Of several processes only the first returns the record, so that its results are printed once.
 
     Args:
-        recipe: what to do.
         out: the run's folder; None is ``detectors/<data>-<backbone>-<E>-epochs-seed<N>``.
         devices: as for :func:`selfdistill.detect.detect`, like the rest.
-        nodes: machines.
-        accelerator: what kind of device.
         save_every: as for :func:`run_single`.
-
-    Raises:
-        ValueError: what :func:`selfdistill.detect.detect` raises.
     """
     from selfdistill.detect import detect  # which needs the extra [detect]
 

@@ -66,7 +66,6 @@ def measure_step_seconds(
 
     Args:
         recipe: what would be run; what it leaves open is filled in.
-        data: on what.
         steps: how many are measured, after a few to warm up.
         devices: what would be run on; one of them is measured, with its share of each step.
         accelerator: as for ``train``.
@@ -97,8 +96,6 @@ def epochs_for_budget(seconds: float, timings: Sequence[Timing], parallel: float
     """Return how many epochs each of several runs may have so that all of them take so long.
 
     Args:
-        seconds: for all runs together.
-        timings: one per run.
         parallel: how many runs are in progress at a time, on average.
 
     Raises:

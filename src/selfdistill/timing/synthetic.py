@@ -52,8 +52,6 @@ def make_batch(
         classes: C, at least 1.
         image_size: S, of images ``(B, 3, S, S)``.
         samples: the positions are of so many images, at least B.
-        device: where the tensors are.
-        seed: of the noise, the labels and the positions.
 
     Example:
         >>> batch = make_batch(Needs(views=2, group=2, index=True), batch_size=4, classes=10)

@@ -374,11 +374,6 @@ class Classification(Task[Batch]):
 def assemble(recipe: ResolvedTrainConfig, data: ImageData, fabric: "Fabric") -> Session[Classification]:
     """Build model, distiller, loader and optimiser; afterwards the random state is that of the run's first step.
 
-    Args:
-        recipe: how to train.
-        data: what to train on.
-        fabric: launched.
-
     Raises:
         ValueError: the model, the method or the head cannot be made as the recipe says.
     """
@@ -440,8 +435,6 @@ def compile_distiller(distiller: SelfDistiller, device: torch.device, *, process
 
     Args:
         distiller: whose head is known.
-        device: where it is.
-        processes: of the training.
     """
     mode = "reduce-overhead" if device.type == "cuda" and processes == 1 else None
     return cast(nn.Module, torch.compile(distiller, dynamic=False, mode=mode))

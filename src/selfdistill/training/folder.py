@@ -39,7 +39,6 @@ class RunFolder:
         """Refuse a folder of another recipe or of other data.
 
         Args:
-            recipe: resolved.
             made_by: the fields of the recipe that a record or a checkpoint holds (default: ``recipe.yaml``, if any).
             changed: what of the data is different since, in words.
 

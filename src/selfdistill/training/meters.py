@@ -80,7 +80,6 @@ class Meters:
         """Count one micro-batch.
 
         Args:
-            output: its loss.
             step: the optimiser step in this epoch, from 0.
         """
         if not self.names:
@@ -133,7 +132,6 @@ class Meters:
         Args:
             first_nonfinite_step: this process's, or the smallest over all processes.
             epoch: the epoch, from 0; the message counts from 1.
-            remedy: the second half of the message.
 
         Raises:
             NonFiniteLossError: names the first such term (the loss only where every term was finite).

@@ -33,17 +33,7 @@ def make_record(
     evaluation: Evaluation,
     seconds: float,
 ) -> RunRecord:
-    """Return the record of a finished run.
-
-    Args:
-        name: what the run is called.
-        recipe: resolved.
-        data: what it was trained on.
-        distiller: trained.
-        state: at its end.
-        evaluation: of the last epoch.
-        seconds: that the evaluation took.
-    """
+    """Return the record of a finished run."""
     values, device = recipe_values(recipe), next(distiller.parameters()).device
     of_model = sum(parameter.numel() for parameter in distiller.model.parameters())
     of_all = sum(parameter.numel() for parameter in distiller.parameters())

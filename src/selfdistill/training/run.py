@@ -151,10 +151,7 @@ def find_weight(
     It is kept in ``auto_weight.json``; the first training's folder is deleted once it is known.
 
     Args:
-        recipe: of the run.
-        out: the run's folder.
         images: of the run; where none are held out, a fifth of the training images is.
-        run: trains by a recipe, into a folder, on images.
     """
     known, pilot = out / "auto_weight.json", out / "pilot"
     if not known.is_file():
@@ -202,10 +199,6 @@ def load_finished(
     """Return the record of a finished run; None if it is not finished, or its weights must be made again.
 
     Args:
-        recipe: resolved.
-        out: the run's folder.
-        record: what the task leaves.
-        data: what it is to be trained on.
         changed: says what of the data is different since a record.
         check_weights: raises a ValueError where the run's weights are missing or damaged.
 
@@ -251,14 +244,10 @@ def run_task(
     """Train any task into the folder of a run that is not finished, or resume what is there; return its record.
 
     Args:
-        recipe: resolved.
         out: the run folder; made if need be.
         assemble: builds the session, in each process, once the folder is known to be this recipe's.
-        record: what the task leaves.
         interruptions: from :func:`interruptible`.
         devices: as for :func:`train`, like the rest.
-        nodes: machines.
-        accelerator: what kind of device.
         cudnn_benchmark: let cuDNN choose each convolution by measuring: for batches of one shape.
         progress: is called with each :class:`~selfdistill.progress.Progress`.
         save_seconds: as for :func:`train`.
@@ -303,11 +292,7 @@ def load(recipe: TrainConfig, data: ImageData | None = None) -> ImageData:
     """Load the data that a recipe names, with their decoded files where it wants those kept.
 
     Args:
-        recipe: which images, and which part of them.
         data: the whole set, if it is there already: the recipe's part of it is returned.
-
-    Raises:
-        ValueError: what :func:`~selfdistill.data.load_data` and :func:`as_pretrained` raise.
     """
     check_folder("data_root", Path(recipe.data_root))
     known = pretrained(recipe.model, recipe.weights) if recipe.fine_tunes else None

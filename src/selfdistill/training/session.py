@@ -107,8 +107,6 @@ def prepare(recipe: TrainingConfig, fabric: "Fabric", make_task: Callable[["Fabr
     """Build a task and its optimiser; afterwards the random state is that of the run's first step.
 
     Args:
-        recipe: resolved.
-        fabric: launched.
         make_task: builds the task; what it draws at first depends on the recipe's seed alone.
     """
     random_state.seed_all(recipe.seed)

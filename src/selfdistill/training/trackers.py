@@ -44,7 +44,6 @@ def make_tracker(log: str, run: Path, config: Mapping[str, Any], epoch: int) -> 
             ``selfdistill``, and where these packages' own environment variables say (``WANDB_MODE``,
             ``MLFLOW_TRACKING_URI``).
         run: the run's folder; its name is the run's.
-        config: the recipe.
         epoch: epochs done; TensorBoard hides what an earlier process wrote of later ones.
 
     Raises:

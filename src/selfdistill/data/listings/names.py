@@ -58,19 +58,13 @@ def packed_data(
     """Make a set of packed images, which are decoded while training and never kept in memory.
 
     Args:
-        name: of the set.
-        images: all of them, N.
         labels: ``(N,)``, positions in ``classes``.
-        classes: their names.
         part_of: of each image its part, a position in `PARTS`; without test images a share is held out.
         ids: of the images, see :mod:`selfdistill.data.fingerprint`.
-        source: what was asked for, for messages.
         unit: what the images of a part lie in, for descriptions.
         image_size: None: 224, or of small images the median of some of their longer sides.
-        limits: the part that is wanted.
         skip_unreadable: decode every image once, and leave out those that cannot be.
         ordered: the classes stay in their order; otherwise they are sorted.
-        notes: what a user should know.
 
     Raises:
         ValueError: a single class, a class of a part without an image, or an image that cannot be read.

@@ -85,7 +85,6 @@ def load_shards(pattern: str, *, image_size: int | None, limits: Limits, skip_un
         pattern: a folder of ``train-*.tar`` and ``test-*.tar`` (or ``val-*.tar``), or of .tar files of which about 20 %
             of each class are held out; or such files, as ``shards/train-{000..009}.tar``.
         image_size: as for :func:`~selfdistill.data.load_data`.
-        limits: the part that is wanted.
         skip_unreadable: decode every image once, and leave out those that cannot be.
 
     Raises:

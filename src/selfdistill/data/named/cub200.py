@@ -35,9 +35,7 @@ def load_cub200(root: Path, image_size: int | None, limits: Limits, skip_unreada
     ``classes.txt``, named without the number.
 
     Args:
-        root: where named sets are kept.
         image_size: the side of the square images in pixels; None: 224.
-        limits: the part that is wanted.
         skip_unreadable: decode every file once, and leave out those that cannot be.
 
     Raises:

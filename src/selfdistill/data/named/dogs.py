@@ -50,9 +50,7 @@ def load_dogs(root: Path, image_size: int | None, limits: Limits, skip_unreadabl
     without the number.
 
     Args:
-        root: where named sets are kept.
         image_size: the side of the square images in pixels; None: 224.
-        limits: the part that is wanted.
         skip_unreadable: decode every file once, and leave out those that cannot be.
         cropped: cut the images to their boxes: ``"dogs"``; otherwise ``"dogs_full"``.
 

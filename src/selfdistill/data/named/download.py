@@ -128,7 +128,6 @@ def torchvision_set(kind: Any, root: Path, **part: Any) -> Any:
 
     Args:
         kind: the class: CIFAR10, CIFAR100 or SVHN.
-        root: where its files are.
         part: which part: ``train`` or ``split``.
 
     Raises:

@@ -46,7 +46,6 @@ def load_imagenet(root: Path, image_size: int | None, limits: Limits, skip_unrea
     account at image-net.org is needed.
 
     Args:
-        root: where named sets are kept.
         image_size: the side of the square images in pixels; None: 224.
         limits: the part that is wanted; of the first so many classes the folders alone are listed.
         skip_unreadable: decode every file once, and leave out those that cannot be.

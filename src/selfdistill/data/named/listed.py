@@ -32,12 +32,7 @@ def listed_set(
     squares, as those of a folder are.
 
     Args:
-        name: of the set.
-        classes: their names.
-        train: the training images, paths and boxes.
-        test: the test images.
         image_size: the side of the square images in pixels; None: 224.
-        limits: the part that is wanted.
         skip_unreadable: as above.
 
     Raises:

@@ -1,4 +1,8 @@
-"""Blur: out of focus, through frosted glass, by a moving camera, by a zooming one."""
+"""Blur: out of focus, through frosted glass, by a moving camera, by a zooming one.
+
+Each function takes uint8 images ``(N, 3, S, S)`` and the random numbers that belong to each image, and returns the
+corrupted images.
+"""
 
 from math import ceil
 
@@ -15,13 +19,8 @@ def defocus_blur(images: Tensor, draws: Draws, radius: float, sigma: float) -> T
     """Average over a disk whose rim is softened: a point out of focus. Nothing is drawn.
 
     Args:
-        images: uint8 ``(N, 3, S, S)``.
-        draws: not used.
         radius: of the disk, pixels.
         sigma: of the rim's softening, pixels.
-
-    Returns:
-        uint8 ``(N, 3, S, S)``.
     """
     kernel = disk(radius, sigma).to(images.device)
     reach, size = kernel.shape[0] // 2, images.shape[-1]
@@ -36,14 +35,9 @@ def glass_blur(images: Tensor, draws: Draws, sigma: float, delta: int, times: in
     """Gaussian blur, pixels moved about, Gaussian blur: as through frosted glass.
 
     Args:
-        images: uint8 ``(N, 3, S, S)``.
-        draws: the images' random numbers.
         sigma: of both blurs, pixels.
         delta: how far a pixel may come from, pixels; see :func:`displace`.
         times: how often the pixels are moved about.
-
-    Returns:
-        uint8 ``(N, 3, S, S)``.
     """
     size = images.shape[-1]
     x = to_pixels(resample.gaussian_blur(to_unit(images), sigma))
@@ -57,13 +51,8 @@ def motion_blur(images: Tensor, draws: Draws, radius: float, sigma: float) -> Te
     """Half a Gaussian along a line at a random angle within 45 degrees of the horizontal: a moving camera.
 
     Args:
-        images: uint8 ``(N, 3, S, S)``.
-        draws: the images' random numbers.
         radius: half the length of the line, pixels.
         sigma: of the Gaussian, pixels.
-
-    Returns:
-        uint8 ``(N, 3, S, S)``.
     """
     return rounded(resample.motion_blur(images.double(), radius, sigma, 90 * draws.uniform(0) - 45))
 
@@ -72,14 +61,8 @@ def zoom_blur(images: Tensor, draws: Draws, stop: float, step: float) -> Tensor:
     """Mean of the image and of itself enlarged by 1, 1 + step, 1 + 2 step ... below stop. Nothing is drawn.
 
     Args:
-        images: uint8 ``(N, 3, S, S)``.
-        draws: not used.
         stop: end of the factors. As floating point has it the end itself may be among them, as it was when the
             published sets were made.
-        step: between two factors.
-
-    Returns:
-        uint8 ``(N, 3, S, S)``.
     """
     x = to_unit(images)
     factors = np.arange(1, stop, step).tolist()
@@ -125,7 +108,6 @@ def displace(images: Tensor, down: Tensor, right: Tensor, delta: int) -> Tensor:
     Args:
         images: uint8 ``(N, C, S, S)``.
         down: int64 ``(N, S, S)`` in [-delta, delta), rows to the pixel that is taken from.
-        right: the same for columns.
         delta: pixels; the first delta + 1 rows and columns and the last delta - 1 take from nowhere.
 
     Returns:

@@ -1,4 +1,8 @@
-"""Digital: less contrast, elastic distortion, coarse pixels and JPEG compression."""
+"""Digital: less contrast, elastic distortion, coarse pixels and JPEG compression.
+
+Each function takes uint8 images ``(N, 3, S, S)`` and the random numbers that belong to each image, and returns the
+corrupted images.
+"""
 
 import io
 
@@ -14,12 +18,7 @@ def contrast(images: Tensor, draws: Draws, factor: float) -> Tensor:
     """(x - m) factor + m, with m the mean of each channel of each image. Nothing is drawn.
 
     Args:
-        images: uint8 ``(N, 3, S, S)``.
-        draws: not used.
         factor: of the contrast that is left, in [0, 1].
-
-    Returns:
-        uint8 ``(N, 3, S, S)``.
     """
     x = to_unit(images)
     # The sum is of integers, so that it is exact in whatever order it is taken.
@@ -35,14 +34,9 @@ def elastic_transform(images: Tensor, draws: Draws, amplitude: float, sigma: flo
     reads between the pixels exactly, where the library that made the published sets rounded to 1/32 pixel then.
 
     Args:
-        images: uint8 ``(N, 3, S, S)``.
-        draws: the images' random numbers.
         amplitude: of the smooth offsets, a multiple of the side S.
         sigma: of their blur, a multiple of S.
         corner: largest offset of the three points, a multiple of S.
-
-    Returns:
-        uint8 ``(N, 3, S, S)``.
     """
     size = images.shape[-1]
     line = torch.arange(size, dtype=torch.float64, device=images.device)
@@ -56,12 +50,7 @@ def pixelate(images: Tensor, draws: Draws, factor: float) -> Tensor:
     """Shrink to floor(factor S) pixels by averaging boxes and enlarge again by repeating pixels. Nothing is drawn.
 
     Args:
-        images: uint8 ``(N, 3, S, S)``.
-        draws: not used.
         factor: of the side that is left, in (0, 1].
-
-    Returns:
-        uint8 ``(N, 3, S, S)``.
     """
     size = images.shape[-1]
     return box_resize(box_resize(images, int(size * factor)), size)
@@ -71,12 +60,7 @@ def jpeg_compression(images: Tensor, draws: Draws, quality: float) -> Tensor:
     """Save as JPEG and read again, image by image with PIL. Nothing is drawn.
 
     Args:
-        images: uint8 ``(N, 3, S, S)``.
-        draws: not used.
         quality: 1 to 95, as PIL counts it; colours are stored at half the resolution, PIL's default.
-
-    Returns:
-        uint8 ``(N, 3, S, S)``.
     """
     from PIL import Image
 

@@ -35,7 +35,6 @@ def measure_corruptions(
         model: on the images' device; run in evaluation mode and float32, and left as it was found.
         images: the test images; with `published` only their normalisation is used.
         published: CIFAR-10-C or CIFAR-100-C in the place of own corruptions.
-        seed: of own corruptions.
         tick: called with the number of images just done: 75 for each image.
 
     Raises:

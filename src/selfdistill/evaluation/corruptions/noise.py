@@ -1,4 +1,8 @@
-"""Noise: Gaussian, shot (Poisson) and impulse (salt and pepper), each value of each channel by itself."""
+"""Noise: Gaussian, shot (Poisson) and impulse (salt and pepper), each value of each channel by itself.
+
+Each function takes uint8 images ``(N, 3, S, S)`` and the random numbers that belong to each image, and returns the
+corrupted images.
+"""
 
 import torch
 from torch import Tensor
@@ -10,12 +14,7 @@ def gaussian_noise(images: Tensor, draws: Draws, sigma: float) -> Tensor:
     """x + sigma * n, with n normal: sensor noise in dim light.
 
     Args:
-        images: uint8 ``(N, 3, S, S)``.
-        draws: the images' random numbers.
         sigma: standard deviation, white = 1.
-
-    Returns:
-        uint8 ``(N, 3, S, S)``.
     """
     return to_pixels(to_unit(images) + sigma * draws.normal(0, *images.shape[1:]))
 
@@ -24,12 +23,7 @@ def shot_noise(images: Tensor, draws: Draws, photons: float) -> Tensor:
     """k / c with k Poisson of mean c * x: the light comes in photons.
 
     Args:
-        images: uint8 ``(N, 3, S, S)``.
-        draws: the images' random numbers.
         photons: c, the mean count of a white pixel; fewer is noisier.
-
-    Returns:
-        uint8 ``(N, 3, S, S)``.
     """
     return to_pixels(poisson(images, photons, draws.uniform(0, *images.shape[1:])) / photons)
 
@@ -38,12 +32,7 @@ def impulse_noise(images: Tensor, draws: Draws, amount: float) -> Tensor:
     """A value becomes 0 or 1, either with probability amount / 2, and stays otherwise: bit errors.
 
     Args:
-        images: uint8 ``(N, 3, S, S)``.
-        draws: the images' random numbers.
         amount: share of the values that are replaced, in [0, 1].
-
-    Returns:
-        uint8 ``(N, 3, S, S)``.
     """
     u = draws.uniform(0, *images.shape[1:])
     return torch.where(u < amount / 2, 0, torch.where(u < amount, 255, images)).to(torch.uint8)

@@ -108,7 +108,6 @@ def open_published(folder: Path, *, classes: int | None = None, per_severity: in
     mean are over the fifteen. Every file's header is checked here, so that nothing is missed after an hour.
 
     Args:
-        folder: where the .npy files are.
         classes: of the network; arrays with other labels are refused (CIFAR-10-C for CIFAR-100-C).
         per_severity: images at each severity; 10,000 as published.
 

@@ -135,7 +135,6 @@ def sample(x: Tensor, rows: Tensor, columns: Tensor, *, mirrored: bool) -> Tenso
     Args:
         x: float64 ``(N, C, S, S)``.
         rows: float64 ``(N, S, S)``, where each new pixel is read, in pixels from the top; anything.
-        columns: the same from the left.
         mirrored: continue the image by :func:`mirror`, otherwise by :func:`reflect`.
 
     Returns:

@@ -1,4 +1,8 @@
-"""Weather: snow, frost, fog and bright light."""
+"""Weather: snow, frost, fog and bright light.
+
+Each function takes uint8 images ``(N, 3, S, S)`` and the random numbers that belong to each image, and returns the
+corrupted images.
+"""
 
 import torch
 from torch import Tensor
@@ -27,18 +31,12 @@ def snow(
     left and to the right of upwards.
 
     Args:
-        images: uint8 ``(N, 3, S, S)``.
-        draws: the images' random numbers.
         mean: of the noise, white = 1.
-        sd: of the noise.
         factor: by which the noise is enlarged, >= 1.
         threshold: flakes are the noise above it.
         radius: of their motion blur, pixels.
         sigma: of their motion blur, pixels.
         keep: share of the image that is not whitened, in [0, 1].
-
-    Returns:
-        uint8 ``(N, 3, S, S)``.
     """
     x, size = to_unit(images), images.shape[-1]
     noise = resample.zoom(mean + sd * draws.normal(0, 1, size, size), factor)
@@ -55,15 +53,6 @@ def frost(images: Tensor, draws: Draws, keep: float, amount: float) -> Tensor:
     The published scripts cut a random part out of five photographs of frosted glass (shrunk to a fifth for CIFAR-C),
     which are not shipped here. The weights are theirs, the ice is procedural: compare networks on it with each other,
     and with printed frost numbers only on the published arrays.
-
-    Args:
-        images: uint8 ``(N, 3, S, S)``.
-        draws: the images' random numbers.
-        keep: weight of the image.
-        amount: weight of the ice.
-
-    Returns:
-        uint8 ``(N, 3, S, S)``.
     """
     size = images.shape[-1]
     fields = [2 * draws.uniform(stream, _power(size), _power(size)) - 1 for stream in (0, 1)]
@@ -75,13 +64,7 @@ def fog(images: Tensor, draws: Draws, amount: float, decay: float) -> Tensor:
     """(x + amount f) m / (m + amount), with f a plasma fractal and m the image's largest value.
 
     Args:
-        images: uint8 ``(N, 3, S, S)``.
-        draws: the images' random numbers.
-        amount: how dense the fog is.
         decay: how smooth it is; see :func:`plasma`.
-
-    Returns:
-        uint8 ``(N, 3, S, S)``.
     """
     x, size = to_unit(images), images.shape[-1]
     field = plasma(2 * draws.uniform(0, _power(size), _power(size)) - 1, decay)[:, None, :size, :size]
@@ -95,12 +78,7 @@ def brightness(images: Tensor, draws: Draws, amount: float) -> Tensor:
     V is the largest of a pixel's three channels; at constant hue and saturation each channel is in proportion to it.
 
     Args:
-        images: uint8 ``(N, 3, S, S)``.
-        draws: not used.
         amount: white = 1.
-
-    Returns:
-        uint8 ``(N, 3, S, S)``.
     """
     x = to_unit(images)
     value = x.amax(dim=1, keepdim=True)
@@ -150,7 +128,6 @@ def ice(film_noise: Tensor, crystal_noise: Tensor) -> Tensor:
 
     Args:
         film_noise: uniform in (-1, 1), float64 ``(N, M, M)``, M a power of two.
-        crystal_noise: the same, independent.
 
     Returns:
         float64 ``(N, M, M)``, in [0.25, 1].

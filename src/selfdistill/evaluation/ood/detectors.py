@@ -67,7 +67,6 @@ class Detectors:
         """The scores of images by a detector, higher for known images.
 
         Args:
-            detector: one that is fitted.
             logits: (N, C).
             features: (N, D), of the detectors of features.
 

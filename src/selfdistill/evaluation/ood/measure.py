@@ -63,8 +63,6 @@ def measure_ood(
 
     Args:
         model: on the images' device; run in evaluation mode and float32, and left as it was found.
-        in_distribution: the test images.
-        ood_sets: name, preparation and images of each set.
         fixed_eps: ODIN's eps, in [0, 1], pixel units.
         temperature: ODIN's T, > 0.
         training: features and labels of training images; None: no detector of features.
@@ -115,10 +113,6 @@ def measure_ood(
 
 def ood_passes(in_distribution: int, ood: Sequence[int]) -> int:
     """Images that `measure_ood` ticks, an image once for each forward pass.
-
-    Args:
-        in_distribution: number of test images.
-        ood: number of images of each out-of-distribution set.
 
     Example:
         >>> ood_passes(10_000, [10_000])

@@ -28,12 +28,7 @@ _SHARE = Column("share", "Share", "%", 100, 1)
 
 
 def classes_section(methods: Sequence[Measured[Predictions]], name: str) -> Section | None:
-    """What one method's networks confuse; None if their predictions were not kept.
-
-    Args:
-        methods: the predictions that were kept, the baseline's first.
-        name: of the method.
-    """
+    """What one method's networks confuse; None if their predictions were not kept."""
     method = next((one for one in methods if one.name == name), None)
     if method is None:
         return None

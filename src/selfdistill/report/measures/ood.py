@@ -135,7 +135,6 @@ def who_tells_apart(methods: Sequence[Measured[Evaluation]], *, blind: bool = Fa
     """For each set: whether any network tells it from the test images by its confidence, and which detector does.
 
     Args:
-        methods: what was measured.
         blind: only of the sets that no network tells apart by its confidence.
     """
     found = [_who_tells_apart(name, results) for name, results in by_ood_set(methods).items()]

@@ -19,9 +19,6 @@ _FACTOR = 10.0  # a rate is searched between a tenth and ten times what the reci
 def open_arguments(expression: str) -> dict[str, Range]:
     """Return what is searched of a method: the ranges of the arguments that the expression leaves open, by full name.
 
-    Args:
-        expression: a method, or a sum of methods, as text.
-
     Raises:
         ValueError: no valid method.
 
@@ -42,7 +39,6 @@ def with_arguments(expression: str, values: Mapping[str, float]) -> str:
     """Return the expression with arguments filled in, as the method's repr.
 
     Args:
-        expression: a method, or a sum of methods, as text.
         values: by full name; others are left out.
 
     Example:

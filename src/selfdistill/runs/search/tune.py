@@ -106,10 +106,6 @@ def tune(
 
     Args:
         recipe: everything but the method, its settings, the seed and the epochs.
-        config: how to search.
-        out: the folder.
-        executor: who trains.
-        dry_run: print the plan alone.
         data: the images, if they are there already; None loads those of the recipe.
 
     Returns:
@@ -155,8 +151,6 @@ def keep_best(tuned: Tuned, method: str, out: Path) -> Path:
 
     Args:
         tuned: what came of the search in ``out``.
-        method: the one to use, as in the records.
-        out: the folder of the search.
 
     Returns:
         The folder, for ``predict`` and ``export``.

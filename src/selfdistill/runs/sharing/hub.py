@@ -20,9 +20,7 @@ def push_run(run: Path, name: str, *, private: bool = False) -> str:
     were measured. No image and no path of this machine goes along.
 
     Args:
-        run: the run's folder.
         name: of the repository, ``user/name``; made if it is not there.
-        private: make it private.
 
     Returns:
         Its address.
@@ -56,12 +54,7 @@ def push_run(run: Path, name: str, *, private: bool = False) -> str:
 
 
 def model_card(record: RunRecord, name: str) -> str:
-    """Return the README of a run's repository, with the hub's header.
-
-    Args:
-        record: of the run.
-        name: of the repository.
-    """
+    """Return the README of a run's repository, with the hub's header."""
     e, data, recipe = record.evaluation, record.data, record.recipe
     metrics = [(METRICS[metric], METRICS[metric].read(e)) for metric in _SHOWN]
     rows = "\n".join(f"| {one.title} | {value:.4f} |" for one, value in metrics if value is not None)

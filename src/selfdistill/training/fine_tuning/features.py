@@ -66,13 +66,7 @@ def frozen_features(
     computed anew, and the old file stays. It may be deleted at any time.
 
     Args:
-        recipe: resolved.
-        data: the images.
         model: on the device; its backbone is not trained.
-        head: dotted name of its head.
-        batch_size: images of one forward pass.
-        device: where it takes place.
-        workers: processes that decode files.
 
     Warns:
         UserWarning: they could not be kept, and will be computed again.

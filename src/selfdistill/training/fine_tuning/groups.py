@@ -23,10 +23,7 @@ def parameter_groups(recipe: ResolvedTrainConfig, network: nn.Module, model: nn.
     """Return the trained parameters in groups, by their share of the learning rate.
 
     Args:
-        recipe: resolved.
         network: everything that is trained: the model and what the method adds.
-        model: the classifier inside it.
-        head: dotted name of its head.
     """
     if not recipe.fine_tunes:
         return [{"params": _trained(network.parameters()), "lr_share": 1.0, "first_epoch": 0}]

@@ -47,7 +47,6 @@ def fit_linear_probe(features: Tensor, labels: Tensor, classes: int, *, balanced
         features: f, ``(N, D)``.
         labels: class indices ``(N,)``, of at least two classes.
         classes: C; a class of which there is no image has zero weights.
-        balanced: all classes count alike, however many images they have.
 
     Example:
         >>> features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.8]])
