@@ -19,7 +19,6 @@ import PIL
 import torch
 from numpy.typing import NDArray
 
-from selfdistill.data.cached_images import CachedImages, Index
 from selfdistill.data.decode import (
     UnreadableImageError,
     cpu_count,
@@ -30,7 +29,7 @@ from selfdistill.data.decode import (
     to_shorter_side,
 )
 from selfdistill.data.files import margin
-from selfdistill.data.packed import ImageFile
+from selfdistill.data.packed import CachedImages, ImageFile, Index
 from selfdistill.data.sets import ImageData, Split
 from selfdistill.files import lock, open_file, open_lock, remove_leftovers
 from selfdistill.progress import track

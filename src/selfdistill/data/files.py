@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from selfdistill.data.augment import NO_POLICY, Crop, Policy, Request, seeded
-from selfdistill.data.cached_images import CachedImages
 from selfdistill.data.decode import (
     UnreadableImageError,
     cpu_count,
@@ -25,7 +24,7 @@ from selfdistill.data.decode import (
     to_square,
     to_tensor,
 )
-from selfdistill.data.packed import Packed
+from selfdistill.data.packed import CachedImages, Packed
 
 Key = tuple[int, int, int]
 """(epoch, index, view): with the run's seed, all that an augmentation depends on."""

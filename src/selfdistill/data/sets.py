@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfdistill.data.cached_images import CachedImages
 from selfdistill.data.fingerprint import Fingerprint, file_ids, pixel_ids, summarise
-from selfdistill.data.packed import ImageFile, Packed
+from selfdistill.data.packed import CachedImages, ImageFile, Packed
 from selfdistill.data.randomness import generator, hash_key
 from selfdistill.errors import ArgumentError
 from selfdistill.text import plain_name

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from selfdistill.detect.coco import Coco, load_coco
     from selfdistill.detect.config import DetectConfig
-    from selfdistill.detect.metric import average_precision
     from selfdistill.detect.record import AveragePrecision, DetectRecord
     from selfdistill.detect.run import detect, load_detector
+    from selfdistill.detect.task import average_precision
 
 _WHERE = {
     "AveragePrecision": "record",
     "Coco": "coco",
     "DetectConfig": "config",
     "DetectRecord": "record",
-    "average_precision": "metric",
+    "average_precision": "task",
     "detect": "run",
     "load_coco": "coco",
     "load_detector": "run",

@@ -1,9 +1,8 @@
 """The record of a run, and what several records say together. Needs no torch."""
 
 from selfdistill.files import write_atomically
-from selfdistill.records.ensemble import EnsembleRecord
+from selfdistill.records.comparison import LINEAR_PROBE, EnsembleRecord, LinearProbeRecord
 from selfdistill.records.evaluation import Evaluation
-from selfdistill.records.linear_probe import LINEAR_PROBE, LinearProbeRecord
 from selfdistill.records.metrics import FEW_IMAGES, METRICS, Metric
 from selfdistill.records.predictions import VALIDATION, Predictions
 from selfdistill.records.record import (

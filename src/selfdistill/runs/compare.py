@@ -1,5 +1,6 @@
 """Compare methods on one set of images: how long it may take, then the runs."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,10 @@ from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.data.decode import cpu_count
 from selfdistill.errors import check_range
+from selfdistill.evaluation.suite import score
 from selfdistill.network import default_device
 from selfdistill.progress import Display, make_console, print_line
-from selfdistill.records import RunRecord, SuiteRecord
+from selfdistill.records import LINEAR_PROBE, LinearProbeRecord, RunRecord, SuiteRecord
 from selfdistill.runs.evaluation import (
     BASIC_EVALUATION,
     EvaluationConfig,
@@ -35,9 +37,11 @@ from selfdistill.runs.grid import (
     plan_runs,
     run_grid,
 )
-from selfdistill.runs.linear_probe import describe_probe, measure_linear_probe
 from selfdistill.timing.budget import Timing, epochs_for_budget, estimate, measure_step_seconds, parse_duration
+from selfdistill.training import random_state
+from selfdistill.training.classification import assemble
 from selfdistill.training.run import check_run, load
+from selfdistill.training.session import make_fabric
 
 
 def run_comparison(
@@ -118,8 +122,8 @@ def run_comparison(
     if recipe.fine_tunes:
         out.mkdir(parents=True, exist_ok=True)
         with console.status("fitting a linear probe"):
-            probe = measure_linear_probe(runs[0].recipe, data, out)
-        print_line(console, describe_probe(probe))
+            probe = _measure_linear_probe(runs[0].recipe, data, out)
+        print_line(console, _describe_probe(probe))
     runs = _with_epochs(runs, epochs or recipe.resolve(data).epochs)
     return _run(runs, out, data, evaluation, ExecutorConfig(jobs).make(data), console)
 
@@ -180,3 +184,33 @@ def _parallel_runs(runs: int, jobs: int, *, on_cpu: bool) -> float:
     """
     jobs = min(jobs, cpu_count()) if on_cpu else 1
     return runs / -(-runs // jobs)
+
+
+def _measure_linear_probe(recipe: TrainConfig, data: ImageData, out: Path) -> LinearProbeRecord:
+    """Fit a linear probe to the training images, measure it on the test images, and write ``out/linear_probe.json``.
+
+    The one that is there is returned if it is of the same images and weights.
+    """
+    started = time.perf_counter()
+    with random_state.preserved():
+        resolved = replace(recipe.resolve(data), linear_probe=False)  # no second one for the head to start from
+        task = assemble(resolved, data, make_fabric(resolved)).task
+        of = task.feature_key() + ("-balanced" if resolved.balances_classes else "")
+        if (known := LinearProbeRecord.beside(out)) is not None and known.of == of:
+            return known
+        probe, test = task.linear_probe(), task.test_features()
+    evaluation = score(probe(test), data.test.labels, train_n=len(data.train))
+    record = LinearProbeRecord(
+        of=of, evaluation=evaluation, features=test.shape[1], seconds=time.perf_counter() - started
+    )
+    record.save(out / LINEAR_PROBE)
+    return record
+
+
+def _describe_probe(record: LinearProbeRecord) -> str:
+    """Return a line on what fine-tuning has to beat."""
+    e = record.evaluation
+    return (
+        f"linear probe on {record.features:,} features of the pretrained weights: test {e.top1:.1%}, NLL {e.nll:.3f}, "
+        f"ECE {e.ece:.3f}, {record.seconds:.0f} s; fine-tuning should beat it"
+    )

@@ -1,4 +1,4 @@
-"""The record of a linear probe: what a comparison on pretrained weights has to beat."""
+"""The records of what a comparison measures beside its runs: a linear probe, and the ensemble of a method's seeds."""
 
 from pathlib import Path
 from typing import Self
@@ -33,3 +33,17 @@ class LinearProbeRecord(JsonRecord, frozen=True, kw_only=True, forbid_unknown_fi
             return to_struct(read_json(path, ""), cls, "", "") if path.is_file() else None
         except ValueError:
             return None
+
+
+class EnsembleRecord(JsonRecord, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the mean of the posteriors of a method's networks reaches on the test images.
+
+    Attributes:
+        method: of the networks.
+        seeds: of the networks.
+        evaluation: of the mean posterior.
+    """
+
+    method: str
+    seeds: tuple[int, ...]
+    evaluation: Evaluation
