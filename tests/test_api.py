@@ -68,8 +68,7 @@ def command(*words: object) -> None:
     assert end.value.code == 0
 
 
-@pytest.mark.parametrize("given", ["arrays", "tensors", "dataset"])
-@pytest.mark.parametrize("model", ["function", "name"])
+@pytest.mark.parametrize(("given", "model"), [("arrays", "name"), ("tensors", "function"), ("dataset", "function")])
 def test_train_gives_the_weights_of_the_command_line(images: Tensor, given: str, model: str, tmp_path: Path) -> None:
     np.savez("set.npz", images=images[:, 0].numpy(), labels=LABELS.numpy())
     Path("nets_of_mine.py").write_text(NET)

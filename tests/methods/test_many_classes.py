@@ -75,9 +75,12 @@ def test_few_classes_are_classified_at_once() -> None:
         False,
         pytest.param(
             True,
-            marks=pytest.mark.skipif(
-                torch.__version__.startswith("2.11."), reason="a failed assertion of torch 2.11's own tracer"
-            ),
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.skipif(
+                    torch.__version__.startswith("2.11."), reason="a failed assertion of torch 2.11's own tracer"
+                ),
+            ],
         ),
     ],
 )

@@ -26,7 +26,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
     return recipes
 
 
-def test_records_come_method_by_method_in_the_order_given(compare: Compare) -> None:
+def test_records_come_method_by_method_in_the_order_given(compare: Compare, tmp_path: Path) -> None:
     records = compare(methods=["LabelSmoothing()", "CrossEntropy()"], seeds=2)
     assert [(record.method, record.seed) for record in records] == [
         ("LabelSmoothing()", 0),
@@ -34,6 +34,7 @@ def test_records_come_method_by_method_in_the_order_given(compare: Compare) -> N
         ("CrossEntropy()", 0),
         ("CrossEntropy()", 1),
     ]
+    assert not (tmp_path / "runs" / "linear_probe.json").exists(), "only pretrained weights have one"
 
 
 def test_the_budget_sets_the_epochs_and_going_on_keeps_them(

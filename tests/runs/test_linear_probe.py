@@ -27,8 +27,8 @@ def pretrained(tmp_path: Path, recipe: TrainConfig) -> TrainConfig:
     return replace(recipe, weights=str(tmp_path / "seven.pt"))
 
 
-def test_it_is_sklearns_on_the_pretrained_features(pretrained: TrainConfig, compare: Compare, tmp_path: Path) -> None:
-    compare(recipe=pretrained)
+def test_it_is_sklearns_and_a_row_of_the_report(pretrained: TrainConfig, compare: Compare, tmp_path: Path) -> None:
+    records = compare(recipe=pretrained)
     data = load(pretrained)
     model = build("resnet10_cifar", 7, width=4)
     model.load_state_dict(torch.load(tmp_path / "seven.pt"))
@@ -44,6 +44,9 @@ def test_it_is_sklearns_on_the_pretrained_features(pretrained: TrainConfig, comp
     assert found.features == train.features.shape[1]
     assert found.evaluation.top1 == pytest.approx((p.argmax(1) == test.labels.numpy()).mean())
     assert found.evaluation.nll == pytest.approx(-np.log(p[range(len(p)), test.labels]).mean(), rel=1e-3)
+    page = write_report(records, tmp_path / "report", title="T", probe=found).with_suffix(".md").read_text()
+    (row,) = [line for line in page.splitlines() if line.startswith("| linear probe |")]
+    assert f"{found.evaluation.top1 * 100:.2f}" in row
 
 
 def test_it_is_made_once_and_anew_for_other_images(pretrained: TrainConfig, compare: Compare, tmp_path: Path) -> None:
@@ -56,17 +59,3 @@ def test_it_is_made_once_and_anew_for_other_images(pretrained: TrainConfig, comp
     assert first is not None
     assert others is not None
     assert others.of != first.of
-
-
-def test_it_is_a_row_of_the_report(pretrained: TrainConfig, compare: Compare, tmp_path: Path) -> None:
-    records = compare(recipe=pretrained)
-    probe = LinearProbeRecord.beside(tmp_path / "runs")
-    assert probe is not None
-    page = write_report(records, tmp_path / "report", title="T", probe=probe).with_suffix(".md").read_text()
-    (row,) = [line for line in page.splitlines() if line.startswith("| linear probe |")]
-    assert f"{probe.evaluation.top1 * 100:.2f}" in row
-
-
-def test_training_from_scratch_has_none(compare: Compare, tmp_path: Path) -> None:
-    compare()
-    assert LinearProbeRecord.beside(tmp_path / "runs") is None
