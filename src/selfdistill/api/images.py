@@ -69,11 +69,7 @@ def name_of_images(data: Any) -> str:
 
 
 def read_pixels(images: Any, image_size: int | None) -> Split:
-    """Return images without labels, an array or a tensor as for `collect_images`; each label is 0.
-
-    Raises:
-        ArgumentError: they are something else.
-    """
+    """Return images without labels, an array or a tensor as for `collect_images`; each label is 0."""
     pixels = _last_channels(_as_pixels("images", images))
     with _argument_named():
         return to_split(pixels, np.zeros(len(pixels), np.int64), "images", image_size, as_they_are=True)
@@ -82,11 +78,7 @@ def read_pixels(images: Any, image_size: int | None) -> Split:
 def read_labelled(
     argument: str, part: Any, image_size: int | None, as_they_are: bool
 ) -> tuple[Split, tuple[str, ...] | None]:
-    """Read labelled images, see `collect_images`, and the names of their classes if they are said.
-
-    Raises:
-        ArgumentError: names ``argument``.
-    """
+    """Read labelled images, see `collect_images`, and the names of their classes if they are said."""
     names = getattr(part, "classes", None)
     if isinstance(part, tuple | list):
         if len(part) != 2:

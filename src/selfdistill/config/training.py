@@ -51,11 +51,7 @@ class TrainingConfig(YamlConfig):
         return {"milestones": why, "gamma": why} if self.schedule in ("cosine", "one_cycle") else {}
 
     def check_machine(self, kind: str, processes: int) -> None:
-        """Refuse what so many processes on devices of a kind, ``"cuda"``, ``"mps"`` or ``"cpu"``, cannot do.
-
-        Raises:
-            ArgumentError: names the field.
-        """
+        """Refuse what so many processes on devices of a kind, ``"cuda"``, ``"mps"`` or ``"cpu"``, cannot do."""
         if self.precision == "16-mixed" and kind != "cuda":
             raise ArgumentError("precision", f"is 16-mixed, which needs a CUDA GPU, not {kind}: use bf16-mixed")
 

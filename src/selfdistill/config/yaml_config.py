@@ -63,30 +63,18 @@ class YamlConfig:
         ]
 
     def convert_fields(self) -> None:
-        """Convert numbers and lists to the fields' types; for ``__post_init__``.
-
-        Raises:
-            ValueError: a value is of another type.
-        """
+        """Convert numbers and lists to the fields' types; for ``__post_init__``."""
         types_of = hints(type(self))
         for field in fields(self):
             object.__setattr__(self, field.name, convert(field.name, getattr(self, field.name), types_of[field.name]))
 
     def check_ranges(self, **ranges: tuple[float, float]) -> None:
-        """Refuse a field's number outside its range, from least to most; None is in each.
-
-        Raises:
-            ArgumentError: names the field.
-        """
+        """Refuse a field's number outside its range, from least to most; None is in each."""
         for name, (least, most) in ranges.items():
             check_range(name, getattr(self, name), least, most)
 
     def require(self, holds: bool, name: str, wanted: str) -> None:
-        """Refuse a field's value unless a condition holds.
-
-        Raises:
-            ArgumentError: "`name` must be <wanted>, not <value>".
-        """
+        """Refuse a field's value unless a condition holds."""
         if not holds:
             raise ArgumentError(name, f"must be {wanted}, not {quote(getattr(self, name))}")
 
@@ -101,9 +89,6 @@ def convert(name: str, value: object, hint: Any) -> Any:
 
     Args:
         hint: bool, int, float, str, a ``Literal``, ``tuple[X, ...]``, or one of these ``| None``.
-
-    Raises:
-        ArgumentError: the value is of another type.
 
     Example:
         >>> convert("lr", "1e-4", float), convert("milestones", [0.5], tuple[float, ...])

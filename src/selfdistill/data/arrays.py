@@ -124,9 +124,6 @@ def to_split(
         labels: integers ``(N,)``.
         image_size: S; None: the longer side, at least 32 unless the images are left as they are.
         as_they_are: C is theirs; otherwise 3.
-
-    Raises:
-        ValueError: they are not of that layout.
     """
     shape = images.shape
     if images.dtype != np.uint8:
@@ -184,9 +181,6 @@ def to_channels(images: Tensor, channels: int) -> Tensor:
     """Bring uint8 images ``(N, 3, H, W)`` or ``(N, 1, H, W)`` to 1 or 3 channels.
 
     .. math:: Y = 0.299 R + 0.587 G + 0.114 B
-
-    Raises:
-        ValueError: other numbers of channels, which differ.
 
     Example:
         >>> to_channels(torch.tensor([255, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1), 1).item()

@@ -128,11 +128,7 @@ def read_rgb(path: ImageFile, box: Sequence[int] | None = None, max_pixels: int 
 
 
 def pixel_limit(max_pixels: int | None) -> int:
-    """Return how many pixels a file may have, by default `MAX_PIXELS`.
-
-    Raises:
-        ArgumentError: more than are ever decoded, or none.
-    """
+    """Return how many pixels a file may have, by default `MAX_PIXELS`."""
     if max_pixels is not None and not 1 <= max_pixels <= MOST_PIXELS:
         raise ArgumentError("max_pixels", f"must be between 1 and {MOST_PIXELS:,}, not {max_pixels:,}")
     return max_pixels or MAX_PIXELS
@@ -166,11 +162,7 @@ def check_regular(path: Path, max_bytes: int = MAX_BYTES) -> None:
 
 
 def open_image(source: Path | BinaryIO, max_pixels: int = MOST_PIXELS) -> Image.Image:
-    """Open, and do not decode yet, an image of a format that photographs have.
-
-    Raises:
-        ValueError: it has more pixels.
-    """
+    """Open, and do not decode yet, an image of a format that photographs have."""
     file = Image.open(source, formats=_formats())
     if file.width * file.height > max_pixels:
         file.close()

@@ -133,11 +133,7 @@ def files_data(
 
 
 def find_parts(folder: Path, suffix: str = "") -> dict[str, Path]:
-    """Return the entries of a folder that are called as one of `PARTS` is: folders, or files with a suffix.
-
-    Raises:
-        ValueError: a part is there twice.
-    """
+    """Return the entries of a folder that are called as one of `PARTS` is: folders, or files with a suffix."""
     found: dict[str, Path] = {}
     for entry in sorted(folder.iterdir()):
         name = entry.name.lower()
@@ -153,11 +149,7 @@ def find_parts(folder: Path, suffix: str = "") -> dict[str, Path]:
 
 
 def class_folders(folder: Path) -> dict[str, Path]:
-    """Return the class folders in a folder, of which there are at least two, by the classes' sorted names.
-
-    Raises:
-        ValueError: there are fewer, or two have one name.
-    """
+    """Return the class folders in a folder, of which there are at least two, by the classes' sorted names."""
     above = (folder.resolve(), *folder.resolve().parents)
     found: dict[str, Path] = {}
     for entry in _inside(folder):

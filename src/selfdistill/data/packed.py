@@ -58,11 +58,7 @@ class Packed(Sequence["PackedImage"], ABC):
 
     @abstractmethod
     def read(self, row: int) -> bytes:
-        """Return an encoded image.
-
-        Raises:
-            OSError: it cannot be read.
-        """
+        """Return an encoded image."""
 
     @abstractmethod
     def describe(self, row: int) -> str:

@@ -62,9 +62,6 @@ class PairSampler:
         seed: the run's seed.
         device: where the indices are and the result is wanted.
 
-    Raises:
-        ValueError: no class has two images.
-
     Example:
         >>> partners = PairSampler(torch.tensor([0, 1, 0, 1]), "other", seed=0, device="cpu")
         >>> partners(0, torch.tensor([0, 1, 2, 3])).tolist()
@@ -91,9 +88,6 @@ class GroupSampler:
         number: M >= 1, images drawn for each anchor.
         seed: the run's seed.
         device: where the indices are and the result is wanted.
-
-    Raises:
-        ValueError: no class has two images.
 
     Source:
         BAKE (arXiv 2104.13298); the rule for small classes is that of the published code, yxgeee/BAKE.

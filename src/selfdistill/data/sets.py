@@ -290,9 +290,6 @@ def hold_out_validation(data: ImageData, fraction: float) -> ImageData:
 def train_on_validation(data: ImageData) -> ImageData:
     """Put the validation images behind the training images: for a last training, once nothing is to be chosen.
 
-    Raises:
-        ArgumentError: there are none.
-
     Example:
         >>> split = Split(torch.arange(4) % 2, images=torch.zeros(4, 3, 4, 4, dtype=torch.uint8))
         >>> data = ImageData("grey", split, split, ("cat", "dog"), (0.5,) * 3, (1.0,) * 3, 4, "none", "", val=split)

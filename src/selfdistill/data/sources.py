@@ -129,9 +129,6 @@ def check_root(root: Path) -> None:
     """Refuse a folder for data sets that would have to be made elsewhere than below the working directory.
 
     It may stand in a recipe that somebody else wrote.
-
-    Raises:
-        ArgumentError: it does not exist, and is absolute or goes up.
     """
     if not root.is_dir() and (root.is_absolute() or ".." in root.parts):
         raise ArgumentError("data_root", f"is {root}, which does not exist: make that folder first")

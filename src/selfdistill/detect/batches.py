@@ -86,9 +86,6 @@ class BoxLoader:
 
     Attributes:
         steps: optimiser steps of an epoch.
-
-    Raises:
-        ValueError: the batch cannot be shared among the processes.
     """
 
     def __init__(
@@ -112,11 +109,7 @@ class BoxLoader:
         self._loader = _loader(boxed, self._keys, workers, device)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Batch]]:
-        """Yield this process's batch of each step of an epoch, from a step on.
-
-        Raises:
-            RuntimeError: a file cannot be read; one line that names it.
-        """
+        """Yield this process's batch of each step of an epoch, from a step on."""
         shares = self._shares.passes(epoch, start)
         self._keys.of_batches = [[(epoch, at) for at in share.index.tolist()] for share in shares]
         return ((batch,) for batch in _on_device(self._loader, self.device))
@@ -127,9 +120,6 @@ def in_order(images: CocoImages, *, device: torch.device, workers: int) -> Itera
 
     Args:
         workers: processes that decode; 0 decodes in this one.
-
-    Raises:
-        RuntimeError: a file cannot be read; one line that names it.
     """
     keys = _KeySampler([[(0, at)] for at in range(len(images))])
     return _on_device(_loader(BoxedImages(images), keys, workers, device), device)

@@ -135,9 +135,5 @@ def load_detector(run: str | Path) -> FasterRCNN:
 
 
 def load_weights(run: Path) -> dict[str, Tensor]:
-    """Return a detector's weights, if their checksum agrees; those of earlier versions have none.
-
-    Raises:
-        ValueError: they are missing or damaged.
-    """
+    """Return a detector's weights, if their checksum agrees; those of earlier versions have none."""
     return read_run_weights(run / "model.safetensors")

@@ -45,9 +45,6 @@ class Detection(Task[Batch]):
     Attributes:
         detector: the network that is trained.
         workers: processes that decode image files.
-
-    Raises:
-        ValueError: the batch cannot be shared among the processes.
     """
 
     network_name = "detector"
@@ -116,11 +113,7 @@ class Detection(Task[Batch]):
 
 
 def assemble(recipe: DetectConfig, data: Coco, backbone: Backbone, fabric: "Fabric") -> Session[Detection]:
-    """Build detector, loader and optimiser; afterwards the random state is that of the run's first step.
-
-    Raises:
-        ValueError: the batch cannot be shared among the processes.
-    """
+    """Build detector, loader and optimiser; afterwards the random state is that of the run's first step."""
     return prepare(recipe, fabric, lambda fabric: Detection(recipe, data, backbone, fabric))
 
 

@@ -50,9 +50,6 @@ def input_gradients(
     Returns:
         (logits, gradients): z without its graph, (B, C), and one tensor of x's shape for each loss.
 
-    Raises:
-        ValueError: as for `input_gradient`.
-
     Example:
         >>> z, (a, b) = input_gradients(nn.Linear(2, 2), torch.zeros(3, 2), [torch.sum, lambda z: 2 * z.sum()])
         >>> z.requires_grad, torch.equal(2 * a, b)

@@ -87,9 +87,6 @@ def checkpoint_gradients(model: nn.Module) -> None:
     """Let a model of timm forget the activations of its blocks and compute them again in the backward pass.
 
     What its BatchNorm layers see is counted twice in their running statistics.
-
-    Raises:
-        ArgumentError: the model cannot.
     """
     try:
         cast(Any, model).set_grad_checkpointing(True)

@@ -28,9 +28,6 @@ class ModelFunction(str):
     Args:
         function: takes no arguments and returns an ``nn.Module``.
 
-    Raises:
-        ArgumentError: it does not.
-
     Example:
         >>> ModelFunction(lambda: nn.Linear(2, 2)).partition("#")[0]
         'selfdistill.models.function:<lambda>'
@@ -88,11 +85,7 @@ def build_from_function(name: str) -> nn.Module:
 
 
 def call_builder(function: Any, name: str) -> nn.Module:
-    """Return what a function without arguments builds.
-
-    Raises:
-        ArgumentError: it needs arguments, or returns something else than an ``nn.Module``.
-    """
+    """Return what a function without arguments builds."""
     if isinstance(function, nn.Module) or not callable(function):
         wanted = "pass a function that builds one, for each run starts with new weights"
         raise ArgumentError("model", f"is of type {type(function).__name__}: {wanted}")

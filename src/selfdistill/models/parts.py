@@ -16,9 +16,6 @@ def classifier(features: int, classes: int, layers: int = 1) -> nn.Module:
     Shapes:
         ``(B, D) -> (B, C)``.
 
-    Raises:
-        ValueError: if an argument is outside its range.
-
     Example:
         >>> classifier(8, 3, layers=2)
         Sequential(
@@ -51,9 +48,6 @@ def widen(channels: int, features: int | None) -> tuple[nn.Module, int]:
 
     Returns:
         The module and D.
-
-    Raises:
-        ValueError: if ``features`` is below 1.
 
     Example:
         >>> widen(16, None)

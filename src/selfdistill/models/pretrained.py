@@ -44,9 +44,6 @@ def pretrained(model: str | None, weights: str = "default") -> Pretrained | None
         model: ``"torchvision:NAME"`` or ``"timm:NAME"``.
         weights: ``"hf-hub:NAME"`` or ``"local-dir:DIR"``, which say it themselves; whatever else is the package's.
 
-    Raises:
-        OSError: these are not there, or cannot be downloaded.
-
     Example:
         >>> known = pretrained("torchvision:resnet18")
         >>> known.classes, known.size, known.fixed_size, known.mean

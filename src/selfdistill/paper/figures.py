@@ -168,12 +168,6 @@ def write_figure1(out: Path) -> Path:
 
     Args:
         out: where; made if it is missing. The pictures are in ``out/figures``.
-
-    Returns:
-        The path of the HTML.
-
-    Raises:
-        OSError: the folder cannot be written.
     """
     make_folder(out / "figures")
     files = {

@@ -81,11 +81,7 @@ class GradientAnalysis(RunEvaluation):
 
 
 def load_network_at(run: Path, data: ImageData, share: float) -> nn.Module:
-    """Return a run's network after a share of its training, on the CPU.
-
-    Raises:
-        ValueError: the weights of that epoch were not saved.
-    """
+    """Return a run's network after a share of its training, on the CPU."""
     recipe = ResolvedTrainConfig.from_yaml(run / "recipe.yaml")
     if share == 0:
         with random_state.preserved(), machine(recipe.threads):

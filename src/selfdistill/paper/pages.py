@@ -40,12 +40,6 @@ def write_page(result: TableResult, out: Path) -> Path:
 
     Args:
         out: folder; made if it is missing.
-
-    Returns:
-        The path of the HTML.
-
-    Raises:
-        OSError: the folder cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / f"{result.table}.json", to_json(_with_statistics(result)))

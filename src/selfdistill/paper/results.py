@@ -225,9 +225,6 @@ def collect_result(table: PaperTable, config: PaperConfig, missing: MissingReaso
 
     Args:
         missing: why trainings or evaluations may be missing, besides what the scale skips.
-
-    Raises:
-        ValueError: a record is damaged.
     """
     files = {key: config.runs / run.name / "result.json" for key, run in table.planned_runs(config).items()}
     records = {key: RunRecord.load(file) for key, file in files.items() if file.is_file()}
@@ -266,11 +263,7 @@ def collect_result(table: PaperTable, config: PaperConfig, missing: MissingReaso
 
 
 def load_cached_evaluation(run: Path, evaluation: RunEvaluation, config: PaperConfig) -> CachedEvaluation | None:
-    """Return what an evaluation measured of a finished run; None if it was not run, on another run, or differently.
-
-    Raises:
-        ValueError: the cache is damaged.
-    """
+    """Return what an evaluation measured of a finished run; None if it was not run, on another run, or differently."""
     file = evaluation_file(run, evaluation)
     if not file.is_file():
         return None

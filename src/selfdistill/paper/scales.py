@@ -246,9 +246,6 @@ def check_run(run: Path, recipe: TrainConfig, size: DatasetSize) -> None:
     Args:
         run: the folder; it may be missing.
         recipe: of the planned run; its method is spelled as in a run's.
-
-    Raises:
-        ValueError: names the differing fields, or the images.
     """
     remedy = "choose another `out`, or delete it"
     if (run / "recipe.yaml").is_file():

@@ -301,11 +301,7 @@ def load_run_record(run: Path) -> RunRecord:
 
 
 def load_all(folder: Path) -> list[RunRecord]:
-    """Every finished run at or below `folder`, by path: one run's folder, or a grid's.
-
-    Raises:
-        ValueError: there is none, or one is damaged.
-    """
+    """Every finished run at or below `folder`, by path: one run's folder, or a grid's."""
     paths = sorted(Path(folder).rglob("result.json"))
     if not paths:
         raise ValueError(f"{folder}: no result.json here or below; only a finished run has one")

@@ -72,11 +72,7 @@ class SearchRecord(JsonRecord, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read the record of a search's folder.
-
-        Raises:
-            ValueError: there is none, or it is damaged.
-        """
+        """Read the record of a search's folder."""
         remedy = "run selfdistill tune with the same folder again"
         path = folder / SEARCH
         return to_struct(read_json(path, remedy), cls, f"{path} is damaged", remedy)

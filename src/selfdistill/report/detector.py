@@ -30,12 +30,6 @@ def write_detector_report(record: DetectRecord, out_dir: Path) -> Path:
 
     Args:
         out_dir: where; made if it is missing.
-
-    Returns:
-        The path of `detector.html`.
-
-    Raises:
-        OSError: the folder cannot be written.
     """
     context = {
         "title": f"Object detection on {record.data.name}: Faster R-CNN, {record.backbone.model}",

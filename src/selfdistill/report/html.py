@@ -188,12 +188,6 @@ def write_evaluation_report(
         title: of the page; plain text.
         preface: a paragraph before the numbers; plain text.
         facts: what is said of the network, the images and the machine: what, and its value.
-
-    Returns:
-        The path of `evaluation.html`.
-
-    Raises:
-        OSError: the folder cannot be written.
     """
     network = (Measured(label, _INDEX, {0: evaluation}),)
     context = _sections(network) | {

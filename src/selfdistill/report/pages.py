@@ -131,12 +131,6 @@ def write_pages(
         out: where; made if it is missing.
         former: patterns of the figures that an earlier page may have left; those that this one has not go.
         file: name of the page; None: that of the templates.
-
-    Returns:
-        The path of the HTML.
-
-    Raises:
-        OSError: the folder cannot be written.
     """
     folder = make_folder(out / "figures")
     for one in (out, folder):

@@ -136,11 +136,7 @@ def describe(calibrated: Calibrated) -> list[str]:
 
 
 def _refuse_seen(run: Path, images: ImageData, own: ImageData | None) -> None:
-    """Refuse images that the run was trained or tested on: by its record, and where they are there, one by one.
-
-    Raises:
-        ArgumentError: they are, or more than a hundredth of them.
-    """
+    """Refuse images that the run was trained or tested on: by its record, and where they are there, one by one."""
     known = None
     with suppress(OSError, ValueError):
         known = RunRecord.load(run / "result.json").data.fingerprint

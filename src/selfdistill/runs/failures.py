@@ -72,11 +72,7 @@ def note_failure(folder: Path, recipe: TrainConfig, failure: Failure) -> None:
 
 
 def noted_failure(folder: Path, recipe: TrainConfig) -> Failure | None:
-    """Return the failure of a recipe that is noted in a run's folder; None where it is another recipe's.
-
-    Raises:
-        ValueError: the note is damaged.
-    """
+    """Return the failure of a recipe that is noted in a run's folder; None where it is another recipe's."""
     path = folder / _FILE
     if not path.exists():
         return None

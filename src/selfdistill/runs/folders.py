@@ -24,11 +24,7 @@ def name_of(data: str) -> str:
 
 
 def check_writable(out: Path) -> None:
-    """Refuse a folder that cannot be made or written.
-
-    Raises:
-        OSError: one line that names the argument, ``out``.
-    """
+    """Refuse a folder that cannot be made or written."""
     there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not there.is_dir():
         raise OSError(f"{there} is a file, not a folder: choose another `out`")

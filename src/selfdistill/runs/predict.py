@@ -219,9 +219,6 @@ def predict_lines(predictor: Predictor, stream: BinaryIO) -> Iterator[list[Predi
     Args:
         predictor: what predicts them; with ``skip_unreadable`` a file that is not there is left out too.
         stream: open for reading; a folder is searched for images.
-
-    Raises:
-        ValueError: a file cannot be read.
     """
     for paths in _lines(stream):
         yield from _batches(
@@ -356,10 +353,6 @@ def describe_counts(counts: Counter[str], skipped: Sequence[str]) -> str:
 
 
 def refuse_image_name(csv: Path, argument: str = "csv") -> None:
-    """Refuse to write a table over an image: of two images, the second was meant to be classified too.
-
-    Raises:
-        ArgumentError: the name is that of an image.
-    """
+    """Refuse to write a table over an image: of two images, the second was meant to be classified too."""
     if csv.suffix.lower() in IMAGE_SUFFIXES:
         raise ArgumentError(argument, f"is {csv}, the name of an image: put `paths` first and name a .{argument} file")

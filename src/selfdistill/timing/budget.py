@@ -98,9 +98,6 @@ def epochs_for_budget(seconds: float, timings: Sequence[Timing], parallel: float
     Args:
         parallel: how many runs are in progress at a time, on average.
 
-    Raises:
-        ValueError: not even one epoch each.
-
     Example:
         >>> epochs_for_budget(100, [Timing(step=0.1, steps=90, evaluation=1, final=5, eval_every=1)] * 2)
         4
@@ -133,9 +130,6 @@ def estimate(timings: Sequence[Timing], epochs: int, parallel: float = 1.0) -> s
 
 def parse_duration(text: str) -> float:
     """Return the seconds of a duration such as ``90s``, ``60m``, ``1h30m`` or ``1.5h``.
-
-    Raises:
-        ValueError: it is no duration, or zero.
 
     Example:
         >>> parse_duration("1h30m"), parse_duration("90s")

@@ -138,11 +138,7 @@ def load_into(module: torch.nn.Module, state: dict[str, Any], path: Path) -> Non
 
 
 def save(session: Session[Any], state: State, checkpoints: Checkpoints) -> None:
-    """Write a checkpoint; every process takes part, rank 0 writes.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Write a checkpoint; every process takes part, rank 0 writes."""
     mine = {
         "random": random_state.snapshot(session.device),
         "meters": state.meters.state_dict(),

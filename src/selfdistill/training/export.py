@@ -213,11 +213,7 @@ def read_run_weights(path: Path, remedy: str = AGAIN, sha256: str | None = None)
 
 
 def description(run: Path) -> dict[str, Any]:
-    """Return what ``model.json`` of a run's folder, or an exported file's metadata, says of the model.
-
-    Raises:
-        ValueError: there is neither, or it is damaged.
-    """
+    """Return what ``model.json`` of a run's folder, or an exported file's metadata, says of the model."""
     if run.is_file():
         return _metadata(run)
     path = run / "model.json"

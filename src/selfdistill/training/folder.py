@@ -41,9 +41,6 @@ class RunFolder:
         Args:
             made_by: the fields of the recipe that a record or a checkpoint holds (default: ``recipe.yaml``, if any).
             changed: what of the data is different since, in words.
-
-        Raises:
-            ValueError: names what differs.
         """
         if refuse_link(self.recipe).is_file() and made_by is None:
             made_by = vars(type(recipe).from_yaml(self.recipe))

@@ -26,11 +26,7 @@ class Tracker(Protocol):
 
 
 def check_tracker(log: str | None) -> None:
-    """Refuse a tracker whose package is not installed.
-
-    Raises:
-        ArgumentError: it is not.
-    """
+    """Refuse a tracker whose package is not installed."""
     if log is not None and find_spec(log) is None:
         extra = log if log == "tensorboard" else "trackers"
         raise ArgumentError("log", f'is {log}, which is not installed: pip install "selfdistill[{extra}]"')

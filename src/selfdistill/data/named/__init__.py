@@ -35,10 +35,6 @@ def load_named(
     Photographs: see ``load_cub200``, ``load_dogs`` and ``load_imagenet``. Of the others ``root/name/train.npz`` and
     ``test.npz`` are used if they exist (see ``load_arrays``); otherwise torchvision reads the published files below
     ``root``, after downloading and checking them.
-
-    Raises:
-        ValueError: what lies there is not the set.
-        RuntimeError: the set is not there and cannot be downloaded.
     """
     return _LOADERS[name](root, image_size, limits, skip_unreadable)
 

@@ -38,10 +38,6 @@ def load_cub200(root: Path, image_size: int | None, limits: Limits, skip_unreada
         image_size: the side of the square images in pixels; None: 224.
         skip_unreadable: decode every file once, and leave out those that cannot be.
 
-    Raises:
-        ValueError: what lies there is not of that layout; one line that names the file.
-        RuntimeError: the set is not there and cannot be downloaded.
-
     Source: Wah et al., "The Caltech-UCSD Birds-200-2011 Dataset" (2011).
     """
     folder = next((root / name for name in ("CUB_200_2011", "cub200") if (root / name / "images.txt").is_file()), None)

@@ -54,10 +54,6 @@ def load_dogs(root: Path, image_size: int | None, limits: Limits, skip_unreadabl
         skip_unreadable: decode every file once, and leave out those that cannot be.
         cropped: cut the images to their boxes: ``"dogs"``; otherwise ``"dogs_full"``.
 
-    Raises:
-        ValueError: what lies there is not of that layout; one line that names the file.
-        RuntimeError: the set is not there and cannot be downloaded.
-
     Source: Khosla et al., "Novel Dataset for Fine-Grained Image Categorization" (2011).
     """
     home = root / "dogs"

@@ -73,24 +73,14 @@ ARCHIVES = {
 
 
 def archived_files(name: str, root: Path) -> list[Path]:
-    """Return the images of a set of ``ARCHIVES`` in ``root/name``, downloaded and unpacked there if needed.
-
-    Raises:
-        ValueError: what lies there is not the published set.
-        RuntimeError: the set is not there and cannot be downloaded.
-    """
+    """Return the images of a set of ``ARCHIVES`` in ``root/name``, downloaded and unpacked there if needed."""
     archive, folder = ARCHIVES[name], root / name
     remedy = f"put {archive.file} into {root}, or its {archive.count} images into {folder}"
     return fetched(name, archive, folder, remedy)
 
 
 def fetched(name: str, archive: Archive, folder: Path, remedy: str) -> list[Path]:
-    """Return what :func:`unpacked` does for the set ``name``; where that fails, say what to do.
-
-    Raises:
-        ValueError: what lies there is not the published archive.
-        RuntimeError: it is not there and cannot be downloaded; ``remedy`` follows.
-    """
+    """Return what :func:`unpacked` does for the set ``name``; where that fails, say what to do."""
     try:
         return unpacked(archive, folder)
     except (OSError, tarfile.TarError) as error:
@@ -101,11 +91,7 @@ def fetched(name: str, archive: Archive, folder: Path, remedy: str) -> list[Path
 
 
 def svhn_test_images(root: Path) -> Tensor:
-    """Return SVHN's test images, uint8 ``(26032, 3, 32, 32)``, downloaded if needed; or ``root/svhn/test.npz``.
-
-    Raises:
-        RuntimeError: the set is not there and cannot be downloaded.
-    """
+    """Return SVHN's test images, uint8 ``(26032, 3, 32, 32)``, downloaded if needed; or ``root/svhn/test.npz``."""
     file = root / "svhn" / "test.npz"
     if file.is_file():
         pixels = read_npz(file, None)[0].images

@@ -50,10 +50,6 @@ def load_imagenet(root: Path, image_size: int | None, limits: Limits, skip_unrea
         limits: the part that is wanted; of the first so many classes the folders alone are listed.
         skip_unreadable: decode every file once, and leave out those that cannot be.
 
-    Raises:
-        ValueError: what lies there is not of that layout, or a file beside the images cannot be read.
-        RuntimeError: the set is not there.
-
     Source: Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge" (2015).
     """
     home = root / "imagenet"

@@ -58,11 +58,7 @@ def listed_set(
 
 
 def check_inside(listed: Iterable[object], names: Path) -> None:
-    """Refuse a list, ``names``, that names files elsewhere than below a folder.
-
-    Raises:
-        ValueError: one line that names the first of them.
-    """
+    """Refuse a list, ``names``, that names files elsewhere than below a folder."""
     for name in listed:
         path = PurePosixPath(str(name))
         if not isinstance(name, str | PurePath) or path.is_absolute() or ".." in path.parts or "\0" in str(name):
@@ -70,11 +66,7 @@ def check_inside(listed: Iterable[object], names: Path) -> None:
 
 
 def check_there(paths: Sequence[Path], names: Path, remedy: str = "unpack the archive again") -> None:
-    """Refuse a list, ``names``, of files that are not there; each folder is read once.
-
-    Raises:
-        ValueError: one line that counts them and names the first.
-    """
+    """Refuse a list, ``names``, of files that are not there; each folder is read once."""
     folders = {path.parent for path in paths}
     inside = {folder: {file.name for file in folder.iterdir()} if folder.is_dir() else set() for folder in folders}
     absent = [path for path in paths if path.name not in inside[path.parent]]

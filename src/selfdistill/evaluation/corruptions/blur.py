@@ -110,9 +110,6 @@ def displace(images: Tensor, down: Tensor, right: Tensor, delta: int) -> Tensor:
         down: int64 ``(N, S, S)`` in [-delta, delta), rows to the pixel that is taken from.
         delta: pixels; the first delta + 1 rows and columns and the last delta - 1 take from nowhere.
 
-    Returns:
-        uint8 ``(N, C, S, S)``.
-
     Example:
         >>> images = torch.arange(16, dtype=torch.uint8).view(1, 1, 4, 4)
         >>> up = torch.full((1, 4, 4), -1)

@@ -79,9 +79,6 @@ def affine(x: Tensor, offset: Tensor) -> Tensor:
         x: float64 ``(N, C, S, S)``.
         offset: float64 ``(N, 3, 2)``, pixels right and down, of the points (m + t, m + t), (m + t, m - t) and
             (m - t, m - t), given as (right, down), with m = S // 2 and t = S // 3.
-
-    Returns:
-        float64 ``(N, C, S, S)``.
     """
     size = x.shape[-1]
     m, t = size // 2, size // 3

@@ -52,9 +52,6 @@ def mean_distance(clean: Tensor, corrupted: Tensor) -> float:
         clean: uint8, any shape.
         corrupted: uint8, the same shape.
 
-    Raises:
-        ValueError: the shapes differ.
-
     Example:
         >>> mean_distance(torch.tensor([0, 10], dtype=torch.uint8), torch.tensor([1, 7], dtype=torch.uint8))
         2.0
@@ -107,9 +104,6 @@ def fingerprint(images: Tensor) -> Tensor:
 
     Args:
         images: uint8 ``(N, C, H, W)``.
-
-    Returns:
-        int64 ``(N,)``.
 
     Example:
         >>> images = torch.tensor([[1, 2], [2, 1], [1, 2]], dtype=torch.uint8).view(3, 1, 1, 2)

@@ -45,11 +45,7 @@ class PublishedCorruptions:
         return len(self.labels)
 
     def check_size(self, size: int) -> None:
-        """Refuse a network that takes images of another size.
-
-        Raises:
-            ValueError: the size is not 32.
-        """
+        """Refuse a network that takes images of another size."""
         if size != _SIZE:
             raise ValueError(
                 f"{self.folder}: images of 32 x 32 pixels, but the network takes {size} x {size}; without this folder "
@@ -84,10 +80,6 @@ class PublishedCorruptions:
 
 def fetch_cifar100c(root: Path) -> Path:
     """Return ``root/CIFAR-100-C``, downloaded (2.9 GB) and unpacked there if needed.
-
-    Raises:
-        ValueError: what lies there is not the published archive.
-        RuntimeError: it is not there and cannot be downloaded.
 
     Source: Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations"
     (2019).

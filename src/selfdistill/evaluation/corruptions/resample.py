@@ -46,9 +46,6 @@ def gaussian_blur(x: Tensor, sigma: float, *, truncate: float = 4.0, mirrored: b
         truncate: where the kernel ends, in sigmas.
         mirrored: continue the image by its mirror image, otherwise by its border pixels.
 
-    Returns:
-        float64 ``(..., S, S)``.
-
     Example:
         >>> x = torch.zeros(1, 5, dtype=torch.float64)
         >>> x[0, 2] = 1
@@ -77,9 +74,6 @@ def zoom(x: Tensor, factor: float) -> Tensor:
         x: float64 ``(N, C, S, S)``.
         factor: >= 1.
 
-    Returns:
-        float64 ``(N, C, S, S)``.
-
     Example:
         >>> zoom(torch.arange(3.0).expand(1, 1, 3, 3), 2.0)[0, 0, 0]
         tensor([0.0000, 0.3333, 0.6667])
@@ -105,9 +99,6 @@ def motion_blur(levels: Tensor, radius: float, sigma: float, degrees: Tensor) ->
         radius: pixels; the kernel has 2 * ceil(radius) + 1 taps.
         sigma: pixels.
         degrees: each image's angle, ``(N,)``; 0 reads to the right, 90 downwards.
-
-    Returns:
-        float64 ``(N, C, S, S)``.
 
     Example:
         >>> x = torch.tensor([0, 0, 0, 8], dtype=torch.float64).expand(1, 1, 4, 4)
@@ -136,9 +127,6 @@ def sample(x: Tensor, rows: Tensor, columns: Tensor, *, mirrored: bool) -> Tenso
         x: float64 ``(N, C, S, S)``.
         rows: float64 ``(N, S, S)``, where each new pixel is read, in pixels from the top; anything.
         mirrored: continue the image by :func:`mirror`, otherwise by :func:`reflect`.
-
-    Returns:
-        float64 ``(N, C, S, S)``.
     """
     size, continued = x.shape[-1], mirror if mirrored else reflect
     top, left = rows.floor(), columns.floor()

@@ -96,9 +96,6 @@ def plasma(noise: Tensor, decay: float) -> Tensor:
         noise: uniform in (-1, 1), float64 ``(N, M, M)``, M a power of two; each place's own, used once.
         decay: > 0; larger is smoother.
 
-    Returns:
-        float64 ``(N, M, M)``.
-
     Example:
         >>> plasma(torch.tensor([[[0.0, 0.5], [-0.5, 1.0]]]), 2.0)
         tensor([[[0., 1.],

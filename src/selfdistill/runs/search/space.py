@@ -19,9 +19,6 @@ _FACTOR = 10.0  # a rate is searched between a tenth and ten times what the reci
 def open_arguments(expression: str) -> dict[str, Range]:
     """Return what is searched of a method: the ranges of the arguments that the expression leaves open, by full name.
 
-    Raises:
-        ValueError: no valid method.
-
     Example:
         >>> list(open_arguments("SDDropout(p=0.5, temperature=3) + LabelSmoothing()"))
         ['SDDropout.weight', 'SDDropout.warmup', 'LabelSmoothing.eps']

@@ -46,11 +46,7 @@ def parameter_groups(recipe: ResolvedTrainConfig, network: nn.Module, model: nn.
 
 
 def make_optimizer(recipe: ResolvedTrainConfig, groups: list[Group]) -> torch.optim.Optimizer:
-    """Return the optimiser of a recipe; the rate is set before each step.
-
-    Raises:
-        ArgumentError: no optimiser of that name.
-    """
+    """Return the optimiser of a recipe; the rate is set before each step."""
     if recipe.optimizer == "sgd":
         return sgd(recipe, groups)
     from timm.optim import create_optimizer_v2, list_optimizers
