@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +15,7 @@ import selfdistill.methods
 from selfdistill.cli.app import app
 from selfdistill.config import TrainConfig
 from selfdistill.data import load_data
-from selfdistill.paper import PaperConfig
+from selfdistill.paper import TABLES, PaperConfig, collect_result
 from selfdistill.records import EvaluationRecord, RunRecord
 from selfdistill.training import train
 from tests.scripts import load_script
@@ -103,12 +104,33 @@ def test_tables_and_figures_are_those_of_the_records(tmp_path: Path) -> None:
         )
 
 
+@pytest.fixture(scope="module")
+def paper() -> ModuleType:
+    module: ModuleType = make().paper
+    return module
+
+
+@pytest.fixture(scope="module")
+def unpacked(paper: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The records of the paper's tables."""
+    folder = tmp_path_factory.mktemp("records") / "small"
+    paper.archive.unpack(paper.archive_of("small"), folder)
+    return folder
+
+
+Copy = Callable[..., Path]
+
+
 @pytest.fixture
-def records(tmp_path: Path) -> Path:
-    """A copy of the records of the paper's tables."""
-    paper = make().paper
-    paper.archive.unpack(paper.archive_of("small"), tmp_path / "small")
-    return tmp_path / "small"
+def copy_runs(unpacked: Path, tmp_path: Path) -> Copy:
+    """Return a function that copies the records of some runs, by a pattern of their folders, into an empty folder."""
+
+    def copy(pattern: str, part: slice = slice(None)) -> Path:
+        for run in sorted((unpacked / "runs").glob(pattern))[part]:
+            shutil.copytree(run, tmp_path / "small" / "runs" / run.name)
+        return tmp_path / "small"
+
+    return copy
 
 
 @pytest.mark.parametrize(
@@ -122,11 +144,13 @@ def records(tmp_path: Path) -> Path:
         ("evaluation", {"n": 7}, "scored on 7 of 10000 test images"),
     ],
 )
-def test_a_record_that_is_not_what_it_says_is_refused(records: Path, field: str, value: object, said: str) -> None:
-    paper = make().paper
+def test_a_record_that_is_not_what_it_says_is_refused(
+    paper: ModuleType, copy_runs: Copy, field: str, value: object, said: str
+) -> None:
+    records = copy_runs("*", slice(1))
     config = PaperConfig("small", records)
-    assert paper.results(config)
-    file = next(iter(sorted(records.glob("runs/*/result.json"))))
+    assert list(paper.problems(config)) == []
+    (file,) = records.glob("runs/*/result.json")
     there = json.loads(file.read_text())
     there[field] = there[field] | value if isinstance(value, dict) else value
     file.write_text(json.dumps(there))
@@ -145,13 +169,15 @@ def test_a_record_that_is_not_what_it_says_is_refused(records: Path, field: str,
     ],
 )
 def test_what_was_measured_of_a_run_is_checked_too(
-    records: Path, part: str, changed: dict[str, Any], said: str
+    paper: ModuleType, unpacked: Path, copy_runs: Copy, part: str, changed: dict[str, Any], said: str
 ) -> None:
-    paper = make().paper
-    files = sorted(records.glob(f"runs/*/measured/{part}.json"))
-    if len(files) < 2:
+    measured = sorted(unpacked.glob(f"runs/*/measured/{part}.json"))
+    if len(measured) < 2:
         pytest.skip(f"{part} is measured of fewer than two runs of the scale small yet")
-    file = files[-1]
+    for path in measured[-2:]:
+        records = copy_runs(path.parents[1].name)
+    assert list(paper.problems(PaperConfig("small", records))) == []
+    file = sorted(records.glob(f"runs/*/measured/{part}.json"))[-1]
     file.write_text(json.dumps(merged(json.loads(file.read_text()), changed)))
     with pytest.raises(ValueError, match=f"{re.escape(str(file))}: {said}"):
         paper.results(PaperConfig("small", records))
@@ -162,8 +188,9 @@ def merged(values: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
     return values | changed | deeper
 
 
-def test_what_no_table_measures_never_stands_in_the_docs(records: Path) -> None:
-    run = next(iter(sorted((records / "runs").iterdir())))
+def test_what_no_table_measures_never_stands_in_the_docs(paper: ModuleType, copy_runs: Copy) -> None:
+    records = copy_runs("*", slice(1))
+    (run,) = (records / "runs").iterdir()
     (run / "measured").mkdir(exist_ok=True)
     odd = run / "measured" / "else.json"
     record = RunRecord.load(run / "result.json")
@@ -178,23 +205,30 @@ def test_what_no_table_measures_never_stands_in_the_docs(records: Path) -> None:
         date=record.date,
         commit=record.commit,
     ).save(odd)
-    assert list(make().paper.problems(PaperConfig("small", records))) == [f"{odd}: no table measures this"]
+    assert list(paper.problems(PaperConfig("small", records))) == [f"{odd}: no table measures this"]
 
 
 @pytest.mark.parametrize(("field", "value"), [("commit", "f" * 40), ("date", "2020-01-01T00:00:00+00:00")])
-def test_a_page_says_of_which_runs_it_is(records: Path, tmp_path: Path, field: str, value: str) -> None:
-    paper = make().paper
-    file = next(iter(sorted(records.glob("runs/cifar100-resnet18-crossentropy-seed*/result.json"))))
+def test_a_page_says_of_which_runs_it_is(
+    paper: ModuleType, copy_runs: Copy, tmp_path: Path, field: str, value: str
+) -> None:
+    config = PaperConfig("small", copy_runs("*"))
+
+    def page() -> str:
+        paper.write_pages([collect_result(TABLES["table1"], config)], tmp_path / "pages")
+        return (tmp_path / "pages" / "table1.md").read_text()
+
+    committed = ROOT / "docs" / "results" / "paper" / "small" / "table1.md"
+    assert page() == committed.read_text()
+    file = next(iter(sorted(config.runs.glob("cifar100-resnet18-crossentropy-seed*/result.json"))))
     file.write_text(json.dumps(json.loads(file.read_text()) | {field: value}))
     shutil.rmtree(file.parent / "measured", ignore_errors=True)  # of another run now
-    paper.write_pages(paper.results(PaperConfig("small", records)), tmp_path / "pages")
-    committed = ROOT / "docs" / "results" / "paper" / "small" / "table1.md"
-    assert (tmp_path / "pages" / "table1.md").read_text() != committed.read_text()
+    assert page() != committed.read_text()
 
 
-def test_another_scale_never_stands_in_the_docs(records: Path) -> None:
-    paper = make().paper
-    run = next(iter(sorted((records / "runs").iterdir())))
+def test_another_scale_never_stands_in_the_docs(paper: ModuleType, copy_runs: Copy) -> None:
+    records = copy_runs("*", slice(1))
+    (run,) = (records / "runs").iterdir()
     smoke = run.rename(run.with_name(run.name.replace("-small", "-smoke")))
     assert list(paper.problems(PaperConfig("small", records))) == [
         f"{smoke}: no table has such a run at the scale 'small'"
