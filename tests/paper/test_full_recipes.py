@@ -67,7 +67,7 @@ def first_of_their_kind() -> set[Training]:
         first.setdefault((training.network, training.head_layers), training)
         first.setdefault(training.data, training)
         if " + " not in training.method:
-            first.setdefault(re.sub(r"[\d.]+", "", training.method), training)
+            first.setdefault(re.sub(r"(p|weight)=[\d.]+|\d", "", training.method), training)
     return set(first.values())
 
 
