@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -32,29 +33,44 @@ def _bytecode(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 TRAINING = [name for name in PROGRAMS if not name.startswith("serve")]
 
 
+IN_A_PROCESS = ("plain_loop.py", "ddp_torchrun.py")
+"""As a reader starts them; the others run in this process, which has imported the packages already."""
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("program", [pytest.param(name, marks=LIKE_ANOTHER.get(name, ())) for name in TRAINING])
-def test_example(program: str, tmp_path: Path, bytecode: dict[str, str]) -> None:
+def test_example(
+    program: str,
+    tmp_path: Path,
+    bytecode: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     if program in OPTIONAL:
         pytest.importorskip(OPTIONAL[program])
-    launcher = TORCHRUN if "torchrun" in program else []
-    own = []
+    words = ["--epochs", "2", "--out", str(tmp_path / "saved")]
     if program == "timm_pretrained.py":  # no download
-        own = ["--weights", str(tmp_path / "pretrained.pt")]
-        torch.save(timm.create_model("test_resnet").state_dict(), own[1])
-    answer = subprocess.run(
-        [sys.executable, *launcher, EXAMPLES / program, "--epochs", "2", "--out", tmp_path / "saved", *own],
-        capture_output=True,
-        text=True,
-        timeout=250,
-        cwd=tmp_path,
-        env=os.environ | bytecode | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"},
-        check=False,
-    )
-    assert answer.returncode == 0, answer.stdout + answer.stderr
-    trained, tested = re.findall(r"train accuracy (0\.\d+|1\.0+), test accuracy (0\.\d+|1\.0+)", answer.stdout)[-1]
-    (loaded,) = re.findall(r"the bare model, loaded from .*: test accuracy (0\.\d+|1\.0+)", answer.stdout)
+        words += ["--weights", str(tmp_path / "pretrained.pt")]
+        torch.save(timm.create_model("test_resnet").state_dict(), words[-1])
+    for name, value in {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    if program in IN_A_PROCESS:
+        launcher = TORCHRUN if "torchrun" in program else []
+        command = [sys.executable, *launcher, str(EXAMPLES / program), *words]
+        answer = subprocess.run(
+            command, capture_output=True, text=True, timeout=250, env=os.environ | bytecode, check=False
+        )
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+        said = answer.stdout
+    else:
+        monkeypatch.setattr(sys, "argv", [program, *words])
+        runpy.run_path(str(EXAMPLES / program), run_name="__main__")
+        said = capsys.readouterr().out
+    trained, tested = re.findall(r"train accuracy (0\.\d+|1\.0+), test accuracy (0\.\d+|1\.0+)", said)[-1]
+    (loaded,) = re.findall(r"the bare model, loaded from .*: test accuracy (0\.\d+|1\.0+)", said)
     assert loaded == tested
-    assert float(trained) > CHANCE.get(program, 0.1) + 0.02, answer.stdout
+    assert float(trained) > CHANCE.get(program, 0.1) + 0.02, said
 
 
 def test_the_list_names_every_program() -> None:
