@@ -1,4 +1,4 @@
-"""timm: the smallest member of 40 families drawn by a fixed seed, and (slow) of every family.
+"""timm: the smallest member of 20 families drawn by a fixed seed, and (slow) of every family.
 
 The refusals are listed, with the reason: their logits are no single module's output, so no head can be named.
 """
@@ -39,8 +39,8 @@ def families() -> dict[str, Member]:
 
 
 FAMILIES = families()
-SMALL = sorted(family for family, member in FAMILIES.items() if member.millions <= 30)
-DRAWN = random.Random(0).sample(SMALL, 40)
+SMALL = sorted(family for family, member in FAMILIES.items() if member.millions <= 20)
+DRAWN = random.Random(0).sample(SMALL, 20)
 REST = sorted(set(FAMILIES) - set(DRAWN))
 
 
@@ -58,11 +58,10 @@ def test_head_is_found_or_refused_as_listed(family: str, check_model: Callable[.
     print(f"refused: {family} ({member.name}), {REFUSED[family]}: {refusal.value}")
 
 
-@pytest.mark.parametrize("tested", [DRAWN, list(FAMILIES)], ids=["drawn", "all"])
-def test_refusals_are_at_most_a_tenth(tested: list[str]) -> None:
-    refused = sorted(set(tested) & set(REFUSED))
-    print(f"{len(refused)} of {len(tested)} timm families are refused: {', '.join(refused)}")
-    assert len(refused) <= len(tested) / 10
+def test_refusals_are_at_most_a_tenth() -> None:
+    refused = sorted(set(FAMILIES) & set(REFUSED))
+    print(f"{len(refused)} of {len(FAMILIES)} timm families are refused: {', '.join(refused)}")
+    assert len(refused) <= len(FAMILIES) / 10
 
 
 @pytest.mark.slow  # says when a new timm brings families that no one looked at

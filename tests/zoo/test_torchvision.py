@@ -1,4 +1,7 @@
-"""One small member of every torchvision classification family, at a small size whose last map is no single pixel."""
+"""One small member of every torchvision classification family, at a small size whose last map is no single pixel.
+
+The two that take longest are slow tests.
+"""
 
 from collections.abc import Callable
 
@@ -29,7 +32,13 @@ FAMILIES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "size", "head"), FAMILIES, ids=[name for name, _, _ in FAMILIES])
+SLOW = ("maxvit_t", "vgg11")
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "head"),
+    [pytest.param(*one, id=one[0], marks=[pytest.mark.slow] if one[0] in SLOW else []) for one in FAMILIES],
+)
 def test_head_is_found(name: str, size: int, head: str, check_model: Callable[..., str]) -> None:
     assert check_model(build(f"torchvision:{name}", 10), torch.randn(2, 3, size, size), 10) == head
 
