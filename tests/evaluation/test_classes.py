@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn import metrics
 
-from selfdistill.evaluation.classes import class_scores, confusion_matrix
+from selfdistill.evaluation.accuracy import class_scores, confusion_matrix
 from selfdistill.evaluation.suite import score
 from selfdistill.records import Evaluation
 

@@ -14,6 +14,8 @@ from selfdistill.data import ImageData
 from selfdistill.data.unlabelled import Unlabelled
 from selfdistill.evaluation.accuracy import (
     brier_score,
+    class_scores,
+    confusion_matrix,
     negative_log_likelihood,
     rank_of_label,
     softmax,
@@ -27,7 +29,6 @@ from selfdistill.evaluation.calibration import (
     classwise_calibration_error,
     reliability,
 )
-from selfdistill.evaluation.classes import class_scores, confusion_matrix
 from selfdistill.evaluation.corruptions import (
     CORRUPTIONS,
     LEAST_SIZE,

@@ -9,8 +9,8 @@ from functools import partial
 import numpy as np
 from matplotlib.figure import FigureBase
 
+from selfdistill.evaluation.accuracy import Counts, class_scores, confusion_matrix
 from selfdistill.evaluation.calibration import class_reliability
-from selfdistill.evaluation.classes import Counts, class_scores, confusion_matrix
 from selfdistill.records import Predictions
 from selfdistill.report.measured import Measured
 from selfdistill.report.measures.calibration import class_figure
