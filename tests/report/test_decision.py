@@ -18,15 +18,20 @@ TOP1, ECE = (0.80, 0.81, 0.82), (0.10, 0.11, 0.12)  # of cross-entropy, seed by 
 BETTER, SAME, WORSE = (0.83, 0.841, 0.85), (0.801, 0.81, 0.819), (0.77, 0.781, 0.79)  # by 3 points, 0 and -3
 CALIBRATED, OVERSHOT = (0.05, 0.061, 0.07), (0.30, 0.311, 0.32)
 SCATTERED = (0.80, 0.83, 0.80)  # 0 +- 5 points
+NLL = (0.60, 0.61, 0.62)
+LIKELIER, UNLIKELIER, UNCLEAR = (0.50, 0.511, 0.52), (0.70, 0.711, 0.72), (0.40, 0.80, 0.60)
 
 
-def records(make: Make, method: str, top1: Sequence[float], ece: Sequence[float], n: int = 150) -> list[RunRecord]:
-    return [
-        changed(
-            changed(make(method, seed, n=n, epochs=1), top1[seed], "evaluation", "top1"), ece[seed], "evaluation", "ece"
-        )
-        for seed in range(len(top1))
-    ]
+def records(
+    make: Make, method: str, top1: Sequence[float], ece: Sequence[float], n: int = 150, nll: Sequence[float] = NLL
+) -> list[RunRecord]:
+    found = []
+    for seed in range(len(top1)):
+        record = make(method, seed, n=n, epochs=1)
+        for metric, values in (("top1", top1), ("ece", ece), ("nll", nll)):
+            record = changed(record, values[seed], "evaluation", metric)
+        found.append(record)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -56,6 +61,26 @@ def test_a_method_is_used_only_if_it_clearly_helps(
     assert (found.kind, found.headline, found.method) == (kind, headline, "A()")
 
 
+@pytest.mark.parametrize(
+    ("top1", "ece", "nll", "kind", "by"),
+    [
+        (BETTER, OVERSHOT, LIKELIER, "use", "top1"),
+        (SAME, OVERSHOT, LIKELIER, "use", "nll"),
+        (SAME, CALIBRATED, UNCLEAR, "use", "ece"),
+        (SAME, CALIBRATED, UNLIKELIER, "keep", ""),
+        (BETTER, CALIBRATED, UNLIKELIER, "keep", ""),
+        (WORSE, CALIBRATED, LIKELIER, "keep", ""),
+        (SCATTERED, ECE, LIKELIER, "few seeds", ""),
+    ],
+)
+def test_probabilities_are_judged_by_the_nll_before_the_ece(
+    make_record: Make, top1: Sequence[float], ece: Sequence[float], nll: Sequence[float], kind: str, by: str
+) -> None:
+    runs = records(make_record, "CrossEntropy()", TOP1, ECE) + records(make_record, "A()", top1, ece, nll=nll)
+    found = decide(summarise(runs))
+    assert (found.kind, found.by) == (kind, by)
+
+
 def test_below_a_hundred_test_images_nothing_is_decided(make_record: Make) -> None:
     for n, kind in ((99, "few images"), (100, "use")):
         runs = records(make_record, "CrossEntropy()", TOP1, ECE, n) + records(make_record, "A()", BETTER, ECE, n)
@@ -68,6 +93,12 @@ def test_the_largest_clear_gain_in_accuracy_wins(make_record: Make) -> None:
     runs = records(make_record, "CrossEntropy()", TOP1, ECE)
     runs += [run for name, values in methods.items() for run in records(make_record, name, *values)]
     assert decide(summarise(runs)).method == "C()"
+
+
+def test_the_nll_goes_before_the_ece_where_no_accuracy_is_better(make_record: Make) -> None:
+    runs = records(make_record, "CrossEntropy()", TOP1, ECE) + records(make_record, "A()", SAME, [0.0, 0.001, 0.0])
+    runs += records(make_record, "B()", SAME, ECE, nll=LIKELIER)
+    assert decide(summarise(runs)).method == "B()"
 
 
 def saved(runs: list[RunRecord], folder: Path) -> list[RunRecord]:

@@ -25,13 +25,16 @@ def test_each_side_of_a_method_is_judged(comparison: list[RunRecord]) -> None:
     said = verdict(summarise(comparison))
     assert said.decision.headline == "Use SDDropout(weight=0.1)"
     assert [one.effect for one in said.lines] == ["better", "better"]
+    gain = summarise(comparison).differences["SDDropout(weight=0.1)", "top1"].mean
+    assert gain is not None
+    assert f"decided by Top-1, +{100 * gain:.2f} points" in said.compared
     assert line(said, "SDDropout()", "Accuracy").effect == line(said, "SDDropout()", "Confidence").judged == "worse"
     assert line(said, "CrossEntropy()", "Accuracy").judged == ""
 
 
 def test_a_trade_off_is_pointed_out(comparison: list[RunRecord]) -> None:
     worse = [
-        changed(run, 0.5, "evaluation", "ece") if run.method == "SDDropout(weight=0.1)" else run for run in comparison
+        changed(run, 5.0, "evaluation", "nll") if run.method == "SDDropout(weight=0.1)" else run for run in comparison
     ]
     assert "With SDDropout(weight=0.1) the network is more often right" in verdict(summarise(worse)).remarks[0]
 

@@ -22,11 +22,13 @@ class Decision:
         kind: "use" a method; "keep" the first one; too "few seeds" or "few images" to say; or there is one "only".
         headline: the same in words.
         method: to be used, or the one with the highest accuracy of those that are not: the one to look at.
+        by: the metric in which a method to be used is better: "top1", "nll" or "ece"; "" where none is used.
     """
 
     kind: Literal["use", "keep", "few seeds", "few images", "only"]
     headline: str
     method: str
+    by: str = ""
 
     def network(self, first: str) -> str:
         """The method whose networks are worth a closer look: the one to be used, or where it is kept, the first."""
@@ -36,15 +38,19 @@ class Decision:
 def decide(summary: Summary) -> Decision:
     r"""Decide between the first method and the others.
 
-    For each other method and seed s that both have, :math:`d_s = m_s - m_s^{first}` in top-1 accuracy and in ECE. Their
-    mean has the 95 % interval :math:`\bar d \pm t_{0.975,\,n-1}\, sd(d) / \sqrt n`; a method is better or worse
+    For each other method and seed s that both have, :math:`d_s = m_s - m_s^{first}` in top-1 accuracy, NLL and ECE.
+    Their mean has the 95 % interval :math:`\bar d \pm t_{0.975,\,n-1}\, sd(d) / \sqrt n`; a method is better or worse
     where it does not hold zero.
 
     1. Fewer than 100 test images, or fewer than `LEAST_SEEDS` seeds in common with every method: nothing is decided.
-    2. A method is used if its accuracy is better and its ECE is not worse; or if its ECE is better and its interval of
-       the accuracy lies above minus `MARGIN`. Among several, the highest gain in accuracy wins, or else in ECE.
-    3. If a method's ECE is better and its accuracy neither worse nor safe in that sense, more seeds are needed.
+    2. A method is used if its accuracy is better and its probabilities are not worse; or if its probabilities are
+       better and its interval of the accuracy lies above minus `MARGIN`. Among several, the highest gain in accuracy
+       wins, or else in NLL, or else in ECE.
+    3. If a method's probabilities are better and its accuracy neither worse nor safe in that sense, more seeds are
+       needed.
     4. Otherwise the first method is kept.
+
+    Probabilities are judged as `probabilities` says.
 
     Robustness does not enter.
 
@@ -58,7 +64,7 @@ def decide(summary: Summary) -> Decision:
     if not others:
         return Decision("only", f"Only {plain_name(first)} was measured: there is nothing to compare it with", first)
     best = max(others, key=lambda method: summary.statistics[method, "top1"].mean)
-    pairs = {method: (summary.differences[method, "top1"], summary.differences[method, "ece"]) for method in others}
+    pairs = {method: (summary.differences[method, "top1"], probabilities(summary, method)) for method in others}
     if any(top1.verdict == TOO_FEW_IMAGES for top1, _ in pairs.values()):
         return Decision("few images", "Too few test images to decide", best)
     pairs = {method: of for method, of in pairs.items() if of[0].n >= LEAST_SEEDS}
@@ -66,10 +72,20 @@ def decide(summary: Summary) -> Decision:
         return Decision("few seeds", "Too few seeds to decide", best)
     if helping := {method: of for method, of in pairs.items() if _helps(*of)}:
         chosen = max(helping, key=lambda method: _gain(*helping[method]))
-        return Decision("use", f"Use {chosen}", chosen)
-    if promising := [m for m, (top1, ece) in pairs.items() if ece.effect == "better" and top1.effect == "unclear"]:
+        return Decision("use", f"Use {chosen}", chosen, by=_better_in(*helping[chosen]).metric)
+    if promising := [m for m, (top1, of) in pairs.items() if of.effect == "better" and top1.effect == "unclear"]:
         return Decision("few seeds", "Too few seeds to decide", max(promising, key=lambda m: _gain(*pairs[m])))
     return Decision("keep", f"Keep {plain_name(first)}", best)
+
+
+def probabilities(summary: Summary, method: str) -> Difference:
+    """The difference that says whether a method's probabilities are better: in NLL, where undecided in ECE.
+
+    The NLL is a proper score: on average only the true probabilities make it lowest. The ECE is not: a network that is
+    sure of nothing, and right as rarely as it says, has none.
+    """
+    nll = summary.differences[method, "nll"]
+    return summary.differences[method, "ece"] if nll.effect == "unclear" else nll
 
 
 def plain_name(method: str) -> str:
@@ -77,14 +93,19 @@ def plain_name(method: str) -> str:
     return "cross-entropy" if method == "CrossEntropy()" else method
 
 
-def _helps(top1: Difference, ece: Difference) -> bool:
+def _helps(top1: Difference, of: Difference) -> bool:
     if top1.effect == "better":
-        return ece.effect != "worse"
-    return ece.effect == "better" and top1.effect == "unclear" and top1.low is not None and top1.low > -MARGIN
+        return of.effect != "worse"
+    return of.effect == "better" and top1.effect == "unclear" and top1.low is not None and top1.low > -MARGIN
 
 
-def _gain(top1: Difference, ece: Difference) -> tuple[bool, float]:
-    """For sorting: a clear gain in accuracy first, then the size."""
-    assert top1.mean is not None
-    assert ece.mean is not None
-    return (True, top1.mean) if top1.effect == "better" else (False, -ece.mean)
+def _better_in(top1: Difference, of: Difference) -> Difference:
+    """The difference that speaks for a method."""
+    return top1 if top1.effect == "better" else of
+
+
+def _gain(top1: Difference, of: Difference) -> tuple[int, float]:
+    """For sorting: a clear gain in accuracy first, then in NLL, then in ECE; each by its size."""
+    found = _better_in(top1, of)
+    assert found.mean is not None
+    return ("ece", "nll", "top1").index(found.metric), abs(found.mean)

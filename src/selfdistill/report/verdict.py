@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from selfdistill.records import METRICS, Difference, Summary
-from selfdistill.report.decision import Decision, decide, plain_name
+from selfdistill.report.decision import Decision, decide, plain_name, probabilities
 from selfdistill.report.measured import names
 from selfdistill.report.tables import column_of, difference_column, interval
 
@@ -40,11 +40,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to do, what is said of each method, and remarks that bear on reading it."""
+    """What to do, what is said of each method, remarks that bear on reading it, and which number decided."""
 
     decision: Decision
     findings: tuple[Finding, ...]
     remarks: tuple[str, ...]
+    decided: str = ""
 
     @property
     def lines(self) -> tuple[Line, ...]:
@@ -58,13 +59,14 @@ class Verdict:
         if self.decision.kind == "only":
             return ""
         which = "" if self.decision.kind == "use" or len(self.findings) == 2 else "The best of the others, "
-        return f"{which}{plain_name(method)}, compared with {first}:"
+        return f"{which}{plain_name(method)}, compared with {first}{self.decided}:"
 
 
 def verdict(summary: Summary) -> Verdict:
     """Say whether anything helped, from a summary of last-epoch results."""
     findings = tuple(_finding(summary, method) for method in summary.methods)
-    return Verdict(decide(summary), findings, (*_trade_offs(summary), *_remarks(summary)))
+    decision = decide(summary)
+    return Verdict(decision, findings, (*_trade_offs(summary), *_remarks(summary)), _decided(summary, decision))
 
 
 def confident(gap: float) -> str:
@@ -119,6 +121,16 @@ def judge(difference: Difference) -> str:
     return difference.verdict if difference.effect == "unclear" else difference.effect
 
 
+def _decided(summary: Summary, decision: Decision) -> str:
+    """Which number decided that a method is used."""
+    if not decision.by:
+        return ""
+    column, difference = difference_column(decision.by), summary.differences[decision.method, decision.by]
+    assert difference.mean is not None
+    size = f"{column.with_unit(difference.mean)} (95 % interval {interval(column, difference)})"
+    return f"; decided by {METRICS[decision.by].title}, {size}"
+
+
 def _against(difference: Difference) -> str:
     if difference.mean is None:
         return f"with no seed in common with {difference.baseline}"
@@ -167,19 +179,17 @@ def _sign_note(summary: Summary, method: str) -> str:
 
 
 def _trade_offs(summary: Summary) -> list[str]:
-    """The methods that are better in accuracy and worse in calibration, or the other way round."""
+    """The methods that are better in accuracy and worse in their probabilities, or the other way round."""
     remarks = []
-    for accuracy, ece, words in (
+    for accuracy, of, words in (
         ("better", "worse", "more often right, but the probabilities are worse: choose by which of them you need"),
         ("worse", "better", "less often right, but the probabilities are better: choose by which of them you need"),
     ):
         found = [
             method
             for method in summary.methods[1:]
-            if all(
-                (difference := summary.differences.get((method, metric))) is not None and difference.effect == effect
-                for metric, effect in (("top1", accuracy), ("ece", ece))
-            )
+            if (method, "top1") in summary.differences
+            and (summary.differences[method, "top1"].effect, probabilities(summary, method).effect) == (accuracy, of)
         ]
         if found:
             remarks.append(f"With {names(found)} the network is {words}.")
