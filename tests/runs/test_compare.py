@@ -53,6 +53,15 @@ def test_the_budget_sets_the_epochs_and_going_on_keeps_them(
     assert len(measured) == 1
 
 
+def test_what_to_expect_stands_behind_the_plan(
+    compare: Compare, measured: list[TrainConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    compare(epochs=2, methods=["CrossEntropy()", "SDDropout()"])
+    plan, expected, *_ = capsys.readouterr().err.splitlines()
+    assert plan.startswith("digits: 40 training images")
+    assert expected.startswith("a schedule of 2 epochs from scratch is short")
+
+
 def test_a_long_budget_is_not_used_up(compare: Compare, recipe: TrainConfig, measured: list[TrainConfig]) -> None:
     short = replace(recipe, epochs=2)
     assert {record.epochs for record in compare(epochs=None, budget="9h", recipe=short)} == {2}

@@ -200,6 +200,14 @@ def test_the_rate_of_pretrained_layers_keeps_its_ratio() -> None:
     assert (changed.lr, changed.backbone_lr) == (5e-3, 5e-4)
 
 
+def test_the_plan_says_what_to_expect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = SearchConfig(("CrossEntropy()", "SDDropout()"), trials=1, epochs=1, seeds=1)
+    recipe = recipe_for(write_arrays(tmp_path / "arrays"))
+    assert tune(recipe, config, out=tmp_path / "out", executor=ExecutorConfig(), dry_run=True) is None
+    assert "\na schedule of 1 epoch from scratch is short" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_search_by_other_settings_is_refused(done: tuple[Tuned, Path]) -> None:
     _, out = done
     data = out.parent / "arrays-search"

@@ -9,6 +9,7 @@ import msgspec
 from rich.console import Console
 
 from selfdistill.config import TrainConfig
+from selfdistill.config.outlook import outlook
 from selfdistill.data import ImageData
 from selfdistill.data.decode import cpu_count
 from selfdistill.errors import check_range
@@ -113,7 +114,8 @@ def run_comparison(
         more = image_seconds * count_forwards(evaluation, len(data.test), ood_n)
         timings = [replace(timing, final=timing.final + more) for timing in timings]
         epochs = epochs or min(recipe.resolve(data).epochs, epochs_for_budget(seconds, timings, parallel))
-        print_line(console, describe_plan(recipe, data))  # not before: a wrong model or budget is one line, the error's
+        # Not before: a wrong model or budget is one line, the error's.
+        _print_plan(console, replace(recipe, epochs=epochs), data, methods)
         if fit and not evaluation.measures:
             print_line(console, f"measuring accuracy and calibration alone: more does not fit in a budget of {budget}")
         print_line(console, estimate(timings, epochs, parallel) + (f", {jobs} at a time" if jobs > 1 else ""))
@@ -126,6 +128,12 @@ def run_comparison(
         print_line(console, _describe_probe(probe))
     runs = _with_epochs(runs, epochs or recipe.resolve(data).epochs)
     return _run(runs, out, data, evaluation, ExecutorConfig(jobs).make(data), console)
+
+
+def _print_plan(console: Console, recipe: TrainConfig, data: ImageData, methods: Sequence[str]) -> None:
+    print_line(console, describe_plan(recipe, data))
+    if expected := outlook(recipe.resolve(data), methods):
+        print_line(console, expected)
 
 
 def _run(

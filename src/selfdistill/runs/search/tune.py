@@ -11,6 +11,7 @@ from msgspec.structs import replace as replaced
 from rich.console import Console
 
 from selfdistill.config import TrainConfig
+from selfdistill.config.outlook import outlook
 from selfdistill.config.train_config import ResolvedTrainConfig
 from selfdistill.data import ImageData
 from selfdistill.data.sets import VAL_FRACTION, hold_out_validation
@@ -127,7 +128,8 @@ def tune(
         recipe, search = _plan(recipe, config, data, out, executor)
     resolved = recipe.resolve(data)
     print_line(console, describe_plan(recipe, data))
-    for line in describe_search(search, config, resolved):
+    expected = outlook(resolved, config.methods, searched=True)
+    for line in (*filter(None, [expected]), *describe_search(search, config, resolved)):
         print_line(console, line)
     if dry_run:
         return None

@@ -1,0 +1,63 @@
+"""What is said of a setting before it is trained, and that the committed records say the same."""
+
+import importlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from selfdistill.config import ResolvedTrainConfig, TrainConfig
+from selfdistill.config.outlook import outlook
+from selfdistill.data import load_data
+from selfdistill.records import Evaluation, paired
+
+WEAK, STRONG, LABELS = "SDDropout(weight=0.1)", "SDDropout()", "LabelSmoothing()"
+
+
+@pytest.fixture(scope="module")
+def long() -> ResolvedTrainConfig:
+    return TrainConfig(data="digits", epochs=60).resolve(load_data("digits", per_class=2, test_per_class=2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "methods", "words"),
+    [
+        ({}, [WEAK], None),
+        ({}, [WEAK, STRONG], None),
+        ({}, [STRONG], "weight 1"),
+        ({}, [f"{LABELS} + {STRONG}"], "weight 1"),
+        ({}, ["SDDropout(weight='auto')"], None),
+        ({}, [LABELS], None),
+        ({"classes": 20}, [STRONG], None),
+        ({"weights": "default", "classes": 20}, [STRONG], "weight 1"),
+        ({"epochs": 59}, [WEAK], "a schedule of 59 epochs from scratch is short"),
+        ({"epochs": 59}, [LABELS], None),
+        ({"epochs": 59, "weights": "default"}, [WEAK], None),
+        ({"weights": "default", "freeze": "backbone"}, [STRONG], "frozen backbone"),
+    ],
+)
+def test_only_settings_that_were_measured_to_fail_are_named(
+    long: ResolvedTrainConfig, changes: dict[str, object], methods: list[str], words: str | None
+) -> None:
+    said = outlook(replace(long, **changes), ["CrossEntropy()", *methods])
+    assert said is None if words is None else said is not None and words in said
+
+
+def test_a_weight_that_is_searched_is_not_called_too_strong(long: ResolvedTrainConfig) -> None:
+    assert outlook(long, ["CrossEntropy()", STRONG], searched=True) is None
+
+
+def test_in_the_records_short_schedules_alone_fit_half_and_lose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "studies"))
+    for setting in importlib.import_module("when_it_helps").SETTINGS.values():
+        of: dict[str, dict[int, Evaluation]] = {method: {} for method in setting.methods}
+        for record in setting.load():
+            of[record.method][record.seed] = record.evaluation
+        fitted = [e.train_top1 for e in of["CrossEntropy()"].values()]
+        short = setting.recipe.epochs < 60
+        assert (max(fitted) < 0.6) == short
+        if short:
+            ours, theirs = ({seed: e.top1 for seed, e in of[m].items()} for m in (STRONG, "CrossEntropy()"))
+            _, interval = paired(ours, theirs)
+            assert interval is not None
+            assert interval[1] < 0
