@@ -39,6 +39,8 @@ def _draw(study: Study, metric: str, figure: FigureBase) -> None:
     for at, method in enumerate(SHOWN, start=1):
         for name, records in study.items():
             summary = summarise(records)
+            if method not in summary.methods:
+                continue
             difference, gap = summary.differences[method, metric], _mean(summary, BASELINE, "gap")
             assert difference.mean is not None
             assert difference.low is not None

@@ -10,6 +10,7 @@ from dataclasses import replace
 import trust
 from setting import Setting
 
+from selfdistill.cli.commands.demo import FROM_SCRATCH
 from selfdistill.config import TrainConfig
 
 AUTO = "SDDropout(weight='auto')"
@@ -48,6 +49,13 @@ SETTINGS = {
     "digits_30": _setting("digits_30", "digits, 30 per class, 60 epochs", replace(DIGITS, per_class=30), ALL, 5),
     "digits_10_long": _setting(
         "digits_10_long", "digits, 10 per class, 240 epochs", replace(DIGITS, epochs=LONG), ALL, 5
+    ),
+    "digits_demo": _setting(
+        "digits_demo",
+        "digits at 16 px, not augmented, 10 per class, 60 epochs (`selfdistill demo`)",
+        FROM_SCRATCH.recipe,
+        FROM_SCRATCH.methods,
+        FROM_SCRATCH.seeds,
     ),
 }
 

@@ -39,7 +39,8 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the run that the README loads."""
     folder = tmp_path_factory.mktemp("docs")
     recipe = TrainConfig(data="digits", per_class=2, test_per_class=2, model="resnet10_cifar", width=4, epochs=1)
-    train(recipe, folder / "runs" / "demo" / "sddropout-seed0", data=load_data("digits", per_class=2, test_per_class=2))
+    run = folder / "runs" / "demo" / "sddropout-weight-0.1-seed0"
+    train(recipe, run, data=load_data("digits", per_class=2, test_per_class=2))
     return folder
 
 

