@@ -56,7 +56,7 @@ FINE_TUNING = _Demo(
     "scikit-learn, 5 of each, at 32 x 32 pixels, and scored on 359 that it has not seen. These pictures are far from "
     "ImageNet's: a small network from scratch is better here, and the accuracy says nothing of photographs. The "
     "network fits its few images completely, so that cross-entropy is surer than it is right: expect better "
-    "probabilities. The setting is what two minutes allow.",
+    "probabilities, at the cost of some accuracy. The setting is what two to three minutes allow.",
     TrainConfig(
         data="digits",
         image_size=32,
