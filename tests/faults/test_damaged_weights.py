@@ -68,7 +68,7 @@ def test_every_other_reader_compares_the_checksum(run: Path, tmp_path: Path) -> 
     (tmp_path / "detector" / "model.safetensors").write_bytes(exported.read_bytes())
     with pytest.raises(ValueError, match="it is damaged"):
         read_run_weights(tmp_path / "detector" / "model.safetensors")
-    with pytest.raises(ValueError, match="no finished detector"):
+    with pytest.raises(ValueError, match="not a finished detector"):
         load_detector(tmp_path / "detector")
 
 

@@ -96,12 +96,12 @@ def demo(
     shown = FINE_TUNING if fine_tune else FROM_SCRATCH
     out, seeds = out or Path("runs") / shown.folder, shown.seeds if seeds is None else seeds
     recipe = shown.recipe
+    check_range("seeds", seeds, 1, 1000)  # before anything is said or written
+    check_range("jobs", jobs, 1, 1024)
+    check_writable(out)
     if fine_tune:
         from selfdistill.models.packaged import write_lite0
 
-        check_range("seeds", seeds, 1, 1000)  # before the weights are written
-        check_range("jobs", jobs, 1, 1024)
-        check_writable(out)
         weights = out / "efficientnet_lite0.pth"
         recipe = replace(recipe, weights=str(weights))
         if not weights.is_file():
