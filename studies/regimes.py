@@ -141,11 +141,12 @@ def probability_table(found: Iterable[Point]) -> str:
     def row(point: Point) -> tuple[str, ...]:
         shown = [(BASELINE, "nll"), (BASELINE, "scaled_nll"), ("LabelSmoothing()", "nll"), (TENTH, "nll")]
         shown += [(ONE, "nll"), (ONE, "scaled_nll"), (AUTO, "nll")]
-        found_weight = _number(point.mean(AUTO, "weight"), 2)
-        return (point.title, *(_number(point.mean(*which)) for which in shown), found_weight)
+        n = len(point.values[BASELINE]["nll"])
+        cells = [_of_so_many(_number(point.mean(*which)), point, *which, n) for which in shown]
+        return (point.title, *cells, _number(point.mean(AUTO, "weight"), 2), str(n))
 
     headings = ("Setting", "Cross-entropy", "scaled", NAMES["LabelSmoothing()"], NAMES[TENTH], NAMES[ONE], "scaled")
-    return _by_kind((*headings, NAMES[AUTO], "weight found"), found, row)
+    return _by_kind((*headings, NAMES[AUTO], "weight found", "n"), found, row)
 
 
 def _by_kind(headings: tuple[str, ...], found: Iterable[Point], row: Callable[[Point], tuple[str, ...]]) -> str:
@@ -215,6 +216,12 @@ def _points(point: Point, method: str, n: int) -> str:
     if interval is not None:
         parts.append(f"{100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}")
     return "<br>".join([*parts, *([f"n = {pairs}"] if pairs != n else [])])
+
+
+def _of_so_many(text: str, point: Point, method: str, metric: str, n: int) -> str:
+    """A number, and how many seeds or draws it is the mean of where these are not n."""
+    count = len(point.values.get(method, {}).get(metric, {}))
+    return text if count in (0, n) else f"{text}<br>n = {count}"
 
 
 def _number(value: float | None, digits: int = 3) -> str:
