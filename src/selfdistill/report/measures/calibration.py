@@ -9,8 +9,8 @@ from functools import partial
 from matplotlib.figure import FigureBase
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from selfdistill.evaluation.calibration import class_reliability, pool
-from selfdistill.records import METRICS, Evaluation, Predictions
+from selfdistill.evaluation.calibration import pool
+from selfdistill.records import METRICS, Evaluation
 from selfdistill.records.evaluation import Reliability
 from selfdistill.report.measured import Measured, every, names, parts, table
 from selfdistill.report.pages import Figure, Sheet
@@ -100,21 +100,24 @@ def reliability_panels(methods: Sequence[Measured[Evaluation]]) -> list[Panel]:
     return panels
 
 
-def class_figure(method: Measured[Predictions], errors: Sequence[float]) -> Figure:
+def class_figure(
+    index: int, classes: Sequence[str], diagrams: Sequence[Sequence[Reliability]], errors: Sequence[float]
+) -> Figure:
     """The diagrams of the classes whose probability is the worst calibrated; the seeds' counts are summed.
 
     Args:
-        method: the predictions of its networks.
+        index: of the method, for its colour.
+        classes: their names.
+        diagrams: of each seed, that of each class.
         errors: of each class, the calibration error of its probability.
     """
-    diagrams = [class_reliability(one.probabilities, one.labels) for one in method.values]
     panels = []
     for c in sorted(range(len(errors)), key=lambda at: -errors[at])[:_MOST_CLASSES]:
-        name, caption = method.values[0].classes[c], f"ECE {errors[c]:.3f}"
+        name, caption = classes[c], f"ECE {errors[c]:.3f}"
         draw = partial(
             _draw_reliability,
             name=name,
-            index=method.index,
+            index=index,
             diagram=pool([of_seed[c] for of_seed in diagrams]),
             caption=caption,
             axes_of=("Share of the class", "Its probability"),

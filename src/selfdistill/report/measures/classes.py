@@ -39,14 +39,9 @@ def classes_section(methods: Sequence[Measured[Predictions]], name: str) -> Sect
         parts.append(Sheet(_pair_table(counts, pairs, classes), "Most confused pairs", by_method=False))
     if len(classes) <= MOST_DRAWN:
         parts.append(_matrix(method, counts, classes))
-    errors = np.mean(
-        [
-            [diagram.expected_calibration_error for diagram in class_reliability(one.probabilities, one.labels)]
-            for one in method.values
-        ],
-        axis=0,
-    ).tolist()
-    parts.append(class_figure(method, errors))
+    diagrams = [class_reliability(one.probabilities, one.labels) for one in method.values]
+    errors = np.mean([[one.expected_calibration_error for one in of_seed] for of_seed in diagrams], axis=0).tolist()
+    parts.append(class_figure(method.index, classes, diagrams, errors))
     other = next((one for one in methods if one is not method), None)
     parts.append(_by_class(method, other, counts, classes, errors))
     networks = len(method.by_seed)
