@@ -379,7 +379,7 @@ def test_a_watched_folder_ends_with_the_counts(
     assert [row["file"] for row in csv.DictReader(io.StringIO(out))] == sorted(map(str, pictures.glob("test/one/*")))
     assert "6 images: " in err
     status, _, err = run("predict", finished, next(pictures.glob("test/one/*")), "--watch")
-    assert (status, "--watch is of folders" in err) == (2, True)
+    assert (status, "--watch takes folders" in err) == (2, True)
 
 
 def test_predict_never_writes_over_an_image(run: Run, finished: Path, pictures: Path) -> None:

@@ -88,7 +88,7 @@ def predict(
     if from_input and len(paths) > 1:
         raise ArgumentError("paths", "must be - alone, or files and folders")
     if watch and (other := next((path for path in paths if not path.is_dir()), None)):
-        raise ArgumentError("watch", f"is of folders, and {other} is none")
+        raise ArgumentError("watch", f"takes folders, and {other} is not a folder")
     rules = Rules(abstain, "energy" if ood is True else ood or None, conformal, sets)
     predictor = make_predictor(run, rules, skip_unreadable=skip_unreadable, max_pixels=max_pixels)
     classes = predictor.loaded.classes
