@@ -104,7 +104,7 @@ def pages(out: Path) -> dict[Path, str]:
         },
         DOCS / "confidence.md": {
             "measured": confidence.measured_how(promised),
-            "kept": confidence.promises_kept(promised),
+            "promises": confidence.promise_findings(promised),
             "abstention": confidence.abstention_table(promised),
             "unknown": confidence.unknown_table(promised),
             "auroc": confidence.unknown_table(promised, auroc=True),

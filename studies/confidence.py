@@ -24,6 +24,7 @@ from archive import RESULTS
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData, Split, load_data
 from selfdistill.evaluation.agreement import Reading, read_features
+from selfdistill.evaluation.conformal import Score
 from selfdistill.evaluation.images import Images
 from selfdistill.evaluation.ood.detectors import fit_detectors
 from selfdistill.evaluation.ood.measure import OF_FEATURES_IN_WORDS
@@ -46,6 +47,7 @@ METHODS = ("CrossEntropy()", "LabelSmoothing()", "SDDropout(weight=0.1)", "SDDro
 SEEDS = range(3)
 RUNS, FILE = Path("runs") / "confidence", RESULTS / "confidence.jsonl"
 RISKS, COVERAGE, MOST_UNKNOWN = (0.05, 0.1, 0.2), 0.9, 2000
+SETS: tuple[Score, ...] = ("thr", "aps", "raps")
 WORDS = {str(name): words for name, words in OF_FEATURES_IN_WORDS.items()}
 
 MEASURES: dict[str, tuple[Callable[[Row], float | None], int]] = {
@@ -173,16 +175,15 @@ def measure(run: Path, data: ImageData, unknown: Split, same: list[Reading]) -> 
             "unknown": float(np.mean(stopped < threshold)),
             "auroc": ood_metrics(known, stopped).auroc,
         }
+    sets = {name: check_promises(*outputs, coverage=COVERAGE, sets=name) for name in SETS}
     row = {
         "n": {"train": len(data.train), "val": len(data.val), "test": len(data.test), "unknown": len(unknown)},
         "classes": len(data.classes),
         "temperature": loaded.temperature,
         **{name: getattr(evaluation, name) for name in ("top1", "ece", "gap", "nll")},
         "abstain": [asdict(check_promises(*outputs, risk=risk)) for risk in RISKS],
-        "sets": {
-            sets: asdict(check_promises(*outputs, coverage=COVERAGE, sets=sets)) for sets in ("thr", "aps", "raps")
-        },
-        "usual": check_promises(*outputs, coverage=COVERAGE).usual,
+        "sets": {name: asdict(found) for name, found in sets.items()},
+        "usual": sets["thr"].usual,
         "detectors": detectors,
     }
     return row, readings
@@ -246,7 +247,7 @@ def sets_table(rows: list[Row]) -> str:
     cells = []
     for name, method, found in groups(rows):
         numbers = []
-        for sets in ("thr", "aps", "raps"):
+        for sets in SETS:
             of_sets = [row["sets"][sets] for row in found]
             numbers += [percent([one["covered"] for one in of_sets]), f"{fmean(one['size'] for one in of_sets):.2f}"]
         empty = percent([row["sets"]["thr"]["empty"] for row in found])
@@ -269,7 +270,7 @@ def unknown_table(rows: list[Row], *, auroc: bool = False) -> str:
     return markdown(Table(("Data set", "Detector", *METHODS), tuple(cells)))
 
 
-def promises_kept(rows: list[Row]) -> str:
+def promise_findings(rows: list[Row]) -> str:
     """Say how often what validation images promise is kept."""
     promised = [one for row in rows for one in row["abstain"] if one["error"] is not None]
     kept = sum(one["error"] <= one["risk"] for one in promised)

@@ -7,6 +7,7 @@ import json
 from statistics import fmean
 
 from archive import RESULTS
+from linked import points_cell
 
 from selfdistill.records import paired
 from selfdistill.report.tables import Table, markdown
@@ -77,7 +78,7 @@ def front_page(rows: Rows) -> str:
         found = [rows.get((per_class, what), {}) for what in shown]
         trained += [row for draws in (beside, *found[1:]) for row in draws.values()]
         mean = f"{100 * fmean(row['top1'] for row in beside.values()):.1f}<br>n = {len(beside)}"
-        cells.append([str(per_class), mean, *(_beside(draws, beside) for draws in found)])
+        cells.append([str(per_class), mean, *(points_cell(_top1(draws), _top1(beside)) or "-" for draws in found)])
     steps = join_names([f"{count:,}" for count in sorted({row["steps"] for row in trained})])
     fitted = min(row["train_top1"] for row in trained)
     body = [" | ".join(row) for row in (headings, [":--", *["--:"] * (len(headings) - 1)], *cells)]
@@ -133,11 +134,5 @@ def _difference(ours: dict[int, Row], theirs: dict[int, Row]) -> str:
     return f"{found.mean:+.2f}" + (f" ({interval[0]:+.2f} to {interval[1]:+.2f})" if interval else "")
 
 
-def _beside(ours: dict[int, Row], theirs: dict[int, Row]) -> str:
-    """The difference in points, its interval and the number of draws, below each other."""
-    of_ours, of_theirs = ({draw: 100 * row["top1"] for draw, row in rows.items()} for rows in (ours, theirs))
-    found, interval = paired(of_ours, of_theirs)
-    if found is None:
-        return "-"
-    between = [f"{interval[0]:+.1f} to {interval[1]:+.1f}"] if interval else []
-    return "<br>".join([f"{found.mean:+.1f}", *between, f"n = {found.n}"])
+def _top1(rows: dict[int, Row]) -> dict[int, float]:
+    return {draw: row["top1"] for draw, row in rows.items()}

@@ -117,8 +117,8 @@ def gpu_speed(config: PaperConfig) -> str:
     """How long the runs on a GPU took, and how long all of them would at that rate."""
     runs = [run for run in paper.table1_records(config) if not run.device.startswith("cpu")]
     rate = median(run.images_per_second for run in runs)
-    whole = replace(config, seeds=())
-    passes = sum(planned.work(0) for planned in gpu_plan.order(whole))
+    plan = gpu_plan.order(replace(config, seeds=()))
+    passes = sum(planned.work(0) for planned in plan)
     rows = []
     for method in dict.fromkeys(run.method for run in runs):
         of = [run for run in runs if run.method == method]
@@ -129,7 +129,7 @@ def gpu_speed(config: PaperConfig) -> str:
         [
             linked_table(("Method", "Runs", "Seconds, median", "Images/s of each, median"), rows, words=1),
             f"{' and '.join(sorted({run.device for run in runs}))}, {SIDE_BY_SIDE} runs side by side. All "
-            f"{len(gpu_plan.order(whole))} runs are {passes / 1e6:,.0f} million passes of an image: an estimated "
+            f"{len(plan)} runs are {passes / 1e6:,.0f} million passes of an image: an estimated "
             f"{minutes:.0f} minutes at this rate.",
         ]
     )

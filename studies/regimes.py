@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Literal
 
 import fine_tuning
-from linked import linked_table
+from linked import linked_table, points_cell
 from when_it_helps import AUTO, SETTINGS
 
 import paper
@@ -208,14 +208,8 @@ def _nll(point: Point, method: str) -> float:
 
 def _points(point: Point, method: str, n: int) -> str:
     """The gain and, below it, its interval; how many pairs they are of where it is not n."""
-    gain = point.gain(method)
-    if gain is None:
-        return ""
-    mean, interval, pairs = gain
-    parts = [f"{100 * mean:+.1f}"]
-    if interval is not None:
-        parts.append(f"{100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}")
-    return "<br>".join([*parts, *([f"n = {pairs}"] if pairs != n else [])])
+    ours, theirs = (point.values.get(name, {}).get("top1", {}) for name in (method, BASELINE))
+    return points_cell(ours, theirs, n)
 
 
 def _of_so_many(text: str, point: Point, method: str, metric: str, n: int) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 
 import archive
 import msgspec
-from linked import linked_table
+from linked import linked_table, points_cell
 
 import paper
 from selfdistill.config import TrainConfig
@@ -30,7 +30,7 @@ from selfdistill.data import ImageData
 from selfdistill.data.steps import steps_per_epoch
 from selfdistill.paper.scales import SEEDS, PaperConfig, Training
 from selfdistill.progress import Display, OnProgress, make_console
-from selfdistill.records import RunRecord, paired, record
+from selfdistill.records import RunRecord, record
 from selfdistill.runs.evaluation import BASIC_EVALUATION, train_and_evaluate
 from selfdistill.runs.executor import Task
 from selfdistill.runs.failures import Failure
@@ -169,13 +169,9 @@ def _row(value: int, records: Sequence[RunRecord]) -> tuple[str, ...] | None:
     if not base:
         return None
     train = fmean(one.evaluation.train_top1 or 0.0 for one in base)
-    top1 = {method: {one.seed: 100 * one.evaluation.top1 for one in some} for method, some in by_method.items()}
-    gains = []
-    for method in METHODS[1:]:
-        difference, interval = paired(top1[method], top1[BASELINE])
-        gain = "" if difference is None else f"{difference.mean:+.1f}"
-        gains.append(gain if interval is None else f"{gain}<br>{interval[0]:+.1f} to {interval[1]:+.1f}")
-    return (f"{value:,}", f"{fmean(top1[BASELINE].values()):.1f} ({100 * train:.0f})", *gains, str(len(base)))
+    top1 = {method: {one.seed: one.evaluation.top1 for one in some} for method, some in by_method.items()}
+    gains = [points_cell(top1[method], top1[BASELINE], len(base)) for method in METHODS[1:]]
+    return (f"{value:,}", f"{100 * fmean(top1[BASELINE].values()):.1f} ({100 * train:.0f})", *gains, str(len(base)))
 
 
 def main() -> None:

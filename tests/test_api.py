@@ -121,7 +121,7 @@ def test_a_lambda_is_compared_and_found_through_its_results(images: Tensor) -> N
     assert selfdistill.predict(trained, images).probabilities.shape == (60, 3)
 
 
-def test_images_in_memory_are_searched_on_and_the_best_network_is_kept(images: Tensor) -> None:
+def test_images_in_memory_are_searched_on_and_the_best_network_saved(images: Tensor) -> None:
     methods = ["CrossEntropy()", selfdistill.SDDropout(p=0.25)]
     settings = SETTINGS | {"trials": 2, "seeds": 1}
     found = selfdistill.tune(small, (images, LABELS), methods, out="tuned", **settings)
