@@ -220,13 +220,11 @@ def tune(
         ValueError: what does not fit; one line that names the argument.
         Interrupted: SIGINT, SIGTERM or SIGHUP came; the trials in progress are saved.
     """
-    if budget is not None and trials is not None and epochs is not None:
-        raise ArgumentError("budget", "would be ignored: `trials` and `epochs` say how long it takes")
     _refuse_method(config)
+    search = SearchConfig(tuple(_texts(methods)), metric, rates, trials, epochs, budget, seeds)
     recipe, images = _recipe(model, data, test, val, config)
     name = _name(recipe)
     out = Path(out) if out is not None else Path("runs") / f"{name}-tuned"
-    search = SearchConfig(tuple(_texts(methods)), metric, rates, trials, epochs, budget or "60m", seeds)
     tuned = run_search(recipe, search, out=out, executor=ExecutorConfig(jobs), data=images)
     assert tuned is not None  # it is no dry run
     return report_search(tuned, out, name, recipe.model)

@@ -20,7 +20,6 @@ from selfdistill.cli.options import (
 )
 from selfdistill.cli.show import print_lines, show_result
 from selfdistill.config.train_config import TUNED_METHODS, TrainConfig
-from selfdistill.errors import ArgumentError
 
 BUDGET = "60m"
 
@@ -77,11 +76,9 @@ def tune(
     from selfdistill.runs.search import SearchConfig
     from selfdistill.runs.search import tune as run_search
 
-    if budget != BUDGET and trials is not None and epochs is not None:
-        raise ArgumentError("budget", "would be ignored: `trials` and `epochs` say how long it takes")
     name = name_of(recipe.data)
     out = out or Path("runs") / f"{name}-tuned"
-    config = SearchConfig(tuple(methods), metric, rates, trials, epochs, budget, seeds)
+    config = SearchConfig(tuple(methods), metric, rates, trials, epochs, None if budget == BUDGET else budget, seeds)
     tuned = run_search(recipe, config, out=out, executor=ExecutorConfig(jobs, ray, cpus), dry_run=dry_run)
     if tuned is None:
         return

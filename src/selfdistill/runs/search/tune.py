@@ -31,6 +31,7 @@ from selfdistill.timing.budget import Timing, epochs_for_budget, measure_step_se
 from selfdistill.training.export import description, save_description
 from selfdistill.training.run import load
 
+BUDGET = "60m"
 LEAST_TRIALS, MOST_TRIALS = 5, 50
 """Of each method, where the budget decides."""
 
@@ -51,11 +52,12 @@ class SearchConfig:
         rates: search the learning rate and the weight decay too, for every method.
         trials: of each method; None: what the budget allows.
         epochs: of a trial that is not stopped; None: what the budget allows, at most those the recipe has by default.
-        budget: for everything, such as ``"60m"``.
+        budget: for everything, such as ``"60m"``, which None is too.
         seeds: with which the winner and the baseline are trained at the end.
 
     Raises:
-        ArgumentError: a number out of range, fewer than two methods, one that is not valid, or one twice.
+        ArgumentError: a number out of range, fewer than two methods, one that is not valid, or one twice, or a budget
+            that would be ignored.
     """
 
     methods: tuple[str, ...]
@@ -63,7 +65,7 @@ class SearchConfig:
     rates: bool = False
     trials: int | None = None
     epochs: int | None = None
-    budget: str = "60m"
+    budget: str | None = None
     seeds: int = 3
 
     def __post_init__(self) -> None:
@@ -71,7 +73,9 @@ class SearchConfig:
         check_range("trials", self.trials, 1, 10_000)
         check_range("epochs", self.epochs, 1, 10**6)
         check_range("seeds", self.seeds, 1, 1000)
-        parse_duration(self.budget)
+        if self.budget is not None and self.trials is not None and self.epochs is not None:
+            raise ArgumentError("budget", "would be ignored: `trials` and `epochs` say how long it takes")
+        parse_duration(self.budget or BUDGET)
         with blaming("methods"):
             for method in self.methods:
                 open_arguments(method)
@@ -201,7 +205,7 @@ def _plan(
         if there.metric != config.metric or not same:
             raise ArgumentError("out", f"is {out}, which holds a search by other settings: choose another")
         return replace(recipe, epochs=there.epochs), there
-    seconds, parallel = parse_duration(config.budget), float(executor.jobs)
+    seconds, parallel = parse_duration(config.budget or BUDGET), float(executor.jobs)
     epochs, trials = config.epochs, config.trials
     if epochs is None or trials is None:
         timings = [measure_step_seconds(replace(recipe, method=method), data) for method in config.methods]
@@ -247,7 +251,7 @@ def _search(
     console: Console,
 ) -> SearchRecord:
     """Train the trials that are missing, round by round, and return the record with what was chosen."""
-    started, seconds = time.monotonic(), parse_duration(config.budget)
+    started, seconds = time.monotonic(), parse_duration(config.budget or BUDGET)
     search.save(trials.out / SEARCH)
     with Display(console, jobs=search.per_method * len(config.methods), every=30.0) as display:
         tasks = trials.left_behind() or _next_round(trials, search, at_once)
