@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from PIL import Image
 
 from selfdistill.data import load_data
 from selfdistill.data.cache import with_cache
-from selfdistill.data.files import FileImages, FileLoader, explained_worker_losses
+from selfdistill.data.files import DecodingProcess, FileImages, FileLoader, explained_worker_losses
 from selfdistill.errors import ArgumentError, NonFiniteError
 from selfdistill.evaluation.images import predict
 from selfdistill.files import remove_leftovers
@@ -172,14 +173,22 @@ def test_a_damaged_index_of_a_cache_is_made_again(photos: Path, tmp_path: Path) 
     assert cache.file.read_bytes() == content
 
 
-def test_a_killed_decoding_worker_is_told_in_our_words(photos: Path) -> None:
+@pytest.mark.parametrize("with_a_batch", [False, True])
+def test_a_killed_decoding_worker_is_told_in_our_words(
+    photos: Path, with_a_batch: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     paths = tuple(sorted(photos.rglob("*.png")))
     loader = FileLoader(FileImages(paths, size=72, augment="crop", seed=0), workers=2, device=torch.device("cpu"))
 
     def read_and_kill() -> None:
         for at, _ in enumerate(loader.batches([(0, torch.arange(8), view)] for view in range(200))):
             if at == 3:
-                os.kill(loader.loader._iterator._workers[1].pid, signal.SIGKILL)  # type: ignore[union-attr]
+                if with_a_batch:  # its connection ends before the kernel tells of its death
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    monkeypatch.setattr(DecodingProcess, "is_alive", lambda worker: True)
+                    time.sleep(0.3)
+                for worker in loader.loader._iterator._workers:  # type: ignore[union-attr]
+                    os.kill(worker.pid, signal.SIGKILL)
 
     former = signal.getsignal(signal.SIGCHLD)
     try:

@@ -156,7 +156,7 @@ class FileLoader:
         """Yield uint8 ``(sum of B, 3, S, S)`` for each request.
 
         Raises:
-            RuntimeError: a file cannot be read any more; one line that names it.
+            RuntimeError: a file cannot be read any more; one line that names it. Or a worker was lost.
         """
         self.wanted.requests = iter(requests)
         try:
@@ -166,6 +166,8 @@ class FileLoader:
                         f"{batch} (repair or replace it, or pass `skip_unreadable=True`, and start again)"
                     )
                 yield batch
+        except (ConnectionError, EOFError) as error:  # its batch was still to be fetched, or torch would tell
+            raise RuntimeError("DataLoader worker was lost with a batch") from error
         finally:
             # What asks holds this loader. In a cycle its queues would be closed before they could tell the workers to
             # end, and each worker would be waited for for ten seconds.
