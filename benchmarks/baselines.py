@@ -31,8 +31,7 @@ from torch import Tensor, nn
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData, eval_batches, load_data
 from selfdistill.data.decode import read_rgb
-from selfdistill.evaluation.agreement import read_features
-from selfdistill.evaluation.images import predict
+from selfdistill.evaluation.images import predict, read_features
 from selfdistill.evaluation.suite import score
 from selfdistill.models import build
 from selfdistill.network import default_device

@@ -23,9 +23,8 @@ from archive import RESULTS
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData, Split, load_data
-from selfdistill.evaluation.agreement import Reading, read_features
 from selfdistill.evaluation.conformal import Score
-from selfdistill.evaluation.images import Images
+from selfdistill.evaluation.images import Images, Reading, read_features
 from selfdistill.evaluation.ood.detectors import fit_detectors
 from selfdistill.evaluation.ood.measure import OF_FEATURES_IN_WORDS
 from selfdistill.evaluation.ood.metrics import ood_metrics

@@ -270,7 +270,9 @@ def test_evaluate_measures_a_run_and_its_report_shows_it(run: Run, finished: Pat
     assert "own corruptions" in page
     assert "PGD" in page
     first = json.loads((copy / "evaluation.json").read_text())
-    assert run("evaluate", copy, "--max-images", 6).status == 0
+    assert "Grad-CAM" not in page
+    assert run("evaluate", copy, "--max-images", 6, "--grad-cam").status == 0
+    assert 'alt="Grad-CAM"' in (copy / "report.html").read_text()
     again = json.loads((copy / "evaluation.json").read_text())
     assert again["evaluation"] == first["evaluation"], "the same bits a second time"
 

@@ -169,3 +169,16 @@ def test_unknown_images_that_cannot_be_used(refused: Refused, finished: Path) ->
         (["--corruptions", "nowhere"], "nowhere: no such folder"),
     ):
         assert told in refused("evaluate", finished, *words)
+
+
+def test_grad_cam_where_it_cannot_be_shown(refused: Refused, finished: Path) -> None:
+    for words, told in (
+        (["--grad-cam", "--quick"], "--quick"),
+        (["--grad-cam", "--data", "digits"], "--data"),
+        (["--grad-cam", "no_layer"], "no_layer"),
+        (["--grad-cam", "fc"], "fc gives no map"),
+        (["--grad-cam="], "empty"),
+    ):
+        line = refused("evaluate", finished, *words)
+        assert line.startswith("--grad-cam")
+        assert told in line

@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfdistill.data import ImageData, Split
-from selfdistill.evaluation.agreement import Reading, read_features
-from selfdistill.evaluation.images import Images
+from selfdistill.evaluation.images import Images, Reading, read_features
 from selfdistill.evaluation.ood.measure import measure_ood, ood_passes
 from selfdistill.evaluation.ood.metrics import ood_metrics, roc_curve, score_detector
 from selfdistill.evaluation.ood.scores import ODIN_GRID

@@ -6,7 +6,7 @@ import torch
 from pytorch_ood.detector import KNN
 from torch import nn
 
-from selfdistill.evaluation.agreement import Reading
+from selfdistill.evaluation.images import Reading
 from selfdistill.evaluation.ood.detectors import DETECTORS, OF_FEATURES, Detectors, fit_detectors
 from selfdistill.evaluation.ood.neighbours import fit_neighbours
 from selfdistill.tap import Head

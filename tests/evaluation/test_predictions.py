@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from selfdistill.data import ImageData, Split
 from selfdistill.evaluation import predictions
-from selfdistill.evaluation.predictions import images_to_show, predictions_to_keep, thumbnail
+from selfdistill.evaluation.predictions import images_to_show, predictions_to_keep, thumbnail, with_grad_cam
 from selfdistill.records import Predictions
 
 N, C = 60, 3
@@ -57,6 +58,26 @@ def test_predictions_round_trip_and_are_the_same_bytes(kept: Predictions, tmp_pa
     assert np.array_equal(found.labels, kept.labels)
     found.save(tmp_path)
     assert (tmp_path / "predictions.npz").read_bytes() == content
+
+
+def test_heat_maps_are_of_the_images_shown(kept: Predictions, tmp_path: Path) -> None:
+    # The class is the brightness of the first channel, so the map is largest where the picture is reddest.
+    model = nn.Sequential(nn.Conv2d(3, 3, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, C))
+    model[0].weight.data = torch.zeros(3, 3, 1, 1).index_fill_(1, torch.tensor(0), 1.0)
+    model[3].weight.data.fill_(1.0)
+    images = torch.zeros(N, 3, 32, 32, dtype=torch.uint8)
+    for at in range(N):
+        images[at, 0, 8 * (at % 4) : 8 * (at % 4) + 8] = 255
+    data = image_data(Split(torch.from_numpy(kept.labels), images=images))
+    found = with_grad_cam(kept, model, data, device=torch.device("cpu"), layer="0")
+    for at, content in zip(found.shown, found.heat_maps, strict=True):
+        picture = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
+        assert picture.shape == (32, 32, 3)
+        assert (picture[:, :, 0] - picture[:, :, 2]).reshape(4, -1).sum(axis=1).argmax() == at % 4
+    found.save(tmp_path)
+    again = Predictions.load(tmp_path, kept.accuracy)
+    assert again is not None
+    assert (again.heat_maps, again.thumbnails) == (found.heat_maps, kept.thumbnails)
 
 
 def test_predictions_of_another_network_or_damaged_are_not_used(kept: Predictions, tmp_path: Path) -> None:

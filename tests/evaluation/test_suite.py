@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from selfdistill.data import ImageData, Split, load_data
 from selfdistill.data.unlabelled import Unlabelled
 from selfdistill.evaluation.accuracy import softmax
-from selfdistill.evaluation.agreement import read_features
 from selfdistill.evaluation.calibration import expected_calibration_error
 from selfdistill.evaluation.corruptions.measure import measure_corruptions
-from selfdistill.evaluation.images import Images, predict
+from selfdistill.evaluation.images import Images, predict, read_features
 from selfdistill.evaluation.ood.measure import measure_ood
 from selfdistill.evaluation.robustness import measure_robustness
 from selfdistill.evaluation.suite import evaluate, score

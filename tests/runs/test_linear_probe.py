@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import eval_batches
-from selfdistill.evaluation.agreement import read_features
+from selfdistill.evaluation.images import read_features
 from selfdistill.models import build
 from selfdistill.records import LinearProbeRecord
 from selfdistill.report import write_report

@@ -13,9 +13,8 @@ from PIL import Image
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import eval_batches
-from selfdistill.evaluation.agreement import read_features
 from selfdistill.evaluation.decision import Decisions
-from selfdistill.evaluation.images import predict
+from selfdistill.evaluation.images import predict, read_features
 from selfdistill.evaluation.ood.detectors import fit_detectors
 from selfdistill.runs.predict import (
     Prediction,

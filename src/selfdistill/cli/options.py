@@ -203,5 +203,7 @@ Files = Annotated[Path, Parameter(converter=_path, required=True)]
 """Of ``*paths``: one or more."""
 FileOrScreen = Annotated[Path | bool, Parameter(converter=_path)]
 """An option that writes to the file that is named, or to the screen."""
+TextOrOn = Annotated[str | bool, Parameter(converter=_text, negative="")]
+"""An option that may be followed by a text."""
 Accelerator = Annotated[Literal["auto", "cuda", "mps", "cpu"], Parameter(group=MACHINE)]
 MachineNumber = Annotated[int, Parameter(converter=_whole, group=MACHINE)]

@@ -1,4 +1,4 @@
-"""The images of one measurement, any number of passes over them, and a network's logits on them."""
+"""The images of one measurement, any number of passes over them, and a network's logits and features on them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from selfdistill.data import ImageData, Split, eval_batches
 from selfdistill.data.augment import Normalize
 from selfdistill.data.loading import pixel_batches
-from selfdistill.network import call, check_logits, evaluation_mode, logits_of
+from selfdistill.evaluation.gradient import checked, plain
+from selfdistill.head import find_head
+from selfdistill.network import call, check_logits, eager, evaluation_mode, logits_of
+from selfdistill.tap import Head, Tap
 
 Tick = Callable[[int], None]
 """Called with the number of images just done; an image counts once for each forward pass."""
@@ -122,3 +125,62 @@ def predict(
     if not logits:
         raise ValueError("batches: nothing to predict, they hold no images")
     return torch.cat(logits), torch.cat(labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What one pass over a set reads.
+
+    Attributes:
+        logits: z = h(f(x)), (N, C), float32, on the CPU.
+        features: f(x) as the head reads it, (N, D) or maps (N, D, 1, 1), float32, on the CPU.
+        labels: y, (N,), on the CPU.
+        head: h, on the model's device.
+    """
+
+    logits: Tensor
+    features: Tensor
+    labels: Tensor
+    head: Head
+
+
+def read_features(model: nn.Module, batches: Iterable[tuple[Any, Tensor]], *, head: str | None = None) -> Reading:
+    """Logits and features of any model in one pass over a set, in evaluation mode, float32 and without gradients.
+
+    Args:
+        model: any classifier; a hook reads its head's input and is taken away again.
+        batches: pairs (x, y) already on the model's device, x a tensor or a mapping.
+        head: the head's dotted name; None: found by `selfdistill.head.find_head` on the first batch.
+
+    Raises:
+        ValueError: no batch, no head, or a logit that is not finite.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+        >>> reading = read_features(model, [(torch.zeros(4, 8), torch.zeros(4))])
+        >>> reading.features.shape, bool((reading.head(reading.features) == reading.logits).all())
+        (torch.Size([4, 16]), True)
+    """
+    tap: Tap | None = None
+    logits, features, labels = [], [], []
+    try:
+        for x, y in batches:
+            if tap is None:
+                tap = Tap(eager(model), find_head(model, x) if head is None else head)
+            with (
+                evaluation_mode(model),
+                torch.inference_mode(False),
+                torch.no_grad(),  # after it: leaving inference mode switches gradients on
+                torch.autocast(y.device.type, enabled=False),
+            ):
+                (outputs,) = tap.outputs(model, x)
+            logits.append(checked(outputs.logits.flatten(1)).cpu())
+            features.append(plain(outputs.features).cpu())
+            labels.append(y.cpu())
+    finally:
+        if tap is not None:
+            tap.close()
+    if tap is None:
+        raise ValueError("batches: they hold no image to read")
+    with torch.inference_mode(False):
+        return Reading(torch.cat(logits), torch.cat(features), torch.cat(labels), tap.head)

@@ -21,7 +21,6 @@ from selfdistill.evaluation.accuracy import (
     softmax,
     top_k_accuracy,
 )
-from selfdistill.evaluation.agreement import Reading, read_features
 from selfdistill.evaluation.arrays import checked_logits
 from selfdistill.evaluation.calibration import (
     adaptive_calibration_error,
@@ -36,7 +35,7 @@ from selfdistill.evaluation.corruptions import (
     PublishedCorruptions,
     measure_corruptions,
 )
-from selfdistill.evaluation.images import Images, Tick, predict
+from selfdistill.evaluation.images import Images, Reading, Tick, predict, read_features
 from selfdistill.evaluation.ood.measure import measure_ood, ood_passes
 from selfdistill.evaluation.robustness import measure_robustness, robustness_passes
 from selfdistill.evaluation.selective import risk_coverage

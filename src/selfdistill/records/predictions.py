@@ -37,6 +37,7 @@ class Predictions:
         classes: the C classes' names.
         shown: positions of the images of `thumbnails`.
         thumbnails: PNG or JPEG files; empty where an image could not be read any more.
+        heat_maps: the same images with what `selfdistill.evaluation.grad_cam.grad_cam` finds, JPEG; or none.
     """
 
     logits: NDArray[np.float32]
@@ -44,6 +45,7 @@ class Predictions:
     classes: tuple[str, ...]
     shown: tuple[int, ...] = ()
     thumbnails: tuple[bytes, ...] = ()
+    heat_maps: tuple[bytes, ...] = ()
 
     @property
     def probabilities(self) -> NDArray[np.float64]:
@@ -65,15 +67,15 @@ class Predictions:
     def save(self, run: Path, name: str = PREDICTIONS) -> None:
         """Write them into a run's folder, whole or not at all; the same predictions give the same bytes."""
         content = io.BytesIO()
-        np.savez(
-            content,
-            logits=self.logits,
-            labels=self.labels,
-            classes=_bytes(msgspec.json.encode([escape_surrogates(name) for name in self.classes])),
-            shown=np.array(self.shown, np.int64),
-            lengths=np.array([len(one) for one in self.thumbnails], np.int64),
-            thumbnails=_bytes(b"".join(self.thumbnails)),
-        )
+        arrays: dict[str, Any] = {
+            "logits": self.logits,
+            "labels": self.labels,
+            "classes": _bytes(msgspec.json.encode([escape_surrogates(name) for name in self.classes])),
+            "shown": np.array(self.shown, np.int64),
+            **_joined("lengths", "thumbnails", self.thumbnails),
+            **(_joined("heat_map_lengths", "heat_maps", self.heat_maps) if self.heat_maps else {}),
+        }
+        np.savez(content, **arrays)
         write_atomically(run / name, content.getvalue())
 
     @classmethod
@@ -105,14 +107,13 @@ class Predictions:
 
     @classmethod
     def _of(cls, arrays: Any) -> Self:
-        ends = np.cumsum(arrays["lengths"]).tolist()
-        content = arrays["thumbnails"].tobytes()
         return cls(
             logits=arrays["logits"],
             labels=arrays["labels"],
             classes=tuple(msgspec.json.decode(arrays["classes"].tobytes(), type=list[str])),
             shown=tuple(arrays["shown"].tolist()),
-            thumbnails=tuple(content[start:end] for start, end in zip([0, *ends], ends, strict=False)),
+            thumbnails=_files(arrays, "lengths", "thumbnails"),
+            heat_maps=_files(arrays, "heat_map_lengths", "heat_maps") if "heat_maps" in arrays else (),
         )
 
     def _is_whole(self) -> bool:
@@ -125,7 +126,18 @@ class Predictions:
             and 0 <= self.labels.min() <= self.labels.max() < classes
             and all(inside)
             and len(self.shown) == len(self.thumbnails)
+            and len(self.heat_maps) in (0, len(self.shown))
         )
+
+
+def _joined(lengths: str, name: str, files: Sequence[bytes]) -> dict[str, NDArray[Any]]:
+    return {lengths: np.array([len(one) for one in files], np.int64), name: _bytes(b"".join(files))}
+
+
+def _files(arrays: Any, lengths: str, name: str) -> tuple[bytes, ...]:
+    ends = np.cumsum(arrays[lengths]).tolist()
+    content = arrays[name].tobytes()
+    return tuple(content[start:end] for start, end in zip([0, *ends], ends, strict=False))
 
 
 def _bytes(content: bytes) -> NDArray[np.uint8]:

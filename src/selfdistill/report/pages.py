@@ -66,12 +66,14 @@ class Thumbnail:
         predicted: the class.
         confidence: of the class, in %.
         true: the true class, where it is another one.
+        heat_map: the same with what the network looked at, as a data URI; empty if there is none.
     """
 
     uri: str
     predicted: str
     confidence: str
     true: str = ""
+    heat_map: str = ""
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,8 @@ from selfdistill.data.decode import cpu_count
 from selfdistill.data.files import explained_worker_losses
 from selfdistill.errors import ArgumentError, naming
 from selfdistill.evaluation.accuracy import negative_log_likelihood, softmax
-from selfdistill.evaluation.agreement import Reading, read_features
 from selfdistill.evaluation.calibration import expected_calibration_error
-from selfdistill.evaluation.images import Images
+from selfdistill.evaluation.images import Images, Reading, read_features
 from selfdistill.evaluation.ood.detectors import OF_FEATURES, Detectors, fit_detectors
 from selfdistill.evaluation.predictions import outputs_to_keep
 from selfdistill.evaluation.suite import MAX_TRAIN

@@ -20,10 +20,9 @@ from selfdistill.data.decode import IMAGE_SUFFIXES, cpu_count, scan, to_tensor
 from selfdistill.data.files import explained_worker_losses
 from selfdistill.data.folders import find_images, unread_note
 from selfdistill.errors import ArgumentError
-from selfdistill.evaluation.agreement import read_features
 from selfdistill.evaluation.arrays import Floats
 from selfdistill.evaluation.decision import Decisions, Rules, prepare_decisions
-from selfdistill.evaluation.images import predict
+from selfdistill.evaluation.images import predict, read_features
 from selfdistill.network import default_device
 from selfdistill.text import count_of, csv_text
 from selfdistill.training.export import LoadedModel, load_run

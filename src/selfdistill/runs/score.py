@@ -12,10 +12,12 @@ from selfdistill.data import ImageData, load_data
 from selfdistill.data.packed import ImageFile
 from selfdistill.data.sources import absolute_source
 from selfdistill.errors import ArgumentError, blaming, naming
+from selfdistill.evaluation.predictions import with_grad_cam
 from selfdistill.files import refuse_link
 from selfdistill.models.function import is_function
+from selfdistill.network import default_device
 from selfdistill.progress import stage_bars
-from selfdistill.records import Evaluation, RunRecord
+from selfdistill.records import Evaluation, Predictions, RunRecord
 from selfdistill.runs.evaluation import EvaluationConfig, evaluate_run, measure
 from selfdistill.runs.external import load_external
 from selfdistill.runs.folders import name_of
@@ -59,6 +61,7 @@ def score(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     width: int | None = None,
+    grad_cam: bool | str = False,
 ) -> Scored:
     """Measure the network of a run, as :func:`score_run`, or an external model.
 
@@ -71,6 +74,7 @@ def score(
         mean: of ``model``.
         std: of ``model``.
         width: of ``model``.
+        grad_cam: of a run on its own images; see :func:`score_run`.
 
     Raises:
         ArgumentError: both or neither of ``run`` and ``model``; an argument that belongs to the other.
@@ -78,10 +82,13 @@ def score(
         OSError: the weights cannot be read or downloaded.
     """
     of_model = {"checkpoint": checkpoint, "image_size": image_size, "mean": mean, "std": std, "width": width}
+    if grad_cam and (model is not None or data is not None or not config.measures):
+        other = "model" if model is not None else "data" if data is not None else "quick=True"
+        raise ArgumentError("grad_cam", f"is shown in the report of a run on its own images, and not with `{other}`")
     if run is not None and model is None:
         if given := next((name for name, value in of_model.items() if value is not None), None):
             raise ArgumentError(given, "belongs to `model`: a run knows its own")
-        return score_run(run, data, config)
+        return score_run(run, data, config, grad_cam=grad_cam)
     if run is not None or model is None:
         raise ArgumentError("run", "or `model` must be given, and not both")
     if data is None:
@@ -134,12 +141,17 @@ def score_model(
 
 
 def score_run(
-    run: Path, data: str | ImageData | None, config: EvaluationConfig, loaded: LoadedModel | None = None
+    run: Path,
+    data: str | ImageData | None,
+    config: EvaluationConfig,
+    loaded: LoadedModel | None = None,
+    grad_cam: bool | str = False,
 ) -> Scored:
     """Evaluate the network of a run; on its own images with more than accuracy, save the numbers beside its record.
 
     Args:
         data: other images than the run's own.
+        grad_cam: keep with the run's pictures what the network looked at; a string names the layer.
 
     Raises:
         ValueError: no finished run, images that cannot be loaded, or other classes than the network's.
@@ -152,6 +164,8 @@ def score_run(
             evaluation = measure(loaded, images, config, train=False, progress=progress)
         else:
             images = own_images(run, loaded)
+            if grad_cam:
+                _keep_grad_cam(run, loaded, images, grad_cam)
             if config.measures:
                 record = evaluate_run(run, loaded, images, config, progress=progress)
                 evaluation = msgspec.structs.replace(record.evaluation, measured=msgspec.UNSET)
@@ -172,6 +186,16 @@ def score_run(
 def _warn_of_unread(images: ImageData) -> None:
     if images.notes:
         warnings.warn(f"{images.name}: {'; '.join(images.notes)}", stacklevel=3)
+
+
+def _keep_grad_cam(run: Path, loaded: LoadedModel, images: ImageData, layer: bool | str) -> None:
+    kept = Predictions.load(run, RunRecord.load(run / "result.json").evaluation.top1)
+    if kept is None or not kept.shown:
+        raise ArgumentError("grad_cam", f"needs the pictures that a training keeps, and {run} has none: train it again")
+    device = default_device()
+    with blaming("grad_cam"):
+        name = None if isinstance(layer, bool) else layer
+        with_grad_cam(kept, loaded.model.to(device), images, device=device, layer=name).save(run)
 
 
 def _facts(network: str, loaded: LoadedModel, images: ImageData) -> tuple[tuple[str, str], ...]:

@@ -22,9 +22,8 @@ from selfdistill.data.sources import check_root
 from selfdistill.distiller import SelfDistiller
 from selfdistill.errors import ArgumentError, NonFiniteError
 from selfdistill.evaluation.accuracy import negative_log_likelihood, top_k_accuracy
-from selfdistill.evaluation.agreement import read_features
 from selfdistill.evaluation.arrays import checked_logits
-from selfdistill.evaluation.images import predict
+from selfdistill.evaluation.images import predict, read_features
 from selfdistill.evaluation.predictions import outputs_to_keep, predictions_to_keep
 from selfdistill.evaluation.suite import MAX_TRAIN, evaluate, score
 from selfdistill.evaluation.temperature import fit_temperature

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from selfdistill.errors import ArgumentError
-from selfdistill.evaluation.agreement import read_features
 from selfdistill.evaluation.gradient import scoring
+from selfdistill.evaluation.images import read_features
 from selfdistill.paper.analysis.masks import (
     Conditions,
     classify_pair,

@@ -13,6 +13,7 @@ from selfdistill.cli.options import (
     OptionalText,
     OptionalWholeNumber,
     Text,
+    TextOrOn,
     Texts,
 )
 from selfdistill.cli.show import OOD, print_lines, print_skipped, print_table, write_or_print
@@ -33,6 +34,7 @@ def evaluate(
     corruptions: File | None = None,
     max_images: OptionalWholeNumber = None,
     quick: bool = False,
+    grad_cam: TextOrOn = False,
     out: File | None = None,
     json: FileOrScreen = False,
     model: Annotated[OptionalText, _OfModel] = None,
@@ -64,6 +66,8 @@ def evaluate(
         corruptions: folder of the published CIFAR-10-C or CIFAR-100-C arrays (default: synthetic corruptions)
         max_images: maximum test images for PGD and synthetic corruptions (default: 1000)
         quick: measure accuracy and calibration only
+        grad_cam: show in the report where in its pictures the network looked, in the map of this layer (without a name:
+            the deepest)
         out: folder of the report (default: RUN, or runs/MODEL-on-DATA)
         json: write the numbers to this file (without a name: to the screen)
         model: network to evaluate instead of RUN: torchvision:NAME, timm:NAME, one of our own or
@@ -88,7 +92,16 @@ def evaluate(
         check_writable_file("json", json)
     config = evaluation_config(ood, corruptions, max_images, quick, data_root, skip_unreadable, max_pixels)
     scored = score(
-        run, model, data, config, checkpoint=checkpoint, width=width, image_size=image_size, mean=mean, std=std
+        run,
+        model,
+        data,
+        config,
+        checkpoint=checkpoint,
+        width=width,
+        image_size=image_size,
+        mean=mean,
+        std=std,
+        grad_cam=grad_cam,
     )
     shows = json is not True  # JSON on the screen stands alone
     if json:

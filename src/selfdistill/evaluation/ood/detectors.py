@@ -24,7 +24,7 @@ from selfdistill.records.predictions import DAMAGED
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from selfdistill.evaluation.agreement import Reading
+    from selfdistill.evaluation.images import Reading
 
 DETECTORS = "detectors.npz"
 

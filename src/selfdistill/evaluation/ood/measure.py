@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from selfdistill.evaluation.agreement import Reading, posterior_sd, read_features
 from selfdistill.evaluation.arrays import Floats
 from selfdistill.evaluation.gradient import clean_logits
-from selfdistill.evaluation.images import Images, Tick
+from selfdistill.evaluation.images import Images, Reading, Tick, read_features
+from selfdistill.evaluation.ood.agreement import posterior_sd
 from selfdistill.evaluation.ood.detectors import Detector, Detectors, fit_to_training
 from selfdistill.evaluation.ood.metrics import score_detector
 from selfdistill.evaluation.ood.scores import (

@@ -11,9 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from selfdistill.evaluation.agreement import read_features
 from selfdistill.evaluation.gradient import scoring
-from selfdistill.evaluation.images import Images
+from selfdistill.evaluation.images import Images, read_features
 from selfdistill.network import eager
 from selfdistill.paper.analysis import masks
 from selfdistill.paper.analysis.masks import PAPER, Conditions

@@ -10,9 +10,8 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from selfdistill.evaluation.agreement import read_features
 from selfdistill.evaluation.gradient import scoring
-from selfdistill.evaluation.images import Images
+from selfdistill.evaluation.images import Images, read_features
 from selfdistill.losses import kl, symmetric_kl
 from selfdistill.network import eager
 from selfdistill.paper.analysis import masks

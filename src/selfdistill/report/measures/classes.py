@@ -23,6 +23,10 @@ MOST_DRAWN = 20
 
 _MOST_ROWS, _MOST_PAIRS = 40, 6
 _MOST_BYTES = 24_000  # of a thumbnail
+_GRAD_CAM = (
+    "Grad-CAM: the second picture, what the network sees of the image: red where its deepest map speaks most for the "
+    "class that it names, blue where nothing does"
+)
 _KINDS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 _SHARE = Column("share", "Share", "%", 100, 1)
 
@@ -58,6 +62,7 @@ def classes_section(methods: Sequence[Measured[Predictions]], name: str) -> Sect
             "F1: their harmonic mean",
             "ECE: of the probability of the class over all images, a mean over the seeds; with few images of a class "
             "mostly chance",
+            *([_GRAD_CAM] if method.values[0].heat_maps else []),
         ),
         folded=False,
     )
@@ -168,7 +173,8 @@ def _galleries(network: Predictions) -> list[Sheet | Figure | Gallery]:
     confidence = network.probabilities.max(axis=1)
     wrong: list[Thumbnail] = []
     right: list[Thumbnail] = []
-    for at, content in zip(network.shown, network.thumbnails, strict=True):
+    heat_maps = network.heat_maps or (b"",) * len(network.shown)
+    for at, content, heat_map in zip(network.shown, network.thumbnails, heat_maps, strict=True):
         true, predicted = int(network.labels[at]), int(network.predicted[at])
         (right if true == predicted else wrong).append(
             Thumbnail(
@@ -176,6 +182,7 @@ def _galleries(network: Predictions) -> list[Sheet | Figure | Gallery]:
                 network.classes[predicted],
                 _SHARE.number(float(confidence[at])),
                 "" if true == predicted else network.classes[true],
+                _data_uri(heat_map),
             )
         )
     captions = {

@@ -15,7 +15,7 @@ from selfdistill.config.train_config import ResolvedTrainConfig
 from selfdistill.data import ImageData
 from selfdistill.data.augment import Policy
 from selfdistill.data.loading import eval_batches, view_batches
-from selfdistill.evaluation.agreement import read_features
+from selfdistill.evaluation.images import read_features
 from selfdistill.files import make_folder, open_file, write_atomically
 from selfdistill.method import Needs
 from selfdistill.progress import track

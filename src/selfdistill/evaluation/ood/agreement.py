@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from selfdistill.evaluation.arrays import Floats
 from selfdistill.evaluation.gradient import checked, plain
-from selfdistill.head import find_head
-from selfdistill.network import eager, evaluation_mode
-from selfdistill.tap import Head, Tap
+from selfdistill.network import evaluation_mode
+from selfdistill.tap import Head
 
 
 def posterior_sd(
@@ -34,7 +29,8 @@ def posterior_sd(
     set keeps a noise of a few per cent however many images it has; average over several seeds to lower it.
 
     Args:
-        features: f(x), the head's input, (N, D) or maps (N, D, 1, 1), on any device; see `read_features`.
+        features: f(x), the head's input, (N, D) or maps (N, D, 1, 1), on any device; see
+            `selfdistill.evaluation.images.read_features`.
         head: h, features to logits (B, C); run in evaluation mode, without autocast and without gradients, and left
             as it was found.
         masks: M >= 2.
@@ -79,62 +75,3 @@ def posterior_sd(
             q = (logits / temperature).softmax(dim=2)
             rows.append(q.std(dim=0, correction=1).mean(dim=1))
     return torch.cat(rows).numpy()
-
-
-@dataclass(frozen=True, eq=False)
-class Reading:
-    """What one pass over a set reads.
-
-    Attributes:
-        logits: z = h(f(x)), (N, C), float32, on the CPU.
-        features: f(x) as the head reads it, (N, D) or maps (N, D, 1, 1), float32, on the CPU.
-        labels: y, (N,), on the CPU.
-        head: h, on the model's device.
-    """
-
-    logits: Tensor
-    features: Tensor
-    labels: Tensor
-    head: Head
-
-
-def read_features(model: nn.Module, batches: Iterable[tuple[Any, Tensor]], *, head: str | None = None) -> Reading:
-    """Logits and features of any model in one pass over a set, in evaluation mode, float32 and without gradients.
-
-    Args:
-        model: any classifier; a hook reads its head's input and is taken away again.
-        batches: pairs (x, y) already on the model's device, x a tensor or a mapping.
-        head: the head's dotted name; None: found by `selfdistill.head.find_head` on the first batch.
-
-    Raises:
-        ValueError: no batch, no head, or a logit that is not finite.
-
-    Example:
-        >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
-        >>> reading = read_features(model, [(torch.zeros(4, 8), torch.zeros(4))])
-        >>> reading.features.shape, bool((reading.head(reading.features) == reading.logits).all())
-        (torch.Size([4, 16]), True)
-    """
-    tap: Tap | None = None
-    logits, features, labels = [], [], []
-    try:
-        for x, y in batches:
-            if tap is None:
-                tap = Tap(eager(model), find_head(model, x) if head is None else head)
-            with (
-                evaluation_mode(model),
-                torch.inference_mode(False),
-                torch.no_grad(),  # after it: leaving inference mode switches gradients on
-                torch.autocast(y.device.type, enabled=False),
-            ):
-                (outputs,) = tap.outputs(model, x)
-            logits.append(checked(outputs.logits.flatten(1)).cpu())
-            features.append(plain(outputs.features).cpu())
-            labels.append(y.cpu())
-    finally:
-        if tap is not None:
-            tap.close()
-    if tap is None:
-        raise ValueError("batches: they hold no image to read")
-    with torch.inference_mode(False):
-        return Reading(torch.cat(logits), torch.cat(features), torch.cat(labels), tap.head)

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfdistill.evaluation.agreement import posterior_sd, read_features
+from selfdistill.evaluation.images import read_features
+from selfdistill.evaluation.ood.agreement import posterior_sd
 from tests import nets
 from tests.reference.losses import softmax
 
