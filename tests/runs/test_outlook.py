@@ -3,6 +3,7 @@
 import importlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,6 +48,13 @@ def test_a_weight_that_is_searched_is_not_called_too_strong(long: ResolvedTrainC
     assert outlook(long, ["CrossEntropy()", STRONG], searched=True) is None
 
 
+@pytest.fixture
+def points(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "studies"))
+    found: list[Any] = importlib.import_module("regimes").points()
+    return found
+
+
 def test_in_the_records_short_schedules_alone_fit_half_and_lose(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "studies"))
     for setting in importlib.import_module("when_it_helps").SETTINGS.values():
@@ -61,3 +69,27 @@ def test_in_the_records_short_schedules_alone_fit_half_and_lose(monkeypatch: pyt
             _, interval = paired(ours, theirs)
             assert interval is not None
             assert interval[1] < 0
+
+
+def test_in_the_records_a_frozen_backbone_leaves_little(points: list[Any]) -> None:
+    frozen = [point for point in points if point.kind == "frozen backbone"]
+    assert frozen
+    gains = [point.gain(method) for point in frozen for method in point.values if method != "CrossEntropy()"]
+    assert gains
+    assert all(abs(mean) < 0.01 for mean, _, _ in gains)
+
+
+def test_in_the_records_weight_1_raises_the_nll_where_it_is_said(points: list[Any]) -> None:
+    raised: dict[str, list[bool]] = {"digits": [], "fine-tuning": [], "fitted": []}
+    for point in points:
+        theirs, ours = (point.mean(method, "nll") for method in ("CrossEntropy()", STRONG))
+        if ours is not None and point.kind != "frozen backbone":
+            kind = "digits" if point.title.startswith("digits") else point.kind
+            if kind in raised:
+                raised[kind].append(ours > theirs)
+            elif point.mean("CrossEntropy()", "train_top1") > 0.85:
+                raised["fitted"].append(ours > theirs)
+    assert all(raised["digits"])
+    assert all(raised["fine-tuning"])
+    assert not any(raised["fitted"])
+    assert min(map(len, raised.values())) >= 2
