@@ -137,8 +137,6 @@ def compare(
         FailedRunsError: all runs failed.
         Interrupted: SIGINT, SIGTERM or SIGHUP came; the runs are saved.
     """
-    if epochs is not None and budget is not None:
-        raise ArgumentError("budget", "and `epochs` exclude each other")
     _refuse_method(config)
     recipe, images = _recipe(model, data, test, val, config)
     name = _name(recipe)
@@ -159,7 +157,7 @@ def compare(
             _texts(methods),
             seeds=seeds,
             epochs=epochs,
-            budget=budget or "60m",
+            budget=budget,
             jobs=jobs,
             out=out,
             evaluation=evaluation,

@@ -12,7 +12,7 @@ from selfdistill.config import TrainConfig
 from selfdistill.config.outlook import outlook
 from selfdistill.data import ImageData
 from selfdistill.data.decode import cpu_count
-from selfdistill.errors import check_range
+from selfdistill.errors import ArgumentError, check_range
 from selfdistill.evaluation.suite import score
 from selfdistill.network import default_device
 from selfdistill.progress import Display, make_console, print_line
@@ -38,7 +38,7 @@ from selfdistill.runs.grid import (
     plan_runs,
     run_grid,
 )
-from selfdistill.timing.budget import Timing, epochs_for_budget, estimate, measure_step_seconds, parse_duration
+from selfdistill.timing.budget import BUDGET, Timing, epochs_for_budget, estimate, measure_step_seconds, parse_duration
 from selfdistill.training import random_state
 from selfdistill.training.classification import assemble
 from selfdistill.training.run import check_run, load
@@ -51,7 +51,7 @@ def run_comparison(
     *,
     seeds: int,
     epochs: int | None,
-    budget: str = "60m",
+    budget: str | None = None,
     jobs: int,
     out: Path,
     evaluation: EvaluationConfig = BASIC_EVALUATION,
@@ -67,7 +67,7 @@ def run_comparison(
         seeds: how many seeds, from 0 up.
         epochs: passes over the training images, or None: those of the runs that are in ``out`` already; without such,
             as many as fit in the budget, at most those that the recipe has by default.
-        budget: how long everything may take, such as ``"60m"``.
+        budget: how long everything may take, such as ``"30m"``; None: `BUDGET`.
         jobs: processes at a time.
         out: the folder; an interrupted comparison is resumed.
         evaluation: what is measured of each network beyond accuracy and calibration.
@@ -83,7 +83,7 @@ def run_comparison(
     check_range("seeds", seeds, 1, 1000)
     check_range("jobs", jobs, 1, 1024)
     check_range("epochs", epochs, 1, 10**6)
-    seconds = parse_duration(budget)
+    seconds = _seconds(budget, epochs)
     runs = plan_runs(recipe, methods, range(seeds))
     check_writable(out)
     epochs = epochs or _epochs_of_earlier_runs(runs, out)
@@ -117,7 +117,10 @@ def run_comparison(
         # Not before: a wrong model or budget is one line, the error's.
         _print_plan(console, replace(recipe, epochs=epochs), data, methods)
         if fit and not evaluation.measures:
-            print_line(console, f"measuring accuracy and calibration alone: more does not fit in a budget of {budget}")
+            print_line(
+                console,
+                f"measuring accuracy and calibration alone: more does not fit in a budget of {budget or BUDGET}",
+            )
         print_line(console, estimate(timings, epochs, parallel) + (f", {jobs} at a time" if jobs > 1 else ""))
     if finished := sum(is_finished(run, out, evaluation) for run in runs):
         print_line(console, f"{finished} of {len(runs)} runs are in {out} already")
@@ -128,6 +131,12 @@ def run_comparison(
         print_line(console, _describe_probe(probe))
     runs = _with_epochs(runs, epochs or recipe.resolve(data).epochs)
     return _run(runs, out, data, evaluation, ExecutorConfig(jobs).make(data), console)
+
+
+def _seconds(budget: str | None, epochs: int | None) -> float:
+    if epochs is not None and budget is not None:
+        raise ArgumentError("budget", "and `epochs` exclude each other")
+    return parse_duration(budget or BUDGET)
 
 
 def _print_plan(console: Console, recipe: TrainConfig, data: ImageData, methods: Sequence[str]) -> None:

@@ -23,6 +23,9 @@ from selfdistill.training.meters import Meters
 from selfdistill.training.run import machine
 from selfdistill.training.session import Session, make_fabric
 
+BUDGET = "60m"
+"""For everything, where none is given."""
+
 WARMUP_STEPS = 3
 _EVAL_BATCHES = 2
 _LONGEST = 10 * 365 * 86400.0

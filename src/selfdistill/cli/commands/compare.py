@@ -11,17 +11,14 @@ from selfdistill.cli.options import (
     METHOD,
     OPTIMISATION,
     File,
+    OptionalText,
     OptionalWholeNumber,
-    Text,
     Texts,
     WholeNumber,
     takes_recipe,
 )
 from selfdistill.cli.show import OOD, train_and_show
 from selfdistill.config.train_config import COMPARED_METHODS, TrainConfig
-from selfdistill.errors import ArgumentError
-
-BUDGET = "60m"
 
 
 @takes_recipe(TrainConfig, without=("method", "seed"))
@@ -31,7 +28,7 @@ def compare(
     methods: Annotated[Texts, Parameter(group=METHOD)] = list(COMPARED_METHODS),  # noqa: B006 - shown in the help, not changed
     seeds: WholeNumber = 3,
     epochs: Annotated[OptionalWholeNumber, Parameter(group=OPTIMISATION)] = None,
-    budget: Text = BUDGET,
+    budget: OptionalText = None,
     jobs: WholeNumber = 1,
     out: File | None = None,
     ood: Annotated[Texts, Parameter(group=EVALUATION)] = list(OOD),  # noqa: B006
@@ -58,7 +55,7 @@ def compare(
         methods: methods to compare; differences are to the first
         seeds: number of seeds, from 0 up
         epochs: passes over the training set (default: as many as fit in --budget)
-        budget: time for everything, such as 90s, 60m or 1h30m; allows 200 epochs at most
+        budget: time for everything, such as 90s or 1h30m; allows 200 epochs at most (default: 60m)
         jobs: number of parallel training processes
         out: folder for the runs and the report (default: runs/DATA)
         ood: out-of-distribution datasets: photographs, lsun_resize, isun, dtd, svhn, cifar10,
@@ -72,8 +69,6 @@ def compare(
     from selfdistill.runs.evaluation import evaluation_config
     from selfdistill.runs.folders import name_of
 
-    if epochs is not None and budget != BUDGET:
-        raise ArgumentError("budget", "and `epochs` exclude each other")
     name = name_of(recipe.data)
     out = out or Path("runs") / name
     train = partial(

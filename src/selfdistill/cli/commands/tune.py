@@ -13,15 +13,12 @@ from selfdistill.cli.options import (
     MachineNumber,
     OptionalText,
     OptionalWholeNumber,
-    Text,
     Texts,
     WholeNumber,
     takes_recipe,
 )
 from selfdistill.cli.show import print_lines, show_result
 from selfdistill.config.train_config import TUNED_METHODS, TrainConfig
-
-BUDGET = "60m"
 
 
 @takes_recipe(TrainConfig, without=("method", "seed", "train_on_val", "keep_epochs"))
@@ -33,7 +30,7 @@ def tune(
     rates: Annotated[bool, Parameter(group=OPTIMISATION)] = False,
     trials: OptionalWholeNumber = None,
     epochs: Annotated[OptionalWholeNumber, Parameter(group=OPTIMISATION)] = None,
-    budget: Text = BUDGET,
+    budget: OptionalText = None,
     seeds: WholeNumber = 3,
     jobs: MachineNumber = 1,
     ray: Annotated[OptionalText, Parameter(group=MACHINE)] = None,
@@ -62,7 +59,7 @@ def tune(
         rates: search the learning rate and the weight decay too, for every method
         trials: trials of each method (default: as many as fit in --budget)
         epochs: passes over the training set (default: as many as fit in --budget)
-        budget: time for everything, such as 90s, 60m or 1h30m
+        budget: time for everything, such as 90s or 1h30m (default: 60m)
         seeds: number of seeds of the last runs, from 0 up
         jobs: number of parallel training processes, one per GPU
         ray: address of a Ray cluster that trains instead: HOST:PORT, or auto; its machines must see --out and --data
@@ -78,7 +75,7 @@ def tune(
 
     name = name_of(recipe.data)
     out = out or Path("runs") / f"{name}-tuned"
-    config = SearchConfig(tuple(methods), metric, rates, trials, epochs, None if budget == BUDGET else budget, seeds)
+    config = SearchConfig(tuple(methods), metric, rates, trials, epochs, budget, seeds)
     tuned = run_search(recipe, config, out=out, executor=ExecutorConfig(jobs, ray, cpus), dry_run=dry_run)
     if tuned is None:
         return

@@ -27,11 +27,10 @@ from selfdistill.runs.grid import ExecutorConfig, PlannedRun, check_other_proces
 from selfdistill.runs.search.space import open_arguments
 from selfdistill.runs.search.trials import Search, TrialJob, trial_folder
 from selfdistill.text import count_of
-from selfdistill.timing.budget import Timing, epochs_for_budget, measure_step_seconds, parse_duration
+from selfdistill.timing.budget import BUDGET, Timing, epochs_for_budget, measure_step_seconds, parse_duration
 from selfdistill.training.export import description, save_description
 from selfdistill.training.run import load
 
-BUDGET = "60m"
 LEAST_TRIALS, MOST_TRIALS = 5, 50
 """Of each method, where the budget decides."""
 
@@ -52,7 +51,7 @@ class SearchConfig:
         rates: search the learning rate and the weight decay too, for every method.
         trials: of each method; None: what the budget allows.
         epochs: of a trial that is not stopped; None: what the budget allows, at most those the recipe has by default.
-        budget: for everything, such as ``"60m"``, which None is too.
+        budget: for everything, such as ``"30m"``; None: `BUDGET`.
         seeds: with which the winner and the baseline are trained at the end.
 
     Raises:
