@@ -86,7 +86,8 @@ def pages(out: Path) -> dict[Path, str]:
             "accuracy": regimes.accuracy_table(measured),
             "says": regimes.findings(measured),
             "probabilities": regimes.probability_table(measured),
-            "rules": auto_weight.table(),
+            "rules": auto_weight.rules_table(),
+            "spreads": auto_weight.spreads_table(),
         },
         DOCS / "every_method.md": {
             "measured": f"Means of {measured_on(every)}.",

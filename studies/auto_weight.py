@@ -1,4 +1,4 @@
-"""How to find the weight of SD-Dropout: fixed ones and three rules, on a small network that trains in a second.
+"""How to find the weight of SD-Dropout: fixed ones and four rules, on a small network that trains in a second.
 
 uv run python studies/auto_weight.py       an hour on one core; adds what is missing to results/auto_weight.jsonl
 
@@ -6,6 +6,7 @@ A perceptron with one hidden layer of D units on 5, 10 or 30 images per class of
 are the test images. SGD with momentum, one cycle, batches of 32, noise on the pixels; 4 seeds, each with images of its
 own.
 
+closed form: measure D_eff after a first training by cross-entropy of a fifth of the steps, and take `closed_form`.
 training: hold the cross-entropy of the training batches at 0.126, that of the paper's runs.
 held-out: hold out a fifth of the training images, and follow the gap on them every 25 steps (`AutoWeight`).
 held-out, then all: train once more on all of them, with the weight that was found.
@@ -32,11 +33,53 @@ from selfdistill.methods import parse_method
 FILE = RESULTS / "auto_weight.jsonl"
 PER_CLASS, HIDDEN, STEPS, SEEDS = (5, 10, 30), (64, 512), (600, 3000), range(4)
 FIXED = ("CrossEntropy()", *(f"SDDropout(weight={weight})" for weight in (0.03, 0.1, 0.3)), "SDDropout()")
-TRAINING, HELD_OUT, THEN_ALL = "training", "held-out", "held-out, then all"
-RULES = (*FIXED, TRAINING, HELD_OUT, THEN_ALL)
+CLOSED, TRAINING, HELD_OUT, THEN_ALL = "closed form", "training", "held-out", "held-out, then all"
+RULES = (*FIXED, CLOSED, TRAINING, HELD_OUT, THEN_ALL)
 EVERY, TARGET, NOISE = 25, 0.126, 0.1
 
 Images = tuple[Tensor, Tensor]
+
+
+def effective_features(features: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    """D_eff = (sum_j a_j)² / sum_j a_j², a_j = f_j (w_yj - mean of w_kj, k != y): how many features carry the margin.
+
+    Between 0 and D: 1 where one feature carries it alone, D where all carry the same; 0 where there is no margin.
+
+    Args:
+        features: f(x), (N, D).
+        weight: of the linear head, (C, D).
+        labels: y, (N,).
+
+    Returns:
+        (N,)
+
+    Example:
+        >>> head = torch.tensor([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
+        >>> effective_features(torch.tensor([[1.0, 1.0, 1.0], [3.0, 0.0, 0.0]]), head, torch.tensor([0, 0]))
+        tensor([3., 1.])
+    """
+    own = weight[labels]
+    others = (weight.sum(dim=0) - own) / (len(weight) - 1)
+    shares = features * (own - others)
+    return shares.sum(dim=1).square() / shares.square().sum(dim=1).clamp(min=1e-12)
+
+
+def closed_form(d_eff: float, classes: int, target: float = 0.126, temperature: float = 3.0) -> float:
+    """Return the weight at which cross-entropy and penalty balance where the training cross-entropy is ``target``.
+
+    For small differences of the logits, with half of the features dropped, a margin m costs about
+    P(m) = 2 m² q (1 - q) / D_eff, with q = 1 / (1 + (C - 1) exp(-m / T)). Cross-entropy pulls with 1 - p, where
+    p = exp(-target) is the posterior at T = 1. So weight = (1 - p) / P'(m).
+
+    Example:
+        >>> round(closed_form(36, classes=10), 2)
+        0.93
+    """
+    p = math.exp(-target)
+    m = math.log((classes - 1) * p / (1 - p))
+    q = 1 / (1 + (classes - 1) * math.exp(-m / temperature))
+    pull = 2 * q * (1 - q) * (2 * m + m**2 * (1 - 2 * q) / temperature) / d_eff
+    return (1 - p) / pull
 
 
 def draw(per_class: int, seed: int) -> tuple[Images, Images]:
@@ -100,16 +143,28 @@ def train(rule: str, images: Images, hidden: int, steps: int, seed: int) -> tupl
 def measure(rule: str, per_class: int, hidden: int, steps: int, seed: int) -> dict[str, Any]:
     """Train by a rule and measure on the test images."""
     images, test = draw(per_class, seed)
-    first = HELD_OUT if rule == THEN_ALL else rule
-    model, method = train(first, images, hidden, steps, seed)
+    first = {THEN_ALL: HELD_OUT, CLOSED: "CrossEntropy()"}.get(rule, rule)
+    model, method = train(first, images, hidden, steps // 5 if rule == CLOSED else steps, seed)
     weight = None if method is None or method.auto is None else method.auto.found
-    if rule == THEN_ALL:
+    if rule == CLOSED:
+        weight = closed_form(spread(model, images), classes=10)
+    if rule in (CLOSED, THEN_ALL):
         model, _ = train(f"SDDropout(weight={weight})", images, hidden, steps, seed)
     with torch.no_grad():
         e, fitted = score(model(test[0]), test[1]), (model(images[0]).argmax(1) == images[1]).float().mean()
     assert e.scaled is not None
     numbers = {"top1": e.top1, "nll": e.nll, "scaled_nll": e.scaled.nll, "gap": e.gap, "train_top1": float(fitted)}
+    numbers["d_eff"] = spread(model, images)
     return key(rule, per_class, hidden, steps, seed) | numbers | {"weight": weight}
+
+
+def spread(model: nn.Module, images: Images) -> float:
+    """Return the mean D_eff of a network over images."""
+    assert isinstance(model, nn.Sequential)
+    head = model[-1]
+    assert isinstance(head, nn.Linear)
+    with torch.no_grad():
+        return float(effective_features(model[:-1](images[0]), head.weight, images[1]).mean())
 
 
 def key(rule: str, per_class: int, hidden: int, steps: int, seed: int) -> dict[str, Any]:
@@ -127,18 +182,34 @@ def settings() -> Iterator[tuple[int, int, int]]:
     return itertools.product(PER_CLASS, HIDDEN, STEPS)
 
 
-def table() -> str:
-    """Accuracy and NLL of each rule, a row for each setting."""
-    rows, numbers = load(), []
-    for per_class, hidden, steps in settings():
+def mean_of(name: str, rows: list[dict[str, Any]], rule: str, setting: tuple[int, int, int]) -> float | None:
+    """Return the mean of a number over the seeds; None where there is none."""
+    found = [row[name] for row in rows if row == row | key(rule, *setting, row["seed"])]
+    return fmean(found) if found else None
+
+
+def table(names: tuple[tuple[str, str], ...], rules: tuple[str, ...]) -> str:
+    """Return the means of some numbers, each with its format: a row for each setting, a column for each rule."""
+    rows, lines = load(), []
+    for setting in settings():
         cells = []
-        for rule in RULES:
-            found = [row for row in rows if row == row | key(rule, per_class, hidden, steps, row["seed"])]
-            mean = {name: fmean(row[name] for row in found) for name in ("top1", "nll")} if found else None
-            cells.append("" if mean is None else f"{100 * mean['top1']:.1f}, {mean['nll']:.3f}")
+        for rule in rules:
+            means = [(mean_of(name, rows, rule, setting), form) for name, form in names]
+            cells.append(", ".join(format(mean, form) for mean, form in means if mean is not None))
         if any(cells):
-            numbers.append((f"{per_class} per class, {hidden} features, {steps:,} steps", *cells))
-    return linked_table(("Top-1 (%), NLL", *RULES), numbers, words=1)
+            per_class, hidden, steps = setting
+            lines.append((f"{per_class} per class, {hidden} features, {steps:,} steps", *cells))
+    return linked_table(("Setting", *rules), lines, words=1)
+
+
+def rules_table() -> str:
+    """Accuracy and NLL of each rule."""
+    return table((("top1", ".1%"), ("nll", ".3f")), RULES)
+
+
+def spreads_table() -> str:
+    """D_eff and gap at the ends: without a penalty, and at the paper's weight."""
+    return table((("d_eff", ".1f"), ("gap", "+.3f")), ("CrossEntropy()", "SDDropout()"))
 
 
 def main() -> None:
