@@ -10,6 +10,7 @@ from selfdistill.cli.app import app
 from selfdistill.records import RunRecord, summarise
 from selfdistill.report.decision import decide
 from selfdistill.report.next_step import next_step
+from selfdistill.report.verdict import verdict
 from tests.changing import changed
 
 Make = Callable[..., RunRecord]
@@ -23,13 +24,23 @@ LIKELIER, UNLIKELIER, UNCLEAR = (0.50, 0.511, 0.52), (0.70, 0.711, 0.72), (0.40,
 
 
 def records(
-    make: Make, method: str, top1: Sequence[float], ece: Sequence[float], n: int = 150, nll: Sequence[float] = NLL
+    make: Make,
+    method: str,
+    top1: Sequence[float],
+    ece: Sequence[float],
+    n: int = 150,
+    nll: Sequence[float] = NLL,
+    scaled: Sequence[float] | None = None,
 ) -> list[RunRecord]:
     found = []
     for seed in range(len(top1)):
         record = make(method, seed, n=n, epochs=1)
         for metric, values in (("top1", top1), ("ece", ece), ("nll", nll)):
             record = changed(record, values[seed], "evaluation", metric)
+        if scaled is None:
+            record = changed(record, None, "evaluation", "scaled")
+        else:
+            record = changed(record, scaled[seed], "evaluation", "scaled", "nll")
         found.append(record)
     return found
 
@@ -79,6 +90,53 @@ def test_probabilities_are_judged_by_the_nll_before_the_ece(
     runs = records(make_record, "CrossEntropy()", TOP1, ECE) + records(make_record, "A()", top1, ece, nll=nll)
     found = decide(summarise(runs))
     assert (found.kind, found.by) == (kind, by)
+
+
+@pytest.mark.parametrize(
+    ("top1", "nll", "scaled", "kind", "headline"),
+    [
+        (BETTER, UNLIKELIER, NLL, "use", "Use A(), with a temperature"),
+        (BETTER, UNLIKELIER, LIKELIER, "use", "Use A(), with a temperature"),
+        (BETTER, UNLIKELIER, UNLIKELIER, "keep", "Keep cross-entropy"),
+        (BETTER, NLL, UNLIKELIER, "use", "Use A()"),
+        (SAME, UNLIKELIER, LIKELIER, "keep", "Keep cross-entropy"),
+    ],
+)
+def test_worse_probabilities_that_a_temperature_mends_do_not_hold_a_better_accuracy_back(
+    make_record: Make,
+    top1: Sequence[float],
+    nll: Sequence[float],
+    scaled: Sequence[float],
+    kind: str,
+    headline: str,
+) -> None:
+    runs = records(make_record, "CrossEntropy()", TOP1, ECE, scaled=NLL)
+    summary = summarise([*runs, *records(make_record, "A()", top1, ECE, nll=nll, scaled=scaled)])
+    found = decide(summary)
+    assert (found.kind, found.headline) == (kind, headline)
+    assert found.needs_temperature == headline.endswith("temperature")
+    assert ("temperature scaling" in verdict(summary).decided) == found.needs_temperature
+
+
+def test_a_method_that_needs_no_temperature_goes_first(make_record: Make) -> None:
+    most = [value + 0.01 for value in BETTER]
+    runs = records(make_record, "CrossEntropy()", TOP1, ECE, scaled=NLL)
+    runs += records(make_record, "A()", most, ECE, nll=UNLIKELIER, scaled=NLL)
+    runs += records(make_record, "B()", BETTER, ECE, scaled=NLL)
+    assert decide(summarise(runs)).headline == "Use B()"
+
+
+def test_a_temperature_is_fitted_where_there_is_none(make_record: Make, tmp_path: Path) -> None:
+    runs = records(make_record, "CrossEntropy()", TOP1, ECE, scaled=NLL)
+    runs += records(make_record, "A()", BETTER, ECE, nll=UNLIKELIER, scaled=NLL)
+    summary = summarise(saved(runs, tmp_path))
+    for command in ("calibrate", "predict"):
+        step = next_step(decide(summary), summary, runs, [tmp_path])
+        assert step is not None
+        words = shlex.split(step.command)[1:]
+        app.parse_args(words)
+        assert words[:2] == [command, str(tmp_path / "A()-0")]
+        (tmp_path / "A()-0" / "validation.npz").touch()
 
 
 def test_below_a_hundred_test_images_nothing_is_decided(make_record: Make) -> None:

@@ -23,12 +23,14 @@ class Decision:
         headline: the same in words.
         method: to be used, or the one with the highest accuracy of those that are not: the one to look at.
         by: the metric in which a method to be used is better: "top1", "nll" or "ece"; "" where none is used.
+        needs_temperature: whether a method to be used has worse probabilities until they are temperature-scaled.
     """
 
     kind: Literal["use", "keep", "few seeds", "few images", "only"]
     headline: str
     method: str
     by: str = ""
+    needs_temperature: bool = False
 
     def network(self, first: str) -> str:
         """The method whose networks are worth a closer look: the one to be used, or where it is kept, the first."""
@@ -46,9 +48,11 @@ def decide(summary: Summary) -> Decision:
     2. A method is used if its accuracy is better and its probabilities are not worse; or if its probabilities are
        better and its interval of the accuracy lies above minus `MARGIN`. Among several, the highest gain in accuracy
        wins, or else in NLL, or else in ECE.
-    3. If a method's probabilities are better and its accuracy neither worse nor safe in that sense, more seeds are
+    3. Otherwise a method is used, with a temperature, if its accuracy is better and its NLL after temperature scaling
+       is not worse than that of the first method, scaled too. Among several, the highest gain wins.
+    4. If a method's probabilities are better and its accuracy neither worse nor safe in that sense, more seeds are
        needed.
-    4. Otherwise the first method is kept.
+    5. Otherwise the first method is kept.
 
     Probabilities are judged as `probabilities` says.
 
@@ -73,6 +77,9 @@ def decide(summary: Summary) -> Decision:
     if helping := {method: of for method, of in pairs.items() if _helps(*of)}:
         chosen = max(helping, key=lambda method: _gain(*helping[method]))
         return Decision("use", f"Use {chosen}", chosen, by=_better_in(*helping[chosen]).metric)
+    if scaled := {m: of for m, of in pairs.items() if of[0].effect == "better" and _is_mended(summary, m)}:
+        chosen = max(scaled, key=lambda method: _gain(*scaled[method]))
+        return Decision("use", f"Use {chosen}, with a temperature", chosen, by="top1", needs_temperature=True)
     if promising := [m for m, (top1, of) in pairs.items() if of.effect == "better" and top1.effect == "unclear"]:
         return Decision("few seeds", "Too few seeds to decide", max(promising, key=lambda m: _gain(*pairs[m])))
     return Decision("keep", f"Keep {plain_name(first)}", best)
@@ -97,6 +104,12 @@ def _helps(top1: Difference, of: Difference) -> bool:
     if top1.effect == "better":
         return of.effect != "worse"
     return of.effect == "better" and top1.effect == "unclear" and top1.low is not None and top1.low > -MARGIN
+
+
+def _is_mended(summary: Summary, method: str) -> bool:
+    """Whether temperature scaling leaves a method's NLL no worse than the first method's."""
+    scaled = summary.differences.get((method, "scaled_nll"))
+    return scaled is not None and scaled.n >= LEAST_SEEDS and scaled.effect != "worse"
 
 
 def _better_in(top1: Difference, of: Difference) -> Difference:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from selfdistill.records import FEW_IMAGES, RunRecord, Summary
+from selfdistill.records import FEW_IMAGES, VALIDATION, RunRecord, Summary
 from selfdistill.report.decision import MARGIN, Decision
 from selfdistill.report.predictions import run_folder
 from selfdistill.text import printable
@@ -65,6 +65,9 @@ def next_step(
     if decision.kind == "keep" and _may_still_gain(summary):
         why = f"A gain of more than {MARGIN * 100:g} point is not ruled out yet; {more} seeds say more:"
         return NextStep(why, compare(run.parent))
+    if decision.needs_temperature and not in_python and not (run / VALIDATION).is_file():
+        why = "Fit the temperature on labelled images that the network was neither trained nor tested on, then predict:"
+        return NextStep(why, _join("calibrate", run, "--data", "labelled-photos"))
     predict = f"selfdistill.predict({str(run)!r}, images)" if in_python else _join("predict", run, "new-photos")
     return NextStep("Classify images with a network of this comparison:", predict)
 

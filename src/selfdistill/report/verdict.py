@@ -66,7 +66,9 @@ def verdict(summary: Summary) -> Verdict:
     """Say whether anything helped, from a summary of last-epoch results."""
     findings = tuple(_finding(summary, method) for method in summary.methods)
     decision = decide(summary)
-    return Verdict(decision, findings, (*_trade_offs(summary), *_remarks(summary)), _decided(summary, decision))
+    return Verdict(
+        decision, findings, (*_trade_offs(summary, decision), *_remarks(summary)), _decided(summary, decision)
+    )
 
 
 def confident(gap: float) -> str:
@@ -128,7 +130,13 @@ def _decided(summary: Summary, decision: Decision) -> str:
     column, difference = difference_column(decision.by), summary.differences[decision.method, decision.by]
     assert difference.mean is not None
     size = f"{column.with_unit(difference.mean)} (95 % interval {interval(column, difference)})"
-    return f"; decided by {METRICS[decision.by].title}, {size}"
+    said = f"; decided by {METRICS[decision.by].title}, {size}"
+    if decision.needs_temperature:
+        scaled = summary.differences[decision.method, "scaled_nll"]
+        of = difference_column("scaled_nll")
+        assert scaled.mean is not None
+        said += f", and by the NLL after temperature scaling, {of.with_unit(scaled.mean)} ({interval(of, scaled)})"
+    return said
 
 
 def _against(difference: Difference) -> str:
@@ -178,8 +186,11 @@ def _sign_note(summary: Summary, method: str) -> str:
     return f"; {cause}, and a weaker setting is the first thing to try"
 
 
-def _trade_offs(summary: Summary) -> list[str]:
-    """The methods that are better in accuracy and worse in their probabilities, or the other way round."""
+def _trade_offs(summary: Summary, decision: Decision) -> list[str]:
+    """The methods that are better in accuracy and worse in their probabilities, or the other way round.
+
+    What a temperature mends in the method to be used is no trade-off.
+    """
     remarks = []
     for accuracy, of, words in (
         ("better", "worse", "more often right, but the probabilities are worse: choose by which of them you need"),
@@ -189,6 +200,7 @@ def _trade_offs(summary: Summary) -> list[str]:
             method
             for method in summary.methods[1:]
             if (method, "top1") in summary.differences
+            and not (decision.needs_temperature and method == decision.method)
             and (summary.differences[method, "top1"].effect, probabilities(summary, method).effect) == (accuracy, of)
         ]
         if found:
