@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from matplotlib.figure import FigureBase
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from selfdistill.records import METRICS, RunRecord, Summary
+from selfdistill.report.measured import Measured
 from selfdistill.report.style import GRID, MUTED, Panel, colour, heading, marker, plain, rows
 from selfdistill.report.tables import Column, column_of, difference_column, metrics_in
 
@@ -24,22 +24,7 @@ _SEED_HEADINGS = {
 }
 
 
-@dataclass(frozen=True)
-class Group:
-    """The runs of one method, and its position: that decides its colour and shape in every figure."""
-
-    method: str
-    index: int
-    runs: tuple[RunRecord, ...]
-
-
-def grouped(records: Sequence[RunRecord]) -> tuple[Group, ...]:
-    """Records by method, in first-seen order."""
-    methods = dict.fromkeys(record.method for record in records)
-    return tuple(Group(m, i, tuple(r for r in records if r.method == m)) for i, m in enumerate(methods))
-
-
-def seed_panels(groups: Sequence[Group]) -> list[Panel]:
+def seed_panels(groups: Sequence[Measured[RunRecord]]) -> list[Panel]:
     """Accuracy, ECE and gap: every seed a dot, the mean a bar."""
     panels = []
     for column in map(column_of, _SEED_HEADINGS):
@@ -49,10 +34,10 @@ def seed_panels(groups: Sequence[Group]) -> list[Panel]:
     return panels
 
 
-def _draw_seeds(figure: FigureBase, *, groups: Sequence[Group], column: Column) -> None:
+def _draw_seeds(figure: FigureBase, *, groups: Sequence[Measured[RunRecord]], column: Column) -> None:
     axes = figure.subplots()
     for row, group in enumerate(groups):
-        values = [v * column.scale for run in group.runs if (v := run.metric(column.metric)) is not None]
+        values = [v * column.scale for run in group.values if (v := run.metric(column.metric)) is not None]
         shade = colour(group.index)
         axes.axhline(row, color=GRID, linewidth=0.8, zorder=1)
         mean = statistics.fmean(values)
@@ -61,7 +46,7 @@ def _draw_seeds(figure: FigureBase, *, groups: Sequence[Group], column: Column) 
             values, [row] * len(values), linestyle="none", marker=marker(group.index), markersize=6.5, color=shade,
             alpha=0.55, markeredgecolor=shade, zorder=2,
         )  # fmt: skip
-    rows(axes, [group.method for group in groups], zero=column.metric == "gap")
+    rows(axes, [group.name for group in groups], zero=column.metric == "gap")
     if column.metric == "ece":
         axes.set_xlim(left=0)
     heading(axes, _SEED_HEADINGS[column.metric])
@@ -108,9 +93,9 @@ _MOST_BANDS = 4  # methods; the bands of more cover each other
 _BANDS = ", band from the smallest to the largest"
 
 
-def curve_panels(groups: Sequence[Group]) -> list[Panel]:
+def curve_panels(groups: Sequence[Measured[RunRecord]]) -> list[Panel]:
     """Accuracy in training and on the test images, and each loss term on a log scale, by epoch."""
-    runs = [run for group in groups for run in group.runs]
+    runs = [run for group in groups for run in group.values]
     terms = dict.fromkeys(term for run in runs for term in run.terms)
     wanted = [("train_accuracy", "Accuracy in training, running (%)"), ("test_top1", "Accuracy on the test images (%)")]
     wanted += [(term, f"Loss term {term} (unweighted, log)") for term in terms]
@@ -123,14 +108,14 @@ def curve_panels(groups: Sequence[Group]) -> list[Panel]:
     return panels
 
 
-def _draw_curves(figure: FigureBase, *, groups: Sequence[Group], key: str, title: str) -> None:
+def _draw_curves(figure: FigureBase, *, groups: Sequence[Measured[RunRecord]], key: str, title: str) -> None:
     axes = figure.subplots()
     log = key not in ("train_accuracy", "test_top1")
     scale = 1 if log else 100
     keep: Callable[[float], bool] = (lambda v: v > 0) if log else (lambda _: True)
     for group in groups:
         by_epoch: dict[int, list[float]] = {}
-        for run in group.runs:
+        for run in group.values:
             for row in run.log:
                 value = row.terms.get(key) if log else getattr(row, key)
                 if value is not None and keep(value):

@@ -22,8 +22,8 @@ from selfdistill.records import (
 from selfdistill.records.record import to_json
 from selfdistill.records.search import SearchRecord
 from selfdistill.report import words
-from selfdistill.report.figures import Group, curve_panels, difference_panels, grouped, seed_panels
-from selfdistill.report.measured import Measured, measured
+from selfdistill.report.figures import curve_panels, difference_panels, seed_panels
+from selfdistill.report.measured import Measured, by_method, measured
 from selfdistill.report.measures import FIGURES, sections
 from selfdistill.report.measures.calibration import (
     FEW,
@@ -83,9 +83,9 @@ def write_report(
         OSError: the folder cannot be written.
     """
     summary = summarise(records, tuned=search is not None)
-    groups, methods = grouped(records), measured(records)
+    runs, methods = by_method(records), measured(records)
     said = verdict(summary)
-    kept = kept_predictions(records, methods, folders)
+    kept = kept_predictions(runs, folders)
     together = ensembles(kept)
     context = _context(records, summary, methods, said) | {
         "title": title,
@@ -95,16 +95,14 @@ def write_report(
         "quality": metric_table(summary, probe=probe, ensembles=together),
         "classes": classes_section(kept, said.decision.network(summary.methods[0])),
     }
-    promises = promises_section(kept_promises(records, methods, folders))
+    promises = promises_section(kept_promises(runs, folders))
     first = (None if search is None else search_section(search), promises)
     context["sections"] = (*(section for section in first if section), *context["sections"])
     if folders and len(kept) < len(methods):
         context["protocol"].append(NOT_KEPT)
     _keep(together, make_folder(Path(out_dir)) / "ensembles.json")
     former = ("differences", "seeds", "curves")
-    return _write(
-        "report", out_dir, _figures(groups, summary, methods), context, methods=summary.methods, former=former
-    )
+    return _write("report", out_dir, _figures(runs, summary, methods), context, methods=summary.methods, former=former)
 
 
 def best_network(out: Path, search: SearchRecord | None) -> Path | None:
@@ -120,9 +118,11 @@ def _keep(ensembles: Sequence[EnsembleRecord], path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _figures(groups: Sequence[Group], summary: Summary, methods: Sequence[Measured[Evaluation]]) -> list[Figure]:
+def _figures(
+    groups: Sequence[Measured[RunRecord]], summary: Summary, methods: Sequence[Measured[Evaluation]]
+) -> list[Figure]:
     """The figures that stand outside the measures' sections."""
-    several = sum(len(group.runs) for group in groups) > 1
+    several = sum(len(group.by_seed) for group in groups) > 1
     figures = [
         Figure("differences", "Paired differences", difference_panels(summary) if len(groups) > 1 else [], 3),
         Figure("seeds", "Every seed", seed_panels(groups) if several else [], 3),

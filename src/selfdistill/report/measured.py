@@ -51,13 +51,15 @@ class Measured(Generic[T]):
         return paired(numbers(self), numbers(other))
 
 
-def measured(records: Sequence[RunRecord]) -> tuple[Measured[Evaluation], ...]:
-    """The evaluations of some runs by method, in first-seen order."""
+def by_method(records: Sequence[RunRecord]) -> list[Measured[RunRecord]]:
+    """Some runs by method, in first-seen order."""
     methods = dict.fromkeys(record.method for record in records)
-    return tuple(
-        Measured(method, index, {r.seed: r.evaluation for r in records if r.method == method})
-        for index, method in enumerate(methods)
-    )
+    return [Measured(m, index, {r.seed: r for r in records if r.method == m}) for index, m in enumerate(methods)]
+
+
+def measured(records: Sequence[RunRecord]) -> list[Measured[Evaluation]]:
+    """The evaluations of some runs by method."""
+    return parts(by_method(records), lambda run: run.evaluation)
 
 
 def parts(methods: Iterable[Measured[T]], part: Callable[[T], P | None]) -> list[Measured[P]]:

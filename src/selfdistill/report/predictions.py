@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from selfdistill.evaluation.promises import Promises, check_promises
 from selfdistill.records import VALIDATION, EnsembleRecord, Evaluation, Predictions, RunRecord
-from selfdistill.report.measured import Measured
-
-T = TypeVar("T")
+from selfdistill.report.measured import Measured, parts
 
 NOT_KEPT = (
     "Some runs keep no predictions, being of an earlier version or of very many images: without them no classes, "
@@ -37,39 +34,28 @@ def _is_of(record: RunRecord, result: Path) -> bool:
     return (found.name, found.method, found.seed, found.date) == (record.name, record.method, record.seed, record.date)
 
 
-def kept_predictions(
-    records: Sequence[RunRecord], methods: Sequence[Measured[Evaluation]], folders: Sequence[Path]
-) -> list[Measured[Predictions]]:
+def kept_predictions(runs: Sequence[Measured[RunRecord]], folders: Sequence[Path]) -> list[Measured[Predictions]]:
     """The predictions of each method by seed; methods and seeds without them are left out."""
-    found = {
-        (record.method, record.seed): predictions
-        for record in records
-        if (run := run_folder(record, folders)) and (predictions := Predictions.load(run, record.evaluation.top1))
-    }
-    return _by_method(methods, found)
+
+    def load(record: RunRecord) -> Predictions | None:
+        run = run_folder(record, folders)
+        return None if run is None else Predictions.load(run, record.evaluation.top1)
+
+    return parts(runs, load)
 
 
-def kept_promises(
-    records: Sequence[RunRecord], methods: Sequence[Measured[Evaluation]], folders: Sequence[Path]
-) -> list[Measured[Promises]]:
+def kept_promises(runs: Sequence[Measured[RunRecord]], folders: Sequence[Path]) -> list[Measured[Promises]]:
     """What validation images promised and test images showed, by method and seed; those without such are left out."""
-    found = {}
-    for record in records:
+
+    def check(record: RunRecord) -> Promises | None:
         run = run_folder(record, folders)
         outputs = None if run is None else Predictions.load(run, None, VALIDATION)
         test = None if run is None else Predictions.load(run, record.evaluation.top1)
-        if outputs is not None and test is not None:
-            with suppress(ValueError):  # of other classes, or too few
-                found[record.method, record.seed] = check_promises(outputs, test)
-    return _by_method(methods, found)
+        with suppress(ValueError):  # of other classes, or too few
+            return None if outputs is None or test is None else check_promises(outputs, test)
+        return None
 
-
-def _by_method(methods: Sequence[Measured[Evaluation]], found: Mapping[tuple[str, int], T]) -> list[Measured[T]]:
-    by_method = [
-        Measured(m.name, m.index, {seed: found[m.name, seed] for seed in m.by_seed if (m.name, seed) in found})
-        for m in methods
-    ]
-    return [method for method in by_method if method.by_seed]
+    return parts(runs, check)
 
 
 def ensembles(methods: Sequence[Measured[Predictions]]) -> list[EnsembleRecord]:
