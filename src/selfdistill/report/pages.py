@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,12 @@ def write_pages(
 
 def render(name: str, /, **context: Any) -> str:
     """Return the text of a template: ``report.html``, ``report.md``, ``diagram.svg`` ..."""
+    return _environment().get_template(f"{name}.j2").render(context)
+
+
+@cache
+def _environment() -> Environment:
+    """One for all pages: it compiles each template once."""
     environment = Environment(
         loader=PackageLoader("selfdistill.report", "templates"),
         autoescape=lambda name: name is not None and name.endswith((".html.j2", ".svg.j2")),
@@ -168,4 +175,4 @@ def render(name: str, /, **context: Any) -> str:
     environment.filters["anchor"] = lambda title: re.sub(r"\W+", "-", title).lower()
     environment.filters["md"] = escape_markdown
     environment.filters["md_table"] = markdown
-    return environment.get_template(f"{name}.j2").render(context)
+    return environment
