@@ -1,9 +1,12 @@
 """What every test gets: a seed, the global state put back, and two gloo processes that live as long as the session."""
 
+import atexit
 import multiprocessing
 import os
 import random
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +15,13 @@ from typing import Any
 # Tests run in several processes at once: threads of theirs would only wait for each other. Before torch is imported,
 # and for the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Where Python shall keep no compiled modules and finds none, compiling is more than half of each process's start: let
+# the processes of a test run share them.
+if sys.dont_write_bytecode and not any(Path(sys.prefix).glob("lib/python*/site-packages/torch/__pycache__/*.pyc")):
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = tempfile.mkdtemp(prefix="selfdistill-bytecode-")
+    os.environ["PYTHONDONTWRITEBYTECODE"], sys.dont_write_bytecode = "", False
+    atexit.register(shutil.rmtree, sys.pycache_prefix, ignore_errors=True)
 
 import numpy as np
 import pytest
@@ -42,6 +52,12 @@ def _isolated() -> Iterator[None]:
     torch.set_rng_state(torch_state)
     np.random.set_state(numpy_state)  # noqa: NPY002
     random.setstate(python_state)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the figures of reports empty: drawing takes most of a report's time, and few tests look at them."""
+    monkeypatch.setattr("selfdistill.report.pages.panel_svg", lambda *_, **__: "<svg/>")
 
 
 @pytest.fixture(scope="session")

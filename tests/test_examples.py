@@ -1,6 +1,5 @@
 """The examples run, learn something, and load the bare model that they saved."""
 
-import os
 import re
 import runpy
 import subprocess
@@ -22,14 +21,6 @@ OPTIONAL = {"huggingface_dataset.py": "datasets", "optuna_search.py": "optuna"}
 """What a program needs beyond the package and its command line."""
 
 
-@pytest.fixture(name="bytecode", scope="module")
-def _bytecode(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Where Python keeps no compiled modules, let these programs share them: compiling is half of their time."""
-    if not sys.dont_write_bytecode:
-        return {}
-    return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path_factory.mktemp("bytecode"))}
-
-
 TRAINING = [name for name in PROGRAMS if not name.startswith("serve")]
 
 
@@ -42,7 +33,6 @@ IN_A_PROCESS = ("plain_loop.py", "ddp_torchrun.py")
 def test_example(
     program: str,
     tmp_path: Path,
-    bytecode: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -58,9 +48,7 @@ def test_example(
     if program in IN_A_PROCESS:
         launcher = TORCHRUN if "torchrun" in program else []
         command = [sys.executable, *launcher, str(EXAMPLES / program), *words]
-        answer = subprocess.run(
-            command, capture_output=True, text=True, timeout=250, env=os.environ | bytecode, check=False
-        )
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
         assert answer.returncode == 0, answer.stdout + answer.stderr
         said = answer.stdout
     else:

@@ -1,16 +1,35 @@
 """Commands in an empty folder, in this process; images and a finished run."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from selfdistill.cli import main
+from selfdistill.data import load_unlabelled
+from selfdistill.data.unlabelled import Unlabelled
+from selfdistill.timing.budget import measure_step_seconds
 from tests.cli.shared import SMALL, Ran, Refused, Run, files_in
 from tests.pictures import write_digits
 
 
+def few_unlabelled(*words: Any, **options: Any) -> Unlabelled:
+    """Load an out-of-distribution set, and use 40 of its images: ODIN scores each of them some forty times."""
+    found = load_unlabelled(*words, **options)
+    return replace(found, split=found.split.spaced(40))
+
+
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(whole_run: Run, undrawn: None, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command as `whole_run` does, without drawing, with few timed steps and few out-of-distribution images."""
+    monkeypatch.setattr(measure_step_seconds, "__defaults__", (2,))
+    monkeypatch.setattr("selfdistill.runs.evaluation.load_unlabelled", few_unlabelled)
+    return whole_run
+
+
+@pytest.fixture
+def whole_run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command in an empty folder: ``run("train", "--data", "digits")``."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("COLUMNS", raising=False)

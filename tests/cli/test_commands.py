@@ -26,6 +26,8 @@ import selfdistill
 import selfdistill.cli.commands.demo
 from selfdistill.records import RunRecord
 from selfdistill.runs.cost import measure_costs
+from selfdistill.timing.budget import measure_step_seconds
+from selfdistill.training.run import load
 from tests.cli.shared import PAIR, SMALL, TINY, Refused, Run, files_in
 from tests.pictures import NAMES, write_digits
 
@@ -84,14 +86,19 @@ def test_an_export_without_its_packages(refused: Refused, finished: Path) -> Non
         assert refused("export", finished, "--out", "net.onnx") == told
 
 
-def test_demo(run: Run) -> None:
-    """The whole command as it is, with one seed."""
-    status, out, err = run("demo", "--seeds", 1, "--jobs", 1)
+def test_demo(whole_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole command with one seed; fewer steps are timed, and fewer of the test images are scored."""
+    monkeypatch.setattr(measure_step_seconds, "__defaults__", (2,))
+    of = selfdistill.cli.commands.demo.FROM_SCRATCH
+    assert len(load(of.recipe).test) == 359
+    few = replace(of, recipe=replace(of.recipe, test_per_class=6))
+    monkeypatch.setattr(selfdistill.cli.commands.demo, "FROM_SCRATCH", few)
+    status, out, err = whole_run("demo", "--seeds", 1, "--jobs", 1)
     assert status == 0
     first, *_, last = out.splitlines()
     assert "a regime in which SD-Dropout helps" in first
     assert last.startswith("With your own photographs")
-    assert re.search(r"^digits: 100 training images, 359 test images \(20 % held out, seed 0\), 10 classes", err)
+    assert re.search(r"^digits: 100 training images, 60 test images \(20 % held out, seed 0\), 10 classes", err)
     assert re.search(r"^about \d+:\d\d for 3 runs of 60 epochs", err, re.MULTILINE)
     assert "Handwritten digits: does it help? (1 seed)" in out
     rows = [line for line in out.splitlines() if re.match(r" (CrossEntropy|LabelSmoothing|SDDropout)", line)]

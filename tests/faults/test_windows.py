@@ -92,16 +92,46 @@ print([int(np.asarray(image).max()) for image in made()])
 """
 
 
-def on_windows(code: str, folder: Path) -> list[str]:
-    """Return the lines that code prints in such a process; the status must be 0."""
-    command = [sys.executable, "-c", WINDOWS + code]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> dict[str, list[str]]:
+    """Run the three in one such process, each in a folder of its own; return the lines that each prints."""
+    codes = {"caches": ON_CACHES, "commands": commands(pictures), "files": ON_FILES}  # the last ignores signals
+    root = tmp_path_factory.mktemp("windows")
+    parts = [
+        f"os.mkdir({str(root / name)!r}); os.chdir({str(root / name)!r}); print({chr(12) + name!r})" for name in codes
+    ]
+    whole = "".join(f"\n{begin}\n{code}" for begin, code in zip(parts, codes.values(), strict=True))
+    command = [sys.executable, "-c", WINDOWS + whole]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    assert not list((root / "commands").rglob(".*.tmp"))
+    for file in ("run/result.json", "out.csv", "page/report.html"):
+        assert (root / "commands" / file).is_file()
+    sections = (part.splitlines() for part in done.stdout.split("\f")[1:])
+    return {name: lines for name, *lines in sections}
 
 
-def test_files_are_replaced_locked_and_cleared_away(tmp_path: Path) -> None:
-    assert on_windows(ON_FILES, tmp_path) == [
+def commands(pictures: Path) -> str:
+    """Code that trains, predicts and reports; figures stay empty."""
+    words = [
+        ["train", "--data", str(pictures), *map(str, SMALL), "--epochs", "1", "--out", "run"],
+        ["predict", "run", str(pictures / "test"), "--csv", "out.csv"],
+        ["report", "run", "--out", "page"],
+    ]
+    return f"""
+from selfdistill.cli import main
+from selfdistill.report import pages
+pages.panel_svg = lambda *_, **__: "<svg/>"
+for words in {words!r}:
+    try:
+        main(words)
+    except SystemExit as end:
+        print("status", end.code)
+"""
+
+
+def test_files_are_replaced_locked_and_cleared_away(said: dict[str, list[str]]) -> None:
+    assert said["files"] == [
         "b'two\\r\\n' ['a.json']",
         "True",
         "False False",
@@ -113,26 +143,9 @@ def test_files_are_replaced_locked_and_cleared_away(tmp_path: Path) -> None:
     ]
 
 
-def test_a_damaged_cache_is_made_again(tmp_path: Path) -> None:
-    assert on_windows(ON_CACHES, tmp_path) == ["[0, 1]", "0 None False", "[0, 1]"]
+def test_a_damaged_cache_is_made_again(said: dict[str, list[str]]) -> None:
+    assert said["caches"] == ["[0, 1]", "0 None False", "[0, 1]"]
 
 
-def test_a_run_trains_and_is_used(tmp_path: Path, pictures: Path) -> None:
-    commands = [
-        ["train", "--data", str(pictures), *map(str, SMALL), "--epochs", "1", "--out", "run"],
-        ["predict", "run", str(pictures / "test"), "--csv", "out.csv"],
-        ["report", "run", "--out", "page"],
-    ]
-    code = f"""
-from selfdistill.cli import main
-for words in {commands!r}:
-    try:
-        main(words)
-    except SystemExit as end:
-        print("status", end.code)
-"""
-    lines = on_windows(code, tmp_path)
-    assert [line for line in lines if line.startswith("status")] == ["status 0"] * 3
-    assert (tmp_path / "run" / "result.json").is_file()
-    assert (tmp_path / "out.csv").is_file()
-    assert not list(tmp_path.rglob(".*.tmp"))
+def test_a_run_trains_and_is_used(said: dict[str, list[str]]) -> None:
+    assert [line for line in said["commands"] if line.startswith("status")] == ["status 0"] * 3

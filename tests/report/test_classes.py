@@ -160,6 +160,7 @@ def test_pages_show_classes_pictures_and_ensembles(runs: list[RunRecord], tmp_pa
     assert "<img" not in page.read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_pages_show_what_validation_images_promised(runs: list[RunRecord], tmp_path: Path) -> None:
     title = "Abstention and prediction sets"
     page = write_report(runs, tmp_path / "out", title="T", folders=[tmp_path / "runs"])

@@ -4,6 +4,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -95,9 +96,19 @@ DRAWN = list(dict.fromkeys([*EXAMPLES, *DEFINED, "BAKE() + DDGSD()"]))
 CROWDED = "BAKE() + BYOT() + CSKD() + DDGSD() + SDDropout(weight=0.1)"
 
 
+@cache
+def seen_of(expression: str) -> Observation:
+    return observe(parse_method(expression))
+
+
+@cache
+def picture_of(expression: str) -> str:
+    return draw_diagram(parse_method(expression))
+
+
 @pytest.mark.parametrize("expression", DEFINED)
 def test_observation_matches_the_definition_of_the_method(expression: str) -> None:
-    wanted, seen = DEFINED[expression], observe(parse_method(expression))
+    wanted, seen = DEFINED[expression], seen_of(expression)
     passes = [one for one in seen.step.forwards if one.source == one.features_of != "early"]
     assert [one.source.replace(" ", "_") + "*" * (not one.gradient) for one in passes] == wanted.passes.split()
     calls = [one for one in seen.step.forwards if one.source.startswith("head call")]
@@ -126,11 +137,11 @@ def test_observation_matches_the_definition_of_the_method(expression: str) -> No
 
 
 def test_memories_and_the_label_loss_are_observed() -> None:
-    ps_kd, dlb, smoothed = (observe(parse_method(text)) for text in ("PSKD(samples=9)", "DLB()", "LabelSmoothing()"))
+    ps_kd, dlb, smoothed = (seen_of(text) for text in ("PSKD(samples=9)", "DLB()", "LabelSmoothing()"))
     assert [saved(seen) for seen in (ps_kd, dlb, smoothed)] == [[("x", "PSKD")], [("x", "DLB")], []]
     assert [read_of(seen, "label loss", kind) for seen, kind in ((ps_kd, "PSKD"), (dlb, "DLB"))] == [True, False]
     assert [seen.terms[0].name for seen in (smoothed, dlb)] == ["LabelSmoothing", "CE"]
-    assert observe(BYOT()).step.early_stages == {1, 2, 3}
+    assert seen_of("BYOT()").step.early_stages == {1, 2, 3}
 
 
 def saved(seen: Observation) -> list[tuple[str, ...]]:
@@ -145,7 +156,7 @@ def read_of(seen: Observation, kind: str, memory: str) -> bool:
 
 
 def test_a_term_that_reads_labels_has_them_as_a_constant() -> None:
-    (branch_ce,) = (term for term in observe(BYOT()).terms if term.name == "branch_ce")
+    (branch_ce,) = (term for term in seen_of("BYOT()").terms if term.name == "branch_ce")
     assert [(read.gradient, read.constant) for read in branch_ce.reads if read.node == LABELS] == [(False, True)]
 
 
@@ -201,7 +212,7 @@ def test_a_method_of_a_user_gets_its_diagram(method: Method, words: str) -> None
 
 
 def test_the_description_says_what_is_drawn() -> None:
-    picture = ET.fromstring(draw_diagram(parse_method("SDDropout()")))
+    picture = ET.fromstring(picture_of("SDDropout()"))
     assert picture.findtext(f"{SVG}title") == "SDDropout()"
     assert picture.findtext(f"{SVG}desc") == (
         "x passes the network f and head h to z; f(x) under the dropout mask u passes the head h to z^u; f(x) under "
@@ -212,7 +223,7 @@ def test_the_description_says_what_is_drawn() -> None:
 
 def test_the_description_names_constants_memories_and_the_label_loss() -> None:
     def words(expression: str) -> str:
-        said = str(ET.fromstring(draw_diagram(parse_method(expression))).findtext(f"{SVG}desc"))
+        said = str(ET.fromstring(picture_of(expression)).findtext(f"{SVG}desc"))
         return said.replace(TIMES, "*").replace(MINUS, "-")
 
     assert "The labels y teach z (* 0.5) and z_t-1 (* 0.5) by cross-entropy. The term dlb (* 9) teaches" in words(
@@ -226,8 +237,7 @@ def test_the_description_names_constants_memories_and_the_label_loss() -> None:
 
 @pytest.mark.parametrize("expression", [*DRAWN, CROWDED])
 def test_every_term_has_its_row_and_nothing_overlaps(expression: str) -> None:
-    method = parse_method(expression)
-    seen, picture = observe(method), ET.fromstring(draw_diagram(method))
+    seen, picture = seen_of(expression), ET.fromstring(picture_of(expression))
     kinds = [element.get("class") for element in picture.iter()]
     terms = [term for term in seen.terms if term.kind != "save"]
     assert kinds.count("box pill term") == len(terms)
@@ -240,7 +250,7 @@ def test_every_term_has_its_row_and_nothing_overlaps(expression: str) -> None:
 
 @pytest.mark.parametrize("expression", EXAMPLES)
 def test_the_diagram_of_a_method_fits_a_phone_and_is_small(expression: str) -> None:
-    svg = draw_diagram(parse_method(expression))
+    svg = picture_of(expression)
     assert float(ET.fromstring(svg).get("width", 0)) <= 404
     assert len(svg.encode()) < 12_000
 

@@ -64,12 +64,6 @@ def page(comparison: list[RunRecord], tmp_path_factory: pytest.TempPathFactory) 
     return write_report(comparison, tmp_path_factory.mktemp("four"), title="Four methods", preface="A preface.")
 
 
-@pytest.fixture
-def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the figures empty: drawing takes most of the time, and not every test looks at them."""
-    monkeypatch.setattr("selfdistill.report.pages.panel_svg", lambda *_, **__: "<svg/>")
-
-
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "figures").iterdir())
 
@@ -196,7 +190,7 @@ def test_the_same_records_give_the_same_bytes(whole_suite: list[RunRecord], whol
         assert (tmp_path / name).read_bytes() == (whole_page.parent / name).read_bytes()
 
 
-@pytest.mark.usefixtures("_undrawn")
+@pytest.mark.usefixtures("undrawn")
 def test_figures_of_an_earlier_report_do_not_stay(make_record: Make, tmp_path: Path) -> None:
     write_report([make_record(suite=True), make_record("SDDropout()", suite=True)], tmp_path, title="All")
     assert {"ood-roc-1.svg", "differences.svg"} <= set(names(tmp_path))
@@ -205,7 +199,7 @@ def test_figures_of_an_earlier_report_do_not_stay(make_record: Make, tmp_path: P
     assert names(tmp_path) == ["curves.svg", "mine.svg", "reliability.svg", "risk-coverage.svg"]
 
 
-@pytest.mark.usefixtures("_undrawn")
+@pytest.mark.usefixtures("undrawn")
 def test_one_seed_of_everything(make_record: Make, tmp_path: Path) -> None:
     runs = [make_record(suite=True), make_record("SDDropout()", suite=True, toughness=1.5)]
     text = read(write_report(runs, tmp_path, title="Two")).text
@@ -225,7 +219,7 @@ def test_sets_that_users_name_are_escaped(make_record: Make, tmp_path: Path) -> 
         ElementTree.parse(path)
 
 
-@pytest.mark.usefixtures("_undrawn")
+@pytest.mark.usefixtures("undrawn")
 def test_what_was_measured_and_where_is_said(make_record: Make, tmp_path: Path) -> None:
     runs = [
         changed(
@@ -257,7 +251,7 @@ def test_what_was_measured_and_where_is_said(make_record: Make, tmp_path: Path) 
     }
 
 
-@pytest.mark.usefixtures("_undrawn")
+@pytest.mark.usefixtures("undrawn")
 def test_what_was_not_measured_alike_is_said(make_record: Make, tmp_path: Path) -> None:
     runs = [make_record(method, suite=True) for method in ("CrossEntropy()", "SDDropout()")]
     words = "No difference is given in"
@@ -319,7 +313,7 @@ def test_the_terminal_has_a_line_for_each_number(make_record: Make) -> None:
     assert rows["AURC"][0] == f"{evaluation.selective.aurc:.4f}"
 
 
-@pytest.mark.usefixtures("_undrawn")
+@pytest.mark.usefixtures("undrawn")
 def test_one_run_has_no_differences(make_record: Make, tmp_path: Path) -> None:
     text = read(write_report([make_record()], tmp_path, title="One")).text
     assert "Differences" not in text
@@ -345,7 +339,7 @@ def test_what_users_name_is_escaped(make_record: Make, tmp_path: Path) -> None:
         ElementTree.parse(path)
 
 
-@pytest.mark.usefixtures("_undrawn")
+@pytest.mark.usefixtures("undrawn")
 def test_a_recipe_cannot_end_its_code_block(make_record: Make, tmp_path: Path) -> None:
     write_report([make_record(recipe={"head": "```\n# pwned"})], tmp_path, title="T")
     assert (tmp_path / "report.md").read_text().count("```") == 2
@@ -389,7 +383,7 @@ def test_pyplot_is_never_imported() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.usefixtures("_undrawn")
+@pytest.mark.usefixtures("undrawn")
 def test_real_digits_trained_for_a_few_steps(make_record: Make, tmp_path: Path) -> None:
     images, labels = load_digits(return_X_y=True)
     x, y = torch.tensor(images, dtype=torch.float32) / 16, torch.tensor(labels)

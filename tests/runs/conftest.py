@@ -8,6 +8,7 @@ import pytest
 from selfdistill.config import TrainConfig
 from selfdistill.records import RunRecord
 from selfdistill.runs.compare import run_comparison
+from selfdistill.timing.budget import measure_step_seconds
 from tests.pictures import write_digits
 
 Compare = Callable[..., list[RunRecord]]
@@ -19,8 +20,9 @@ def recipe() -> TrainConfig:
 
 
 @pytest.fixture
-def compare(recipe: TrainConfig, tmp_path: Path) -> Compare:
+def compare(recipe: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compare:
     """Compare CrossEntropy() and LabelSmoothing() with one seed; what is given replaces the settings."""
+    monkeypatch.setattr(measure_step_seconds, "__defaults__", (2,))  # few steps are timed
 
     def run(**changed: object) -> list[RunRecord]:
         settings = {"seeds": 1, "epochs": 1, "jobs": 1, "out": tmp_path / "runs", "recipe": recipe}
