@@ -32,7 +32,7 @@ from selfdistill.paper.scales import SEEDS, PaperConfig, Training
 from selfdistill.progress import Display, OnProgress, make_console
 from selfdistill.records import RunRecord, record
 from selfdistill.runs.evaluation import BASIC_EVALUATION, train_and_evaluate
-from selfdistill.runs.executor import Task
+from selfdistill.runs.executor import Listener, Task
 from selfdistill.runs.failures import Failure
 from selfdistill.runs.grid import describe_record, slug
 from selfdistill.runs.processes import Processes
@@ -135,13 +135,8 @@ def run(given: argparse.Namespace) -> None:
         def failed(folder: Path, failure: Failure) -> None:
             display.finish(_name(folder), f"{folder.parent.name}/{folder.name} failed: {failure.reason}")
 
-        Processes(given.jobs).execute(
-            tasks,
-            on_progress=lambda folder, event: display.update(_name(folder), event),
-            on_result=ended,
-            on_failure=failed,
-            resume_hint="run the same command again to go on",
-        )
+        listener = Listener(lambda folder, event: display.update(_name(folder), event), ended, failed)
+        Processes(given.jobs).execute(tasks, listener, "run the same command again to go on")
 
 
 def _name(folder: Path) -> str:

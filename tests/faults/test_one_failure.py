@@ -8,7 +8,7 @@ import pytest
 
 from selfdistill.data import ImageData
 from selfdistill.progress import Display, OnProgress, Progress
-from selfdistill.runs.executor import InThisProcess, Task
+from selfdistill.runs.executor import InThisProcess, Listener, Task
 from selfdistill.runs.failures import FailedRunsError, Failure, forget_failures, noted_failure
 from selfdistill.runs.grid import ExecutorConfig, plan_runs, run_grid
 from tests.faults.tiny import RECIPE, images, status
@@ -60,13 +60,7 @@ def test_an_executor_does_the_tasks_behind_one_that_fails(jobs: int) -> None:
     done: dict[Path, str] = {}
     failed: dict[Path, Failure] = {}
     executor = InThisProcess(images()) if jobs == 1 else ExecutorConfig(jobs).make(images())
-    executor.execute(
-        tasks,
-        on_progress=lambda *_: None,
-        on_result=done.__setitem__,
-        on_failure=failed.__setitem__,
-        resume_hint="",
-    )
+    executor.execute(tasks, Listener(lambda *_: None, done.__setitem__, failed.__setitem__), "")
     assert done == {Path(name): name for name in "acd"}
     assert failed == {Path("b"): Failure("no space left")}
 

@@ -19,7 +19,7 @@ from selfdistill.errors import ArgumentError
 from selfdistill.paper import TABLES, PaperConfig, collect_result, reproduce_table
 from selfdistill.paper.scales import Training
 from selfdistill.progress import OnProgress, Progress
-from selfdistill.runs.executor import Task
+from selfdistill.runs.executor import Listener, Task
 from selfdistill.runs.failures import Failure
 from selfdistill.runs.grid import ExecutorConfig, PlannedRun
 from selfdistill.runs.ray_cluster import RayCluster
@@ -186,9 +186,7 @@ def test_jobs_are_not_the_clusters(tmp_path: Path) -> None:
 def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RuntimeError, match=r"^`ray` needs Ray"):
-        RayCluster("auto").execute(
-            [task("a", print)], on_progress=print, on_result=print, on_failure=print, resume_hint=""
-        )
+        RayCluster("auto").execute([task("a", print)], Listener(print, print, print), "")
 
 
 def status(arguments: list[str]) -> Any:
@@ -204,10 +202,5 @@ def task(folder: Path | str, job: Any) -> Task:
 
 def on(cluster: Any, works: dict[Path, Any], *, running: Any = None, finished: Any = None, failed: Any = None) -> None:
     ignored = lambda *_: None  # noqa: E731
-    RayCluster(cluster.address).execute(
-        [task(folder, job) for folder, job in works.items()],
-        on_progress=running or ignored,
-        on_result=finished or ignored,
-        on_failure=failed or ignored,
-        resume_hint="go on",
-    )
+    listener = Listener(running or ignored, finished or ignored, failed or ignored)
+    RayCluster(cluster.address).execute([task(folder, job) for folder, job in works.items()], listener, "go on")

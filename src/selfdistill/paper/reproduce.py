@@ -27,7 +27,7 @@ from selfdistill.paper.scales import DatasetSize, PaperConfig, check_run, datase
 from selfdistill.paper.tables import PaperTable, RunEvaluation, RunKey
 from selfdistill.progress import Display, OnProgress
 from selfdistill.records import EvaluationRecord, RunRecord
-from selfdistill.runs.executor import Executor, Task
+from selfdistill.runs.executor import Executor, Listener, Task
 from selfdistill.runs.failures import FailedRunsError, Failure, forget_failures
 from selfdistill.runs.grid import ExecutorConfig, PlannedRun, is_trained, run_grid
 from selfdistill.training.export import load_weights
@@ -244,13 +244,8 @@ def _evaluate_runs(
         display.finish(label(folder), reason)
 
     with Display(jobs=len(tasks), things="evaluations", every=30.0) as display:
-        executor.execute(
-            tasks,
-            on_progress=lambda folder, event: display.update(label(folder), event),
-            on_result=finish,
-            on_failure=fail,
-            resume_hint=f"run the same command again to resume ({config.out})",
-        )
+        listener = Listener(lambda folder, event: display.update(label(folder), event), finish, fail)
+        executor.execute(tasks, listener, f"run the same command again to resume ({config.out})")
     return failures
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
@@ -37,10 +37,13 @@ class Task:
     job: Job
 
 
-OnTaskProgress = Callable[[Path, Progress], None]
-OnResult = Callable[[Path, Any], None]
-OnFailure = Callable[[Path, Failure], None]
-"""Called with a task's folder, and how far it is, what its job returned or why it failed."""
+class Listener(NamedTuple):
+    """Functions of a task's folder, and of how far it is, of what its job returned, or of why it failed."""
+
+    on_progress: Callable[[Path, Progress], None]
+    on_result: Callable[[Path, Any], None]
+    on_failure: Callable[[Path, Failure], None]
+
 
 FAILURES = (ValueError, RuntimeError, OSError)
 """What a task may raise without ending the others; all else is an error in this package."""
@@ -49,20 +52,11 @@ FAILURES = (ValueError, RuntimeError, OSError)
 class Executor(Protocol):
     """Does tasks that all need the same images."""
 
-    def execute(
-        self,
-        tasks: Sequence[Task],
-        *,
-        on_progress: OnTaskProgress,
-        on_result: OnResult,
-        on_failure: OnFailure,
-        resume_hint: str,
-    ) -> None:
+    def execute(self, tasks: Sequence[Task], listener: Listener, resume_hint: str) -> None:
         """Do all tasks; where one fails, the others go on.
 
         Args:
             tasks: in the order in which they begin.
-            on_result: called with a task's folder and what its job returned.
             resume_hint: what a user who interrupts is told, such as how to resume.
 
         Raises:
@@ -81,23 +75,15 @@ class InThisProcess:
 
     data: ImageData
 
-    def execute(
-        self,
-        tasks: Sequence[Task],
-        *,
-        on_progress: OnTaskProgress,
-        on_result: OnResult,
-        on_failure: OnFailure,
-        resume_hint: str,
-    ) -> None:
+    def execute(self, tasks: Sequence[Task], listener: Listener, resume_hint: str) -> None:
         """Do all tasks."""
         for task in tasks:
             try:
-                returned = task.job(data=self.data, cpus=None, progress=partial(on_progress, task.folder))
+                returned = task.job(data=self.data, cpus=None, progress=partial(listener.on_progress, task.folder))
             except FAILURES as error:
-                on_failure(task.folder, Failure.of(error, task.folder))
+                listener.on_failure(task.folder, Failure.of(error, task.folder))
             else:
-                on_result(task.folder, returned)
+                listener.on_result(task.folder, returned)
 
 
 def share_cpus(recipe: TrainConfig, jobs: int) -> TrainConfig:

@@ -17,7 +17,7 @@ from selfdistill.models.function import ModelFunction
 from selfdistill.progress import Display, Progress
 from selfdistill.records import RunRecord
 from selfdistill.runs.evaluation import BASIC_EVALUATION, EvaluationConfig, is_evaluated, train_and_evaluate
-from selfdistill.runs.executor import Executor, InThisProcess, Task
+from selfdistill.runs.executor import Executor, InThisProcess, Listener, Task
 from selfdistill.runs.failures import FailedRunsError, Failure, note_failure, noted_failure
 from selfdistill.runs.processes import Processes
 from selfdistill.runs.ray_cluster import RayCluster
@@ -153,10 +153,9 @@ def run_grid(
             outcome.fail(folder, failure)
         else:
             to_do.append(task)
-    here = InThisProcess(data)
+    here, listener = InThisProcess(data), Listener(outcome.update, outcome.add, outcome.fail)
     for who, which in ((here, finished), (executor or here, to_do)):
-        hint = f"run the same command again to resume ({out})"
-        who.execute(which, on_progress=outcome.update, on_result=outcome.add, on_failure=outcome.fail, resume_hint=hint)
+        who.execute(which, listener, f"run the same command again to resume ({out})")
     records = [outcome.records[folder] for folder in outcome.runs if folder in outcome.records]
     if outcome.failures:
         raise FailedRunsError(outcome.failures, records)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, cast
 from torch import cuda
 
 from selfdistill.progress import Progress
-from selfdistill.runs.executor import FAILURES, OnFailure, OnResult, OnTaskProgress, Task, cpus_per_job
+from selfdistill.runs.executor import FAILURES, Listener, Task, cpus_per_job
 from selfdistill.runs.failures import Failure
 from selfdistill.training import Interrupted
 from selfdistill.training.run import load
@@ -53,15 +53,7 @@ class Processes:
 
     jobs: int
 
-    def execute(
-        self,
-        tasks: Sequence[Task],
-        *,
-        on_progress: OnTaskProgress,
-        on_result: OnResult,
-        on_failure: OnFailure,
-        resume_hint: str,
-    ) -> None:
+    def execute(self, tasks: Sequence[Task], listener: Listener, resume_hint: str) -> None:
         """Do all tasks; the process of one that fails ends, and a new one goes on."""
         if not tasks:
             return
@@ -76,14 +68,14 @@ class Processes:
                         worker = at_work[ready]
                         message = _receive(ready, worker.process)
                         if isinstance(message, Progress):
-                            on_progress(worker.folder, message)
+                            listener.on_progress(worker.folder, message)
                         elif isinstance(message, Warning):
                             warnings.warn(message, stacklevel=2)
                         else:
                             if isinstance(message, Failure):
-                                on_failure(worker.folder, message)
+                                listener.on_failure(worker.folder, message)
                             else:
-                                on_result(worker.folder, message.returned)
+                                listener.on_result(worker.folder, message.returned)
                             self._go_on(ready, worker, isinstance(message, Failure), next(waiting, None), at_work)
             except Interrupted:
                 _stop(at_work)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from torch import cuda
 
 from selfdistill.progress import Progress
-from selfdistill.runs.executor import OnFailure, OnResult, OnTaskProgress, Task
+from selfdistill.runs.executor import Listener, Task
 from selfdistill.runs.failures import Failure
 from selfdistill.training.folder import BusyError
 from selfdistill.training.run import load
@@ -58,15 +58,7 @@ class RayCluster:
     address: str
     cpus: int = 1
 
-    def execute(
-        self,
-        tasks: Sequence[Task],
-        *,
-        on_progress: OnTaskProgress,
-        on_result: OnResult,
-        on_failure: OnFailure,
-        resume_hint: str,
-    ) -> None:
+    def execute(self, tasks: Sequence[Task], listener: Listener, resume_hint: str) -> None:
         """Do all tasks."""
         if not tasks:
             return
@@ -81,15 +73,15 @@ class RayCluster:
             try:
                 while at_work and not interruptions.received:
                     done, _ = ray.wait(list(at_work), timeout=_EVERY)
-                    _tell(ray.get(news.take.remote()), on_progress)
+                    _tell(ray.get(news.take.remote()), listener)
                     for one in done:
                         folder = at_work.pop(one)
                         try:
                             returned = ray.get(one)
                         except ray.exceptions.RayError as error:
-                            on_failure(folder, _failure(ray, error, folder))
+                            listener.on_failure(folder, _failure(ray, error, folder))
                         else:
-                            on_result(folder, returned)
+                            listener.on_result(folder, returned)
                 _stop(ray, at_work)
             except KeyboardInterrupt:  # a second signal
                 raise interruptions.interrupted("before all had saved", interruptions.received) from None
@@ -205,10 +197,10 @@ def _news_here(ray: Any) -> ActorHandle[_News]:
     return handle
 
 
-def _tell(taken: tuple[dict[str, Progress], list[str]], on_progress: OnTaskProgress) -> None:
+def _tell(taken: tuple[dict[str, Progress], list[str]], listener: Listener) -> None:
     events, messages = taken
     for folder, event in events.items():
-        on_progress(Path(folder), event)
+        listener.on_progress(Path(folder), event)
     for message in messages:
         warnings.warn(message, stacklevel=2)
 

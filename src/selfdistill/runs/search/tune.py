@@ -20,7 +20,7 @@ from selfdistill.files import lock, make_folder, open_lock
 from selfdistill.progress import Display, clock, make_console, print_line
 from selfdistill.records import VALIDATION, Predictions, RunRecord
 from selfdistill.records.search import SEARCH, Metric, SearchRecord, Trial
-from selfdistill.runs.executor import Executor, Task
+from selfdistill.runs.executor import Executor, Listener, Task
 from selfdistill.runs.failures import Failure
 from selfdistill.runs.folders import check_writable
 from selfdistill.runs.grid import ExecutorConfig, PlannedRun, check_other_processes, describe_plan, run_grid, slug
@@ -303,13 +303,8 @@ def _train_round(trials: Search, tasks: Sequence[Task], executor: Executor, disp
         assert isinstance(job, TrialJob)
         ended(folder, job.failed(failure))
 
-    executor.execute(
-        tasks,
-        on_progress=lambda folder, event: display.update(folder.name, event),
-        on_result=ended,
-        on_failure=failed,
-        resume_hint=f"run the same command again to go on ({trials.out})",
-    )
+    listener = Listener(lambda folder, event: display.update(folder.name, event), ended, failed)
+    executor.execute(tasks, listener, f"run the same command again to go on ({trials.out})")
 
 
 def describe_trial(trial: Trial) -> str:
