@@ -15,8 +15,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from selfdistill.detect import DetectConfig, detect, load_coco
+from selfdistill.detect.coco import load_coco
+from selfdistill.detect.config import DetectConfig
 from selfdistill.detect.network import load_backbone
+from selfdistill.detect.run import detect
 from selfdistill.detect.task import assemble
 from selfdistill.progress import progress_bar
 from selfdistill.records.record import plain

@@ -12,7 +12,8 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 
 from selfdistill.config import TrainConfig
-from selfdistill.detect import DetectConfig, network
+from selfdistill.detect import network
+from selfdistill.detect.config import DetectConfig
 from selfdistill.training import train
 
 CATEGORIES = [{"id": 1, "name": "red"}, {"id": 3, "name": "blue"}]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from selfdistill.detect import detect, network
+from selfdistill.detect import network
+from selfdistill.detect.run import detect
 from selfdistill.training import Interrupted, loop, run
 from selfdistill.training.meters import Meters
 from selfdistill.training.session import Session

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from selfdistill.cli import main
-from selfdistill.detect import DetectRecord
+from selfdistill.detect.record import DetectRecord
 
 SMALL = ["--image-size", "64", "--rois", "8", "--batch-size", "2", "--warmup-epochs", "0", "--threads", "1"]
 SMALL += ["--workers", "0", "--lr", "0.001"]

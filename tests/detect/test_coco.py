@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from selfdistill.detect import load_coco
 from selfdistill.detect.batches import BoxedImages, BoxLoader, in_order
+from selfdistill.detect.coco import load_coco
 from tests.detect.conftest import COLOURS, HEIGHT, WIDTH, change
 
 CPU = torch.device("cpu")

@@ -10,9 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from selfdistill.detect import DetectConfig, DetectRecord, load_coco
 from selfdistill.detect.batches import BoxLoader
+from selfdistill.detect.coco import load_coco
+from selfdistill.detect.config import DetectConfig
 from selfdistill.detect.network import load_backbone
+from selfdistill.detect.record import DetectRecord
 from selfdistill.detect.task import assemble
 from selfdistill.training import random_state
 from selfdistill.training.session import make_fabric

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from selfdistill.detect import average_precision
+from selfdistill.detect.task import average_precision
 
 Found = dict[str, Tensor]
 

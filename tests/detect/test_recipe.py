@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from selfdistill.detect import DetectConfig
+from selfdistill.detect.config import DetectConfig
 
 
 def test_yaml_and_back(tmp_path: Path) -> None:

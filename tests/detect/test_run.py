@@ -12,10 +12,12 @@ import torch
 from safetensors.torch import load_file
 from torchvision.models.detection import FasterRCNN
 
-from selfdistill.detect import DetectConfig, DetectRecord, average_precision, detect, load_coco, load_detector
 from selfdistill.detect.batches import in_order
-from selfdistill.detect.record import Counts
-from selfdistill.detect.task import TERMS
+from selfdistill.detect.coco import load_coco
+from selfdistill.detect.config import DetectConfig
+from selfdistill.detect.record import Counts, DetectRecord
+from selfdistill.detect.run import detect, load_detector
+from selfdistill.detect.task import TERMS, average_precision
 from selfdistill.progress import Progress
 from selfdistill.training import Interrupted, NonFiniteLossError, loop
 from selfdistill.training import run as run_module

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from selfdistill.detect import load_detector
+from selfdistill.detect.run import load_detector
 from selfdistill.errors import ArgumentError, NonFiniteError
 from selfdistill.models import build
 from selfdistill.models.sealed import read_weights, seal_weights

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from selfdistill.data.cache import _alone
-from selfdistill.detect import DetectRecord
+from selfdistill.detect.record import DetectRecord
 from selfdistill.files import make_folder, open_lock, read_file, remove_leftovers, write_atomically
 from selfdistill.records import EvaluationRecord, RunRecord
 from selfdistill.report.pages import write_pages

@@ -15,8 +15,9 @@ import torch
 from selfdistill.config import TrainConfig
 from selfdistill.data.arrays import read_npz
 from selfdistill.data.unlabelled import load_unlabelled
-from selfdistill.detect import DetectConfig, DetectRecord
 from selfdistill.detect.annotations import read_annotations
+from selfdistill.detect.config import DetectConfig
+from selfdistill.detect.record import DetectRecord
 from selfdistill.methods import parse_method
 from selfdistill.models import build
 from selfdistill.models.weights import load_weights

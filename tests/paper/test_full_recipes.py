@@ -18,7 +18,7 @@ from torchvision.datasets import CIFAR100
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
-from selfdistill.detect import load_coco
+from selfdistill.detect.coco import load_coco
 from selfdistill.detect.network import load_backbone
 from selfdistill.detect.task import TERMS as DETECTION_TERMS
 from selfdistill.detect.task import assemble as assemble_detector

@@ -8,7 +8,7 @@ import yaml
 
 from selfdistill.cli import main
 from selfdistill.config import TrainConfig
-from selfdistill.detect import DetectConfig
+from selfdistill.detect.config import DetectConfig
 from selfdistill.paper import (
     TABLES,
     PaperConfig,

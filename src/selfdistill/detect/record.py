@@ -216,11 +216,4 @@ def make_record(
 
 
 def _counts(part: Part) -> Counts:
-    return Counts(
-        name=part.name,
-        boxes=part.boxes,
-        crowds=part.crowds,
-        degenerate=part.degenerate,
-        empty=part.empty,
-        n=len(part),
-    )
+    return Counts(n=len(part), **{name: getattr(part, name) for name in Counts.__struct_fields__[:-1]})

@@ -117,15 +117,7 @@ def assemble(recipe: DetectConfig, data: Coco, backbone: Backbone, fabric: "Fabr
     return prepare(recipe, fabric, lambda fabric: Detection(recipe, data, backbone, fabric))
 
 
-_NAMES = {
-    "map": "map",
-    "map_50": "map_50",
-    "map_75": "map_75",
-    "map_small": "map_small",
-    "map_medium": "map_medium",
-    "map_large": "map_large",
-    "recall": "mar_100",
-}
+_NAMES = {name: name for name in METRICS if name.startswith("map")} | {"recall": "mar_100"}
 
 
 def average_precision(

@@ -78,7 +78,7 @@ class Detector(RunEvaluation):
 
     def evaluate(self, run: Path, data: ImageData, config: PaperConfig, progress: OnProgress) -> DetectorResult:
         """Train the detector, and return its average precisions."""
-        from selfdistill.detect import detect
+        from selfdistill.detect.run import detect
 
         seed = TrainConfig.from_yaml(run / "recipe.yaml").seed
         record = detect(self.recipe(run, config, seed), self.folder(run), progress=progress)

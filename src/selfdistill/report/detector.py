@@ -10,7 +10,7 @@ from selfdistill.report.pages import write_pages
 from selfdistill.report.tables import DASH, Table
 
 if TYPE_CHECKING:  # a report is drawn without torch
-    from selfdistill.detect import DetectRecord
+    from selfdistill.detect.record import DetectRecord
 
 _MEASURES = (
     ("map", "mAP", "mean over IoU 0.50, 0.55 ... 0.95"),

@@ -8,7 +8,7 @@ import torch.distributed
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
-from selfdistill.detect import DetectConfig
+from selfdistill.detect.config import DetectConfig
 from selfdistill.errors import ArgumentError, blaming
 from selfdistill.methods import parse_method
 from selfdistill.progress import Display, Progress
@@ -20,7 +20,7 @@ from selfdistill.training import train
 from selfdistill.training.run import load
 
 if TYPE_CHECKING:
-    from selfdistill.detect import DetectRecord
+    from selfdistill.detect.record import DetectRecord
 
 
 def run_single(
@@ -84,10 +84,10 @@ def run_detector(
 
     Args:
         out: the run's folder; None is ``detectors/<data>-<backbone>-<E>-epochs-seed<N>``.
-        devices: as for :func:`selfdistill.detect.detect`, like the rest.
+        devices: as for :func:`selfdistill.detect.run.detect`, like the rest.
         save_every: as for :func:`run_single`.
     """
-    from selfdistill.detect import detect  # which needs the extra [detect]
+    from selfdistill.detect.run import detect  # which needs the extra [detect]
 
     every = parse_save_every(save_every)
     start = recipe.model if recipe.backbone is None else Path(recipe.backbone).expanduser().resolve().name
