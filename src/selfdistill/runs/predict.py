@@ -138,21 +138,14 @@ class Predictor:
         ]
 
 
-def make_predictor(
-    run: Path, rules: Rules | None = None, *, skip_unreadable: bool = False, max_pixels: int | None = None
-) -> Predictor:
+def make_predictor(run: Path, rules: Rules, *, skip_unreadable: bool, max_pixels: int | None) -> Predictor:
     """Load the network of a run onto a GPU, where there is one, with what the rules need of its validation images.
-
-    Args:
-        rules: how to decide; None: for the likeliest class.
-        skip_unreadable: leave out files that cannot be read instead of stopping.
-        max_pixels: files of more pixels are unreadable.
 
     Raises:
         ValueError: no finished run, or it was not calibrated for the rules.
     """
     loaded = load_run(run)
-    decisions = prepare_decisions(run, loaded.classes, loaded.temperature, rules or Rules())
+    decisions = prepare_decisions(run, loaded.classes, loaded.temperature, rules)
     return Predictor(loaded, decisions, skip_unreadable, max_pixels, device=default_device())
 
 
@@ -225,15 +218,14 @@ def predict_lines(predictor: Predictor, stream: BinaryIO) -> Iterator[list[Predi
         )
 
 
-def predict_new(predictor: Predictor, folders: Sequence[Path], every: float = 1.0) -> Iterator[list[Prediction]]:
+def predict_new(predictor: Predictor, folders: Sequence[Path]) -> Iterator[list[Prediction]]:
     """Predict the images of folders, and then what comes there or changes, until SIGINT, SIGTERM or SIGHUP.
 
     A file is predicted when two looks in a row find it with the same size and time, so not while it is written.
 
     Args:
         predictor: what predicts them.
-        folders: searched with their subfolders.
-        every: seconds between two looks.
+        folders: searched with their subfolders, once a second.
 
     Raises:
         ValueError: a file cannot be read.
@@ -253,7 +245,7 @@ def predict_new(predictor: Predictor, folders: Sequence[Path], every: float = 1.
                 yield batch
                 if interruptions.received:
                     return
-            sleep(every)
+            sleep(1)
 
 
 def _batches(predictor: Predictor, files: Sequence[Path]) -> Iterator[list[Prediction]]:

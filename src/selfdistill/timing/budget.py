@@ -62,16 +62,13 @@ class Timing:
         return self.epoch * epochs + self.final
 
 
-def measure_step_seconds(
-    recipe: TrainConfig, data: ImageData, steps: int = 20, *, devices: int = 1, accelerator: str = "auto"
-) -> Timing:
+def measure_step_seconds(recipe: TrainConfig, data: ImageData, steps: int = 20, *, devices: int = 1) -> Timing:
     """Take some steps of a run and throw them away; files and random states are as before.
 
     Args:
         recipe: what would be run; what it leaves open is filled in.
         steps: how many are measured, after a few to warm up.
         devices: what would be run on; one of them is measured, with its share of each step.
-        accelerator: as for ``train``.
     """
     with random_state.preserved(), machine(recipe.threads):
         resolved = recipe.resolve(data)
@@ -79,7 +76,7 @@ def measure_step_seconds(
         share = -(-resolved.batch_size // devices)
         passes = resolved.passes_on(devices)
         share += -share % (passes * group)
-        fabric = make_fabric(resolved, accelerator=accelerator)
+        fabric = make_fabric(resolved)
         # The time of a step does not depend on where the head starts: no pass over the images to fit it.
         timed = replace(resolved, batch_size=share, accumulate=passes, linear_probe=False)
         session = assemble(timed, data, fabric)
