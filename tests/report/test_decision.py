@@ -8,8 +8,7 @@ import pytest
 
 from selfdistill.cli.app import app
 from selfdistill.records import RunRecord, summarise
-from selfdistill.report.decision import decide
-from selfdistill.report.next_step import next_step
+from selfdistill.report.decision import decide, next_step
 from selfdistill.report.verdict import verdict
 from tests.changing import changed
 

@@ -1,8 +1,8 @@
 """The report: tables, figures and a page that says honestly whether a method helped."""
 
+from selfdistill.report.decision import next_step
 from selfdistill.report.detector import detector_headline, precision_table, write_detector_report
 from selfdistill.report.html import write_evaluation_report, write_report
-from selfdistill.report.next_step import next_step
 from selfdistill.report.tables import (
     column_of,
     columns_in,

@@ -22,6 +22,7 @@ from selfdistill.records import (
 from selfdistill.records.record import to_json
 from selfdistill.records.search import SearchRecord
 from selfdistill.report import words
+from selfdistill.report.decision import next_step
 from selfdistill.report.figures import curve_panels, difference_panels, seed_panels
 from selfdistill.report.measured import Measured, by_method, measured
 from selfdistill.report.measures import FIGURES, sections
@@ -34,9 +35,8 @@ from selfdistill.report.measures.calibration import (
 )
 from selfdistill.report.measures.classes import classes_section
 from selfdistill.report.measures.ood import who_tells_apart
-from selfdistill.report.measures.promises import promises_section
 from selfdistill.report.measures.search import search_section
-from selfdistill.report.next_step import next_step
+from selfdistill.report.measures.selective import promises_section
 from selfdistill.report.pages import Figure, write_pages
 from selfdistill.report.predictions import NOT_KEPT, ensembles, kept_predictions, kept_promises
 from selfdistill.report.style import PALETTE

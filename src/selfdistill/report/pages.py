@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from selfdistill.files import make_folder, remove_leftovers, write_atomically
-from selfdistill.report.style import PALETTE, Panel, grid_svg, panel_svg, themed
+from selfdistill.report.style import PALETTE, Draw, Panel, grid_svg, panel_svg, themed
 from selfdistill.report.tables import Table, escape_markdown, markdown
 from selfdistill.text import printable
 
@@ -56,6 +56,13 @@ class Figure:
     kind: str = ""
     legend: bool = False
     caption: str = ""
+
+
+def wide_figure(
+    name: str, title: str, alt: str, draw: Draw, size: tuple[float, float], *, legend: bool = True, caption: str = ""
+) -> Figure:
+    """A figure of one panel, of a size in inches, over the whole width of a page."""
+    return Figure(name, title, [Panel(f"{name}-0", alt, draw, *size)], 1, "full", legend, caption)
 
 
 @dataclass(frozen=True)

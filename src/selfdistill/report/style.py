@@ -57,13 +57,16 @@ def marker(index: int) -> str:
     return PALETTE[(index + index // len(PALETTE)) % len(PALETTE)][2]
 
 
+Draw = Callable[[FigureBase], None]
+
+
 @dataclass(frozen=True)
 class Panel:
     """One small figure: a file-safe name, what it shows in words, how to draw it, and its size in inches."""
 
     name: str
     alt: str
-    draw: Callable[[FigureBase], None]
+    draw: Draw
     width: float = 4.2
     height: float = 3.0
 

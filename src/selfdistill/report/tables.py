@@ -65,6 +65,7 @@ class Column:
         return f"{self.title} ({self.unit})" if self.unit else self.title
 
 
+PERCENT = Column("share", "Share", "%", 100, 1)
 _SPREAD = Column("sd", "sd", digits=4)
 
 

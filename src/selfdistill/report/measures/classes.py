@@ -14,9 +14,9 @@ from selfdistill.evaluation.calibration import class_reliability
 from selfdistill.records import Predictions
 from selfdistill.report.measured import Measured
 from selfdistill.report.measures.calibration import class_figure
-from selfdistill.report.pages import Figure, Gallery, Section, Sheet, Thumbnail
-from selfdistill.report.style import CARD, GRID, INK, MUTED, Panel, colour, heading, short
-from selfdistill.report.tables import DASH, Column, Table
+from selfdistill.report.pages import Figure, Gallery, Section, Sheet, Thumbnail, wide_figure
+from selfdistill.report.style import CARD, GRID, INK, MUTED, colour, heading, short
+from selfdistill.report.tables import DASH, PERCENT, Table
 
 MOST_DRAWN = 20
 """The confusion matrix of more classes is not drawn."""
@@ -28,7 +28,6 @@ _GRAD_CAM = (
     "class that it names, blue where nothing does"
 )
 _KINDS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
-_SHARE = Column("share", "Share", "%", 100, 1)
 
 
 def classes_section(methods: Sequence[Measured[Predictions]], name: str) -> Section | None:
@@ -136,16 +135,15 @@ def _by_class(
 
 
 def _percent(share: float | None) -> str:
-    return DASH if share is None else _SHARE.number(share)
+    return DASH if share is None else PERCENT.number(share)
 
 
 def _matrix(method: Measured[Predictions], counts: Counts, classes: Sequence[str]) -> Figure:
     side = 1.5 + 0.3 * len(classes)
     draw = partial(_draw_matrix, counts=counts, classes=classes, index=method.index)
     alt = f"Confusion matrix of {method.name}: a row a true class, a column a predicted one, shares of the row."
-    panel = Panel("confusion-0", alt, draw, side, side)
     caption = "Confusion matrix: share of each true class (row) by predicted class (column), in %. Mistakes are orange."
-    return Figure("confusion", "Confusion matrix", [panel], 1, "full", caption=caption)
+    return wide_figure("confusion", "Confusion matrix", alt, draw, (side, side), legend=False, caption=caption)
 
 
 def _draw_matrix(figure: FigureBase, *, counts: Counts, classes: Sequence[str], index: int) -> None:
@@ -180,7 +178,7 @@ def _galleries(network: Predictions) -> list[Sheet | Figure | Gallery]:
             Thumbnail(
                 _data_uri(content),
                 network.classes[predicted],
-                _SHARE.number(float(confidence[at])),
+                PERCENT.number(float(confidence[at])),
                 "" if true == predicted else network.classes[true],
                 _data_uri(heat_map),
             )

@@ -11,11 +11,9 @@ from matplotlib.figure import FigureBase
 from selfdistill.records import Evaluation
 from selfdistill.records.evaluation import PUBLISHED, CorruptionAccuracy
 from selfdistill.report.measured import Measured, every, few_images, parts, table
-from selfdistill.report.pages import Figure, Section, Sheet
-from selfdistill.report.style import GRID, INK, MUTED, Panel, colour, heading, marker, plain
-from selfdistill.report.tables import Column, Table, column_of
-
-_ACCURACY = Column("accuracy", "Accuracy", "%", 100, 1)
+from selfdistill.report.pages import Section, Sheet, wide_figure
+from selfdistill.report.style import GRID, INK, MUTED, colour, heading, marker, plain
+from selfdistill.report.tables import PERCENT, Table, column_of
 
 
 def corruption_section(methods: Sequence[Measured[Evaluation]]) -> Section | None:
@@ -29,26 +27,17 @@ def corruption_section(methods: Sequence[Measured[Evaluation]]) -> Section | Non
     clean = {m.name: m for m in methods}
     columns = [
         ("mCA", column_of("mca"), _mca),
-        *((f"Severity {s + 1}", _ACCURACY, _at_severity(s)) for s in severities),
+        *((f"Severity {s + 1}", PERCENT, _at_severity(s)) for s in severities),
     ]
     sheet = table(results, columns)
-    rows = tuple((row[0], _ACCURACY.cell(clean[row[0]].statistic(_clean)), *row[1:]) for row in sheet.rows)
+    rows = tuple((row[0], PERCENT.cell(clean[row[0]].statistic(_clean)), *row[1:]) for row in sheet.rows)
     by_severity = Table((sheet.headings[0], "Clean", *sheet.headings[1:]), rows)
-    severity = Panel(
-        "corruptions-0",
+    severity = (
         "Accuracy by severity, mean over fifteen corruptions; a bar a method, a line from the smallest to the largest "
-        "seed.",
-        partial(_draw_severities, methods=results),
-        5.0,
-        3.0,
+        "seed."
     )
-    each = Panel(
-        "corruption-each-0",
-        "Accuracy by corruption, mean over five severities and the seeds; a mark a method.",
-        partial(_draw_each, methods=results),
-        5.0,
-        4.6,
-    )
+    each = "Accuracy by corruption, mean over five severities and the seeds; a mark a method."
+    draw_severities, draw_each = partial(_draw_severities, methods=results), partial(_draw_each, methods=results)
     return Section(
         title="Robustness to corruption",
         about="How much accuracy is left on blurred, noisy or foggy images?",
@@ -57,14 +46,9 @@ def corruption_section(methods: Sequence[Measured[Evaluation]]) -> Section | Non
         findings=few_images(results, lambda shift: shift.n),
         parts=(
             Sheet(by_severity),
-            Figure("corruptions", "Accuracy by severity", [severity], 1, "full", legend=True),
-            Sheet(
-                _by_corruption(results),
-                "By corruption: accuracy (%), mean over severities",
-                by_method=False,
-                folded=True,
-            ),
-            Figure("corruption-each", "Accuracy by corruption", [each], 1, "full", legend=True),
+            wide_figure("corruptions", "Accuracy by severity", severity, draw_severities, (5.0, 3.0)),
+            Sheet(_by_corruption(results), "By corruption: accuracy (%), mean over severities", False, folded=True),
+            wide_figure("corruption-each", "Accuracy by corruption", each, draw_each, (5.0, 4.6)),
         ),
         notes=(
             "mCA: mean corruption accuracy, not the mean corruption error (mCE) of other papers",
@@ -125,7 +109,7 @@ def _of(corruption: str) -> Callable[[CorruptionAccuracy], float]:
 def _by_corruption(results: Sequence[Measured[CorruptionAccuracy]]) -> Table:
     """One row a corruption, one column a method."""
     rows = tuple(
-        (corruption_in_words(name), *(_ACCURACY.cell(method.statistic(_of(name))) for method in results))
+        (corruption_in_words(name), *(PERCENT.cell(method.statistic(_of(name))) for method in results))
         for name in results[0].values[0].accuracy
     )
     total = ("mCA", *(column_of("mca").cell(method.statistic(_mca)) for method in results))

@@ -16,9 +16,8 @@ from selfdistill.records.evaluation import OODDetector, OODResult, RocCurve
 from selfdistill.report.measured import Measured, by_ood_set, every, table
 from selfdistill.report.pages import Figure, Section, Sheet
 from selfdistill.report.style import GRID, INK, MUTED, Panel, colour, heading, plain, short
-from selfdistill.report.tables import Column, Table, column_of
+from selfdistill.report.tables import PERCENT, Table, column_of
 
-_RATE = Column("rate", "Rate", "%", 100, 1)
 _METRICS = {
     "AUROC": "auroc",
     "FPR at 95 % TPR": "fpr_at_95_tpr",
@@ -95,7 +94,7 @@ def _figures(at: int, name: str, results: Sequence[Measured[OODResult]]) -> list
 
 def _across(results: Sequence[Measured[OODResult]], metric: str) -> Table:
     """Methods down, detectors across."""
-    return table(results, [(name, _RATE, _metric(name, _METRICS[metric])) for name in _detectors(results)])
+    return table(results, [(name, PERCENT, _metric(name, _METRICS[metric])) for name in _detectors(results)])
 
 
 def _whole(name: str, results: Sequence[Measured[OODResult]], *, folded: bool) -> Sheet:
@@ -104,7 +103,7 @@ def _whole(name: str, results: Sequence[Measured[OODResult]], *, folded: bool) -
         (
             *[method.name] * folded,
             detector,
-            *(_RATE.cell(method.statistic(_metric(detector, metric))) for metric in _METRICS.values()),
+            *(PERCENT.cell(method.statistic(_metric(detector, metric))) for metric in _METRICS.values()),
             every([method], _eps(detector)),
         )
         for method in results
@@ -154,14 +153,14 @@ def _who_tells_apart(name: str, results: Sequence[Measured[OODResult]]) -> tuple
         alone = len(results) == 1
         text = (
             f"{'The network does not tell' if alone else 'None of the networks tells'} {name} from the test images by "
-            f"its confidence (AUROC at most {_RATE.number(confident)} %, 50 % is chance)."
+            f"its confidence (AUROC at most {PERCENT.number(confident)} %, 50 % is chance)."
         )
         return True, f"{text} {tells}." if max(of[best]) > _NEAR_CHANCE else f"{text} Nor does any other detector."
-    return False, f"{name}: by confidence the AUROC is at most {_RATE.number(confident)} % (50 % is chance); {tells}."
+    return False, f"{name}: by confidence the AUROC is at most {PERCENT.number(confident)} % (50 % is chance); {tells}."
 
 
 def _range(values: Sequence[float]) -> str:
-    low, high = _RATE.number(min(values)), _RATE.number(max(values))
+    low, high = PERCENT.number(min(values)), PERCENT.number(max(values))
     return f"{low} %" if low == high else f"{low} to {high} %"
 
 

@@ -19,9 +19,8 @@ from selfdistill.records.metrics import Attack, accuracy_at
 from selfdistill.report.measured import Measured, every, few_images, over_seeds, parts, table
 from selfdistill.report.pages import Figure, Section, Sheet
 from selfdistill.report.style import MUTED, Panel, colour, heading, marker, plain
-from selfdistill.report.tables import Column
+from selfdistill.report.tables import PERCENT, Column
 
-_ACCURACY = Column("accuracy", "Accuracy", "%", 100, 1)
 _DASHED = (0, (3.5, 1.6))
 HIDDEN = 0.05
 """The report names a method where more than this share of the images has no gradient."""
@@ -50,14 +49,14 @@ def robustness_section(methods: Sequence[Measured[Evaluation]]) -> Section | Non
     paper = every(results, lambda attacks: attacks.paper_eps)
     eps = results[0].values[0].eps
     fgsm = [
-        ("Clean", _ACCURACY, lambda attacks: attacks.clean),
-        *((at_eps(e), _ACCURACY, _at("fgsm", e)) for e in eps),
-        ("Paper", _ACCURACY, lambda attacks: attacks.paper),
-        ("No gradient", _ACCURACY, lambda attacks: attacks.vanished),
+        ("Clean", PERCENT, lambda attacks: attacks.clean),
+        *((at_eps(e), PERCENT, _at("fgsm", e)) for e in eps),
+        ("Paper", PERCENT, lambda attacks: attacks.paper),
+        ("No gradient", PERCENT, lambda attacks: attacks.vanished),
     ]
     pgd = [
-        ("Clean", _ACCURACY, lambda attacks: attacks.pgd_clean),
-        *((at_eps(e), _ACCURACY, _at("pgd", e)) for e in eps),
+        ("Clean", PERCENT, lambda attacks: attacks.pgd_clean),
+        *((at_eps(e), PERCENT, _at("pgd", e)) for e in eps),
     ]
     return Section(
         title="Robustness to attack",
