@@ -18,6 +18,7 @@ from selfdistill.cli import main
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.errors import ArgumentError
+from selfdistill.timing.budget import measure_step_seconds
 
 NET = """
 from torch import nn
@@ -32,7 +33,8 @@ def small() -> nn.Module:
 
 
 @pytest.fixture(autouse=True)
-def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> None:
+    monkeypatch.setattr(measure_step_seconds, "__defaults__", (2,))  # few steps are timed
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "nets_of_mine", raising=False)

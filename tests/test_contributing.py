@@ -38,17 +38,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(copy: Path, *words: str) -> str:
-    environment = os.environ | {"PYTHONPATH": str(copy / "src")}
-    done = subprocess.run(
-        [sys.executable, *words], cwd=copy, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_a_method_is_one_file_and_one_export_line(copy: Path) -> None:
-    code = """
+METHOD = """
 import sys
 import selfdistill
 assert "ConfidencePenalty" in dir(selfdistill) and "torch" not in sys.modules
@@ -62,13 +52,14 @@ smoothed = torch.nn.functional.cross_entropy(model(x), y, label_smoothing=0.1)
 assert torch.allclose(out.loss, smoothed + 0.5 * (p * p.log()).sum(dim=1).mean())
 out.loss.backward()
 print(method)
+from selfdistill.cli import main
+try:
+    main(["methods", "--no-measure"])
+except SystemExit as end:
+    assert not end.code
 """
-    assert run(copy, "-c", code) == "ConfidencePenalty(weight=0.5) + LabelSmoothing()\n"
-    assert "ConfidencePenalty(weight=0.1)\n" in run(copy, "-m", "selfdistill", "methods", "--no-measure")
 
-
-def test_a_data_set_is_one_file_and_one_table_entry(copy: Path) -> None:
-    code = """
+DATA_SET = """
 from selfdistill.data import load_data
 data = load_data("shapes", per_class=10)
 print(data.name, len(data.train), len(data.test), data.classes, len(data.mean))
@@ -77,12 +68,8 @@ try:
 except ValueError as error:
     print(error)
 """
-    found = run(copy, "-c", code)
-    assert found == "shapes 20 80 ('disc', 'square') 3\nunknown data set 'shape'; did you mean 'shapes'?\n"
 
-
-def test_a_metric_is_a_function_a_field_and_one_entry(copy: Path) -> None:
-    code = """
+METRIC = """
 import msgspec
 import torch
 from selfdistill.evaluation.suite import score
@@ -94,4 +81,26 @@ evaluation = msgspec.json.decode(written, type=Evaluation)
 print(round(evaluation.margin, 6), round(METRICS["margin"].read(evaluation), 6))
 assert any(row[0].startswith("Margin") for row in digest(evaluation).rows)
 """
-    assert run(copy, "-c", code) == "0.25 0.25\n"
+
+
+@pytest.fixture(scope="module")
+def said(copy: Path) -> list[str]:
+    """What the three print, one after another in one process that has the copy alone."""
+    environment = os.environ | {"PYTHONPATH": str(copy / "src")}
+    command = [sys.executable, "-c", "print(chr(12))\n".join((METHOD, DATA_SET, METRIC))]
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split("\f\n")
+
+
+def test_a_method_is_one_file_and_one_export_line(said: list[str]) -> None:
+    assert said[0].startswith("ConfidencePenalty(weight=0.5) + LabelSmoothing()\n")
+    assert "\nConfidencePenalty(weight=0.1)\n" in said[0]
+
+
+def test_a_data_set_is_one_file_and_one_table_entry(said: list[str]) -> None:
+    assert said[1] == "shapes 20 80 ('disc', 'square') 3\nunknown data set 'shape'; did you mean 'shapes'?\n"
+
+
+def test_a_metric_is_a_function_a_field_and_one_entry(said: list[str]) -> None:
+    assert said[2] == "0.25 0.25\n"

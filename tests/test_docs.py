@@ -17,6 +17,7 @@ from selfdistill.config import TrainConfig
 from selfdistill.data import load_data
 from selfdistill.paper import TABLES, PaperConfig, collect_result
 from selfdistill.records import EvaluationRecord, RunRecord
+from selfdistill.timing.budget import measure_step_seconds
 from selfdistill.training import train
 from tests.scripts import load_script
 
@@ -47,7 +48,9 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if blocks(page, "python") and page not in TESTED_ELSEWHERE], ids=ids
 )
+@pytest.mark.usefixtures("undrawn")
 def test_python_blocks_run(page: Path, demo_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure_step_seconds, "__defaults__", (2,))  # few steps are timed
     monkeypatch.chdir(demo_run)
     for block in blocks(page, "python"):
         exec(compile(block, str(page), "exec"), {})
