@@ -3,6 +3,7 @@
 import re
 import types
 from dataclasses import MISSING, dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
@@ -64,7 +65,8 @@ class YamlConfig:
 
     def convert_fields(self) -> None:
         """Convert numbers and lists to the fields' types; for ``__post_init__``."""
-        types_of = hints(type(self))
+        kind: type = type(self)
+        types_of = hints(kind)
         for field in fields(self):
             object.__setattr__(self, field.name, convert(field.name, getattr(self, field.name), types_of[field.name]))
 
@@ -79,6 +81,7 @@ class YamlConfig:
             raise ArgumentError(name, f"must be {wanted}, not {quote(getattr(self, name))}")
 
 
+@cache  # of each recipe that is made
 def hints(cls: type) -> dict[str, Any]:
     """Return the type of each field."""
     return get_type_hints(cls)
