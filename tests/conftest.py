@@ -37,6 +37,41 @@ Run = Callable[..., list[Any]]
 """``pool(function, *args)``: ``[function(*args) in rank 0, function(*args) in rank 1]``."""
 
 
+LONGEST = (
+    "tests/cli/test_commands.py",
+    "tests/test_docs.py",
+    "tests/runs/test_ray_cluster.py",
+    "tests/methods/test_contract.py",
+    "tests/test_examples.py",
+    "tests/paper/test_full_recipes.py",
+    "tests/training/test_resume.py",
+    "tests/detect/test_run.py",
+    "tests/runs/test_export.py",
+    "tests/report/test_write_report.py",
+    "tests/integrations/test_huggingface.py",
+    "tests/zoo/test_torchvision.py",
+    "tests/zoo/test_timm.py",
+    "tests/training/test_ddp.py",
+    "tests/test_benchmarks.py",
+    "tests/test_compile.py",
+    "tests/paper/test_reproduce.py",
+    "tests/evaluation/test_ood_measure.py",
+)
+"""Half of the time of all tests. They come first: of the last one all other processes would wait for the end."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have xdist begin with the first files, not with those of the most tests."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files of `LONGEST` first."""
+    order = {str(Path(ROOT, name)): place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(str(item.path), len(order)))
+
+
 @pytest.fixture(autouse=True)
 def _isolated() -> Iterator[None]:
     """Seed each test alike and undo what it did to the process: a test must not depend on those before it."""

@@ -24,10 +24,6 @@ OPTIONAL = {"huggingface_dataset.py": "datasets", "optuna_search.py": "optuna"}
 TRAINING = [name for name in PROGRAMS if not name.startswith("serve")]
 
 
-IN_A_PROCESS = ("plain_loop.py", "ddp_torchrun.py")
-"""As a reader starts them; the others run in this process, which has imported the packages already."""
-
-
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("program", [pytest.param(name, marks=LIKE_ANOTHER.get(name, ())) for name in TRAINING])
 def test_example(
@@ -45,9 +41,8 @@ def test_example(
     for name, value in {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    if program in IN_A_PROCESS:
-        launcher = TORCHRUN if "torchrun" in program else []
-        command = [sys.executable, *launcher, str(EXAMPLES / program), *words]
+    if "torchrun" in program:  # the others run in this process, which has imported the packages already
+        command = [sys.executable, *TORCHRUN, str(EXAMPLES / program), *words]
         answer = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
         assert answer.returncode == 0, answer.stdout + answer.stderr
         said = answer.stdout
