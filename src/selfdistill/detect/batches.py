@@ -116,11 +116,7 @@ class BoxLoader:
 
 
 def in_order(images: CocoImages, *, device: torch.device, workers: int) -> Iterator[Batch]:
-    """Yield every image with its target, as published, one at a time: no detection depends on other images' shapes.
-
-    Args:
-        workers: processes that decode; 0 decodes in this one.
-    """
+    """Yield every image with its target, as published, one at a time: no detection depends on other images' shapes."""
     keys = _KeySampler([[(0, at)] for at in range(len(images))])
     return _on_device(_loader(BoxedImages(images), keys, workers, device), device)
 

@@ -34,13 +34,7 @@ and their box."""
 
 
 class Detection(Task[Batch]):
-    """Train an object detector on a backbone.
-
-    Args:
-        recipe: resolved.
-        data: what to train and evaluate on.
-        backbone: what the detector starts from.
-        fabric: launched.
+    """Train an object detector on a backbone, by a resolved recipe and on a launched fabric.
 
     Attributes:
         detector: the network that is trained.

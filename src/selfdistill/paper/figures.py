@@ -164,11 +164,7 @@ def _grid(cells: Sequence[TableCell]) -> dict[tuple[str, str], Statistic]:
 
 
 def write_figure1(out: Path) -> Path:
-    """Write ``figure1.html``, ``figure1.md`` and a picture per method; each file is replaced whole or not at all.
-
-    Args:
-        out: where; made if it is missing. The pictures are in ``out/figures``.
-    """
+    """Write ``figure1.html``, ``figure1.md`` and in ``figures`` a picture per method; each file whole or not at all."""
     make_folder(out / "figures")
     files = {
         name: write_diagram(parse_method(expression), out / "figures", f"{FIGURE1.name}-")

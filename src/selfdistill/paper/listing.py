@@ -43,9 +43,6 @@ class TrainingNeeds:
     """What a table needs of one training.
 
     Attributes:
-        training: which.
-        n_trained: finished runs.
-        n_runs: runs in all.
         n_evaluated: finished runs with a cached result, by the evaluation's name.
         seconds: per run on this machine; None if nothing is left to train.
         skip_reason: why the scale skips it; empty if it does not.

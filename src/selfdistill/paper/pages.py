@@ -36,11 +36,7 @@ _TINY = 1e-4  # below this a number is written as a power of ten
 
 
 def write_page(result: TableResult, out: Path) -> Path:
-    """Write ``<table>.json``, ``.md``, ``.html`` and the figure; each file is replaced whole or not at all.
-
-    Args:
-        out: folder; made if it is missing.
-    """
+    """Write ``<table>.json``, ``.md``, ``.html`` and the figure; each file is replaced whole or not at all."""
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / f"{result.table}.json", to_json(_with_statistics(result)))
     figures = result_figures(result)

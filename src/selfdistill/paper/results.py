@@ -39,10 +39,6 @@ class TableCell:
     """One cell of a reproduced table.
 
     Attributes:
-        row: heading of the row.
-        column: heading of the column.
-        unit: of the numbers.
-        digits: decimal places.
         values: our numbers by seed; under the seed 0 if no network was needed.
         expected_n: how many seeds there should be.
         epochs: of the trainings; None without a network.
@@ -118,8 +114,6 @@ class Regime:
     Attributes:
         networks: dataset and network, such as "CIFAR-100, ResNet-18".
         steps: optimiser steps per run.
-        cross_entropy: the fit of `CrossEntropy()`.
-        sd_dropout: the fit of `SDDropout()`.
     """
 
     networks: str
@@ -158,14 +152,10 @@ class TableResult:
     """A reproduced table.
 
     Attributes:
-        table: its name.
-        title: what it shows.
         scale: "smoke", "small", "medium" or "full".
         description: the scale in words.
         protocol: how its numbers are made.
         figure: how it is drawn, if it is.
-        cells: its cells.
-        runs: the provenance of each run.
         reliability: for Fig. 2, by row and column, the evaluation of each seed.
         regimes: how the networks fit their training images, as far as that is known.
     """

@@ -128,8 +128,6 @@ class CellSpec:
     """What one cell of a table shows.
 
     Attributes:
-        row: heading of the row.
-        column: heading of the column.
         training: whose runs are measured; None: no network is needed.
         metrics: the number; the mean of several.
         target: path of the printed number in ``targets.json``; None: the paper prints none.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from selfdistill.detect.config import PER_IMAGE, DetectConfig
 from selfdistill.report.pages import write_pages
@@ -24,13 +24,7 @@ _MEASURES = (
 
 
 def write_detector_report(record: DetectRecord, out_dir: Path) -> Path:
-    """Write `detector.html` and `detector.md` for one detector.
-
-    The same record gives the same bytes. Each file is replaced whole or not at all; the HTML comes last.
-
-    Args:
-        out_dir: where; made if it is missing.
-    """
+    """Write `detector.html` and `detector.md` for one detector; the same record gives the same bytes."""
     context = {
         "title": f"Object detection on {record.data.name}: Faster R-CNN, {record.backbone.model}",
         "headline": detector_headline(record),
@@ -129,11 +123,7 @@ def _log(record: DetectRecord) -> Table:
     losses = ("epoch", "lr", "loss", "classifier", "box_reg", "objectness", "rpn_box_reg")
     headings = (*(name.replace("_", " ").capitalize() for name in losses), "mAP (%)", "mAP@0.5 (%)")
     rows = (
-        (*(_number(getattr(row, name)) for name in losses), _percent(row.map), _percent(row.map_50))
+        (str(row.epoch), *(f"{getattr(row, name):.4g}" for name in losses[1:]), _percent(row.map), _percent(row.map_50))
         for row in record.log
     )
     return Table(headings, tuple(rows))
-
-
-def _number(value: Any) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.4g}"

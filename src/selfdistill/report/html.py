@@ -178,15 +178,9 @@ def write_evaluation_report(
     preface: str | None = None,
     facts: Sequence[tuple[str, str]] = (),
 ) -> Path:
-    """Write `evaluation.html`, `evaluation.md` and `figures/*.svg` for one network.
-
-    The same numbers give the same bytes. Each file is replaced whole or not at all; the HTML, which needs none of the
-    others, comes last.
+    """Write `evaluation.html`, `evaluation.md` and `figures/*.svg` for one network, as `write_report` does for runs.
 
     Args:
-        out_dir: where; made if it is missing.
-        title: of the page; plain text.
-        preface: a paragraph before the numbers; plain text.
         facts: what is said of the network, the images and the machine: what, and its value.
     """
     network = (Measured(label, _INDEX, {0: evaluation}),)

@@ -18,12 +18,15 @@ def what_was_run(records: Sequence[RunRecord]) -> str:
     run, data = records[0], records[0].data
     methods = dict.fromkeys(record.method for record in records)
     seeds = sorted({record.seed for record in records})
+    of_seeds = "one seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
+    weights = run.recipe.weights
+    start = "from scratch" if weights == "none" else f"from pretrained weights ({weights})"
     sentences = [
         f"{data.name}: {data.train_n:,} training images and {data.test_n:,} test images "
         f"({data.test_split_description}) of {data.classes} classes.",
         f"{run.recipe.model} with {run.parameters:,} parameters, "
-        f"trained for {run.epochs} epoch{'s' * (run.epochs != 1)} {_start(run.recipe.weights)}.",
-        f"{len(methods)} method{'s' * (len(methods) != 1)}, {_seeds(seeds)}: {len(records)} "
+        f"trained for {run.epochs} epoch{'s' * (run.epochs != 1)} {start}.",
+        f"{len(methods)} method{'s' * (len(methods) != 1)}, {of_seeds} ({', '.join(map(str, seeds))}): {len(records)} "
         f"run{'s' * (len(records) != 1)}, {format_duration(sum(record.seconds for record in records))} in all on "
         f"{', '.join(dict.fromkeys(record.device for record in records))}.",
     ]
@@ -207,13 +210,3 @@ def run_table(records: Sequence[RunRecord]) -> Table:
         for r in records
     )
     return Table(("Method", "Seed", *(["Weight found"] if found else []), *(c.heading for c in visible), "Date"), rows)
-
-
-def _start(weights: str) -> str:
-    return "from scratch" if weights == "none" else f"from pretrained weights ({weights})"
-
-
-def _seeds(seeds: Sequence[int]) -> str:
-    if len(seeds) == 1:
-        return f"one seed ({seeds[0]})"
-    return f"{len(seeds)} seeds ({', '.join(map(str, seeds))})"

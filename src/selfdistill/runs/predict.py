@@ -188,10 +188,7 @@ def predict_split(loaded: LoadedModel, split: Split, *, device: torch.device | s
 
 
 def predict_paths(predictor: Predictor, paths: Iterable[Path]) -> list[Prediction]:
-    """Predict image files, and those in folders.
-
-    Args:
-        paths: image files, and folders that are searched for them, subfolders included.
+    """Predict image files, and those in folders and their subfolders.
 
     Raises:
         ValueError: no image, or one that cannot be read (it is named).

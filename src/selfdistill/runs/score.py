@@ -70,10 +70,6 @@ def score(
         model: a network's name instead, as for :func:`selfdistill.runs.external.load_external`; or None.
         data: the images; a run has its own.
         checkpoint: of ``model`` alone, as the rest; see :func:`selfdistill.runs.external.load_external`.
-        image_size: of ``model``.
-        mean: of ``model``.
-        std: of ``model``.
-        width: of ``model``.
         grad_cam: of a run on its own images; see :func:`score_run`.
 
     Raises:

@@ -84,8 +84,7 @@ def run_detector(
 
     Args:
         out: the run's folder; None is ``detectors/<data>-<backbone>-<E>-epochs-seed<N>``.
-        devices: as for :func:`selfdistill.detect.run.detect`, like the rest.
-        save_every: as for :func:`run_single`.
+        devices: as for :func:`run_single`, like the rest.
     """
     from selfdistill.detect.run import detect  # which needs the extra [detect]
 

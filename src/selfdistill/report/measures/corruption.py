@@ -24,13 +24,14 @@ def corruption_section(methods: Sequence[Measured[Evaluation]]) -> Section | Non
     first = results[0].values[0]
     severities = range(len(first.per_severity))
     n = every(results, lambda shift: shift.n)
-    clean = {m.name: m for m in methods}
+    # Of the runs that have the measure: a row is of the same networks throughout.
+    clean = {m.name: m.statistic(lambda e: e.top1 if e.shift else None) for m in methods}
     columns = [
-        ("mCA", column_of("mca"), _mca),
+        ("mCA", column_of("mca"), lambda shift: shift.mca),
         *((f"Severity {s + 1}", PERCENT, _at_severity(s)) for s in severities),
     ]
     sheet = table(results, columns)
-    rows = tuple((row[0], PERCENT.cell(clean[row[0]].statistic(_clean)), *row[1:]) for row in sheet.rows)
+    rows = tuple((row[0], PERCENT.cell(clean[row[0]]), *row[1:]) for row in sheet.rows)
     by_severity = Table((sheet.headings[0], "Clean", *sheet.headings[1:]), rows)
     severity = (
         "Accuracy by severity, mean over fifteen corruptions; a bar a method, a line from the smallest to the largest "
@@ -52,7 +53,7 @@ def corruption_section(methods: Sequence[Measured[Evaluation]]) -> Section | Non
         ),
         notes=(
             "mCA: mean corruption accuracy, not the mean corruption error (mCE) of other papers",
-            f"Clean: the {every(methods, _clean_n)} test images as they are",
+            f"Clean: the {every(methods, lambda e: e.n if e.shift else None)} test images as they are",
             "Severity: mean over the fifteen corruptions",
         ),
     )
@@ -85,19 +86,6 @@ def corruption_in_words(name: str) -> str:
     return name.replace("_", " ").capitalize().replace("Jpeg", "JPEG")
 
 
-def _clean(evaluation: Evaluation) -> float | None:
-    """Of the runs that have the measure: a row is of the same networks throughout."""
-    return evaluation.top1 if evaluation.shift else None
-
-
-def _clean_n(evaluation: Evaluation) -> float | None:
-    return evaluation.n if evaluation.shift else None
-
-
-def _mca(shift: CorruptionAccuracy) -> float:
-    return shift.mca
-
-
 def _at_severity(severity: int) -> Callable[[CorruptionAccuracy], float]:
     return lambda shift: shift.per_severity[severity]
 
@@ -112,7 +100,7 @@ def _by_corruption(results: Sequence[Measured[CorruptionAccuracy]]) -> Table:
         (corruption_in_words(name), *(PERCENT.cell(method.statistic(_of(name))) for method in results))
         for name in results[0].values[0].accuracy
     )
-    total = ("mCA", *(column_of("mca").cell(method.statistic(_mca)) for method in results))
+    total = ("mCA", *(column_of("mca").cell(method.statistic(lambda shift: shift.mca)) for method in results))
     return Table(("Corruption", *(method.name for method in results)), (*rows, total))
 
 
