@@ -68,7 +68,7 @@ def test_another_model_is_refused(folder: Path, changed: dict[str, str], argumen
 
 @pytest.mark.parametrize("weights", ["local-dir:/nowhere", "hf-hub:nobody/nothing"])
 def test_weights_that_are_not_there(weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the variable is read at its import
     with pytest.raises(OSError, match=rf"^weights '{weights}' cannot be found") as refused:
         load(TrainConfig(data="digits", weights=weights))
     assert "\n" not in str(refused.value)
