@@ -40,7 +40,7 @@ from selfdistill.data import ImageData, Split, TrainLoader
 from selfdistill.data.augment import Normalize
 from selfdistill.data.cache import with_cache
 from selfdistill.data.decode import cpu_count, read_rgb, to_shorter_side
-from selfdistill.data.files import FileImages, margin
+from selfdistill.data.files import FileImages
 from selfdistill.data.folders import IMAGENET_MEAN, IMAGENET_STD, image_files
 from selfdistill.method import Needs
 from selfdistill.methods import CrossEntropy
@@ -95,7 +95,7 @@ def small(images: int, batch_size: int, width: int, rounds: int) -> Iterator[Row
 
 def stages(data: ImageData, rounds: int) -> Iterator[Row]:
     """What happens to each photograph, one stage after the other."""
-    paths, side = data.train.paths or (), margin(SIZE)
+    paths, side = data.train.paths or (), data.resizing.margin(SIZE)
     images = FileImages(paths, size=SIZE, augment=data.augment, seed=0)
     *augment, to_tensor = images.transform.transforms  # type: ignore[attr-defined]
     normalise, device = Normalize(data.mean, data.std, device=default_device()), default_device()
@@ -133,7 +133,7 @@ def stages(data: ImageData, rounds: int) -> Iterator[Row]:
 
 def whole_epochs(data: ImageData, rounds: int, workers: Sequence[int]) -> Iterator[Row]:
     """Epochs of photographs that are decoded each time, and once."""
-    count, side = len(data.train), margin(SIZE)
+    count, side = len(data.train), data.resizing.margin(SIZE)
     with tempfile.TemporaryDirectory() as scratch, machine(1):  # more threads would wait where the workers work
         kept = with_cache(data, side, Path(scratch))
         for some in workers:

@@ -17,15 +17,16 @@ from fastapi import FastAPI, HTTPException, Request
 from PIL import Image, ImageOps
 
 
-def prepare(image: Image.Image, size: int) -> Image.Image:
+def prepare(image: Image.Image, size: int, interpolation: str, crop_pct: float) -> Image.Image:
     """Return the square that the network was tested on: small images squeezed, of others the middle."""
     image = ImageOps.exif_transpose(image).convert("RGB")
     if size <= 64:
         return image.resize((size, size), Image.Resampling.BILINEAR)
-    side, shorter = round(size * 256 / 224), min(image.size)
+    side, shorter = round(size / crop_pct), min(image.size)
     width, height = (side * old // shorter for old in image.size)
     left, top = round((width - size) / 2), round((height - size) / 2)
-    return image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
+    resized = image.resize((width, height), Image.Resampling[interpolation.upper()])
+    return resized.crop((left, top, left + size, top + size))
 
 
 def make_app(file: Path, threshold: float) -> FastAPI:
@@ -35,9 +36,11 @@ def make_app(file: Path, threshold: float) -> FastAPI:
     if known.get("output") != "probabilities":
         raise SystemExit(f"{file} gives logits: export it with --probabilities")
 
+    resizing = known["image_size"], known.get("interpolation", "bilinear"), known.get("crop_pct", 0.875)
+
     async def classify(request: Request) -> dict[str, Any]:
         try:
-            image = prepare(Image.open(io.BytesIO(await request.body())), known["image_size"])
+            image = prepare(Image.open(io.BytesIO(await request.body())), *resizing)
         except (OSError, Image.DecompressionBombError) as error:
             raise HTTPException(415, "the body is not an image") from error
         x = (np.asarray(image, np.float32) / 255 - known["mean"]) / known["std"]

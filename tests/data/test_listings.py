@@ -21,7 +21,6 @@ from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData, TrainLoader, eval_batches, load_data
 from selfdistill.data.augment import Policy
 from selfdistill.data.cache import with_cache
-from selfdistill.data.files import margin
 from selfdistill.data.sets import hold_out_validation
 from selfdistill.method import Needs
 from selfdistill.training import train
@@ -172,7 +171,7 @@ def test_packed_images_are_trained_on_cached_and_resumed(
     train(recipe, tmp_path / "whole", data=data)
     train_with_a_stop(replace(recipe, workers=0), tmp_path / "stopped", data)
     assert_same_weights(tmp_path / "whole", tmp_path / "stopped")
-    kept = with_cache(data, margin(size), tmp_path / "cache")
+    kept = with_cache(data, data.resizing.margin(size), tmp_path / "cache")
     for one, other in zip(
         *(eval_batches(each.test, data, batch_size=4, device="cpu") for each in (data, kept)), strict=True
     ):

@@ -3,20 +3,38 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from timm.models import save_for_hf
 
 from selfdistill.config import TrainConfig
-from selfdistill.data import load_data
+from selfdistill.data import eval_batches, load_data
+from selfdistill.data.sets import BILINEAR, Resizing
 from selfdistill.errors import ArgumentError
 from selfdistill.models import build
 from selfdistill.models.pretrained import pretrained
+from selfdistill.runs.predict import predict_files
+from selfdistill.runs.score import own_images
 from selfdistill.training import load as load_model
-from selfdistill.training import train
+from selfdistill.training import load_run, train
 from selfdistill.training.run import load
+from tests.pictures import write_digits
+
+STD = timm.get_pretrained_cfg("test_resnet.r160_in1k").std
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Digits as files of 100 x 80 pixels."""
+    folder = write_digits(tmp_path_factory.mktemp("photos") / "digits3", train=4, test=4, size=80)
+    for file in folder.glob("*/*/*.png"):
+        Image.open(file).resize((100, 80)).save(file)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = timm.create_model("test_resnet.r160_in1k", num_classes=7)
     save_for_hf(model, str(path), safe_serialization=True)
     config = json.loads((path / "config.json").read_text())
-    config["pretrained_cfg"]["mean"] = [0.1, 0.2, 0.3]
+    config["pretrained_cfg"] |= {"mean": [0.1, 0.2, 0.3], "interpolation": "bicubic", "crop_pct": 1.0}
     (path / "config.json").write_text(json.dumps(config))
     return path
 
@@ -46,6 +64,64 @@ def test_images_are_prepared_as_the_folder_says(folder: Path) -> None:
     assert (known.classes, known.mean) == (7, (0.1, 0.2, 0.3))
     recipe = TrainConfig(data="digits", weights=f"local-dir:{folder}")
     assert load(recipe).mean == (0.1, 0.2, 0.3)
+    assert load(recipe).resizing == BILINEAR, "in memory"
+
+
+def by_hand(file: Path, interpolation: Image.Resampling, side: int, size: int) -> torch.Tensor:
+    """The shorter side to ``side``, the central square of ``size``, normalised."""
+    image = Image.open(file).convert("RGB")
+    width, height = (side * old // min(image.size) for old in image.size)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    square = image.resize((width, height), interpolation).crop((left, top, left + size, top + size))
+    pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1) / 255
+    return (pixels - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / pixels.new_tensor(STD).view(3, 1, 1)
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_a_run_resizes_files_as_its_weights_say(folder: Path, photos: Path, tmp_path: Path, cache: bool) -> None:
+    recipe = TrainConfig(data=str(photos), weights=f"local-dir:{folder}", image_size=72, epochs=1, freeze="backbone")
+    recipe = replace(recipe, data_root=str(tmp_path), cache=cache, workers=0)
+    record = train(recipe, tmp_path / "run")
+    assert (record.recipe.interpolation, record.recipe.crop_pct) == ("bicubic", 1.0)
+    loaded = load_run(tmp_path / "run")
+    file = next(photos.glob("test/*/*.png"))
+    data = load(recipe)
+    batches = eval_batches(data.test, data, batch_size=64, device="cpu", workers=0)
+    seen = torch.cat([x for x, _ in batches])[[path == file for path in data.test.paths]]
+    assert torch.allclose(seen[0], by_hand(file, Image.Resampling.BICUBIC, 72, 72), atol=1e-5)
+    ((predicted,), _) = predict_files(loaded, [file])
+    with torch.no_grad():
+        wanted = loaded.model(seen).softmax(dim=1)[0]
+    assert predicted.probabilities == pytest.approx(wanted.tolist(), abs=1e-4)
+    images = own_images(tmp_path / "run", loaded)
+    assert images.resizing == loaded.resizing == Resizing("bicubic", 1.0)
+
+
+def test_a_run_of_an_earlier_version_stays_bilinear(folder: Path, photos: Path, tmp_path: Path) -> None:
+    run, changed = tmp_path / "run", {"interpolation": "bilinear", "crop_pct": 0.875}
+    recipe = TrainConfig(data=str(photos), weights=f"local-dir:{folder}", image_size=72, epochs=1, freeze="backbone")
+    recipe = replace(recipe, data_root=str(tmp_path), workers=0)
+    train(replace(recipe, **changed), run)
+    lines = (run / "recipe.yaml").read_text().splitlines(keepends=True)
+    (run / "recipe.yaml").write_text("".join(line for line in lines if not line.startswith(tuple(changed))))
+    known = json.loads((run / "model.json").read_text())
+    (run / "model.json").write_text(json.dumps({name: known[name] for name in known if name not in changed}))
+    loaded = load_run(run)
+    assert own_images(run, loaded).resizing == loaded.resizing == BILINEAR
+    file = next(photos.glob("test/*/*.png"))
+    ((predicted,), _) = predict_files(loaded, [file])
+    with torch.no_grad():
+        wanted = loaded.model(by_hand(file, Image.Resampling.BILINEAR, 82, 72)[None]).softmax(dim=1)[0]
+    assert predicted.probabilities == pytest.approx(wanted.tolist(), abs=1e-4)
+    with pytest.raises(ValueError, match="interpolation"):
+        train(recipe, run)
+
+
+@pytest.mark.parametrize("changed", [{"interpolation": "bicubic"}, {"crop_pct": 0.5}])
+def test_resizing_of_images_in_memory_is_refused(changed: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError, match="in memory") as refused:
+        load(TrainConfig(data="digits", **changed))
+    assert refused.value.argument == next(iter(changed))
 
 
 def test_a_run_needs_the_folder_no_more(folder: Path, tmp_path: Path) -> None:

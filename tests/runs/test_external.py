@@ -82,7 +82,7 @@ def test_timm_s_size_and_constants(checkpoint: Path, photos: Path) -> None:
     assert (foreign.data.mean, foreign.data.std) == (told["mean"], told["std"])
     assert foreign.data.image_size == told["input_size"][-1] == 160
     assert foreign.prepared == (
-        "shorter side to 183 px, central square of 160 px, bilinear; normalised by the mean and deviation of timm's "
+        "shorter side to 168 px, central square of 160 px, bilinear; normalised by the mean and deviation of timm's "
         "weights, which timm tests with: 160 px, crop_pct 0.95, crop_mode center, bilinear"
     )
 

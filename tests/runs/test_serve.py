@@ -18,9 +18,9 @@ fastapi = pytest.importorskip("fastapi")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "serve_fastapi.py"
 
 
-@pytest.fixture(params=[32, 72])
+@pytest.fixture(params=[{"image_size": 32}, {"image_size": 72, "interpolation": "bicubic", "crop_pct": 0.95}])
 def run(request: pytest.FixtureRequest, pictures: Path, tmp_path: Path) -> Path:
-    recipe = TrainConfig(data=str(pictures), model="resnet10_cifar", width=4, image_size=request.param)
+    recipe = TrainConfig(data=str(pictures), model="resnet10_cifar", width=4, **request.param)
     (tmp_path / "run").mkdir()
     save_model(build("resnet10_cifar", 3, width=4), recipe, load(recipe), tmp_path / "run", temperature=0.1)
     return tmp_path / "run"

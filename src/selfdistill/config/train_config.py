@@ -46,6 +46,8 @@ class TrainConfig(TrainingConfig):
         auto_augment: further augmentation after that, trivial (TrivialAugment) or rand (RandAugment)
         erasing: probability that a rectangle of an image is blackened
         resize: shorter side in pixels that files are resized to before the augmentation (default: not resized)
+        interpolation: how image files are resized (default: as the pretrained weights say, otherwise bilinear)
+        crop_pct: share of a file's shorter side that is tested (default: as the pretrained weights say, or 0.875)
         skip_unreadable: skip image files that cannot be read instead of stopping
         max_pixels: refuse image files of more pixels (default: 89,478,485)
         method: the training method, such as "SDDropout(weight=0.1) + LabelSmoothing()"
@@ -88,7 +90,7 @@ class TrainConfig(TrainingConfig):
         compile: compile the training step with torch.compile
         threads: CPU threads of this process (default: torch's choice)
         workers: image-decoding processes (default: by the number of processors)
-        cache: keep files decoded and resized (to `resize` or 256/224 of the size) in DATA_ROOT/cache: faster epochs
+        cache: keep files decoded and resized (to `resize` or the size / `crop_pct`) in DATA_ROOT/cache: faster epochs
         keep_epochs: also keep the weights after these epochs, as model@E.safetensors
         eval_every: measure accuracy every so many epochs (the last one always)
         keep: keep the weights of the last epoch, or of the one that is best on the validation images
@@ -132,6 +134,8 @@ class TrainConfig(TrainingConfig):
     auto_augment: Literal["none", "trivial", "rand"] = "none"
     erasing: float = 0.0
     resize: int | None = None
+    interpolation: Literal["bilinear", "bicubic"] | None = None
+    crop_pct: float | None = None
     skip_unreadable: bool = False
     max_pixels: int | None = None
     method: str = "SDDropout()"
@@ -199,6 +203,7 @@ class TrainConfig(TrainingConfig):
             accumulate=(1, 10**6),
             max_pixels=(1, 10**12),
             erasing=(0, 1),
+            crop_pct=(0.1, 1),
             val_fraction=(0, 0.9),
             patience=(1, 10**6),
         )
@@ -262,12 +267,11 @@ class TrainConfig(TrainingConfig):
         Raises:
             ValueError: the method is unknown or has a wrong argument, or the data are not what the recipe asks for.
         """
-        from selfdistill.data.files import margin  # torch is needed from here on
-        from selfdistill.data.sources import absolute_source
+        from selfdistill.data.sources import absolute_source  # torch is needed from here on
         from selfdistill.data.steps import steps_per_epoch
         from selfdistill.methods import parse_method
 
-        for name, has in (("image_size", data.image_size), ("classes", len(data.classes))):
+        for name, has in {"image_size": data.image_size, "classes": len(data.classes), **vars(data.resizing)}.items():
             self.require(getattr(self, name) in (None, has), name, f"{has}, as the data that were passed have")
         files = not data.train.is_small
         self.require(self.resize is None or files, "resize", f"left out, for {data.name} is in memory")
@@ -281,21 +285,22 @@ class TrainConfig(TrainingConfig):
             "image_size": data.image_size,
             "classes": len(data.classes),
             "augment": self.augment or data.augment,
-            "resize": self.resize or (margin(data.image_size) if self.cache and files else None),
+            "resize": self.resize or (data.resizing.margin(data.image_size) if self.cache and files else None),
+            **vars(data.resizing),
             "method": repr(parse_method(self.method)),
-            "model": self._architecture() or ("resnet18_cifar" if small else "torchvision:resnet18"),
+            "model": self.model_for(data.image_size),
             "batch_size": batch_size,
             "data_path": absolute_source(self.data),
         }
         steps = steps_per_epoch(len(data.train), batch_size, shares=self.accumulate)
         return ResolvedTrainConfig(**vars(self) | filled | self._schedule(steps))
 
-    def _architecture(self) -> str | None:
-        """Return the model's name; of weights that say it themselves, theirs."""
+    def model_for(self, size: int) -> str:
+        """Return the model's name, by default one for images of so many pixels; of weights that say it, theirs."""
         from selfdistill.models.pretrained import SOURCES, timm_config
 
         if not self.weights.startswith(SOURCES):
-            return self.model
+            return self.model or ("resnet18_cifar" if size <= SMALL else "torchvision:resnet18")
         _, name = timm_config(self.weights)
         self.require(self.model in (None, f"timm:{name}"), "model", f"timm:{name}, the model of `weights`")
         return f"timm:{name}"
@@ -340,6 +345,8 @@ class ResolvedTrainConfig(TrainConfig):
     batch_size: int
     lr: float
     # What records of earlier versions leave out.
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    crop_pct: float = 0.875
     epochs: int = 200
     optimizer: str = "sgd"
     weight_decay: float = 1e-4

@@ -28,7 +28,6 @@ from selfdistill.data.decode import (
     sides_for,
     to_shorter_side,
 )
-from selfdistill.data.files import margin
 from selfdistill.data.packed import CachedImages, ImageFile, Index
 from selfdistill.data.sets import ImageData, Split
 from selfdistill.files import lock, open_file, open_lock, remove_leftovers
@@ -45,7 +44,7 @@ def with_cache(data: ImageData, side: int, folder: Path) -> ImageData:
     """Return a set whose files are decoded once: resized, they are kept in ``folder``, and found there the next time.
 
     The training images are kept, and the test images where they are resized to the same side before their centre is
-    cut out, which is S * 256/224. A set in memory is returned as it is.
+    cut out, the margin of S. A set in memory is returned as it is.
 
     A cache belongs to the files' paths, sizes and times of change, and to the side: where one of these is another, a
     new one is made, and the old one stays. Only a damaged cache is ever deleted; whoever needs the room may, at any
@@ -58,16 +57,17 @@ def with_cache(data: ImageData, side: int, folder: Path) -> ImageData:
         ValueError: a file cannot be decoded.
         OSError: the cache cannot be written, or there is too little room for it.
     """
-    if data.train.is_small or (data.train.cache is not None and data.train.cache.side == side):
+    interpolation = data.resizing.interpolation
+    if data.train.is_small or (data.train.cache is not None and data.train.cache.fits(side, interpolation)):
         return data
     names = ["train"]
-    if side == margin(data.image_size):
+    if side == data.resizing.margin(data.image_size):
         names += ["test"] if data.val is None else ["test", "val"]
     splits: list[Split] = [getattr(data, name) for name in names]
     paths = [path for split in splits for path in split.paths or ()]
     boxes: list[Box] = [box for split in splits for box in _boxes(split)]
     name = re.sub(r"[^\w.-]+", "-", data.name)
-    images = cached_images(paths, boxes, side=side, name=name, folder=folder)
+    images = cached_images(paths, boxes, side=side, name=name, folder=folder, interpolation=interpolation)
     index = torch.arange(len(paths)).split([len(split) for split in splits])
     kept: dict[str, Any] = {
         name: replace(split, cache=images.select(at)) for name, split, at in zip(names, splits, index, strict=True)
@@ -76,7 +76,13 @@ def with_cache(data: ImageData, side: int, folder: Path) -> ImageData:
 
 
 def cached_images(
-    paths: Sequence[ImageFile], boxes: Sequence[Box], *, side: int, name: str, folder: Path
+    paths: Sequence[ImageFile],
+    boxes: Sequence[Box],
+    *,
+    side: int,
+    name: str,
+    folder: Path,
+    interpolation: str = "bilinear",
 ) -> CachedImages:
     """Return image files, or a rectangle of each, resized to a shorter side; decoded only if they are not kept yet.
 
@@ -85,12 +91,13 @@ def cached_images(
     Args:
         boxes: of each file the rectangle, as :func:`~selfdistill.data.decode.read_rgb` takes it; None: all of it.
         side: in pixels.
+        interpolation: see :class:`~selfdistill.data.sets.Resizing`.
 
     Raises:
         ValueError: a file cannot be decoded.
         OSError: the cache cannot be written, or there is too little room for it.
     """
-    file = folder / f"{name}-{_key(paths, boxes, side)}.pixels"
+    file = folder / f"{name}-{_key(paths, boxes, side, interpolation)}.pixels"
     try:
         index = _read_index(file, len(paths))
         if index is None:
@@ -99,9 +106,9 @@ def cached_images(
                 index = _read_index(file, len(paths))  # another process may have been at it
                 if index is None:
                     _check_room(folder, paths, boxes, side)
-                    with closing(_decoded(paths, boxes, side)) as images:
+                    with closing(_decoded(paths, boxes, side, interpolation)) as images:
                         index = _write(file, images, len(paths))
-        return CachedImages(file, side, index)
+        return CachedImages(file, side, index, interpolation)
     except OSError as error:
         reason = error.strerror or error
         raise OSError(
@@ -114,9 +121,10 @@ def _boxes(split: Split) -> Iterable[Box]:
     return [None] * len(split) if split.boxes is None else split.boxes.tolist()
 
 
-def _key(paths: Sequence[ImageFile], boxes: Sequence[Box], side: int) -> str:
+def _key(paths: Sequence[ImageFile], boxes: Sequence[Box], side: int, interpolation: str) -> str:
     """Name what a cache holds; a decoder of another version may decode a little differently."""
-    digest = hashlib.sha256(repr((_FORMAT, PIL.__version__, side)).encode())
+    how = () if interpolation == "bilinear" else (interpolation,)  # so that older caches are found
+    digest = hashlib.sha256(repr((_FORMAT, PIL.__version__, side, *how)).encode())
     for path, box in zip(paths, boxes, strict=True):
         try:
             if isinstance(path, Path):
@@ -165,11 +173,13 @@ def _write(file: Path, images: Iterable[NDArray[np.uint8]], count: int) -> Index
     return index.astype(np.int64)
 
 
-def _decoded(paths: Sequence[ImageFile], boxes: Sequence[Box], side: int) -> Generator[NDArray[np.uint8], None, None]:
+def _decoded(
+    paths: Sequence[ImageFile], boxes: Sequence[Box], side: int, interpolation: str
+) -> Generator[NDArray[np.uint8], None, None]:
     """Yield the images ``(H, W, 3)`` in order; several threads decode a few ahead."""
 
     def decode(path: ImageFile, box: Box) -> NDArray[np.uint8]:
-        return np.asarray(to_shorter_side(read_rgb(path, box), side))
+        return np.asarray(to_shorter_side(read_rgb(path, box), side, interpolation))
 
     pool = ThreadPoolExecutor(min(8, cpu_count()))
     waiting: deque[Future[NDArray[np.uint8]]] = deque()

@@ -212,10 +212,10 @@ def to_square(image: Image.Image, size: int) -> Image.Image:
     return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BILINEAR)
 
 
-def to_shorter_side(image: Image.Image, side: int) -> Image.Image:
-    """Resize so that the shorter side has ``side`` pixels (bilinear, antialiased), as torchvision's ``Resize`` does."""
+def to_shorter_side(image: Image.Image, side: int, interpolation: str = "bilinear") -> Image.Image:
+    """Resize so that the shorter side has ``side`` pixels, antialiased, as torchvision's ``Resize`` does."""
     size = sides_for(image.size, side)
-    return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
+    return image if image.size == size else image.resize(size, Image.Resampling[interpolation.upper()])
 
 
 def sides_for(size: tuple[int, int], side: int) -> tuple[int, int]:

@@ -25,22 +25,13 @@ from selfdistill.data.decode import (
     to_tensor,
 )
 from selfdistill.data.packed import CachedImages, Packed
+from selfdistill.data.sets import BILINEAR, Resizing
 
 Key = tuple[int, int, int]
 """(epoch, index, view): with the run's seed, all that an augmentation depends on."""
 
 _GRACE = 5
 """Seconds that a worker keeps working after SIGTERM or SIGHUP."""
-
-
-def margin(size: int) -> int:
-    """Return the shorter side that a square of ``size`` is cut from: S * 256/224 pixels, as ImageNet's evaluation.
-
-    Example:
-        >>> margin(224), margin(299)
-        (256, 342)
-    """
-    return round(size * (256 / 224))
 
 
 class FileImages(Dataset[Tensor | str]):
@@ -51,14 +42,15 @@ class FileImages(Dataset[Tensor | str]):
     Args:
         paths: the files.
         size: S, in pixels.
-        augment: ``"none"``: the shorter side to S * 256/224, then the central square; ``"crop"``: a random square
+        augment: ``"none"``: the shorter side to the margin of S, then the central square; ``"crop"``: a random square
             instead; ``"crop_flip"``: mirrored half of the times too; ``"resized_crop_flip"``: 8 to 100 % of the area,
             3:4 to 4:3, resized, and mirrored half of the times.
         seed: the run's seed.
         boxes: the part of each file, as in :class:`~selfdistill.data.sets.Split`; None: all of it.
         resize: the shorter side in pixels that a file is resized to first; None: it is augmented as it is.
-        cache: the files decoded and resized already; used where they are resized to its side.
+        cache: the files decoded and resized already; used where they are resized to its side in the same way.
         policy: what follows.
+        resizing: the margin of S, and the interpolation.
 
     Small images of containers are squares, and not augmented: see :class:`SquareLoader`.
     """
@@ -74,12 +66,14 @@ class FileImages(Dataset[Tensor | str]):
         resize: int | None = None,
         cache: CachedImages | None = None,
         policy: Policy = NO_POLICY,
+        resizing: Resizing = BILINEAR,
     ):
         self.paths, self.seed, self.boxes, self.resize = paths, seed, boxes, resize
         self.squares = isinstance(paths, Packed) and paths.small
-        self.size, self.transform = size, _transform(size, augment, policy)
-        first = resize if resize is not None or augment == "resized_crop_flip" else margin(size)
-        self.cache = cache if cache is not None and cache.side == first else None
+        self.interpolation = resizing.interpolation
+        self.size, self.transform = size, _transform(size, augment, policy, resizing)
+        first = resize if resize is not None or augment == "resized_crop_flip" else resizing.margin(size)
+        self.cache = cache if cache is not None and cache.fits(first, resizing.interpolation) else None
 
     def __getitem__(self, key: Key) -> Tensor | str:
         return self.__getitems__([key])[0]
@@ -112,7 +106,7 @@ class FileImages(Dataset[Tensor | str]):
             return kept
         image = read_rgb(self.paths[index], None if self.boxes is None else self.boxes[index].tolist())
         side = self.resize if self.cache is None else self.cache.side  # which is the first size in any case
-        return image if side is None else to_shorter_side(image, side)
+        return image if side is None else to_shorter_side(image, side, self.interpolation)
 
 
 class DecodingProcess(Process):
@@ -263,14 +257,16 @@ def _collate(items: list[Tensor | str]) -> Tensor | str:
     return torch.stack(images) if len(images) == len(items) else next(i for i in items if isinstance(i, str))
 
 
-def _transform(size: int, augment: str, policy: Policy) -> Callable[[Image.Image], Tensor]:
-    from torchvision.transforms import v2
+def _transform(size: int, augment: str, policy: Policy, resizing: Resizing) -> Callable[[Image.Image], Tensor]:
+    from torchvision.transforms import InterpolationMode, v2
 
+    how = InterpolationMode(resizing.interpolation)
+    resize = v2.Resize(resizing.margin(size), how)
     steps = {
-        "none": [v2.Resize(margin(size)), v2.CenterCrop(size)],
-        "crop": [v2.Resize(margin(size)), v2.RandomCrop(size)],
-        "crop_flip": [v2.Resize(margin(size)), v2.RandomCrop(size), v2.RandomHorizontalFlip()],
-        "resized_crop_flip": [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()],
+        "none": [resize, v2.CenterCrop(size)],
+        "crop": [resize, v2.RandomCrop(size)],
+        "crop_flip": [resize, v2.RandomCrop(size), v2.RandomHorizontalFlip()],
+        "resized_crop_flip": [v2.RandomResizedCrop(size, interpolation=how), v2.RandomHorizontalFlip()],
     }[augment]
     compose: Callable[[Image.Image], Tensor] = v2.Compose(
         [*steps, *policy.of_pictures(), v2.PILToTensor(), *policy.of_pixels()]

@@ -213,7 +213,7 @@ def eval_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the whole split in order, without augmentation: x float32 ``(B, C, S, S)`` normalised, y ``(B,)``.
 
-    Files: the shorter side to S * 256/224 pixels, then the central square, whatever the training resizes them to
+    Files: the shorter side to the set's margin of S, then the central square, whatever the training resizes them to
     before. A cache of that side is used.
 
     Args:
@@ -249,7 +249,7 @@ def pixel_batches(
     if split.images is not None:
         images = torch.split(split.images, batch_size)
     else:
-        files = FileLoader(_file_images(split, data.image_size, "none", 0, None), workers=workers, device=device)
+        files = FileLoader(_file_images(split, data, "none", 0, None), workers=workers, device=device)
         images = files.batches([(0, index, 0)] for index in chunks)
     for pixels, labels in zip(images, torch.split(split.labels, batch_size), strict=True):
         pixels = to_channels(pixels.to(device, non_blocking=True), data.channels)
@@ -271,24 +271,25 @@ def _train_images(
     crop = Crop(pad=0 if augment == "none" else data.image_size // 8, flip=augment == "crop_flip", seed=seed)
     if data.train.images is not None:
         return MemoryLoader(data.train.images.to(device), crop, policy, repeats=repeats)
-    images = _file_images(data.train, data.image_size, augment, seed, resize, policy)
+    images = _file_images(data.train, data, augment, seed, resize, policy)
     files = FileLoader(images, workers=workers, device=device)
     return SquareLoader(files, crop, policy) if data.train.is_small else files
 
 
 def _file_images(
-    split: Split, size: int, augment: str, seed: int, resize: int | None, policy: Policy = NO_POLICY
+    split: Split, data: ImageData, augment: str, seed: int, resize: int | None, policy: Policy = NO_POLICY
 ) -> FileImages:
     assert split.paths is not None  # a Split without images has paths
     return FileImages(
         split.paths,
-        size=size,
+        size=data.image_size,
         augment=augment,
         seed=seed,
         boxes=split.boxes,
         resize=resize,
         cache=split.cache,
         policy=policy,
+        resizing=data.resizing,
     )
 
 

@@ -104,10 +104,11 @@ class CachedImages:
         file: where they are.
         side: the images' shorter side in pixels.
         index: that of these images; another's rows are images of the same file.
+        interpolation: with which they were resized.
     """
 
-    def __init__(self, file: Path, side: int, index: Index):
-        self.file, self.side, self.index = file, side, index
+    def __init__(self, file: Path, side: int, index: Index, interpolation: str = "bilinear"):
+        self.file, self.side, self.index, self.interpolation = file, side, index, interpolation
         self._descriptor = -1
 
     def __len__(self) -> int:
@@ -130,11 +131,15 @@ class CachedImages:
         return None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CachedImages, (self.file, self.side, self.index)
+        return CachedImages, (self.file, self.side, self.index, self.interpolation)
+
+    def fits(self, side: int | None, interpolation: str) -> bool:
+        """Whether they are what files are resized to."""
+        return (self.side, self.interpolation) == (side, interpolation)
 
     def select(self, index: Tensor) -> CachedImages:
         """Return the images at the positions ``index`` ``(n,)``, in that order."""
-        return CachedImages(self.file, self.side, self.index[index.numpy()])
+        return CachedImages(self.file, self.side, self.index[index.numpy()], self.interpolation)
 
     def _give_up(self) -> None:
         """Remove the damaged file, if no other process has made it anew by now: the next run makes it again."""

@@ -113,6 +113,33 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Resizing:
+    """How an image file becomes the square that is tested: the shorter side to S / crop_pct, then the central square.
+
+    Images in memory are squares already.
+
+    Attributes:
+        interpolation: ``"bilinear"`` or ``"bicubic"``, antialiased; of augmented training images too.
+        crop_pct: in (0, 1]; 224 / 256 as usual with ImageNet.
+    """
+
+    interpolation: str = "bilinear"
+    crop_pct: float = 0.875
+
+    def margin(self, size: int) -> int:
+        """Return the shorter side that a square of ``size`` is cut from, in pixels.
+
+        Example:
+            >>> Resizing().margin(224), Resizing().margin(299), Resizing(crop_pct=1.0).margin(384)
+            (256, 342, 384)
+        """
+        return round(size / self.crop_pct)
+
+
+BILINEAR = Resizing()
+
+
+@dataclass(frozen=True)
 class ImageData:
     """A set of images, ready to train on and to be scored on.
 
@@ -131,6 +158,7 @@ class ImageData:
         notes: what a user should know of the files before a training, such as ``"3 .txt are not read"``.
         val: the images that decide what is kept and when to stop, if there are any; never the test images.
         val_split_description: what they are, such as ``"val folder"``.
+        resizing: how files are brought to the size.
     """
 
     name: str
@@ -147,6 +175,7 @@ class ImageData:
     notes: tuple[str, ...] = ()
     val: Split | None = None
     val_split_description: str = ""
+    resizing: Resizing = BILINEAR
 
     @cached_property
     def fingerprint(self) -> Fingerprint:

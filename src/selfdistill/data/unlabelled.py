@@ -26,7 +26,7 @@ from selfdistill.data.decode import (
 from selfdistill.data.folders import find_images, image_files, unread_note
 from selfdistill.data.named import load_named
 from selfdistill.data.named.download import ARCHIVES, archived_files, svhn_test_images
-from selfdistill.data.sets import Limits, Split
+from selfdistill.data.sets import BILINEAR, Limits, Resizing, Split
 from selfdistill.data.sources import check_root, unknown_source
 from selfdistill.progress import track
 from selfdistill.text import plain_name, quote
@@ -53,7 +53,13 @@ class Unlabelled:
 
 
 def load_unlabelled(
-    source: str, *, image_size: int, root: Path, skip_unreadable: bool = False, max_pixels: int | None = None
+    source: str,
+    *,
+    image_size: int,
+    root: Path,
+    skip_unreadable: bool = False,
+    max_pixels: int | None = None,
+    resizing: Resizing = BILINEAR,
 ) -> Unlabelled:
     """Load images that belong to none of a network's classes, at the network's size.
 
@@ -81,6 +87,7 @@ def load_unlabelled(
         root: where named sets are kept; it must exist unless it is below the working directory.
         skip_unreadable: leave unreadable image files out.
         max_pixels: image files of more pixels are unreadable.
+        resizing: of files above 64 pixels, by the network's own images.
 
     Raises:
         ValueError: one line on what is wrong with the input, and the remedy.
@@ -101,14 +108,15 @@ def load_unlabelled(
     if source == "cifar10":
         return _cifar10(root, image_size)
     if source == "imagenet_resize":
-        return _imagenet_resize(root, image_size, skip_unreadable)
+        return _imagenet_resize(root, image_size, skip_unreadable, resizing)
     if source in ARCHIVES:
-        return _files(source, root / source, archived_files(source, root), image_size, skip_unreadable)
+        return _files(source, root / source, archived_files(source, root), image_size, skip_unreadable, None, resizing)
     if path.is_dir():
         files, unread = find_images(path)
         if files and unread:
             warnings.warn(f"{path}: {unread_note(unread)}", stacklevel=2)
-        return _files(plain_name(path.resolve().name), path, files, image_size, skip_unreadable, max_pixels)
+        name = plain_name(path.resolve().name)
+        return _files(name, path, files, image_size, skip_unreadable, max_pixels, resizing)
     if path.is_file():
         return _array(path, image_size)
     raise unknown_source("set of images", source, UNLABELLED_SETS, "a folder, .npy or .npz file that exists")
@@ -154,11 +162,11 @@ def _cifar10(root: Path, size: int) -> Unlabelled:
     return _unlabelled("cifar10", resize(pixels, size), "as they are" if side == size else f"from {side} to {size} px")
 
 
-def _imagenet_resize(root: Path, size: int, skip_unreadable: bool) -> Unlabelled:
+def _imagenet_resize(root: Path, size: int, skip_unreadable: bool, resizing: Resizing) -> Unlabelled:
     folder = root / "imagenet_resize"
     if not folder.is_dir():
         raise RuntimeError(f"imagenet_resize is not in {root}: put image files, photographs at 32 x 32, into {folder}")
-    return _files("imagenet_resize", folder, image_files(folder), size, skip_unreadable)
+    return _files("imagenet_resize", folder, image_files(folder), size, skip_unreadable, None, resizing)
 
 
 def _files(
@@ -167,7 +175,8 @@ def _files(
     files: Sequence[Path],
     size: int,
     skip_unreadable: bool,
-    max_pixels: int | None = None,
+    max_pixels: int | None,
+    resizing: Resizing,
 ) -> Unlabelled:
     if not files:
         raise ValueError(f"{folder}: no image in it or below (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
@@ -193,7 +202,7 @@ def _files(
     if size > SMALL:
         kept = tuple(file for file, entry in zip(files, found, strict=True) if not isinstance(entry, str))
         split = Split(torch.zeros(len(kept), dtype=torch.int64), paths=kept)
-        return Unlabelled(name, split, f"shorter side to {round(size * 256 / 224)} px, central square of {size} px")
+        return Unlabelled(name, split, f"shorter side to {resizing.margin(size)} px, central square of {size} px")
     read = [entry for entry in found if not isinstance(entry, str)]
     pixels = to_tensor(square for _, square in read if square is not None)
     as_they_are = {shape for shape, _ in read} == {(size, size)}

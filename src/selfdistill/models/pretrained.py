@@ -21,6 +21,8 @@ class Pretrained:
         fixed_size: whether the model takes no images of another size.
         mean: per channel, in [0, 1]; an input is ``(pixels / 255 - mean) / std``.
         std: per channel.
+        interpolation: with which images were resized, ``"bilinear"`` or ``"bicubic"``.
+        crop_pct: side of the tested square over the shorter side of the image that it is cut from, at most 1.
         tested: how the package prepares images where it publishes an accuracy.
     """
 
@@ -30,6 +32,8 @@ class Pretrained:
     fixed_size: bool
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    interpolation: str
+    crop_pct: float
     tested: str
 
 
@@ -75,6 +79,8 @@ def _of_torchvision(name: str) -> Pretrained | None:
         name.startswith(("vit_", "maxvit")),
         tuple(how.mean),
         tuple(how.std),
+        how.interpolation.value,
+        min(size / side, 1.0),
         f"shorter side to {side} px, central square of {size} px, {how.interpolation.value}",
     )
 
@@ -116,5 +122,14 @@ def _of_cfg(cfg: "PretrainedCfg") -> Pretrained:
     if cfg.test_input_size is not None:
         side, crop = cfg.test_input_size[-1], cfg.test_crop_pct or crop
     tested = f"{side} px, crop_pct {crop:g}, crop_mode {cfg.crop_mode}, {cfg.interpolation}"
-    mean, std, fixed = tuple(cfg.mean), tuple(cfg.std), bool(cfg.fixed_input_size)
-    return Pretrained("timm", cfg.num_classes, cfg.input_size[-1], fixed, mean, std, tested)
+    return Pretrained(
+        "timm",
+        cfg.num_classes,
+        cfg.input_size[-1],
+        bool(cfg.fixed_input_size),
+        tuple(cfg.mean),
+        tuple(cfg.std),
+        cfg.interpolation,
+        min(cfg.crop_pct, 1.0),
+        tested,
+    )

@@ -61,7 +61,7 @@ class SuiteEvaluation(RunEvaluation):
     def check_data(self, config: PaperConfig, data: ImageData) -> None:
         """Load the images that it needs besides the run's own; missing CIFAR-100-C is downloaded."""
         suite_config = self._suite_config(config)
-        load_ood_sets(suite_config, data.image_size)
+        load_ood_sets(suite_config, data)
         if suite_config.corruptions is not None:
             open_published(fetch_cifar100c(config.data_root), classes=len(data.classes))
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from selfdistill.config import ResolvedTrainConfig, TrainConfig
+from selfdistill.data.sets import BILINEAR
 from selfdistill.methods import parse_method
 from selfdistill.records import RunRecord
 from selfdistill.runs.grid import PlannedRun, slug
@@ -222,6 +223,7 @@ def full_recipe(training: Training) -> TrainConfig:
         linear_probe=False,
         freeze_bn=False,
         channels_last=False,
+        **vars(BILINEAR),
         milestones=(0.5, 0.75),
         gamma=0.1,
     )

@@ -96,7 +96,7 @@ def run_comparison(
     console = make_console()
     # Loaded now, so that a wrong set is refused before any training.
     open_corruptions(evaluation, data)
-    ood_n = sum(len(one.split) for one in load_ood_sets(evaluation, data.image_size, data.channels))
+    ood_n = sum(len(one.split) for one in load_ood_sets(evaluation, data))
     measured = next((path for run in runs if (path := out / run.name / "evaluation.json").is_file()), None)
     if fit and measured:  # a resumed comparison is measured as its first runs were
         max_images = SuiteRecord.load(measured).config.max_images

@@ -110,7 +110,7 @@ def measure(
             data,
             device=device,
             measures=config.measures,
-            ood_sets=load_ood_sets(config, loaded.image_size, loaded.channels),
+            ood_sets=load_ood_sets(config, data),
             published=published,
             max_images=config.max_images,
             batch_size=batch_size if loaded.image_size <= SMALL else batch_size // 8,
@@ -136,8 +136,8 @@ def open_corruptions(config: EvaluationConfig, data: ImageData) -> PublishedCorr
     return published
 
 
-def load_ood_sets(config: EvaluationConfig, image_size: int, channels: int = 3) -> list[Unlabelled]:
-    """Return the out-of-distribution sets at a network's size; none where they are not measured.
+def load_ood_sets(config: EvaluationConfig, data: ImageData) -> list[Unlabelled]:
+    """Return the out-of-distribution sets, resized as a network's own images; none where they are not measured.
 
     They are in colour, and become grey for a network of one channel; for other networks there are none.
 
@@ -147,17 +147,18 @@ def load_ood_sets(config: EvaluationConfig, image_size: int, channels: int = 3) 
     """
     if "ood" not in config.measures:
         return []
-    if channels not in (1, 3):
+    if data.channels not in (1, 3):
         if config.ood not in ((), SuiteConfig().ood):
             raise ArgumentError(
-                "ood", f"is of images in colour, and the network takes {channels} channels: leave it out"
+                "ood", f"is of images in colour, and the network takes {data.channels} channels: leave it out"
             )
         return []
     with blaming("ood"):
         sets = [
             load_unlabelled(
                 source,
-                image_size=image_size,
+                image_size=data.image_size,
+                resizing=data.resizing,
                 root=config.data_root,
                 skip_unreadable=config.skip_unreadable,
                 max_pixels=config.max_pixels,

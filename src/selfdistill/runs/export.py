@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from selfdistill.config.train_config import SMALL
 from selfdistill.errors import ArgumentError, NonFiniteError, naming
 from selfdistill.files import write_atomically
 from selfdistill.network import DIVERGED
@@ -198,12 +199,14 @@ def in_words(exported: Exported) -> str:
     model, size, channels = exported.model, exported.model.image_size, exported.model.channels
     colours = "RGB, " if channels == 3 else ""
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (model.mean, model.std))
+    how = f"shorter side to {model.resizing.margin(size)} px ({model.resizing.interpolation}), central square"
     return "\n".join(
         [
             f"{exported.path}: {exported.size / 2**20:.2f} MiB; {exported.output} differ from PyTorch's by at most "
             f"{exported.difference:.2g}",
             f"input: (B, {channels}, {size}, {size}), float32, {colours}(pixels / 255 - mean) / std",
             f"    mean {mean}; std {std}",
+            *([f"    of image files: {how}"] if size > SMALL else []),
             f"output: {exported.output} (B, {len(model.classes)}), in the order of the classes that the file names",
         ]
     )

@@ -8,6 +8,7 @@ from torch import nn
 
 from selfdistill.config.train_config import MAX_IMAGE_SIZE
 from selfdistill.data import ImageData, load_data
+from selfdistill.data.sets import Resizing
 from selfdistill.errors import ArgumentError, blaming, check_range
 from selfdistill.models import build
 from selfdistill.models.build import made_for
@@ -107,7 +108,8 @@ def load_external(
     for name, values in (("mean", mean), ("std", std)):
         _check_constants(name, values, images.channels)
     known = images if trained is None else trained
-    images = replace(images, mean=mean or known.mean, std=std or known.std)
+    resizing = images.resizing if trained is None else Resizing(trained.interpolation, trained.crop_pct)
+    images = replace(images, mean=mean or known.mean, std=std or known.std, resizing=resizing)
     if trained is not None and checkpoint is None and trained.classes != len(images.classes):
         raise ValueError(
             f"the pretrained weights of {model} are for {trained.classes} classes, but {images.name} has "
@@ -149,7 +151,8 @@ def _preparation(images: ImageData, trained: Pretrained | None, own: bool) -> st
         how = f"whole images as squares of {size} px"
     else:
         cut = "" if images.test.boxes is None else "cut to their boxes, "
-        how = f"{cut}shorter side to {round(size * 256 / 224)} px, central square of {size} px, bilinear"
+        margin, interpolation = images.resizing.margin(size), images.resizing.interpolation
+        how = f"{cut}shorter side to {margin} px, central square of {size} px, {interpolation}"
     tested = "" if trained is None else f"{trained.package} tests with: {trained.tested}"
     if not own:
         mean, std = (" ".join(f"{value:g}" for value in values) for values in (images.mean, images.std))

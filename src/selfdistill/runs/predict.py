@@ -286,6 +286,7 @@ def _as_data(loaded: LoadedModel, split: Split) -> ImageData:
         augment="none",
         test_split_description="files",
         skipped=(),
+        resizing=loaded.resizing,
     )
 
 

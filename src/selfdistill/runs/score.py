@@ -102,7 +102,9 @@ def score(
         max_pixels=config.max_pixels,
     )
     images = external.data
-    loaded = LoadedModel(external.model, images.classes, images.image_size, images.mean, images.std)
+    loaded = LoadedModel(
+        external.model, images.classes, images.image_size, images.mean, images.std, resizing=images.resizing
+    )
     own = "its own weights" if is_function(model) else "the package's pretrained weights"
     weights = own if checkpoint is None else checkpoint.name
     return score_model(loaded, model, images, config, facts=(f"{model}, {weights}", external.prepared))
@@ -266,14 +268,14 @@ def other_images(run: Path, loaded: LoadedModel, data: str | ImageData, config: 
 
 
 def _prepared_for(run: Path, loaded: LoadedModel, images: ImageData) -> ImageData:
-    """The images with the mean and the deviation that a run's network was trained with, if the classes are its own."""
+    """The images, normalised and resized as a run's network was trained, if the classes are its own."""
     if images.classes != tuple(map(plain_name, loaded.classes)):
         raise ValueError(
             f"{images.name} has other classes than {run}: {_first_difference(images.classes, loaded.classes)}"
         )
     if {images.channels, loaded.channels} - {1, 3} and images.channels != loaded.channels:
         raise ValueError(f"{images.name} has {images.channels} channels, and {run} takes {loaded.channels}")
-    return replace(images, mean=loaded.mean, std=loaded.std)
+    return replace(images, mean=loaded.mean, std=loaded.std, resizing=loaded.resizing)
 
 
 def _first_difference(here: tuple[str, ...], there: tuple[str, ...]) -> str:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import torch
@@ -15,6 +15,7 @@ from torch import nn
 from selfdistill import __version__
 from selfdistill.config.train_config import MAX_IMAGE_SIZE, TrainConfig
 from selfdistill.data import ImageData
+from selfdistill.data.sets import BILINEAR, Resizing
 from selfdistill.errors import ArgumentError, NonFiniteError
 from selfdistill.files import read_file, write_atomically
 from selfdistill.models import build
@@ -46,6 +47,9 @@ class _Description(msgspec.Struct):
     mean: Annotated[tuple[float, ...], msgspec.Meta(min_length=1)]
     std: Annotated[tuple[_Positive, ...], msgspec.Meta(min_length=1)]
     temperature: _Positive = 1.0
+    # What earlier versions leave out.
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    crop_pct: Annotated[float, msgspec.Meta(ge=0.1, le=1)] = 0.875
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class LoadedModel:
         mean: per channel; an input is ``(pixels / 255 - mean) / std``.
         std: per channel.
         temperature: T, fitted on validation images; probabilities are softmax(logits / T). 1 where none was fitted.
+        resizing: how files are brought to the size.
     """
 
     model: nn.Module
@@ -67,6 +72,7 @@ class LoadedModel:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     temperature: float = 1.0
+    resizing: Resizing = BILINEAR
 
     @property
     def channels(self) -> int:
@@ -96,6 +102,7 @@ def save_model(
         "image_size": data.image_size,
         "mean": list(data.mean),
         "std": list(data.std),
+        **vars(data.resizing),
         "epochs": recipe.epochs,
         "sha256": sha256,
         "selfdistill": __version__,
@@ -166,6 +173,7 @@ def load_run(run: str | Path, model: str | None = None) -> LoadedModel:
         tuple(known["mean"]),
         tuple(known["std"]),
         known.get("temperature", 1.0),
+        Resizing(**{name: known[name] for name in vars(BILINEAR) if name in known}),
     )
 
 

@@ -17,9 +17,11 @@ from selfdistill.data import ImageData, load_data
 from selfdistill.data.files import explained_worker_losses
 from selfdistill.data.fingerprint import Fingerprint, changes
 from selfdistill.data.sets import (
+    BILINEAR,
     HELD_OUT_BY_NAME,
     VAL_FRACTION,
     Limits,
+    Resizing,
     hold_out_validation,
     train_on_validation,
     without_test,
@@ -27,7 +29,7 @@ from selfdistill.data.sets import (
 from selfdistill.errors import ArgumentError, blaming, check_folder, naming
 from selfdistill.files import make_folder, read_file, write_atomically
 from selfdistill.models.function import is_function
-from selfdistill.models.pretrained import pretrained
+from selfdistill.models.pretrained import Pretrained, pretrained
 from selfdistill.progress import OnProgress, no_progress
 from selfdistill.records import RunRecord
 from selfdistill.training import random_state
@@ -323,17 +325,32 @@ def load(recipe: TrainConfig, data: ImageData | None = None) -> ImageData:
 
 
 def as_pretrained(recipe: TrainConfig, data: ImageData) -> ImageData:
-    """Return images with the mean and standard deviation that a recipe's pretrained weights are used to.
+    """Return images prepared as a recipe's pretrained weights are used to: normalised, resized and cut out.
 
     Raises:
-        ArgumentError: the model takes images of another size alone.
+        ArgumentError: the model takes images of another size alone, or the images are not resized.
     """
-    known = pretrained(recipe.resolve(data).model, recipe.weights) if recipe.fine_tunes else None
+    known = pretrained(recipe.model_for(data.image_size), recipe.weights) if recipe.fine_tunes else None
+    data = replace(data, resizing=_resizing(recipe, data, known))
     if known is None:
         return data
     if known.fixed_size and data.image_size != known.size:
         raise ArgumentError("image_size", f"must be {known.size} for {recipe.model}, not {data.image_size}")
     return replace(data, mean=known.mean, std=known.std)
+
+
+def _resizing(recipe: TrainConfig, data: ImageData, known: Pretrained | None) -> Resizing:
+    """Return how files are resized: as the recipe says, otherwise as the weights do."""
+    given = {name: value for name in vars(BILINEAR) if (value := getattr(recipe, name)) is not None}
+    if data.train.is_small:
+        for name, value in given.items():
+            if value != getattr(BILINEAR, name):
+                raise ArgumentError(name, f"would be ignored: {data.name} is in memory")
+        return BILINEAR
+    of_weights: dict[str, Any] = (
+        {} if known is None else {"interpolation": known.interpolation, "crop_pct": known.crop_pct}
+    )
+    return Resizing(**of_weights | given)
 
 
 def _train(

@@ -98,7 +98,8 @@ def frozen_features(
 def feature_key(recipe: ResolvedTrainConfig, data: ImageData, model: nn.Module, head: str) -> str:
     """Name what the features depend on: a hash of the images, how they are prepared, and the backbone's weights."""
     augment = (recipe.augment, recipe.auto_augment, recipe.erasing)
-    setting = (_FORMAT, VIEWS, data.image_size, data.mean, data.std, augment, recipe.resize, recipe.model)
+    images = (data.image_size, data.mean, data.std, vars(data.resizing))
+    setting = (_FORMAT, VIEWS, *images, augment, recipe.resize, recipe.model)
     digest = hashlib.sha256(json.dumps((setting, data.fingerprint), sort_keys=True).encode())
     for name, value in model.state_dict().items():
         if not name.startswith(f"{head}."):
