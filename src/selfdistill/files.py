@@ -4,11 +4,13 @@ What lies below a run folder may have been put there by somebody else. A link th
 read, nor written, nor deleted through. The run folder itself may be a link.
 """
 
+import hashlib
 import logging
 import os
 import re
 import stat
 import tempfile
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -18,7 +20,7 @@ _LOGGER = logging.getLogger(__name__)
 SMALL_FILE = 2**28
 """Bytes that a record, a recipe or a description has at most."""
 
-_ENDINGS = "csv|html|json|md|npz|onnx|pixels|pt|pt2|safetensors|sha256|svg|yaml"
+_ENDINGS = "csv|features|html|index|json|md|npz|onnx|pixels|pt|pt2|safetensors|sha256|svg|yaml"
 # O_NONBLOCK: of a FIFO one would wait for a writer; O_BINARY: Windows would translate line ends.
 _NO_SURPRISES = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
 POSIX = hasattr(os, "O_NOFOLLOW")
@@ -101,6 +103,29 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from None
     _LOGGER.debug("wrote %s, %s bytes", path, len(content))
+
+
+def write_cache(path: Path, content: bytes) -> None:
+    """Write a file that may be deleted at any time, behind a checksum; its folder is made.
+
+    Warns:
+        UserWarning: the system refuses, and what it holds will be made again.
+    """
+    try:
+        make_folder(path.parent)
+        write_atomically(path, hashlib.sha256(content).digest() + content)
+    except OSError as error:
+        warnings.warn(f"nothing is kept for later runs: {error}", stacklevel=4)
+
+
+def read_cache(path: Path) -> bytes | None:
+    """Return what :func:`write_cache` wrote; None if it is not there or damaged."""
+    try:
+        with open_file(path) as file:
+            checksum, content = file.read(32), file.read()
+    except FileNotFoundError:
+        return None
+    return content if hashlib.sha256(content).digest() == checksum else None
 
 
 def remove_leftovers(folder: Path) -> None:

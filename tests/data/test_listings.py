@@ -21,6 +21,7 @@ from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData, TrainLoader, eval_batches, load_data
 from selfdistill.data.augment import Policy
 from selfdistill.data.cache import with_cache
+from selfdistill.data.listings import shards as listings
 from selfdistill.data.sets import hold_out_validation
 from selfdistill.method import Needs
 from selfdistill.training import train
@@ -223,6 +224,27 @@ def test_an_index_keeps_no_image(shards: Path, write_images: WriteImages, tmp_pa
     assert (data.image_size, data.augment, data.train.images) == (40, "crop_flip", None)
     assert data.is_held_out
     assert len(data.train) + len(data.test) == 40
+
+
+def test_an_index_is_kept_until_a_shard_changes(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def loaded() -> ImageData:
+        return load_data(f"wds:{shards}", root=tmp_path, image_size=96)
+
+    fresh = loaded()
+    assert not (tmp_path / "cache").exists(), "an index of few images is made as fast as it is read"
+    monkeypatch.setattr(listings, "_MANY", 1)
+    loaded()
+    ((file,), read) = (tmp_path / "cache").glob("*.index"), listings._members
+    monkeypatch.setattr(listings, "_members", None)  # nothing is indexed anew
+    again = loaded()
+    assert pixels_by_label(again, "train") == pixels_by_label(fresh, "train")
+    assert (again.fingerprint, again.notes, again.classes) == (fresh.fingerprint, fresh.notes, fresh.classes)
+    monkeypatch.setattr(listings, "_members", read)
+    file.write_bytes(file.read_bytes()[:-1])
+    assert loaded().fingerprint == fresh.fingerprint, "a damaged index is made anew"
+    (shards / "test-000.tar").unlink()
+    assert len(loaded().train) < len(fresh.train)
+    assert len(list((tmp_path / "cache").glob("*.index"))) == 2
 
 
 def test_an_unreadable_image_is_named_or_left_out(shards: Path) -> None:

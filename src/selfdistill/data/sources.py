@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from selfdistill.errors import ArgumentError
 from selfdistill.text import join_names, nearest, plain_name
 
 _SMALLEST = 8  # pixels
-_LISTINGS: dict[str, Callable[..., ImageData]] = {"wds": load_shards, "hf": load_hub}
+_LISTINGS = ("wds", "hf")
 
 
 def load_data(
@@ -83,7 +84,7 @@ def load_data(
     if str(source) in NAMED_SETS:
         check_root(root)
         data = load_named(str(source), root=root, image_size=image_size, limits=limits, skip_unreadable=skip_unreadable)
-    elif (listed := _listing(str(source))) is not None:
+    elif (listed := _listing(str(source), root)) is not None:
         load, where = listed
         data = load(where, image_size=image_size, limits=limits, skip_unreadable=skip_unreadable)
     elif path.is_dir():
@@ -103,14 +104,15 @@ def load_data(
     return data
 
 
-def _listing(source: str) -> tuple[Callable[..., ImageData], Any] | None:
+def _listing(source: str, root: Path) -> tuple[Callable[..., ImageData], Any] | None:
     """Return what loads a source that is listed, and what of it names the list; None for others."""
     kind, _, where = source.partition(":")
-    if kind in _LISTINGS:
-        return _LISTINGS[kind], where
     path = Path(source).expanduser()
-    if path.is_dir() and holds_shards(path):
-        return load_shards, source
+    if kind == "wds" or (path.is_dir() and holds_shards(path)):
+        check_root(root)
+        return partial(load_shards, cache=root / "cache"), where if kind == "wds" else source
+    if kind == "hf":
+        return load_hub, where
     return (load_table, path) if path.suffix.lower() in TABLES and path.is_file() else None
 
 

@@ -127,7 +127,7 @@ def run_comparison(
     if recipe.fine_tunes:
         out.mkdir(parents=True, exist_ok=True)
         with console.status("fitting a linear probe"):
-            probe = _measure_linear_probe(runs[0].recipe, data, out)
+            probe = measure_linear_probe(runs[0].recipe, data, out)
         print_line(console, _describe_probe(probe))
     runs = _with_epochs(runs, epochs or recipe.resolve(data).epochs)
     return _run(runs, out, data, evaluation, ExecutorConfig(jobs).make(data), console)
@@ -203,7 +203,7 @@ def _parallel_runs(runs: int, jobs: int, *, on_cpu: bool) -> float:
     return runs / -(-runs // jobs)
 
 
-def _measure_linear_probe(recipe: TrainConfig, data: ImageData, out: Path) -> LinearProbeRecord:
+def measure_linear_probe(recipe: TrainConfig, data: ImageData, out: Path) -> LinearProbeRecord:
     """Fit a linear probe to the training images, measure it on the test images, and write ``out/linear_probe.json``.
 
     The one that is there is returned if it is of the same images and weights.

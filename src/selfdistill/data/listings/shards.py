@@ -6,6 +6,7 @@ some 60 bytes for each image: any image is read by itself, so that an epoch is s
 over processes and workers, and resumed like that of files.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -27,13 +28,14 @@ from selfdistill.data.folders import PARTS, unread_note
 from selfdistill.data.listings.names import packed_data, part_of
 from selfdistill.data.packed import Packed
 from selfdistill.data.sets import ImageData, Limits
-from selfdistill.files import read_at
+from selfdistill.files import read_at, read_cache, write_cache
 from selfdistill.progress import track
 from selfdistill.text import plain_name, quote
 
 _LABEL_BYTES, _SHARD_BYTES, _LONGEST = 2**20, 2**50, 255
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MOST_SHARDS = 100_000
+_MANY, _FORMAT = 10_000, 1  # images of an index that is worth keeping
 
 
 def holds_shards(folder: Path) -> bool:
@@ -78,7 +80,9 @@ class TarImages(Packed):
         return str(self.shards[shard].absolute()), self.shards[shard].stat().st_mtime_ns, offset, size
 
 
-def load_shards(pattern: str, *, image_size: int | None, limits: Limits, skip_unreadable: bool) -> ImageData:
+def load_shards(
+    pattern: str, *, image_size: int | None, limits: Limits, skip_unreadable: bool, cache: Path | None = None
+) -> ImageData:
     """Index shards and return their images.
 
     Args:
@@ -86,14 +90,13 @@ def load_shards(pattern: str, *, image_size: int | None, limits: Limits, skip_un
             of each class are held out; or such files, as ``shards/train-{000..009}.tar``.
         image_size: as for :func:`~selfdistill.data.load_data`.
         skip_unreadable: decode every image once, and leave out those that cannot be.
+        cache: folder where the index of many images is kept, and found as long as the shards are the same.
 
     Raises:
         ValueError: a shard is missing, damaged or compressed, or a sample has no label; one line that names it.
     """
     shards = _shards(pattern)
-    index, unread = _Index(), Counter[str]()
-    for number, shard in enumerate(track(list(shards), "indexing shards", len(shards))):
-        index.add(number, shard, unread)
+    index = _kept_index(list(shards), cache)
     if not len(index.labels):
         raise ValueError(f"{pattern}: no image in it (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
     table = np.stack([np.frombuffer(column, np.int64) for column in (index.shards, index.offsets, index.sizes)], axis=1)
@@ -111,18 +114,67 @@ def load_shards(pattern: str, *, image_size: int | None, limits: Limits, skip_un
         image_size=image_size,
         limits=limits,
         skip_unreadable=skip_unreadable,
-        notes=(unread_note(unread),) if unread else (),
+        notes=(unread_note(index.unread),) if index.unread else (),
     )
 
 
+def _kept_index(shards: Sequence[Path], cache: Path | None) -> "_Index":
+    """Return the index of shards, from the cache if they are the same as when it was made."""
+    key = None if cache is None else _key(shards)
+    file = None if cache is None or key is None else cache / f"shards-{key}.index"
+    if file is not None and (content := read_cache(file)) is not None:
+        return _Index.from_bytes(content)
+    index = _Index()
+    for number, shard in enumerate(track(shards, "indexing shards", len(shards))):
+        index.add(number, shard)
+    if file is not None and len(index.labels) >= _MANY:
+        write_cache(file, index.to_bytes())
+    return index
+
+
+def _key(shards: Sequence[Path]) -> str | None:
+    """Name an index; None where a shard cannot be looked at, which is told when it is read."""
+    try:
+        stats = [shard.stat() for shard in shards]
+    except OSError:
+        return None
+    known = [(str(one.absolute()), its.st_size, its.st_mtime_ns) for one, its in zip(shards, stats, strict=True)]
+    return hashlib.sha256(repr((_FORMAT, known)).encode()).hexdigest()[:16]
+
+
 class _Index:
-    """What is known of each image: shard, offset, size, a hash of its name, and its label by first appearance."""
+    """What is known of each image: shard, offset, size, a hash of its name, and its label by first appearance.
+
+    Attributes:
+        unread: how many files are neither image nor label, by suffix.
+    """
 
     def __init__(self) -> None:
         self.shards, self.offsets, self.sizes, self.names, self.labels = (array("q") for _ in range(5))
         self.classes: dict[str, int] = {}
+        self.unread = Counter[str]()
 
-    def add(self, number: int, shard: Path, unread: Counter[str]) -> None:
+    def to_bytes(self) -> bytes:
+        """Return it as one line of JSON and the columns."""
+        known = {"classes": list(self.classes), "unread": self.unread}
+        return json.dumps(known).encode() + b"\n" + b"".join(column.tobytes() for column in self._columns())
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Self:
+        """Return what `to_bytes` made bytes of."""
+        index, start = cls(), content.index(b"\n") + 1
+        known = json.loads(content[:start])
+        index.classes = {name: label for label, name in enumerate(known["classes"])}
+        index.unread.update(known["unread"])
+        length = (len(content) - start) // 5
+        for number, column in enumerate(index._columns()):
+            column.frombytes(memoryview(content)[start + number * length : start + (number + 1) * length])
+        return index
+
+    def _columns(self) -> "tuple[array[int], ...]":
+        return self.shards, self.offsets, self.sizes, self.names, self.labels
+
+    def add(self, number: int, shard: Path) -> None:
         """Add the samples of a shard."""
         key, image, label = "", None, None
         for name, member in _members(shard):
@@ -136,7 +188,7 @@ class _Index:
             elif suffix in ("cls", "json") and label is None:
                 label = _label(shard, member, suffix)
             else:
-                unread[f".{suffix.rpartition('.')[2].lower()}" if suffix else ""] += 1
+                self.unread[f".{suffix.rpartition('.')[2].lower()}" if suffix else ""] += 1
         self._close(number, shard, key, image, label)
 
     def _close(self, number: int, shard: Path, key: str, image: tarfile.TarInfo | None, label: str | None) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from selfdistill.data import ImageData
 from selfdistill.data.augment import Policy
 from selfdistill.data.loading import eval_batches, view_batches
 from selfdistill.evaluation.images import read_features
-from selfdistill.files import make_folder, open_file, write_atomically
+from selfdistill.files import read_cache, write_cache
 from selfdistill.method import Needs
 from selfdistill.progress import track
 
@@ -111,20 +110,11 @@ def _read(file: Path) -> Features | None:
     """Return what a file holds; None if it is not there or damaged."""
     from safetensors.torch import load
 
-    try:
-        with open_file(file) as opened:
-            checksum, content = opened.read(32), opened.read()
-    except FileNotFoundError:
-        return None
-    return Features(**load(content)) if hashlib.sha256(content).digest() == checksum else None
+    content = read_cache(file)
+    return None if content is None else Features(**load(content))
 
 
 def _keep(features: Features, file: Path) -> None:
     from safetensors.torch import save
 
-    content = save({name: value.contiguous() for name, value in vars(features).items() if value is not None})
-    try:
-        make_folder(file.parent)
-        write_atomically(file, hashlib.sha256(content).digest() + content)
-    except OSError as error:
-        warnings.warn(f"the features are not kept, and are computed again for each run: {error}", stacklevel=3)
+    write_cache(file, save({name: value.contiguous() for name, value in vars(features).items() if value is not None}))
