@@ -362,6 +362,35 @@ def test_wrong_shards_are_one_line(shards: Path, tmp_path: Path) -> None:
         assert "\n" not in str(refused.value)
 
 
+@pytest.fixture
+def configured(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A copy of a dataset of the hub with two configurations; of the second each part has the first four images."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "prepared"))
+    folder, lines = tmp_path / "copy", ["---", "configs:"]
+    for name, most in (("all", None), ("few", 4)):
+        lines += [f"- config_name: {name}", "  data_files:"]
+        for part, dataset in datasets.load_from_disk(str(hub)).items():
+            split = {"test": "validation"}.get(str(part), str(part))
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            kept = dataset.shuffle(seed=0).select(range(len(dataset) if most is None else most))
+            kept.to_parquet(folder / name / f"{split}.parquet")
+            lines += [f"  - split: {split}", f"    path: {name}/{split}.parquet"]
+    (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
+    return f"hf:{folder}"
+
+
+def test_a_configuration_of_a_dataset(configured: str, hub: Path) -> None:
+    whole, named = load_data(f"hf:{hub}", image_size=96), load_data(f"{configured}:all", image_size=96)
+    for part in ("train", "test"):  # the part "validation" alone is for testing
+        assert pixels_by_label(named, part) == pixels_by_label(whole, part)
+    few = load_data(f"{configured}:few", image_size=96)
+    assert (len(few.train), len(few.test), few.name) == (4, 4, "copy-few")
+    for source, said in {configured: "all", f"{configured}:none": "none", f"{configured}x:all": "copyx"}.items():
+        with pytest.raises((ValueError, RuntimeError), match=said) as refused:
+            load_data(source)
+        assert "\n" not in str(refused.value)
+
+
 def saved(folder: Path, columns: Mapping[str, list[Any]], features: Mapping[str, Any]) -> str:
     datasets.Dataset.from_dict(dict(columns), features=datasets.Features(dict(features))).save_to_disk(str(folder))
     return f"hf:{folder}"
@@ -381,6 +410,9 @@ def test_wrong_datasets_are_one_line(tmp_path: Path, hub: Path, photos: Path, mo
             "1 images have no label",
         saved(tmp_path / "one", {"image": [cell] * 3, "label": [0] * 3}, columns): "class 'b' has no",
         f"hf:{photos}": "not a folder of save_to_disk",
+        f"hf:{hub}:small": "what save_to_disk wrote has no configurations",
+        f"hf:{photos}:": "the name of a dataset is missing",
+        "hf::small": "the name of a dataset is missing",
     }  # fmt: skip
     for source, said in cases.items():
         with pytest.raises(ValueError) as refused:  # noqa: PT011
@@ -388,7 +420,7 @@ def test_wrong_datasets_are_one_line(tmp_path: Path, hub: Path, photos: Path, mo
         assert said in str(refused.value)
         assert "\n" not in str(refused.value)
     monkeypatch.setattr(
-        datasets, "load_dataset", lambda name: (_ for _ in ()).throw(ConnectionError("no network\nat all"))
+        datasets, "load_dataset", lambda name, config: (_ for _ in ()).throw(ConnectionError("no network\nat all"))
     )
     with pytest.raises(
         RuntimeError, match=r"nobody/nothing is not a folder, and not to be had from the hub \(no network\)"

@@ -46,7 +46,7 @@ def load_data(
     ``FILE.csv``, ``FILE.parquet``                image files: columns path, label and, if wanted, split (train, ...)
     ``DIR`` of .tar files, ``wds:DIR``            WebDataset shards, train-*.tar and test-*.tar (or val-*.tar)
     ``wds:DIR/train-{000..009}.tar``              the same, as many as the numbers say
-    ``hf:DIR``, ``hf:NAME``                       a dataset of Hugging Face, from ``save_to_disk`` or the hub
+    ``hf:DIR``, ``hf:NAME[:CONFIG]``              a dataset of Hugging Face, from ``save_to_disk`` or the hub
     ============================================  ==================================================================
 
     Small images are kept in memory, but for those of shards and of Hugging Face; files larger than 64 pixels are

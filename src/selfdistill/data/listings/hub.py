@@ -59,7 +59,7 @@ class TableImages(Packed):
 
 
 def load_hub(source: str, *, image_size: int | None, limits: Limits, skip_unreadable: bool) -> ImageData:
-    """Load a folder that ``save_to_disk`` wrote, or a dataset of the hub.
+    """Load a folder that ``save_to_disk`` wrote, or a dataset of the hub, or a copy of one, by ``NAME[:CONFIG]``.
 
     It has one column of images and one of class labels. Its parts are called train, test and validation, as those of
     folders are; of a single one about 20 % of each class are held out.
@@ -85,7 +85,7 @@ def load_hub(source: str, *, image_size: int | None, limits: Limits, skip_unread
     }
     number = [list(PARTS).index(name) for name, part in parts.items() for _ in range(len(part))]
     return packed_data(
-        plain_name(Path(source).name),
+        plain_name(Path(source).name.replace(":", "-")),
         TableImages(encoded, image, np.arange(len(labels))),
         labels=labels,
         classes=classes,
@@ -105,12 +105,34 @@ def _loaded(source: str) -> Any:
         import datasets
     except ModuleNotFoundError:
         raise RuntimeError(f'hf:{source} needs datasets: pip install "selfdistill[huggingface]"') from None
-    path = Path(source).expanduser()
+    name, config = (source, "") if Path(source).expanduser().exists() else _split(source)
+    path = Path(name).expanduser()
+    saved = any((path / file).is_file() for file in ("dataset_info.json", "dataset_dict.json"))
+    if saved and config:
+        raise ValueError(f"{source}: what save_to_disk wrote has no configurations: leave out {quote(':' + config)}")
     try:
-        return datasets.load_from_disk(str(path)) if path.exists() else datasets.load_dataset(source)
+        if path.exists() and not (path / "README.md").is_file():  # which a copy of a dataset of the hub has
+            return datasets.load_from_disk(str(path))
+        return datasets.load_dataset(str(path) if path.exists() else name, config or None)
     except Exception as error:  # each layer has errors of its own
+        if "config name is missing" in str(error).lower():
+            told = " ".join(str(error).split()).partition("Example of usage")[0].rstrip()
+            raise ValueError(f"{source}: {told}; write hf:{source}:CONFIG") from None
         what = "not a folder of save_to_disk" if path.exists() else "not a folder, and not to be had from the hub"
         raise (ValueError if path.exists() else RuntimeError)(f"{source} is {what} ({first_line(error)})") from None
+
+
+def _split(source: str) -> tuple[str, str]:
+    """Return the name and the configuration of ``NAME[:CONFIG]``, which may be empty.
+
+    Example:
+        >>> _split("owner/name:small"), _split("owner/name")
+        (('owner/name', 'small'), ('owner/name', ''))
+    """
+    name, colon, config = source.partition(":")
+    if not name or (colon and not config):
+        raise ValueError(f"hf:{source}: the name of a dataset is missing, wanted hf:NAME or hf:NAME:CONFIG")
+    return name, config
 
 
 def _parts(source: str, loaded: Any) -> dict[str, Any]:
