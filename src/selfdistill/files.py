@@ -20,7 +20,7 @@ _LOGGER = logging.getLogger(__name__)
 SMALL_FILE = 2**28
 """Bytes that a record, a recipe or a description has at most."""
 
-_ENDINGS = "csv|features|html|index|json|md|npz|onnx|pixels|pt|pt2|safetensors|sha256|svg|yaml"
+_ENDINGS = "csv|features|html|index|json|md|npz|onnx|pixels|probe|pt|pt2|safetensors|sha256|svg|yaml"
 # O_NONBLOCK: of a FIFO one would wait for a writer; O_BINARY: Windows would translate line ends.
 _NO_SURPRISES = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
 POSIX = hasattr(os, "O_NOFOLLOW")

@@ -16,9 +16,10 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from selfdistill.data import Split, TrainLoader, cache, eval_batches, files, load_data
-from selfdistill.data.cache import cached_images, with_cache
+from selfdistill.data.cache import cached_images, decoded_once, with_cache
 from selfdistill.data.decode import UnreadableImageError, read_rgb, sides_for
 from selfdistill.data.randomness import hash_key
+from selfdistill.data.sets import Resizing
 from selfdistill.method import Needs
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
@@ -77,6 +78,29 @@ def test_a_training_sees_the_same_pixels(data, tmp_path, augment, workers):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(files, "read_rgb", None)
             assert torch.equal(pixels(kept, resize=side, augment=augment, workers=workers), plain)
+
+
+@pytest.mark.parametrize("resize", [None, 75])
+@pytest.mark.parametrize("augment", AUGMENTS)
+def test_files_decoded_once_change_no_pixel(data, tmp_path, augment, resize, undecodable):
+    plain, of_test = pixels(data, resize=resize, augment=augment), scored(data.test, data)
+    kept = decoded_once(replace(data, resizing=Resizing("bicubic", 0.9)), tmp_path / "cache")
+    kept = decoded_once(replace(kept, resizing=data.resizing), tmp_path / "cache")
+    undecodable()
+    assert torch.equal(pixels(kept, resize=resize, augment=augment), plain)
+    assert torch.equal(scored(kept.test, kept), of_test)
+
+
+def test_large_files_are_decoded_each_time(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "_WHOLE", 1000)
+    assert decoded_once(data, tmp_path / "cache") is data
+    assert not (tmp_path / "cache").exists()
+
+
+def test_without_room_files_are_decoded_each_time(data, tmp_path):
+    (tmp_path / "cache").touch()
+    with pytest.warns(UserWarning, match="decoded in each epoch"):
+        assert decoded_once(data, tmp_path / "cache") is data
 
 
 def by_hand(path, *, augment, resize, key):

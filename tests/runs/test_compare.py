@@ -18,7 +18,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
     """The recipes whose steps are measured: each epoch is said to take 1 s, and the end of a run 10 s."""
     recipes: list[TrainConfig] = []
 
-    def measure(recipe: TrainConfig, data: object) -> Timing:
+    def measure(recipe: TrainConfig, data: object, steps: int) -> Timing:
         recipes.append(recipe)
         return Timing(step=0.1, steps=10, evaluation=0, final=10, eval_every=1)
 

@@ -9,11 +9,12 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from selfdistill.config import TrainConfig
-from selfdistill.data import eval_batches
+from selfdistill.data import cache, eval_batches, files
 from selfdistill.evaluation.images import read_features
 from selfdistill.models import build
 from selfdistill.records import LinearProbeRecord
 from selfdistill.report import write_report
+from selfdistill.training import fine_tuning
 from selfdistill.training.run import load
 from tests.runs.conftest import Compare
 
@@ -47,6 +48,26 @@ def test_it_is_sklearns_and_a_row_of_the_report(pretrained: TrainConfig, compare
     page = write_report(records, tmp_path / "report", title="T", probe=found).with_suffix(".md").read_text()
     (row,) = [line for line in page.splitlines() if line.startswith("| linear probe |")]
     assert f"{found.evaluation.top1 * 100:.2f}" in row
+
+
+def test_photographs_are_decoded_and_probed_once_for_all_runs(
+    pretrained: TrainConfig, compare: Compare, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(pretrained, data=str(photos), data_root=str(tmp_path), image_size=72, per_class=None, workers=0)
+    # In channels-last order torch 2.15 crashes on a CPU with so few channels at this size.
+    recipe = replace(recipe, test_per_class=None, channels_last=False)
+    fitted: list[int] = []
+    fit = fine_tuning.fit_linear_probe
+    monkeypatch.setattr(fine_tuning, "fit_linear_probe", lambda *a, **k: (fitted.append(1), fit(*a, **k))[1])
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "read_rgb", None)  # but for the one pass that makes the cache
+        kept = compare(recipe=recipe, seeds=2)
+    assert (len(kept), len(fitted)) == (4, 1)
+    monkeypatch.setattr(cache, "_WHOLE", 0)
+    (tmp_path / "cache").rename(tmp_path / "gone")
+    decoded = compare(recipe=recipe, seeds=2, out=tmp_path / "others")
+    assert len(fitted) == 6
+    assert [one.rows[-1]["loss"] for one in kept] == [one.rows[-1]["loss"] for one in decoded]
 
 
 def test_it_is_made_once_and_anew_for_other_images(pretrained: TrainConfig, compare: Compare, tmp_path: Path) -> None:

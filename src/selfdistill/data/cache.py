@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import shutil
+import warnings
 import zlib
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -35,23 +36,24 @@ from selfdistill.progress import track
 
 _FORMAT = 2  # of the file, and of how its pixels are made
 _ROW, _CHECKSUM = 4 * 8, 32  # bytes of an image in the index, and of the index's checksum
+_WHOLE = 2**30  # bytes of decoded files that are kept unasked
 _AHEAD = 128  # images that are decoded before they are written, at most
 
 Box = list[int] | None
 
 
-def with_cache(data: ImageData, side: int, folder: Path) -> ImageData:
+def with_cache(data: ImageData, side: int | None, folder: Path) -> ImageData:
     """Return a set whose files are decoded once: resized, they are kept in ``folder``, and found there the next time.
 
     The training images are kept, and the test images where they are resized to the same side before their centre is
-    cut out, the margin of S. A set in memory is returned as it is.
+    cut out, the margin of S; without a side all images, as large as they are. A set in memory is returned as it is.
 
     A cache belongs to the files' paths, sizes and times of change, and to the side: where one of these is another, a
     new one is made, and the old one stays. Only a damaged cache is ever deleted; whoever needs the room may, at any
     time. Each image has a checksum that is compared whenever it is read; a damaged one is decoded from its own file.
 
     Args:
-        side: the shorter side of the kept images in pixels, at least 1.
+        side: the shorter side of the kept images in pixels, at least 1; None: they are not resized.
 
     Raises:
         ValueError: a file cannot be decoded.
@@ -60,8 +62,9 @@ def with_cache(data: ImageData, side: int, folder: Path) -> ImageData:
     interpolation = data.resizing.interpolation
     if data.train.is_small or (data.train.cache is not None and data.train.cache.fits(side, interpolation)):
         return data
+    interpolation = "bilinear" if side is None else interpolation
     names = ["train"]
-    if side == data.resizing.margin(data.image_size):
+    if side in (None, data.resizing.margin(data.image_size)):
         names += ["test"] if data.val is None else ["test", "val"]
     splits: list[Split] = [getattr(data, name) for name in names]
     paths = [path for split in splits for path in split.paths or ()]
@@ -75,16 +78,41 @@ def with_cache(data: ImageData, side: int, folder: Path) -> ImageData:
     return replace(data, **kept)
 
 
+def decoded_once(data: ImageData, folder: Path) -> ImageData:
+    """Return a set whose files are decoded once, as `with_cache` keeps them unless that takes more than 1 GiB.
+
+    What is trained on and scored is the same to the bit.
+
+    Raises:
+        ValueError: a file cannot be decoded.
+    """
+    splits = [split for split in (data.train, data.test, data.val) if split is not None]
+    if data.train.cache is not None or data.train.is_small:
+        return data
+    needed = 0
+    for split in splits:
+        paths: Sequence[ImageFile] = split.paths or ()
+        for path, box in zip(paths, _boxes(split), strict=True):
+            needed += _bytes(path, box, None)
+            if needed > _WHOLE:
+                return data
+    try:
+        return with_cache(data, None, folder)
+    except OSError as error:
+        warnings.warn(f"photographs are decoded in each epoch: {error}", stacklevel=2)
+        return data
+
+
 def cached_images(
     paths: Sequence[ImageFile],
     boxes: Sequence[Box],
     *,
-    side: int,
+    side: int | None,
     name: str,
     folder: Path,
     interpolation: str = "bilinear",
 ) -> CachedImages:
-    """Return image files, or a rectangle of each, resized to a shorter side; decoded only if they are not kept yet.
+    """Return image files, or a rectangle of each, resized to a shorter side if any; decoded if they are not kept yet.
 
     Several processes may ask at once: one decodes, the others wait for it. A cache is there whole or not at all.
 
@@ -121,7 +149,7 @@ def _boxes(split: Split) -> Iterable[Box]:
     return [None] * len(split) if split.boxes is None else split.boxes.tolist()
 
 
-def _key(paths: Sequence[ImageFile], boxes: Sequence[Box], side: int, interpolation: str) -> str:
+def _key(paths: Sequence[ImageFile], boxes: Sequence[Box], side: int | None, interpolation: str) -> str:
     """Name what a cache holds; a decoder of another version may decode a little differently."""
     how = () if interpolation == "bilinear" else (interpolation,)  # so that older caches are found
     digest = hashlib.sha256(repr((_FORMAT, PIL.__version__, side, *how)).encode())
@@ -174,12 +202,13 @@ def _write(file: Path, images: Iterable[NDArray[np.uint8]], count: int) -> Index
 
 
 def _decoded(
-    paths: Sequence[ImageFile], boxes: Sequence[Box], side: int, interpolation: str
+    paths: Sequence[ImageFile], boxes: Sequence[Box], side: int | None, interpolation: str
 ) -> Generator[NDArray[np.uint8], None, None]:
     """Yield the images ``(H, W, 3)`` in order; several threads decode a few ahead."""
 
     def decode(path: ImageFile, box: Box) -> NDArray[np.uint8]:
-        return np.asarray(to_shorter_side(read_rgb(path, box), side, interpolation))
+        image = read_rgb(path, box)
+        return np.asarray(image if side is None else to_shorter_side(image, side, interpolation))
 
     pool = ThreadPoolExecutor(min(8, cpu_count()))
     waiting: deque[Future[NDArray[np.uint8]]] = deque()
@@ -196,7 +225,7 @@ def _decoded(
         pool.shutdown(cancel_futures=True)
 
 
-def _check_room(folder: Path, paths: Sequence[ImageFile], boxes: Sequence[Box], side: int) -> None:
+def _check_room(folder: Path, paths: Sequence[ImageFile], boxes: Sequence[Box], side: int | None) -> None:
     parts = track(zip(paths, boxes, strict=True), "measuring images", len(paths))
     needed = sum(_bytes(path, box, side) for path, box in parts)
     free = shutil.disk_usage(folder).free
@@ -204,13 +233,13 @@ def _check_room(folder: Path, paths: Sequence[ImageFile], boxes: Sequence[Box], 
         raise OSError(f"{len(paths):,} images take {needed:,} bytes, and {free:,} are free there")
 
 
-def _bytes(path: ImageFile, box: Box, side: int) -> int:
+def _bytes(path: ImageFile, box: Box, side: int | None) -> int:
     """Bytes of one image in a cache, by its file's head; a turned picture takes as many."""
     try:
         with open_image(encoded(path)) as file:
             left, top, right, bottom = box or (0, 0, *file.size)
             size = min(right, file.width) - max(left, 0), min(bottom, file.height) - max(top, 0)
-        width, height = sides_for(size, side)
+        width, height = size if side is None else sides_for(size, side)
     except Exception:  # decoders raise almost anything on a damaged file; its reason is told when it is decoded
         return 0
     return 3 * width * height

@@ -102,10 +102,13 @@ class FileImages(Dataset[Tensor | str]):
             yield (epoch, index, view), item
 
     def _read(self, index: int) -> Image.Image:
-        if self.cache is not None and (kept := self.cache[index]) is not None:
-            return kept
-        image = read_rgb(self.paths[index], None if self.boxes is None else self.boxes[index].tolist())
-        side = self.resize if self.cache is None else self.cache.side  # which is the first size in any case
+        image = None if self.cache is None else self.cache[index]
+        side = None if self.cache is None else self.cache.side
+        if image is not None and side is not None:
+            return image
+        if image is None:
+            image = read_rgb(self.paths[index], None if self.boxes is None else self.boxes[index].tolist())
+        side = self.resize if side is None else side  # which is the first size in any case
         return image if side is None else to_shorter_side(image, side, self.interpolation)
 
 

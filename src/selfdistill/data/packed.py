@@ -102,12 +102,12 @@ class CachedImages:
 
     Args:
         file: where they are.
-        side: the images' shorter side in pixels.
+        side: the images' shorter side in pixels; None: they are as large as their files.
         index: that of these images; another's rows are images of the same file.
         interpolation: with which they were resized.
     """
 
-    def __init__(self, file: Path, side: int, index: Index, interpolation: str = "bilinear"):
+    def __init__(self, file: Path, side: int | None, index: Index, interpolation: str = "bilinear"):
         self.file, self.side, self.index, self.interpolation = file, side, index, interpolation
         self._descriptor = -1
 
@@ -134,8 +134,8 @@ class CachedImages:
         return CachedImages, (self.file, self.side, self.index, self.interpolation)
 
     def fits(self, side: int | None, interpolation: str) -> bool:
-        """Whether they are what files are resized to."""
-        return (self.side, self.interpolation) == (side, interpolation)
+        """Whether they are what files are resized to, or the files' own pixels."""
+        return self.side is None or (self.side, self.interpolation) == (side, interpolation)
 
     def select(self, index: Tensor) -> CachedImages:
         """Return the images at the positions ``index`` ``(n,)``, in that order."""

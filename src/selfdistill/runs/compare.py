@@ -105,7 +105,7 @@ def run_comparison(
         forget_failures(out / run.name for run in runs)
     if to_train := _runs_to_train(runs, out):
         with console.status("measuring how long a step takes"):
-            timings = _measured(to_train, data, jobs)
+            timings = _measured(to_train, data, jobs, steps=20 if epochs is None else 5)
         parallel = _parallel_runs(len(to_train), jobs, on_cpu=default_device().type == "cpu")
         image_seconds = max(timing.evaluation for timing in timings) / len(data.test)
         if fit and not measured:
@@ -183,12 +183,12 @@ def _epochs_of_earlier_runs(runs: Sequence[PlannedRun], out: Path) -> int | None
     return next((TrainConfig.from_yaml(recipe).epochs for recipe in recipes if recipe.is_file()), None)
 
 
-def _measured(runs: Sequence[PlannedRun], data: ImageData, jobs: int) -> list[Timing]:
-    """Return the timing of each run, measured once a method."""
+def _measured(runs: Sequence[PlannedRun], data: ImageData, jobs: int, steps: int) -> list[Timing]:
+    """Return the timing of each run, measured once a method in so many steps."""
     of_method: dict[str, Timing] = {}
     for run in runs:
         if run.recipe.method not in of_method:
-            of_method[run.recipe.method] = measure_step_seconds(share_cpus(run.recipe, jobs), data)
+            of_method[run.recipe.method] = measure_step_seconds(share_cpus(run.recipe, jobs), data, steps)
     return [of_method[run.recipe.method] for run in runs]
 
 

@@ -230,7 +230,7 @@ def own_images(run: Path, loaded: LoadedModel) -> ImageData:
         raise ValueError(f"{run} has no record that says which images are its own: name them with `data`")
     record = RunRecord.load(run / "result.json")
     # Measuring decodes most files once: for that no cache is worth making.
-    images = load(replace(recipe, cache=False))
+    images = load(replace(recipe, cache=False), decode_once=False)
     prepared = _prepared_for(run, loaded, images)
     if changed := changes_since(record.data, images):
         raise ValueError(

@@ -191,7 +191,17 @@ class Classification(Task[Batch]):
         return self.model if self._features is None else self._alone(self.model)
 
     def linear_probe(self) -> fine_tuning.LinearProbe:
-        """Return the linear probe of the training images."""
+        """Return the linear probe of the training images; kept beside their decoded files, if those are."""
+        cache, name = self.data.train.cache, "-balanced" if self.recipe.balances_classes else ""
+        file = None if cache is None else cache.file.with_name(f"{self.feature_key()}{name}.probe")
+        if file is None:
+            return self._fit_linear_probe()
+        if (known := fine_tuning.LinearProbe.read(file)) is None:
+            known = self._fit_linear_probe()
+            known.keep(file)
+        return known
+
+    def _fit_linear_probe(self) -> fine_tuning.LinearProbe:
         images = self.data.train.spaced(fine_tuning.MAX_IMAGES)
         if self._features is None:
             features = self._read(images)

@@ -14,6 +14,7 @@ import torch
 from selfdistill.config.train_config import ResolvedTrainConfig, TrainConfig
 from selfdistill.config.training import TrainingConfig
 from selfdistill.data import ImageData, load_data
+from selfdistill.data.cache import decoded_once
 from selfdistill.data.files import explained_worker_losses
 from selfdistill.data.fingerprint import Fingerprint, changes
 from selfdistill.data.sets import (
@@ -26,6 +27,7 @@ from selfdistill.data.sets import (
     train_on_validation,
     without_test,
 )
+from selfdistill.data.sources import check_root
 from selfdistill.errors import ArgumentError, blaming, check_folder, naming
 from selfdistill.files import make_folder, read_file, write_atomically
 from selfdistill.models.function import is_function
@@ -290,11 +292,13 @@ def run_task(
         return record.load(folder.result)
 
 
-def load(recipe: TrainConfig, data: ImageData | None = None) -> ImageData:
+def load(recipe: TrainConfig, data: ImageData | None = None, *, decode_once: bool = True) -> ImageData:
     """Load the data that a recipe names, with their decoded files where it wants those kept.
 
     Args:
         data: the whole set, if it is there already: the recipe's part of it is returned.
+        decode_once: for fine-tuning, keep the decoded files if they are few, so that its epochs and other runs find
+            them in ``data_root/cache``.
     """
     check_folder("data_root", Path(recipe.data_root))
     known = pretrained(recipe.model, recipe.weights) if recipe.fine_tunes else None
@@ -321,7 +325,11 @@ def load(recipe: TrainConfig, data: ImageData | None = None) -> ImageData:
         raise ArgumentError("cache", f"would be ignored: {data.name} is in memory")
     if known and recipe.image_size is None and not data.train.is_small:  # not decoded yet
         data = replace(data, image_size=known.size)
-    return cache_files(recipe, as_pretrained(recipe, data))
+    data = as_pretrained(recipe, data)
+    if recipe.fine_tunes and not recipe.cache and decode_once:
+        check_root(Path(recipe.data_root))
+        return decoded_once(data, Path(recipe.data_root) / "cache")
+    return cache_files(recipe, data)
 
 
 def as_pretrained(recipe: TrainConfig, data: ImageData) -> ImageData:

@@ -8,9 +8,14 @@ Source: Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperf
 """
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
+
+from selfdistill.files import read_cache, write_cache
+from selfdistill.models.sealed import seal_weights
 
 MAX_IMAGES = 20_000
 """Images that a probe is fitted on, at most: solving for it takes minutes beyond."""
@@ -38,6 +43,18 @@ class LinearProbe:
             layer.weight.copy_(self.weight)
             if layer.bias is not None:
                 layer.bias.copy_(self.bias)
+
+    def keep(self, file: Path) -> None:
+        """Write it for other runs on the same images."""
+        write_cache(file, seal_weights(vars(self)))
+
+    @classmethod
+    def read(cls, file: Path) -> Self | None:
+        """Return what `keep` wrote; None if it is not there or damaged."""
+        from safetensors.torch import load
+
+        content = read_cache(file)
+        return None if content is None else cls(**load(content))
 
 
 def fit_linear_probe(features: Tensor, labels: Tensor, classes: int, *, balanced: bool = False) -> LinearProbe:
