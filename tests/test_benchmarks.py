@@ -162,3 +162,13 @@ def test_tiny_images_from_each_source(kind: str) -> None:
     rows = script("sources").main(["--images", "40", "--workers", "0", "--kinds", kind])
     assert [row.kind for row in rows] == [kind]
     assert all(row.images_per_second > 0 and row.bytes >= 0 for row in rows)
+
+
+@pytest.mark.filterwarnings("ignore:weights .* are for 1000 classes")
+def test_a_comparison_beside_a_plain_loop(tmp_path: Path) -> None:
+    words = ["--photographs", "20", "--classes", "2", "--size", "72", "--model", "test_resnet", "--seeds", "1"]
+    words += ["--epochs", "1", "--methods", "CrossEntropy()", "--parts", "frozen", "probe"]
+    rows = script("comparison").main([*words, "--json", str(tmp_path / "a.json")])
+    assert [row.part for row in rows] == ["frozen", "probe"]
+    assert all(taken.processor > 0 for row in rows for taken in (row.ours, row.theirs))
+    assert json.loads((tmp_path / "a.json").read_text())["rows"][0]["ours"].keys() == {"processor", "clock"}
