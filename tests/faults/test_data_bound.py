@@ -3,9 +3,13 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,8 +17,9 @@ import pytest
 from PIL import Image
 
 from selfdistill.config import TrainConfig
-from selfdistill.data import load_data
+from selfdistill.data import ImageData, load_data
 from selfdistill.data.fingerprint import changes
+from selfdistill.data.sets import hold_out_validation
 from selfdistill.detect.coco import load_coco
 from selfdistill.records import RunRecord, summarise
 from selfdistill.runs.compare import run_comparison
@@ -232,6 +237,47 @@ def test_one_more_photo_moves_no_other_between_the_parts(tmp_path: Path, write_p
         assert set(getattr(before, part).paths or ()) <= set(getattr(after, part).paths or ())
     copy = shutil.copytree(tmp_path / "set", tmp_path / "copy")
     assert load_data(copy).fingerprint == after.fingerprint
+
+
+def as_arrays(pixels: Sequence[np.ndarray], file: Path) -> ImageData:
+    images = np.stack([one[:32, :32] for one in (*pixels, *pixels)])
+    np.savez(file, images=images, labels=np.arange(len(images)) // len(pixels))
+    return load_data(file.with_suffix(".npz"))
+
+
+def as_hub(pixels: Sequence[np.ndarray], file: Path, named: bool) -> ImageData:
+    datasets = pytest.importorskip("datasets")
+    rows: dict[str, list[Any]] = {"image": [], "label": []}
+    for label in (0, 1):
+        for one in pixels:
+            Image.fromarray(one).save(content := BytesIO(), "PNG")
+            rows["image"].append({"bytes": content.getvalue(), "path": "rgb.png" if named else None})
+            rows["label"].append(label)
+    kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])}
+    datasets.Dataset.from_dict(rows, features=datasets.Features(kinds)).save_to_disk(file)
+    return load_data(f"hf:{file}")
+
+
+@pytest.mark.parametrize(
+    "write", [as_arrays, partial(as_hub, named=False), partial(as_hub, named=True)], ids=["npz", "no names", "one name"]
+)
+@pytest.mark.parametrize("part", ["test", "val"])
+def test_one_more_image_without_a_name_moves_no_other(
+    tmp_path: Path, write: Callable[..., ImageData], part: str
+) -> None:
+    random = np.random.default_rng(0)
+    pixels = [random.integers(0, 255, (32 + side, 32, 3), np.uint8) for side in range(31)]
+
+    def held_out(images: Sequence[np.ndarray], name: str) -> tuple[Counter[int], Counter[int]]:
+        data = write(images, tmp_path / name)
+        data = hold_out_validation(data, 0.2) if part == "val" else data
+        return tuple(Counter(one.identify()[:, 1].tolist()) for one in (data.train, getattr(data, part)))
+
+    train, held = held_out(pixels[1:], "before")
+    assert 4 <= held.total() <= 24
+    more_train, more_held = held_out(pixels, "after")
+    assert train <= more_train
+    assert held <= more_held
 
 
 def test_a_class_held_out_has_an_image_on_either_side(tmp_path: Path, write_photos: Callable[..., Path]) -> None:

@@ -57,7 +57,7 @@ def train(
             ``(N, C, H, W)``, and labels ``(N,)``; or a path or a named set as for ``--data``. Grey images stay grey for
             a function's model.
         method: a method, or its expression.
-        test: the test images, if ``data`` are not a path; None: 20 % of each class are held out.
+        test: the test images, if ``data`` are not a path; None: about 20 % of each class are held out.
         val: validation images, likewise; None: none, or ``val_fraction``.
         out: folder of the run (default: ``runs/DATA-METHOD-seedN``).
         save_every: how often to save inside an epoch.
@@ -77,8 +77,8 @@ def train(
         ...     return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 2))
         >>> with tempfile.TemporaryDirectory() as out:
         ...     run = selfdistill.train(small, (images, labels), selfdistill.SDDropout(weight=0.1), epochs=2, out=out)
-        ...     run.record.data.train_n, type(run.model).__name__
-        (32, 'Sequential')
+        ...     run.record.data.train_n + run.record.data.test_n, type(run.model).__name__
+        (40, 'Sequential')
     """
     recipe, images = _recipe(
         model, data, test, val, config | {"method": repr(method) if isinstance(method, Method) else method}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from selfdistill.data.fingerprint import pixel_ids
 from selfdistill.data.folders import find_parts
-from selfdistill.data.sets import HELD_OUT, ImageData, Limits, Split, hold_out
+from selfdistill.data.sets import HELD_OUT_BY_CONTENT, ImageData, Limits, Split, hold_out, names_by_content
 from selfdistill.text import plain_name, quote
 
 LAYOUT = "images uint8 (N, H, W, 3), labels integers (N,) and, if wanted, classes (C,) text"
@@ -22,7 +22,7 @@ _LEAST_SIZE = 32  # corruptions and the small networks expect at least this
 
 
 def load_arrays(source: Path, *, image_size: int | None, limits: Limits, as_they_are: bool = False) -> ImageData:
-    """Read ``source/train.npz`` with ``source/test.npz`` or ``val.npz``, or the file ``source``, held out 80/20.
+    """Read ``source/train.npz`` with ``source/test.npz`` or ``val.npz``, or the file ``source``, a part held out.
 
     A file holds ``images`` uint8 ``(N, H, W, C)`` with C 1 or 3, or ``(N, H, W)``; ``labels``, integers ``(N,)``; and
     optionally ``classes``, the names. Grey becomes RGB. The images are kept in memory as squares of ``image_size``,
@@ -58,7 +58,8 @@ def join_parts(
 
     Args:
         parts: of ``train`` and, if they are there, ``test`` and ``val``: where it is for messages, what it is called,
-            and its reader. Without ``test``, 20 % are held out.
+            and its reader. Without ``test``, about 20 % are held out by content: an image that is added moves
+            no other one.
         image_size: S; None: the longer side of the training images.
         as_they_are: as for `load_arrays`.
 
@@ -83,7 +84,7 @@ def join_parts(
                 )
             _check_range(others[part].labels, classes, its_place)
     held_out = "test" not in parts
-    train, test = hold_out(train, classes) if held_out else (train, others["test"])
+    train, test = hold_out(train, classes, names_by_content(train)) if held_out else (train, others["test"])
     return ImageData(
         name=name,
         train=train,
@@ -93,7 +94,7 @@ def join_parts(
         std=(),
         image_size=size,
         augment="crop_flip",
-        test_split_description=HELD_OUT if held_out else parts["test"][1],
+        test_split_description=HELD_OUT_BY_CONTENT if held_out else parts["test"][1],
         train_split_description="" if held_out else called,
         val=others.get("val"),
         val_split_description=parts["val"][1] if "val" in parts else "",
@@ -147,8 +148,8 @@ def to_split(
         raise ValueError(f"{where}: label {wrong} is out of range, wanted 0 to the number of classes - 1")
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).expand(-1, channels, -1, -1)
     size = image_size or max(1 if as_they_are else _LEAST_SIZE, *images.shape[1:3])
-    # A resized image depends a little on the machine: what was given says which image it is.
-    ids = None if pixels.shape[-2:] == (size, size) else pixel_ids(torch.from_numpy(images))
+    # What was given says which image it is: a resized one depends a little on the machine.
+    ids = pixel_ids(torch.from_numpy(images))
     return Split(torch.from_numpy(labels.astype(np.int64)), images=resize(pixels, size), ids=ids)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfdistill.data.fingerprint import Fingerprint, file_ids, pixel_ids, summarise
+from selfdistill.data.fingerprint import Fingerprint, file_ids, hashes, pixel_ids, summarise
 from selfdistill.data.packed import CachedImages, ImageFile, Packed
 from selfdistill.data.randomness import generator, hash_key
 from selfdistill.errors import ArgumentError
@@ -18,6 +18,7 @@ from selfdistill.text import plain_name
 
 HELD_OUT = "20 % held out, seed 0"
 HELD_OUT_BY_NAME = "about 20 % held out, by file name"
+HELD_OUT_BY_CONTENT = "about 20 % held out, by content"
 VAL_FRACTION = 0.2
 """Held out for validation where a search needs some and nothing else is asked for."""
 
@@ -192,7 +193,7 @@ class ImageData:
     @property
     def is_held_out(self) -> bool:
         """Whether the test images are a share of a set that has no test part."""
-        return self.test_split_description in (HELD_OUT, HELD_OUT_BY_NAME)
+        return self.test_split_description in (HELD_OUT, HELD_OUT_BY_NAME, HELD_OUT_BY_CONTENT)
 
 
 @dataclass(frozen=True)
@@ -251,11 +252,13 @@ def spaced_positions(n: int, most: int) -> Tensor:
 def hold_out(split: Split, classes: Sequence[str], names: Sequence[str] | None = None) -> tuple[Split, Split]:
     """Cut 20 % of each class off as the test split; at least one image on each side, if there are two.
 
-    By the fixed seed 0; or by a hash of each image's name alone, about 20 %, so that an image that is added or removed
-    moves no other one between the parts (unless all others of its class are on one side).
+    By the fixed seed 0, of a set that never changes; or by a hash of each image's name alone, about 20 %, so that an
+    image that is added or removed moves no other one between the parts (unless all others of its class are on one
+    side).
 
     Args:
-        names: what each image is called, such as its path in its class's folder; None: they have no names.
+        names: what each image is called, such as its path in its class's folder, or what it holds; None: the set never
+            changes.
 
     Example:
         >>> labels = torch.tensor([0] * 10 + [1] * 5)
@@ -337,6 +340,14 @@ def without_test(data: ImageData) -> ImageData:
     """Return images whose validation part stands in for the test part, so that nothing can be chosen by the latter."""
     assert data.val is not None
     return replace(data, test=data.val, test_split_description=data.val_split_description or "validation images")
+
+
+def names_by_content(split: Split) -> list[str]:
+    """Return a name of each image in memory, of what it holds: for `hold_out`."""
+    assert split.images is not None
+    ids = split.identify()[:, 1]
+    contents = ids if ids.any() else hashes(split.images.numpy())  # of very many images the ids say nothing
+    return list(map(str, contents.tolist()))
 
 
 def _name_of(split: Split, at: int, label: str) -> str:

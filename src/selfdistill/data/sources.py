@@ -42,7 +42,7 @@ def load_data(
     ``DIR`` with train/ and test/ (or val/)       image files, one folder per class in each
     ``DIR`` of class folders                      image files, about 20 % of each class held out by file name
     ``DIR`` with train.npz and test.npz (val)     arrays ``images`` uint8 (N, H, W, C) and ``labels`` (N,)
-    ``FILE.npz``                                  the same, 20 % of each class held out by the fixed seed 0
+    ``FILE.npz``                                  the same, about 20 % of each class held out by content
     ``FILE.csv``, ``FILE.parquet``                image files: columns path, label and, if wanted, split (train, ...)
     ``DIR`` of .tar files, ``wds:DIR``            WebDataset shards, train-*.tar and test-*.tar (or val-*.tar)
     ``wds:DIR/train-{000..009}.tar``              the same, as many as the numbers say

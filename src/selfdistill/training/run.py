@@ -19,6 +19,7 @@ from selfdistill.data.files import explained_worker_losses
 from selfdistill.data.fingerprint import Fingerprint, changes
 from selfdistill.data.sets import (
     BILINEAR,
+    HELD_OUT_BY_CONTENT,
     HELD_OUT_BY_NAME,
     VAL_FRACTION,
     Limits,
@@ -224,7 +225,8 @@ def load_finished(
         there, made_by = (found[1].get(name) for name in ("data", "recipe"))  # earlier versions wrote neither
         if made_by is None and not folder.recipe.is_file():
             raise ValueError(f"{out} has lost its recipe.yaml: choose another `out`, or delete it")
-        unknown = "the test images were held out in another way" if data["split"] == HELD_OUT_BY_NAME else ""
+        by_hash = data["split"] in (HELD_OUT_BY_NAME, HELD_OUT_BY_CONTENT)
+        unknown = "the test images were held out in another way" if by_hash else ""
         folder.check(recipe, made_by, unknown if there is None else changes(there, data))
     return None
 

@@ -17,6 +17,7 @@ from selfdistill.data.sets import ImageData, Limits
 from selfdistill.text import first_line, join_names, plain_name, quote
 
 _AT_ONCE = 1000  # rows whose sizes are asked
+_ENDS = ((0, 4096), (-4096, None))  # of a file: what its name is where it has none
 
 
 class TableImages(Packed):
@@ -166,7 +167,7 @@ def _columns(source: str, features: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _ids(part: Any, column: str) -> Tensor:
-    """Return ids ``(N, 2)``: by the file's name or else the row's number, and by the size."""
+    """Return ids ``(N, 2)``: by the file's name or else its first and last bytes, and by the size."""
     import pyarrow as pa
     from pyarrow import compute
 
@@ -174,8 +175,10 @@ def _ids(part: Any, column: str) -> Tensor:
     for start in range(0, len(part), _AT_ONCE):
         cells: Any = arrow[start : start + _AT_ONCE][column]
         cells = cells.combine_chunks() if isinstance(cells, pa.ChunkedArray) else cells
-        paths = compute.struct_field(cells, "path").to_pylist()
-        names += [Path(path).name if path else str(start + at) for at, path in enumerate(paths)]
-        lengths: Sequence[int | None] = compute.binary_length(compute.struct_field(cells, "bytes")).to_pylist()
+        paths, contents = (compute.struct_field(cells, field) for field in ("path", "bytes"))
+        ends = zip(*(compute.binary_slice(contents, *part).to_pylist() for part in _ENDS), strict=True)
+        named = zip(paths.to_pylist(), ends, strict=True)
+        names += [plain_name(Path(path).name).encode() if path else b"".join(map(bytes, end)) for path, end in named]
+        lengths: Sequence[int | None] = compute.binary_length(contents).to_pylist()
         sizes += [length or 0 for length in lengths]
-    return torch.stack((hashes(plain_name(name).encode() for name in names), torch.tensor(sizes)), dim=1)
+    return torch.stack((hashes(names), torch.tensor(sizes)), dim=1)

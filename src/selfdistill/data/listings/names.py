@@ -1,6 +1,7 @@
 """What listed sets have in common: the names of classes and parts, and images that are read where they lie."""
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -94,8 +95,7 @@ def packed_data(
         check_populated(one, names[: limits.classes], lambda _, part=part: f"the {part} images of {source}")  # type: ignore[misc]
     described = {part: f"{part} {unit}" for part in found} if len(found) > 1 else {}
     if "test" not in found:
-        inside = [str(number) for number in found["train"].identify()[:, 0].tolist()]
-        found["train"], found["test"] = hold_out(found["train"], names[: limits.classes], inside)
+        found["train"], found["test"] = hold_out(found["train"], names[: limits.classes], _names_of(found["train"]))
     data = ImageData(
         name=name,
         train=found["train"],
@@ -113,6 +113,13 @@ def packed_data(
         val_split_description=described.get("val", ""),
     )
     return limits.apply(data)
+
+
+def _names_of(split: Split) -> list[str]:
+    """Return the images' names; where several have the same, with their sizes."""
+    ids = split.identify().tolist()
+    count = Counter(name for name, _ in ids)
+    return [str(name) if count[name] == 1 else f"{name}/{size}" for name, size in ids]
 
 
 def _size(images: Packed, image_size: int | None, limits: Limits) -> tuple[bool, int]:

@@ -60,7 +60,7 @@ def _load_digits(root: Path, image_size: int | None, limits: Limits, skip_unread
     images = resize(grey[:, None].expand(-1, 3, -1, -1), size)
     classes = tuple(map(str, range(10)))
     split = Split(torch.from_numpy(bunch.target).long(), images=images, ids=pixel_ids(grey))
-    train, test = hold_out(split, classes)
+    train, test = hold_out(split, classes)  # by the fixed seed: these images stay as they are, and so do old records
     data = ImageData("digits", train, test, classes, (), (), size, augment="crop", test_split_description=HELD_OUT)
     return limits.apply(data)
 
