@@ -53,7 +53,7 @@ def test_every_field_of_a_recipe_is_in_a_group_of_its_kind(kind: Any) -> None:
     in_options = {
         argument.field_info.name for argument in app[command].assemble_argument_collection().filter_by(group=OPTIONS)
     }
-    assert in_options & set(kind.__dataclass_fields__) <= {"keep_epochs", "eval_every", "log"}
+    assert in_options & set(kind.__dataclass_fields__) <= {"keep_epochs", "eval_every", "log", "save_every"}
 
 
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["compare", "--epohs", "3"]])

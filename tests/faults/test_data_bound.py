@@ -22,8 +22,11 @@ from selfdistill.data.fingerprint import changes
 from selfdistill.data.sets import hold_out_validation
 from selfdistill.detect.coco import load_coco
 from selfdistill.records import RunRecord, summarise
+from selfdistill.records.search import SEARCH, SearchRecord
 from selfdistill.runs.compare import run_comparison
+from selfdistill.runs.grid import ExecutorConfig
 from selfdistill.runs.score import own_images
+from selfdistill.runs.search import SearchConfig, Tuned, tune
 from selfdistill.training import load_run, train
 from selfdistill.training import run as run_module
 from tests.detect.conftest import TRAIN, VAL, change, write_part
@@ -181,6 +184,24 @@ def test_a_comparison_of_other_images_is_refused_before_it_trains(photos: Path, 
     with pytest.raises(ValueError, match=r"crossentropy-seed0 was trained on other data: 1 train image added \(a\)"):
         compare()
     assert not (tmp_path / "runs/labelsmoothing-seed0").exists()
+
+
+def test_a_search_of_other_images_or_another_recipe_is_refused(photos: Path, tmp_path: Path) -> None:
+    def search(**changed: Any) -> Tuned | None:
+        config = SearchConfig(("CrossEntropy()", "LabelSmoothing()"), trials=1, epochs=1, seeds=1)
+        recipe = replace(RECIPE, data=str(photos), **changed)
+        return tune(recipe, config, out=tmp_path / "search", executor=ExecutorConfig())
+
+    first = search()
+    assert first is not None
+    with pytest.raises(ValueError, match=r"another recipe: lr \(0.1 there, 0.2 here\)"):
+        search(lr=0.2)
+    replace_one(photos)
+    with pytest.raises(ValueError, match="was trained on other data: images or their boxes replaced in a"):
+        search()
+    older = msgspec.structs.replace(first.search, recipe={}, fingerprint={})
+    older.save(tmp_path / "search" / SEARCH)
+    assert SearchRecord.load(tmp_path / "search") == older
 
 
 def test_records_of_other_images_are_not_compared(photos: Path, tmp_path: Path) -> None:

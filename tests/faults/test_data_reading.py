@@ -160,6 +160,13 @@ def test_only_regular_files_of_bounded_size_are_opened(tmp_path: Path, kind: str
         read_rgb(file)
 
 
+def test_a_picture_that_is_never_decoded_is_told_in_our_words(tmp_path: Path) -> None:
+    file = tmp_path / "large.png"
+    Image.new("1", (20_000, 9_000)).save(file)
+    with pytest.raises(UnreadableImageError, match=f"more than {MOST_PIXELS:,} pixels"):
+        read_rgb(file)
+
+
 def test_larger_pictures_than_allowed_are_refused(tmp_path: Path, write_photos) -> None:
     write_photos(tmp_path / "photos", {"a": 3, "b": 3}, size=(30, 20))
     with pytest.raises(ValueError, match=r"30 x 20 pixels are more than 599: make it smaller, or raise `max_pixels`"):

@@ -11,9 +11,12 @@ from selfdistill.detect.record import DetectRecord
 from selfdistill.files import make_folder, open_lock, read_file, remove_leftovers, write_atomically
 from selfdistill.records import EvaluationRecord, RunRecord
 from selfdistill.report.pages import write_pages
+from selfdistill.runs.grid import ExecutorConfig
+from selfdistill.runs.search import SearchConfig, tune
 from selfdistill.training import load_run
 from selfdistill.training.checkpoint import Checkpoints
 from selfdistill.training.folder import RunFolder
+from selfdistill.training.run import find_weight
 from tests.faults.tiny import RECIPE, images, run_tiny
 
 
@@ -74,6 +77,24 @@ def test_checkpoints_are_neither_read_nor_deleted_through_a_link(tmp_path: Path,
     store = Checkpoints(tmp_path / "checkpoints")
     with pytest.raises(OSError, match="checkpoints is a symbolic link"):
         store.newest() if step == "newest" else store.save(9, 0, {"a": 1})
+    assert untouched(outside)
+
+
+@pytest.mark.parametrize("name", ["search.json", "search.journal", "searchers", "trials", "final", "best", "best.new"])
+def test_a_search_refuses_a_link(tmp_path: Path, outside: Path, name: str) -> None:
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / name).symlink_to(outside / "precious" if "." in name[:-4] else outside)
+    config = SearchConfig(("CrossEntropy()", "LabelSmoothing()"), trials=1, epochs=1)
+    with pytest.raises(OSError, match=f"{name} is a symbolic link"):
+        tune(RECIPE, config, out=tmp_path / "search", executor=ExecutorConfig(), data=images())
+    assert untouched(outside)
+
+
+def test_a_search_for_the_weight_refuses_a_link(run: Path, outside: Path) -> None:
+    (run / "result.json").unlink()
+    (run / "pilot").symlink_to(outside)
+    with pytest.raises(OSError, match="pilot is a symbolic link"):
+        find_weight(RECIPE.resolve(images()), run, images(), lambda *_: pytest.fail("it trained"))
     assert untouched(outside)
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,20 @@ import pytest
 import torch
 from PIL import Image
 
+from selfdistill.cli.app import app
+from selfdistill.config.duration import SaveEvery, parse_save_every
 from selfdistill.data import load_data
 from selfdistill.data.cache import with_cache
 from selfdistill.data.files import DecodingProcess, FileImages, FileLoader, explained_worker_losses
 from selfdistill.errors import ArgumentError, NonFiniteError
 from selfdistill.evaluation.images import predict
 from selfdistill.files import remove_leftovers
+from selfdistill.paper import PaperConfig
+from selfdistill.paper.scales import Training
 from selfdistill.progress import Progress
-from selfdistill.timing.budget import parse_save_every
+from selfdistill.runs.compare import run_comparison
 from selfdistill.training import Interrupted, train
-from selfdistill.training.checkpoint import Checkpoints, SaveEvery
+from selfdistill.training.checkpoint import Checkpoints
 from selfdistill.training.session import Session
 from selfdistill.training.signals import Interruptions
 from tests.faults.tiny import RECIPE, images, run_tiny
@@ -33,29 +38,45 @@ class KilledError(Exception):
     """In the place of a kill: nothing is saved any more."""
 
 
-@pytest.mark.parametrize("every", [SaveEvery(steps=2), SaveEvery(seconds=0.0)], ids=["steps", "time"])
+def compare_tiny(out: Path, **changed: Any) -> Path:
+    recipe = replace(RECIPE, **changed)
+    run_comparison(recipe, [recipe.method], seeds=1, epochs=3, jobs=1, out=out.parent, data=images())
+    return out
+
+
+@pytest.mark.parametrize("every", ["2 steps", "0.001s"])
+@pytest.mark.parametrize("run", [run_tiny, compare_tiny])
 def test_a_run_killed_inside_an_epoch_resumes_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: SaveEvery
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: str, run: Callable[..., Path]
 ) -> None:
     monkeypatch.setattr("selfdistill.training.loop.LOG_SECONDS", 0.0)
-    whole, killed = run_tiny(tmp_path / "whole", epochs=3), tmp_path / "killed"
-    step, taken = Session.step, []
+    whole, killed = run_tiny(tmp_path / "whole", epochs=3), tmp_path / "killed" / "sddropout-seed0"
+    step = Session.step
 
     def dying(self: Session[Any], batches: Any, position: int, meters: Any) -> None:
-        taken.append(position)
-        if len(taken) == 6:  # in the second epoch of 3 steps, after its second
+        if position == 5:  # in the second epoch of 3 steps, after its second
             raise KilledError
         step(self, batches, position, meters)
 
     monkeypatch.setattr(Session, "step", dying)
     with pytest.raises(KilledError):
-        train(replace(RECIPE, epochs=3), killed, data=images(), save_every=every)
+        run(killed, epochs=3, save_every=every)
     assert max((killed / "checkpoints").glob("*.pt")).name.startswith("epoch-00001-step-000000")
     monkeypatch.setattr(Session, "step", step)
-    run_tiny(killed, epochs=3)
+    run(killed, epochs=3)
     assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     columns = [[line.split(",")[:5] for line in (run / "log.csv").read_text().splitlines()] for run in (whole, killed)]
     assert columns[0] == columns[1]
+
+
+@pytest.mark.parametrize("command", ["train", "compare", "tune", "detect", "reproduce"])
+def test_every_command_that_trains_saves_as_often_as_is_said(command: str) -> None:
+    assert "--save-every" in [one.name for one in app[command].assemble_argument_collection()]
+
+
+def test_a_table_s_runs_save_as_often_as_is_said(tmp_path: Path) -> None:
+    config = PaperConfig("smoke", tmp_path, save_every="5 steps")
+    assert config.plan_run(Training("SDDropout()"), 0).recipe.save_every == "5 steps"
 
 
 def test_save_every_is_a_duration_or_steps() -> None:

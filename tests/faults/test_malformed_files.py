@@ -22,7 +22,10 @@ from selfdistill.methods import parse_method
 from selfdistill.models import build
 from selfdistill.models.weights import load_weights
 from selfdistill.records import EvaluationRecord, RunRecord
+from selfdistill.runs.search.trials import Search
 from selfdistill.training.export import description, load_run
+from selfdistill.training.run import find_weight
+from tests.faults.tiny import RECIPE, images
 
 DEEP = "[" * 100_000
 
@@ -36,6 +39,28 @@ def refused(read: Callable[[], object], file: Path | str) -> str:
     assert "\n" not in line
     assert len(line) < 1000
     return line
+
+
+# What a search keeps.
+
+NO_WEIGHTS = ("null", "NaN", "-3", "1e999")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "null", DEEP, '{"op_code": 99}', '"x"'])
+def test_a_damaged_journal_of_trials_is_refused(tmp_path: Path, text: str) -> None:
+    search = Search.join(tmp_path, RECIPE, RECIPE.resolve(images()), ["CrossEntropy()"], "nll", rates=False)
+    (tmp_path / "search.journal").write_text(f"{text}\n")
+    refused(lambda: search.study("CrossEntropy()"), tmp_path / "search.journal")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", DEEP, *(f'{{"auto_weight": {one}}}' for one in NO_WEIGHTS)])
+def test_a_damaged_weight_that_was_found_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "auto_weight.json").write_text(text)
+    recipe = RECIPE.resolve(images())
+    refused(
+        lambda: find_weight(recipe, tmp_path, images(), lambda *_: pytest.fail("it trained")),
+        tmp_path / "auto_weight.json",
+    )
 
 
 # YAML: depth, aliases, keys, values.
@@ -145,6 +170,10 @@ MODEL: dict[str, Any] = {
         {"mean": ["a", "b", "c"]},
         {"std": [0, 0, 0]},
         {"std": None},
+        {"mean": [float("inf")] * 3},
+        {"std": [float("inf")] * 3},
+        {"temperature": float("inf")},
+        {"temperature": 0},
     ],
 )
 def test_a_description_of_no_model_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:

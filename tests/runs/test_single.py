@@ -29,7 +29,7 @@ def test_a_run_names_its_cache_and_evaluation_makes_none(
         workers=0,
         cache=True,
     )
-    options = {"devices": 1, "nodes": 1, "accelerator": "cpu", "save_every": "30m"}
+    options = {"devices": 1, "nodes": 1, "accelerator": "cpu"}
     record, out = run_single(recipe, tmp_path / "run", **options)  # type: ignore[arg-type]
     assert record is not None
     (kept,) = (root / "cache").glob("*.pixels")

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from selfdistill.config import TrainConfig
+from selfdistill.config.duration import parse_duration
 from selfdistill.data import ImageData
-from selfdistill.timing.budget import Timing, epochs_for_budget, estimate, measure_step_seconds, parse_duration
+from selfdistill.timing.budget import Timing, epochs_for_budget, estimate, measure_step_seconds
 from selfdistill.training import train
 from selfdistill.training.session import Session
 

@@ -42,7 +42,6 @@ def train(
     test: Data | None = None,
     val: Data | None = None,
     out: str | Path | None = None,
-    save_every: str = "30m",
     **config: Any,
 ) -> TrainedRun:
     """Train one network with one method, as ``selfdistill train`` does.
@@ -60,7 +59,6 @@ def train(
         test: the test images, if ``data`` are not a path; None: about 20 % of each class are held out.
         val: validation images, likewise; None: none, or ``val_fraction``.
         out: folder of the run (default: ``runs/DATA-METHOD-seedN``).
-        save_every: how often to save inside an epoch.
         config: fields of :class:`~selfdistill.config.train_config.TrainConfig`, such as ``epochs=30``.
 
     Returns:
@@ -85,7 +83,7 @@ def train(
     )
     (run,) = plan_runs(recipe, [recipe.method], [recipe.seed])
     out = Path(out) if out is not None else Path("runs") / f"{_name(recipe)}-{run.name}"
-    record, _ = run_single(recipe, out, devices=1, nodes=1, accelerator="auto", save_every=save_every, data=images)
+    record, _ = run_single(recipe, out, devices=1, nodes=1, accelerator="auto", data=images)
     assert record is not None  # the first of one process
     shown = report_runs([record], out, f"{record.method} on {record.data.name}", folders=[out])
     return TrainedRun(**vars(shown), function=recipe.model)

@@ -40,7 +40,7 @@ _FIELDS = {
     "weight_decay schedule milestones gamma "
     "warmup_epochs clip mixup cutmix class_weights balanced_sampling ema keep patience seed",
     MACHINE: "precision gradient_checkpointing sync_batchnorm channels_last compile threads workers",
-    OPTIONS: "keep_epochs eval_every log",
+    OPTIONS: "keep_epochs eval_every log save_every",
 }
 _GROUP_OF = {name: group for group, names in _FIELDS.items() for name in names.split()}
 

@@ -96,6 +96,7 @@ class TrainConfig(TrainingConfig):
         keep: keep the weights of the last epoch, or of the one that is best on the validation images
         patience: stop when so many epochs were no better on the validation images than the best one
         log: tracker of experiments that gets what log.csv gets
+        save_every: how often to save inside an epoch: a duration such as 10m, or such as "500 steps"
         data_path: where `data` was found; not set by hand
         auto_weight: what weight="auto" found; not set by hand
 
@@ -120,6 +121,7 @@ class TrainConfig(TrainingConfig):
         "data_path",
         "auto_weight",
         "log",
+        "save_every",
     )
 
     data: str = "cifar100"
@@ -184,6 +186,7 @@ class TrainConfig(TrainingConfig):
     keep: Literal["last", "best"] = "last"
     patience: int | None = None
     log: Log | None = None
+    save_every: str = "30m"
     data_path: str | None = field(default=None, metadata={"option": False})
     auto_weight: float | None = field(default=None, metadata={"option": False})
 

@@ -2,6 +2,7 @@
 
 from typing import ClassVar, Literal
 
+from selfdistill.config.duration import parse_save_every
 from selfdistill.config.schedule import Schedule, learning_rate
 from selfdistill.config.yaml_config import YamlConfig
 from selfdistill.errors import ArgumentError
@@ -39,6 +40,7 @@ class TrainingConfig(YamlConfig):
     keep_epochs: tuple[int, ...]
     eval_every: int
     log: Log | None
+    save_every: str
 
     @property
     def fabric_precision(self) -> Precision:
@@ -87,6 +89,7 @@ class TrainingConfig(YamlConfig):
             momentum=(0, 1),
             gamma=(0, 1),
         )
+        parse_save_every(self.save_every)
         for name in ("weight_decay", "warmup_epochs"):
             self.require((getattr(self, name) or 0) >= 0, name, "at least 0")
         for name in ("lr", "clip"):

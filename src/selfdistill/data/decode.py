@@ -163,7 +163,10 @@ def check_regular(path: Path, max_bytes: int = MAX_BYTES) -> None:
 
 def open_image(source: Path | BinaryIO, max_pixels: int = MOST_PIXELS) -> Image.Image:
     """Open, and do not decode yet, an image of a format that photographs have."""
-    file = Image.open(source, formats=_formats())
+    try:
+        file = Image.open(source, formats=_formats())
+    except Image.DecompressionBombError:
+        raise ValueError(f"more than {MOST_PIXELS:,} pixels, the most that are ever decoded: make it smaller") from None
     if file.width * file.height > max_pixels:
         file.close()
         raise ValueError(

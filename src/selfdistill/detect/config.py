@@ -55,6 +55,7 @@ class DetectConfig(TrainingConfig):
         keep_epochs: also keep the weights after these epochs, as model@E.safetensors
         eval_every: evaluate every so many epochs (the last one always)
         log: tracker of experiments that gets what log.csv gets
+        save_every: how often to save inside an epoch: a duration such as 10m, or such as "500 steps"
 
     Raises:
         ValueError: a value is of the wrong type or out of range; the message names the argument.
@@ -68,7 +69,7 @@ class DetectConfig(TrainingConfig):
         [1e-05, 0.01, 0.001, 0.0001]
     """
 
-    NON_SEMANTIC_FIELDS: ClassVar[tuple[str, ...]] = ("threads", "workers", "log")
+    NON_SEMANTIC_FIELDS: ClassVar[tuple[str, ...]] = ("threads", "workers", "log", "save_every")
     WARMUP_START: ClassVar[float] = 1 / 1000  # as in MMDetection and Detectron2
 
     data: str = "data/coco"
@@ -101,6 +102,7 @@ class DetectConfig(TrainingConfig):
     keep_epochs: tuple[int, ...] = ()
     eval_every: int = 1
     log: Log | None = None
+    save_every: str = "30m"
 
     def __post_init__(self) -> None:
         """Convert numbers and lists to the fields' types and check every range."""

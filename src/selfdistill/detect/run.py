@@ -16,7 +16,6 @@ from selfdistill.detect.task import Detection, assemble
 from selfdistill.errors import NonFiniteError, blaming
 from selfdistill.network import DIVERGED, nonfinite_weights
 from selfdistill.progress import OnProgress, no_progress
-from selfdistill.training.checkpoint import SaveEvery
 from selfdistill.training.export import read_run_weights
 from selfdistill.training.run import interruptible, load_finished, run_task
 from selfdistill.training.session import Session, check_devices
@@ -34,7 +33,6 @@ def detect(
     accelerator: str = "auto",
     progress: OnProgress = no_progress,
     announce: Callable[[str], None] | None = None,
-    save_every: SaveEvery | None = None,
 ) -> DetectRecord:
     """Train an object detector by a recipe into a folder, or resume what is there, and evaluate it.
 
@@ -89,7 +87,6 @@ def detect(
             accelerator=accelerator,
             cudnn_benchmark=False,  # images differ in shape: measuring takes longer than it saves
             progress=progress,
-            save_every=save_every,
         )
 
 

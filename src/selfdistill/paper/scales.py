@@ -138,6 +138,7 @@ class PaperConfig:
         data_root: folder of the named datasets.
         seeds: seeds of the runs; empty: those of the table and the scale.
         fast: train with `FAST`, a departure from the paper's float32 that the pages name.
+        save_every: how often runs save inside an epoch, such as ``"10m"`` or ``"500 steps"``.
     """
 
     scale: Scale
@@ -145,6 +146,7 @@ class PaperConfig:
     data_root: Path = Path("data")
     seeds: tuple[int, ...] = ()
     fast: bool = False
+    save_every: str = "30m"
 
     @property
     def description(self) -> str:
@@ -174,6 +176,7 @@ class PaperConfig:
         method = repr(parse_method(training.method))
         name = f"{training.data}-{training.network}{layers}-{slug(method)}-seed{seed}-{self.scale}"
         recipe = replace(full_recipe(training), method=method, seed=seed, data_root=str(self.data_root))
+        recipe = replace(recipe, save_every=self.save_every)
         if training.data == "caltech101":  # a folder of photographs, not a named dataset
             recipe = replace(recipe, data=str(self.data_root / recipe.data))
         if self.scale in _IMAGES_PER_CLASS and training.data == "cifar100":

@@ -24,7 +24,7 @@ SCHEMA = 1
 NOT_COMPARED = frozenset(
     {
         *("method", "auto_weight", "seed", "data_root", "max_pixels"),
-        *("threads", "workers", "cache", "keep_epochs", "eval_every", "log"),
+        *("threads", "workers", "cache", "keep_epochs", "eval_every", "log", "save_every"),
     }
 )
 

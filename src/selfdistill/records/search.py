@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import msgspec
 
@@ -58,6 +58,8 @@ class SearchRecord(JsonRecord, frozen=True, kw_only=True, forbid_unknown_fields=
         val_n: validation images; val_split: which they are.
         trials: in the order in which they ended.
         chosen: the baseline's best finished trial and that of all others; empty before the end.
+        recipe: of all trials, resolved, but for method, seed and rates; fingerprint: of the images, see
+            `selfdistill.data.fingerprint`; both are empty in records of earlier versions.
         importance: of each method's settings: the share of the differences between its trials that each one explains.
     """
 
@@ -66,6 +68,8 @@ class SearchRecord(JsonRecord, frozen=True, kw_only=True, forbid_unknown_fields=
     per_method: int
     val_n: int
     val_split: str
+    recipe: dict[str, Any] = msgspec.field(default_factory=dict)
+    fingerprint: dict[str, Any] = msgspec.field(default_factory=dict)
     trials: tuple[Trial, ...] = ()
     chosen: tuple[Trial, ...] = ()
     importance: dict[str, dict[str, float]] = msgspec.field(default_factory=dict)

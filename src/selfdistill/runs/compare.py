@@ -9,6 +9,7 @@ import msgspec
 from rich.console import Console
 
 from selfdistill.config import TrainConfig
+from selfdistill.config.duration import parse_duration
 from selfdistill.config.outlook import outlook
 from selfdistill.data import ImageData
 from selfdistill.data.decode import cpu_count
@@ -38,7 +39,7 @@ from selfdistill.runs.grid import (
     plan_runs,
     run_grid,
 )
-from selfdistill.timing.budget import BUDGET, Timing, epochs_for_budget, estimate, measure_step_seconds, parse_duration
+from selfdistill.timing.budget import BUDGET, Timing, epochs_for_budget, estimate, measure_step_seconds
 from selfdistill.training import random_state
 from selfdistill.training.classification import assemble
 from selfdistill.training.run import check_run, load
@@ -127,7 +128,7 @@ def run_comparison(
     if recipe.fine_tunes:
         out.mkdir(parents=True, exist_ok=True)
         with console.status("fitting a linear probe"):
-            probe = measure_linear_probe(runs[0].recipe, data, out)
+            probe = measure_linear_probe(runs[0].recipe, data, out, any(is_trained(run, out) for run in runs))
         print_line(console, _describe_probe(probe))
     runs = _with_epochs(runs, epochs or recipe.resolve(data).epochs)
     return _run(runs, out, data, evaluation, ExecutorConfig(jobs).make(data), console)
@@ -203,18 +204,24 @@ def _parallel_runs(runs: int, jobs: int, *, on_cpu: bool) -> float:
     return runs / -(-runs // jobs)
 
 
-def measure_linear_probe(recipe: TrainConfig, data: ImageData, out: Path) -> LinearProbeRecord:
+def measure_linear_probe(recipe: TrainConfig, data: ImageData, out: Path, trained: bool) -> LinearProbeRecord:
     """Fit a linear probe to the training images, measure it on the test images, and write ``out/linear_probe.json``.
 
-    The one that is there is returned if it is of the same images and weights.
+    The one that is there is returned if it is of the same images and weights; of others it is refused where runs are
+    ``trained``.
     """
     started = time.perf_counter()
     with random_state.preserved():
         resolved = replace(recipe.resolve(data), linear_probe=False)  # no second one for the head to start from
         task = assemble(resolved, data, make_fabric(resolved)).task
         of = task.feature_key() + ("-balanced" if resolved.balances_classes else "")
-        if (known := LinearProbeRecord.beside(out)) is not None and known.of == of:
-            return known
+        if (known := LinearProbeRecord.beside(out)) is not None:
+            if known.of == of:
+                return known
+            if trained:
+                raise ArgumentError(
+                    "weights", f"are not those of the runs in {out}: restore them, or choose another `out`"
+                )
         probe, test = task.linear_probe(), task.test_features()
     evaluation = score(probe(test), data.test.labels, train_n=len(data.train))
     record = LinearProbeRecord(

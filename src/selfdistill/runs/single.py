@@ -15,7 +15,6 @@ from selfdistill.progress import Display, Progress
 from selfdistill.records import RunRecord
 from selfdistill.runs.folders import name_of
 from selfdistill.runs.grid import describe_plan, plan_runs
-from selfdistill.timing.budget import parse_save_every
 from selfdistill.training import train
 from selfdistill.training.run import load
 
@@ -30,7 +29,6 @@ def run_single(
     devices: int,
     nodes: int,
     accelerator: str,
-    save_every: str,
     data: ImageData | None = None,
 ) -> tuple[RunRecord | None, Path]:
     """Train by a recipe, say what and how far, and return the record and the run's folder.
@@ -40,14 +38,12 @@ def run_single(
     Args:
         out: the run's folder; None is ``runs/<data>-<method>-seed<N>``.
         devices: as for :func:`selfdistill.training.train`, like the rest.
-        save_every: how often to save inside an epoch, such as ``"10m"`` or ``"500 steps"``.
         data: the images, if they are there already; None loads those of the recipe.
     """
     with blaming("method"):
         method = parse_method(recipe.method)
     if recipe.stages and not method.needs.stages:
         raise ArgumentError("stages", f"would be ignored: {method!r} has no branches at inner stages")
-    every = parse_save_every(save_every)
     (run,) = plan_runs(recipe, [recipe.method], [recipe.seed])
     out = out or Path("runs") / f"{name_of(recipe.data)}-{run.name}"
     data = load(recipe, data)
@@ -69,14 +65,13 @@ def run_single(
             nodes=nodes,
             accelerator=accelerator,
             progress=report,
-            save_every=every,
         )
     first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
     return record if first else None, out
 
 
 def run_detector(
-    recipe: DetectConfig, out: Path | None, *, devices: int, nodes: int, accelerator: str, save_every: str
+    recipe: DetectConfig, out: Path | None, *, devices: int, nodes: int, accelerator: str
 ) -> tuple["DetectRecord | None", Path]:
     """Train and evaluate a detector with a progress bar; return the record and the run's folder.
 
@@ -88,7 +83,6 @@ def run_detector(
     """
     from selfdistill.detect.run import detect  # which needs the extra [detect]
 
-    every = parse_save_every(save_every)
     start = recipe.model if recipe.backbone is None else Path(recipe.backbone).expanduser().resolve().name
     data = Path(recipe.data).expanduser().resolve().name
     name = f"{data}-{start}-{recipe.epochs}-epochs-seed{recipe.seed}"
@@ -102,7 +96,6 @@ def run_detector(
             accelerator=accelerator,
             progress=partial(display.update, out.name),
             announce=display.say,
-            save_every=every,
         )
     first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
     return record if first else None, out

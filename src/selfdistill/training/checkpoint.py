@@ -7,10 +7,11 @@ import re
 import time
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
+from selfdistill.config.duration import SaveEvery
 from selfdistill.files import make_folder, refuse_link, remove_leftovers, write_atomically
 from selfdistill.training import random_state
 from selfdistill.training.meters import Meters
@@ -160,13 +161,6 @@ def save(session: Session[Any], state: State, checkpoints: Checkpoints) -> None:
         }
         checkpoints.save(state.epoch, state.step, payload | {name: getattr(state, name) for name in _PROGRESS})
     session.fabric.barrier()  # a process that ended now would have the launcher end rank 0 while it writes
-
-
-class SaveEvery(NamedTuple):
-    """How often a checkpoint is written inside an epoch: when the last one is so old, or after so many steps."""
-
-    seconds: float = 1800.0
-    steps: int | None = None
 
 
 class Saver:

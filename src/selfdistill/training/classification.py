@@ -34,7 +34,7 @@ from selfdistill.methods.sd_dropout import AutoWeight
 from selfdistill.models import build
 from selfdistill.models.external import checkpoint_gradients
 from selfdistill.models.function import is_function
-from selfdistill.network import DIVERGED, check_classifier, evaluation_mode, logits_of
+from selfdistill.network import DIVERGED, check_classifier, evaluation_mode, logits_of, nonfinite_weights
 from selfdistill.progress import Counter, OnProgress
 from selfdistill.records import VALIDATION, Evaluation, RunRecord
 from selfdistill.training import fine_tuning
@@ -86,6 +86,7 @@ class Classification(Task[Batch]):
         shape = (data.channels, data.image_size, data.image_size)
         if is_function(recipe.model):
             check_classifier(model, recipe.model, shape, len(data.classes))
+        _check_start(model, recipe)
         method = parse_method(recipe.method)
         if recipe.gradient_checkpointing:
             _check_checkpointing(recipe, method.needs)
@@ -407,6 +408,15 @@ def cache_files(recipe: TrainConfig, data: ImageData) -> ImageData:
         return data
     check_root(Path(recipe.data_root))
     return with_cache(data, resize, Path(recipe.data_root) / "cache")
+
+
+def _check_start(model: nn.Module, recipe: ResolvedTrainConfig) -> None:
+    """Refuse a network that cannot be trained, whatever the method."""
+    name = "weights" if recipe.fine_tunes else "model"
+    if (bad := nonfinite_weights(model)) is not None:
+        raise ArgumentError(name, f"starts from values that are not finite, in {bad!r}: give another")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ArgumentError("model", f"{recipe.model} has no parameter that requires a gradient: nothing would train")
 
 
 def _check_checkpointing(recipe: ResolvedTrainConfig, needs: Needs) -> None:

@@ -32,7 +32,8 @@ HUB_FILES = ("model.json", "model.safetensors")
 AGAIN = "run the training again, which makes it again from the last checkpoint"
 
 _Size = Annotated[int, msgspec.Meta(ge=1, le=MAX_IMAGE_SIZE)]
-_Positive = Annotated[float, msgspec.Meta(gt=0)]
+_Finite = Annotated[float, msgspec.Meta(ge=-1e30, le=1e30)]
+_Positive = Annotated[float, msgspec.Meta(gt=0, le=1e30)]
 
 
 class _Description(msgspec.Struct):
@@ -44,7 +45,7 @@ class _Description(msgspec.Struct):
     head_layers: int
     classes: Annotated[tuple[str, ...], msgspec.Meta(min_length=2)]
     image_size: _Size
-    mean: Annotated[tuple[float, ...], msgspec.Meta(min_length=1)]
+    mean: Annotated[tuple[_Finite, ...], msgspec.Meta(min_length=1)]
     std: Annotated[tuple[_Positive, ...], msgspec.Meta(min_length=1)]
     temperature: _Positive = 1.0
     # What earlier versions leave out.

@@ -4,13 +4,14 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from selfdistill.config.duration import parse_save_every
 from selfdistill.config.train_config import ResolvedTrainConfig, TrainConfig
 from selfdistill.config.training import TrainingConfig
 from selfdistill.data import ImageData, load_data
@@ -30,13 +31,13 @@ from selfdistill.data.sets import (
 )
 from selfdistill.data.sources import check_root
 from selfdistill.errors import ArgumentError, blaming, check_folder, naming
-from selfdistill.files import make_folder, read_file, write_atomically
+from selfdistill.files import make_folder, read_file, refuse_link, write_atomically
 from selfdistill.models.function import is_function
 from selfdistill.models.pretrained import Pretrained, pretrained
 from selfdistill.progress import OnProgress, no_progress
 from selfdistill.records import RunRecord
 from selfdistill.training import random_state
-from selfdistill.training.checkpoint import Checkpoints, SaveEvery, Saver, resume
+from selfdistill.training.checkpoint import Checkpoints, Saver, resume
 from selfdistill.training.classification import assemble, cache_files
 from selfdistill.training.export import AGAIN, load_weights, save_weights
 from selfdistill.training.folder import RunFolder
@@ -82,7 +83,6 @@ def train(
     accelerator: str = "auto",
     progress: OnProgress = no_progress,
     save_seconds: float | None = None,
-    save_every: SaveEvery | None = None,
     stop: Stop | None = None,
 ) -> RunRecord:
     """Train by a recipe into a run folder, or resume what is there; a finished run is returned as it is.
@@ -98,7 +98,6 @@ def train(
         accelerator: ``"cuda"``, ``"mps"``, ``"cpu"``, or ``"auto"`` for a GPU where there is one.
         progress: is called with each :class:`~selfdistill.progress.Progress`.
         save_seconds: at the end of an epoch, save unless the last checkpoint is younger (default: `SAVE_SECONDS`).
-        save_every: how often to save inside an epoch.
         stop: ends the training after an epoch, saved; without it the same call goes on from there.
 
     Returns:
@@ -133,7 +132,6 @@ def train(
                 accelerator=accelerator,
                 progress=progress,
                 save_seconds=save_seconds,
-                save_every=save_every,
                 stop=stop,
             )
 
@@ -158,7 +156,7 @@ def find_weight(
     Args:
         images: of the run; where none are held out, a fifth of the training images is.
     """
-    known, pilot = out / "auto_weight.json", out / "pilot"
+    known, pilot = out / "auto_weight.json", refuse_link(out / "pilot")
     if not known.is_file():
         parts = images if images.val is not None else hold_out_validation(images, VAL_FRACTION)
         first = replace(recipe, keep="last", patience=None, keep_epochs=(), eval_every=1, log=None)
@@ -166,10 +164,11 @@ def find_weight(
         make_folder(out)
         write_atomically(known, json.dumps({"auto_weight": weight}).encode())
     shutil.rmtree(pilot, ignore_errors=True)
-    try:
-        return float(json.loads(read_file(known))["auto_weight"])
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{known} is damaged: delete it, and the weight is found again") from None
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
+        weight = float(json.loads(read_file(known))["auto_weight"])
+        if 0 <= weight < float("inf"):
+            return weight
+    raise ValueError(f"{known} is damaged: delete it, and the weight is found again")
 
 
 @contextmanager
@@ -244,7 +243,6 @@ def run_task(
     cudnn_benchmark: bool = True,
     progress: OnProgress = no_progress,
     save_seconds: float | None = None,
-    save_every: SaveEvery | None = None,
     stop: Stop | None = None,
 ) -> R:
     """Train any task into the folder of a run that is not finished, or resume what is there; return its record.
@@ -257,7 +255,6 @@ def run_task(
         cudnn_benchmark: let cuDNN choose each convolution by measuring: for batches of one shape.
         progress: is called with each :class:`~selfdistill.progress.Progress`.
         save_seconds: as for :func:`train`.
-        save_every: as for :func:`train`.
         stop: as for :func:`train`.
 
     Raises:
@@ -284,7 +281,7 @@ def run_task(
         state.done = state.epoch == recipe.epochs or session.task.is_done(state.rows)
         only_weights = folder.finished() and state.done
         fabric.barrier()
-        saver = Saver(session, state, checkpoints, save_every or SaveEvery(), save_seconds or SAVE_SECONDS)
+        saver = Saver(session, state, checkpoints, parse_save_every(recipe.save_every), save_seconds or SAVE_SECONDS)
         _train(session, state, saver, folder, interruptions, progress, stop)
         if fabric.is_global_zero:
             made = session.task.finish(out, state)

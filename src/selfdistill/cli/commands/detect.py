@@ -1,6 +1,6 @@
 """``selfdistill detect``."""
 
-from selfdistill.cli.options import Accelerator, File, MachineNumber, Text, takes_recipe
+from selfdistill.cli.options import Accelerator, File, MachineNumber, takes_recipe
 from selfdistill.cli.show import print_lines, print_table
 from selfdistill.detect.config import DetectConfig
 
@@ -13,7 +13,6 @@ def detect(
     devices: MachineNumber = 1,
     nodes: MachineNumber = 1,
     accelerator: Accelerator = "auto",
-    save_every: Text = "30m",
 ) -> None:
     """Train an object detector on a backbone; measure its mAP.
 
@@ -33,14 +32,11 @@ def detect(
         devices: GPUs (or CPU processes) on each machine
         nodes: number of machines
         accelerator: cuda, mps (of a Mac), cpu, or auto for a GPU where there is one
-        save_every: how often to save inside an epoch: a duration, or such as "500 steps"
     """
     from selfdistill.report import detector_headline, precision_table, terminal, write_detector_report
     from selfdistill.runs.single import run_detector
 
-    record, out = run_detector(
-        recipe, out, devices=devices, nodes=nodes, accelerator=accelerator, save_every=save_every
-    )
+    record, out = run_detector(recipe, out, devices=devices, nodes=nodes, accelerator=accelerator)
     if record is not None:  # the first of several processes
         page = write_detector_report(record, out)
         print_table(terminal(precision_table(record), prose=(0, 2)))

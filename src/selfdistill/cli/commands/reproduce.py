@@ -28,6 +28,7 @@ def reproduce(
     jobs: MachineNumber = 1,
     ray: Annotated[OptionalText, Parameter(group=MACHINE)] = None,
     cpus: MachineNumber = 1,
+    save_every: Text = "30m",
     retry_failed: bool = False,
 ) -> None:
     """Reproduce a table or figure of the paper; compare with its numbers.
@@ -58,8 +59,10 @@ def reproduce(
         ray: address of a Ray cluster that trains instead: HOST:PORT, or auto for the cluster of this machine (or a new
             one of this machine alone); all its machines must see --out and --data-root
         cpus: processors per training, on a Ray cluster without GPUs
+        save_every: how often to save inside an epoch: a duration such as 10m, or such as "500 steps"
         retry_failed: try runs again that diverged before
     """
+    from selfdistill.config.duration import parse_save_every
     from selfdistill.errors import ArgumentError, blaming, check_folder
     from selfdistill.paper import PaperConfig, find_tables
     from selfdistill.runs.folders import check_writable
@@ -73,13 +76,16 @@ def reproduce(
     if table is None and not (list or print_commands):
         raise ArgumentError("table", "is missing: see `list=True`; use all for every table")
     check_folder("data_root", Path(data_root))
+    parse_save_every(save_every)  # a table may train nothing
     executor = ExecutorConfig(jobs, ray, cpus)
     if (list or print_commands) and executor != ExecutorConfig():
         name = "jobs" if jobs > 1 else "ray"
         raise ArgumentError(name, "would be ignored: `list` and `print_commands` run nothing")
     with blaming("table"):
         tables = find_tables("all" if table is None else table)
-    config = PaperConfig(scale, out or Path("runs") / f"paper-{scale}", Path(data_root), tuple(seeds))
+    config = PaperConfig(
+        scale, out or Path("runs") / f"paper-{scale}", Path(data_root), tuple(seeds), save_every=save_every
+    )
     if print_commands:
         _print_commands(tables, config)
     elif list:

@@ -1,6 +1,6 @@
 """``selfdistill train``."""
 
-from selfdistill.cli.options import Accelerator, File, MachineNumber, Text, takes_recipe
+from selfdistill.cli.options import Accelerator, File, MachineNumber, takes_recipe
 from selfdistill.cli.show import show_comparison
 from selfdistill.config.train_config import TrainConfig
 
@@ -13,7 +13,6 @@ def train(
     devices: MachineNumber = 1,
     nodes: MachineNumber = 1,
     accelerator: Accelerator = "auto",
-    save_every: Text = "30m",
 ) -> None:
     """Train one network with one method.
 
@@ -28,7 +27,6 @@ def train(
         devices: GPUs (or CPU processes) on each machine
         nodes: number of machines
         accelerator: cuda, mps (of a Mac), cpu, or auto for a GPU where there is one
-        save_every: how often to save inside an epoch: a duration, or such as "500 steps"
     """
     from selfdistill.runs.single import run_single
 
@@ -38,7 +36,6 @@ def train(
         devices=devices,
         nodes=nodes,
         accelerator=accelerator,
-        save_every=save_every,
     )
     if record is not None:  # the first of several processes
         show_comparison([record], out, f"{record.method} on {record.data.name}", folders=[out])

@@ -28,6 +28,9 @@ from selfdistill.training.task import Row
 if TYPE_CHECKING:
     import optuna
 
+JOURNAL = "search.journal"
+"""The trials, as Optuna keeps them, in the folder of a search."""
+
 HALVINGS = 2
 """Successive halving: after a quarter and half of the epochs the better half of the trials goes on."""
 
@@ -75,12 +78,15 @@ class Search:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        study = optuna.create_study(
-            study_name=method,
-            storage=_storage(self.out),
-            load_if_exists=True,
-            pruner=pruner(self.resolved),
-        )
+        try:
+            study = optuna.create_study(
+                study_name=method,
+                storage=_storage(self.out),
+                load_if_exists=True,
+                pruner=pruner(self.resolved),
+            )
+        except (ValueError, KeyError, TypeError, AssertionError, RecursionError):
+            raise ValueError(f"{self.out / JOURNAL} is damaged: choose another `out`, or delete {self.out}") from None
         seed = self.methods.index(method) * 1000 + len(study.trials)
         study.sampler = optuna.samplers.TPESampler(n_startup_trials=_STARTUP, multivariate=True, seed=seed)
         return study
@@ -197,7 +203,7 @@ def _storage(out: Path) -> "optuna.storages.JournalStorage":
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-    path = str(out / "search.journal")
+    path = str(out / JOURNAL)
     return JournalStorage(JournalFileBackend(path, JournalFileOpenLock(path)))
 
 

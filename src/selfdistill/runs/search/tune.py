@@ -11,12 +11,14 @@ from msgspec.structs import replace as replaced
 from rich.console import Console
 
 from selfdistill.config import TrainConfig
+from selfdistill.config.duration import parse_duration
 from selfdistill.config.outlook import outlook
 from selfdistill.config.train_config import ResolvedTrainConfig
 from selfdistill.data import ImageData
+from selfdistill.data.fingerprint import changes
 from selfdistill.data.sets import VAL_FRACTION, hold_out_validation
 from selfdistill.errors import ArgumentError, blaming, check_range
-from selfdistill.files import lock, make_folder, open_lock
+from selfdistill.files import lock, make_folder, open_lock, refuse_link
 from selfdistill.progress import Display, clock, make_console, print_line
 from selfdistill.records import VALIDATION, Predictions, RunRecord
 from selfdistill.records.search import SEARCH, Metric, SearchRecord, Trial
@@ -25,11 +27,17 @@ from selfdistill.runs.failures import Failure
 from selfdistill.runs.folders import check_writable
 from selfdistill.runs.grid import ExecutorConfig, PlannedRun, check_other_processes, describe_plan, run_grid, slug
 from selfdistill.runs.search.space import open_arguments
-from selfdistill.runs.search.trials import Search, TrialJob, trial_folder
+from selfdistill.runs.search.trials import JOURNAL, Search, TrialJob, trial_folder
 from selfdistill.text import count_of
-from selfdistill.timing.budget import BUDGET, Timing, epochs_for_budget, measure_step_seconds, parse_duration
+from selfdistill.timing.budget import BUDGET, Timing, epochs_for_budget, measure_step_seconds
+from selfdistill.training import random_state
+from selfdistill.training.classification import assemble
 from selfdistill.training.export import description, save_description
+from selfdistill.training.folder import RunFolder
+from selfdistill.training.record import recipe_values
 from selfdistill.training.run import load
+from selfdistill.training.session import make_fabric
+from selfdistill.training.trackers import check_tracker
 
 LEAST_TRIALS, MOST_TRIALS = 5, 50
 """Of each method, where the budget decides."""
@@ -37,6 +45,7 @@ LEAST_TRIALS, MOST_TRIALS = 5, 50
 ON_A_CLUSTER = 32
 """Trials that a cluster gets at a time."""
 
+_OWN = (SEARCH, JOURNAL, "searchers", "trials", "final", "best", "best.new")  # in the folder of a search
 _SHARE = 0.6  # of a whole trial's time that one takes on average, since the weak are stopped
 
 
@@ -120,6 +129,9 @@ def tune(
         Interrupted: SIGINT, SIGTERM or SIGHUP came; the trials in progress are saved.
     """
     check_writable(out)
+    for name in _OWN:
+        refuse_link(out / name)
+    check_tracker(recipe.log)
     check_other_processes(recipe, data, executor.jobs)
     given, data = data, load(recipe, data)
     if data.val is None:
@@ -149,6 +161,14 @@ def tune(
             whole = load(runs[0].recipe, given)
             records = run_grid(runs, out / "final", data=whole, executor=executor.make(whole), display=display)
     return Tuned(search, records)
+
+
+def _check_methods(recipe: TrainConfig, config: SearchConfig, data: ImageData) -> None:
+    """Refuse a method that cannot train this network, before others take hours."""
+    for method in config.methods:
+        with blaming("methods"), random_state.preserved():
+            resolved = replace(recipe, method=method).resolve(data)
+            assemble(replace(resolved, linear_probe=False), data, make_fabric(resolved))
 
 
 def keep_best(tuned: Tuned, method: str, out: Path) -> Path:
@@ -203,7 +223,11 @@ def _plan(
         same = config.trials in (None, there.per_method) and config.epochs in (None, there.epochs)
         if there.metric != config.metric or not same:
             raise ArgumentError("out", f"is {out}, which holds a search by other settings: choose another")
-        return replace(recipe, epochs=there.epochs), there
+        recipe = replace(recipe, epochs=there.epochs)
+        if there.fingerprint:
+            changed = changes(there.fingerprint, data.fingerprint)
+            RunFolder(out).check(recipe.resolve(data), there.recipe, changed)
+        return recipe, there
     seconds, parallel = parse_duration(config.budget or BUDGET), float(executor.jobs)
     epochs, trials = config.epochs, config.trials
     if epochs is None or trials is None:
@@ -214,14 +238,19 @@ def _plan(
             epochs = min(recipe.resolve(data).epochs, epochs_for_budget(seconds, [*least, *final], parallel))
         if trials is None:
             trials = _trials_for_budget(seconds * parallel, timings, final, epochs)
+    else:
+        _check_methods(recipe, config, data)
+    recipe = replace(recipe, epochs=epochs)
     search = SearchRecord(
         metric=config.metric,
         epochs=epochs,
         per_method=trials,
         val_n=len(data.val),
         val_split=data.val_split_description,
+        recipe=recipe_values(recipe.resolve(data)),
+        fingerprint=data.fingerprint,
     )
-    return replace(recipe, epochs=epochs), search
+    return recipe, search
 
 
 def _trials_for_budget(seconds: float, timings: Sequence[Timing], final: Sequence[Timing], epochs: int) -> int:
