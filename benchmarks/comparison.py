@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -151,8 +151,9 @@ def probe(given: argparse.Namespace, folder: Path, weights: Path) -> Row:
     )
     data, out = load(recipe), folder / "probe"
     out.mkdir()
-    measure_linear_probe(recipe, data, folder)  # what is imported on use
-    ours = of_work(lambda: measure_linear_probe(recipe, data, out))
+    elsewhere = replace(recipe, data_root=str(folder / "elsewhere"))  # a probe is kept in the data root's cache
+    measure_linear_probe(elsewhere, data, folder, trained=False)  # what is imported on use
+    ours = of_work(lambda: measure_linear_probe(recipe, data, out, trained=False))
     theirs()
     return Row("probe", f"{len(data.train)} training and {len(data.test)} test images", ours, of_work(theirs))
 
