@@ -249,7 +249,7 @@ def main() -> int:
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     # Imported once, for all processes that are forked; nothing is computed here.
-    import lightning.fabric  # noqa: F401
+    import lightning_fabric  # noqa: F401
 
     import selfdistill.cli.app
     import selfdistill.training.run  # noqa: F401

@@ -179,7 +179,11 @@ def versions() -> str:
     lab = dict(_at_least(project["optional-dependencies"]["lab"]))
     rows = [("Python", project["requires-python"].removeprefix(">="), "core")]
     rows += [(name, version, "core") for name, version in _at_least(project["dependencies"])]
-    rows += [(name, lab[name], "command line") for name in ("torch", "torchvision", "timm", "lightning") if name in lab]
+    rows += [
+        (name, lab[name], "command line")
+        for name in ("torch", "torchvision", "timm", "lightning-fabric")
+        if name in lab
+    ]
     return "\n".join(["| needs | at least | for the |", "|:--|:--|:--|", *(f"| {a} | {b} | {c} |" for a, b, c in rows)])
 
 

@@ -14,6 +14,7 @@ HEAVY = [
     "sklearn",
     "scipy",
     "lightning",
+    "lightning_fabric",
     "accelerate",
     "torchmetrics",
     "matplotlib",

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.plugins.precision.amp import MixedPrecision
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision.amp import MixedPrecision
 
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData, TrainLoader

@@ -21,7 +21,7 @@ from selfdistill.training.run import interruptible, load_finished, run_task
 from selfdistill.training.session import Session, check_devices
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
 
 def detect(

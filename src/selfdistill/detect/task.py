@@ -26,7 +26,7 @@ from selfdistill.training.session import Session, prepare
 from selfdistill.training.task import State, Task
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
 TERMS = ("classifier", "box_reg", "objectness", "rpn_box_reg")
 """The four losses, which are added: of the proposals their class and box, of the anchors whether they hold an object,

@@ -47,7 +47,7 @@ from selfdistill.training.session import Session, prepare
 from selfdistill.training.task import Row, State, Task
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
     from timm.utils.model_ema import ModelEmaV3
 
 

@@ -49,7 +49,7 @@ from selfdistill.training.task import Record, Row, State
 from selfdistill.training.trackers import check_tracker, make_tracker
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
 R = TypeVar("R", bound=Record)
 
