@@ -21,7 +21,7 @@ from selfdistill.records import SCHEMA, BestEpoch, Data, Evaluation, RunRecord, 
 from selfdistill.records.record import plain
 from selfdistill.training.task import Row, State
 
-_PACKAGES = ("selfdistill", "torch", "torchvision", "lightning", "numpy")
+_PACKAGES = ("selfdistill", "torch", "torchvision", "lightning-fabric", "numpy")
 
 
 def make_record(
