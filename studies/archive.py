@@ -1,10 +1,10 @@
-"""Committed records, compact: one ``.jsonl.gz`` for each study, one JSON file per line with its path.
+"""Committed records, compact: one ``.jsonl.xz`` for each study, one JSON file per line with its path.
 
-uv run python studies/archive.py unpack results/trust.jsonl.gz FOLDER     to look at records as files
+uv run python studies/archive.py unpack results/trust.jsonl.xz FOLDER     to look at records as files
 """
 
-import gzip
 import json
+import lzma
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,7 +21,7 @@ def read(archive: Path) -> dict[str, Any]:
     """Return the content of each JSON file by its path; nothing where there is no archive."""
     if not archive.is_file():
         return {}
-    with gzip.open(archive, "rt", encoding="utf-8") as lines:
+    with lzma.open(archive, "rt", encoding="utf-8") as lines:
         return {entry["path"]: entry["content"] for entry in map(json.loads, lines)}
 
 
@@ -29,7 +29,7 @@ def write(archive: Path, contents: Mapping[str, Any]) -> None:
     """Write an archive; the same contents give the same bytes."""
     lines = (json.dumps({"path": path, "content": contents[path]}, separators=(",", ":")) for path in sorted(contents))
     archive.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(archive, gzip.compress("".join(f"{line}\n" for line in lines).encode(), mtime=0))
+    write_atomically(archive, lzma.compress("".join(f"{line}\n" for line in lines).encode(), preset=9))
 
 
 def add(archive: Path, folder: Path, files: Iterable[Path]) -> None:

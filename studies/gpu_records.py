@@ -15,7 +15,7 @@ from selfdistill.records import write_atomically
 def publish(work: Path, config: PaperConfig, out: Path, commit: str | None) -> None:
     """Write into a folder what is there; nothing is ever half written, and other runs' records there are kept.
 
-    The folder is laid out as ``results/``: ``paper-SCALE.jsonl.gz``, ``performance/``; and ``gpu-logs.zip`` has what
+    The folder is laid out as ``results/``: ``paper-SCALE.jsonl.xz``, ``performance/``; and ``gpu-logs.zip`` has what
     the processes printed and the epochs of runs that are not finished.
 
     Args:
@@ -28,7 +28,7 @@ def publish(work: Path, config: PaperConfig, out: Path, commit: str | None) -> N
     files = [file for run in finished for file in (run / "result.json", *sorted(run.glob("measured/*.json")))]
     records = {file.relative_to(config.out).as_posix(): _with_commit(file, commit) for file in files}
     if records:
-        into = out / f"paper-{config.out.name}.jsonl.gz"
+        into = out / f"paper-{config.out.name}.jsonl.xz"
         archive.write(into, archive.read(into) | records)
     for file in work.glob("performance/*.json"):
         (out / "performance").mkdir(parents=True, exist_ok=True)

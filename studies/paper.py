@@ -60,7 +60,7 @@ _RECORDS = ("result.json", "measured/*.json")
 
 def archive_of(scale: Scale) -> Path:
     """Return where the committed records of a scale are."""
-    return archive.RESULTS / f"paper-{scale}.jsonl.gz"
+    return archive.RESULTS / f"paper-{scale}.jsonl.xz"
 
 
 @contextmanager

@@ -43,7 +43,7 @@ class Setting:
     @property
     def archive(self) -> Path:
         """Where the committed records are."""
-        return archive.RESULTS / f"{self.records.partition('/')[0]}.jsonl.gz"
+        return archive.RESULTS / f"{self.records.partition('/')[0]}.jsonl.xz"
 
     def load(self) -> list[RunRecord]:
         """Return the committed records, in the order of the methods and seeds."""

@@ -1,6 +1,6 @@
 """One factor at a time around a paper-like setting: images per class, steps, features, classes.
 
-uv run python studies/sweep.py                                    adds what is missing to results/sweep.jsonl.gz
+uv run python studies/sweep.py                                    adds what is missing to results/sweep.jsonl.xz
 uv run python studies/sweep.py --jobs 12 --minutes 9 --compile    on a GPU; call it again to go on
 uv run python studies/sweep.py --factors "images per class"
 
@@ -49,7 +49,7 @@ FACTORS = {
     "classes": (10, 25, 50, 100),
 }
 MIDDLE = {"images per class": 15, "steps": 9400, "features": 512, "classes": 100}
-ARCHIVE = "sweep.jsonl.gz"
+ARCHIVE = "sweep.jsonl.xz"
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def test_the_miniature_is_planned_on_both_data_sets(plan: ModuleType) -> None:
 
 def test_committed_runs_are_not_made_again(gpu: ModuleType, tmp_path: Path) -> None:
     kit = gpu.Kit(gpu._parser().parse_args(["--work", str(tmp_path)]))
-    committed = importlib.import_module("archive").read(ROOT / "results" / "paper-full.jsonl.gz")
+    committed = importlib.import_module("archive").read(ROOT / "results" / "paper-full.jsonl.xz")
     names = {Path(path).parts[1] for path in committed}
     assert names
     kit.take_committed()
@@ -155,7 +155,7 @@ def test_every_run_is_made_in_order(gpu: ModuleType, crew_of: Callable[..., Any]
     assert sorted(begun(tmp_path)) == sorted(names)
     assert set(begun(tmp_path)[:2]) == set(names[:2])
     assert not crew.failed
-    records = importlib.import_module("archive").read(tmp_path / "records" / "paper-smoke.jsonl.gz")
+    records = importlib.import_module("archive").read(tmp_path / "records" / "paper-smoke.jsonl.xz")
     assert set(records) == {f"runs/{name}/result.json" for name in names}
 
 
@@ -215,10 +215,10 @@ def test_what_is_handed_over_is_laid_out_as_results(tmp_path: Path) -> None:
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    archive.write(out / "paper-full.jsonl.gz", {"runs/before/result.json": {"commit": "0"}})
+    archive.write(out / "paper-full.jsonl.xz", {"runs/before/result.json": {"commit": "0"}})
     for _ in range(2):
         publish.publish(tmp_path, config, out, "1234")
-    assert archive.read(out / "paper-full.jsonl.gz") == {
+    assert archive.read(out / "paper-full.jsonl.xz") == {
         "runs/before/result.json": {"commit": "0"},
         "runs/a/result.json": {"commit": "1234"},
         "runs/a/measured/robustness.json": {"commit": "there"},
@@ -272,7 +272,7 @@ def test_a_training_is_stopped_and_goes_on(gpu: ModuleType, tmp_path: Path) -> N
     assert all(row.test_top1 is not None for row in record.log)
     assert EvaluationRecord.load(kit.run_of(planned) / "measured" / "robustness.json").belongs_to(record)
     importlib.import_module("gpu_records").publish(tmp_path, kit.config, tmp_path / "out", "1234")
-    importlib.import_module("archive").unpack(tmp_path / "out" / "paper-smoke-float32.jsonl.gz", kit.config.out)
+    importlib.import_module("archive").unpack(tmp_path / "out" / "paper-smoke-float32.jsonl.xz", kit.config.out)
     problems = importlib.import_module("paper").problems
     assert list(problems(kit.config)) == []
     (problem,) = problems(replace(kit.config, fast=True))

@@ -46,7 +46,7 @@ def test_each_seed_is_planned_at_every_point_before_the_next(sweep: ModuleType) 
 
 def test_differences_are_paired_by_seed(sweep: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = importlib.import_module("archive")
-    (content, *_) = (one for one in archive.read(archive.RESULTS / "paper-small.jsonl.gz").values() if "method" in one)
+    (content, *_) = (one for one in archive.read(archive.RESULTS / "paper-small.jsonl.xz").values() if "method" in one)
     top1 = {
         ("CrossEntropy()", 41): 0.5,
         ("CrossEntropy()", 42): 0.7,
