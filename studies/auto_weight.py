@@ -195,11 +195,12 @@ def table(names: tuple[tuple[str, str], ...], rules: tuple[str, ...]) -> str:
         cells = []
         for rule in rules:
             means = [(mean_of(name, rows, rule, setting), form) for name, form in names]
-            cells.append(", ".join(format(mean, form) for mean, form in means if mean is not None))
+            cells.append("<br>".join(format(mean, form) for mean, form in means if mean is not None))
         if any(cells):
             per_class, hidden, steps = setting
             lines.append((f"{per_class} per class, {hidden} features, {steps:,} steps", *cells))
-    return linked_table(("Setting", *rules), lines, words=1)
+    headings = [rule.replace("SDDropout()", "λ = 1").replace("SDDropout(weight=", "λ = ").strip(")(") for rule in rules]
+    return linked_table(("Setting", *headings), lines, words=1)
 
 
 def rules_table() -> str:
