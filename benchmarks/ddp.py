@@ -104,7 +104,8 @@ def measure(rank: int, count: int, port: int, text: str, given: dict[str, Any]) 
     counted = [0]
 
     def hook(
-        group: dist.ProcessGroup, bucket: "torch._C._distributed_c10d.GradBucket"
+        group: dist.ProcessGroup,
+        bucket: dist.GradBucket,  # type: ignore[name-defined]  # torch checks this very name
     ) -> torch.futures.Future[torch.Tensor]:
         counted[0] += bucket.buffer().nbytes
         return allreduce_hook(group, bucket)

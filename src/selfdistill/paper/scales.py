@@ -239,7 +239,6 @@ def full_recipe(training: Training) -> TrainConfig:
             epochs=100,
             precision="bf16-mixed",
             channels_last=True,
-            cache=True,
             eval_every=25,
         )
     return recipe

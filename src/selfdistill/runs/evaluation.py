@@ -11,7 +11,7 @@ import torch
 from selfdistill.config import TrainConfig
 from selfdistill.config.train_config import SMALL
 from selfdistill.data import ImageData, load_unlabelled
-from selfdistill.data.decode import cpu_count
+from selfdistill.data.decode import cpu_count, pixel_limit
 from selfdistill.data.files import explained_worker_losses
 from selfdistill.data.unlabelled import Unlabelled
 from selfdistill.errors import ArgumentError, blaming, check_folder, check_range
@@ -63,10 +63,11 @@ def evaluation_config(
     """Return which evaluations to run.
 
     Raises:
-        ArgumentError: ``max_images`` is out of range, or what ``quick`` leaves out is given.
+        ArgumentError: ``max_images`` or ``max_pixels`` is out of range, or what ``quick`` leaves out is given.
     """
     check_folder("data_root", Path(data_root))
     check_range("max_images", max_images, 1, 10**9)
+    pixel_limit(max_pixels)
     given = {"ood": tuple(ood) != SuiteConfig().ood, "corruptions": corruptions, "max_images": max_images}
     if quick and (ignored := next((name for name, value in given.items() if value), None)):
         raise ArgumentError(ignored, "would be ignored: `quick=True` measures accuracy and calibration only")
