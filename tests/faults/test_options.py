@@ -113,7 +113,7 @@ BY_HAND = {
     "--data wrong.csv|"
     "--data wrong.parquet|--data wds:nothing|--data wds:folder|--data wds:photos/{0..3}.tar|--data hf:folder|"
     "--cache --cache --data photos|--weights run/model.json|--weights folder|--width 4 --model timm:resnet18|"
-    "--features 8 --model torchvision:resnet18|--recipe words.yaml|--recipe run/model.json|--recipe run|"
+    "--features 8 --width null --model torchvision:resnet18|--recipe words.yaml|--recipe run/model.json|--recipe run|"
     "--recipe bytes.yaml|--recipe deep.yaml|--keep-epochs 1,x|--data-root file --data cifar10|--image-size 7|"
     "--lr 1e400|--lr -1|--precision 16-mixed --accelerator cpu|--gradient-checkpointing|--sync-batchnorm|"
     "--sync-batchnorm --devices 2 --accelerator cpu|--schedule one_cycle --milestones 0.5|"
