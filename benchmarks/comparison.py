@@ -151,8 +151,9 @@ def probe(given: argparse.Namespace, folder: Path, weights: Path) -> Row:
     )
     data, out = load(recipe), folder / "probe"
     out.mkdir()
-    elsewhere = replace(recipe, data_root=str(folder / "elsewhere"))  # a probe is kept in the data root's cache
-    measure_linear_probe(elsewhere, data, folder, trained=False)  # what is imported on use
+    (folder / "elsewhere").mkdir()
+    elsewhere = replace(recipe, data_root=str(folder / "elsewhere"))  # the probe is kept beside the decoded photographs
+    measure_linear_probe(elsewhere, load(elsewhere), folder, trained=False)  # what is imported on use
     ours = of_work(lambda: measure_linear_probe(recipe, data, out, trained=False))
     theirs()
     return Row("probe", f"{len(data.train)} training and {len(data.test)} test images", ours, of_work(theirs))
