@@ -171,7 +171,7 @@ def test_unknown_images_that_cannot_be_used(refused: Refused, finished: Path) ->
         assert told in refused("evaluate", finished, *words)
 
 
-def test_grad_cam_where_it_cannot_be_shown(refused: Refused, finished: Path) -> None:
+def test_grad_cam_without_a_report_or_a_map(refused: Refused, finished: Path) -> None:
     for words, told in (
         (["--grad-cam", "--quick"], "--quick"),
         (["--grad-cam", "--data", "digits"], "--data"),

@@ -60,7 +60,7 @@ def test_predictions_round_trip_and_are_the_same_bytes(kept: Predictions, tmp_pa
     assert (tmp_path / "predictions.npz").read_bytes() == content
 
 
-def test_heat_maps_are_of_the_images_shown(kept: Predictions, tmp_path: Path) -> None:
+def test_each_picture_has_the_heat_map_of_its_own_image(kept: Predictions, tmp_path: Path) -> None:
     # The class is the brightness of the first channel, so the map is largest where the picture is reddest.
     model = nn.Sequential(nn.Conv2d(3, 3, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, C))
     model[0].weight.data = torch.zeros(3, 3, 1, 1).index_fill_(1, torch.tensor(0), 1.0)

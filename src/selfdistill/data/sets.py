@@ -19,6 +19,7 @@ from selfdistill.text import plain_name
 HELD_OUT = "20 % held out, seed 0"
 HELD_OUT_BY_NAME = "about 20 % held out, by file name"
 HELD_OUT_BY_CONTENT = "about 20 % held out, by content"
+HELD_OUT_BY_HASH = (HELD_OUT_BY_NAME, HELD_OUT_BY_CONTENT)
 VAL_FRACTION = 0.2
 """Held out for validation where a search needs some and nothing else is asked for."""
 
@@ -136,6 +137,15 @@ class Resizing:
         """
         return round(size / self.crop_pct)
 
+    def in_words(self, size: int) -> str:
+        """Say how a file becomes a square of ``size``, but for the interpolation.
+
+        Example:
+            >>> Resizing().in_words(224)
+            'shorter side to 256 px, central square of 224 px'
+        """
+        return f"shorter side to {self.margin(size)} px, central square of {size} px"
+
 
 BILINEAR = Resizing()
 
@@ -193,7 +203,7 @@ class ImageData:
     @property
     def is_held_out(self) -> bool:
         """Whether the test images are a share of a set that has no test part."""
-        return self.test_split_description in (HELD_OUT, HELD_OUT_BY_NAME, HELD_OUT_BY_CONTENT)
+        return self.test_split_description in (HELD_OUT, *HELD_OUT_BY_HASH)
 
 
 @dataclass(frozen=True)

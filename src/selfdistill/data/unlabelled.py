@@ -202,7 +202,7 @@ def _files(
     if size > SMALL:
         kept = tuple(file for file, entry in zip(files, found, strict=True) if not isinstance(entry, str))
         split = Split(torch.zeros(len(kept), dtype=torch.int64), paths=kept)
-        return Unlabelled(name, split, f"shorter side to {resizing.margin(size)} px, central square of {size} px")
+        return Unlabelled(name, split, resizing.in_words(size))
     read = [entry for entry in found if not isinstance(entry, str)]
     pixels = to_tensor(square for _, square in read if square is not None)
     as_they_are = {shape for shape, _ in read} == {(size, size)}

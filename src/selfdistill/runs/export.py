@@ -199,7 +199,7 @@ def in_words(exported: Exported) -> str:
     model, size, channels = exported.model, exported.model.image_size, exported.model.channels
     colours = "RGB, " if channels == 3 else ""
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (model.mean, model.std))
-    how = f"shorter side to {model.resizing.margin(size)} px ({model.resizing.interpolation}), central square"
+    how = f"{model.resizing.in_words(size)}, {model.resizing.interpolation}"
     return "\n".join(
         [
             f"{exported.path}: {exported.size / 2**20:.2f} MiB; {exported.output} differ from PyTorch's by at most "

@@ -151,8 +151,7 @@ def _preparation(images: ImageData, trained: Pretrained | None, own: bool) -> st
         how = f"whole images as squares of {size} px"
     else:
         cut = "" if images.test.boxes is None else "cut to their boxes, "
-        margin, interpolation = images.resizing.margin(size), images.resizing.interpolation
-        how = f"{cut}shorter side to {margin} px, central square of {size} px, {interpolation}"
+        how = f"{cut}{images.resizing.in_words(size)}, {images.resizing.interpolation}"
     tested = "" if trained is None else f"{trained.package} tests with: {trained.tested}"
     if not own:
         mean, std = (" ".join(f"{value:g}" for value in values) for values in (images.mean, images.std))

@@ -78,8 +78,8 @@ def score(
         OSError: the weights cannot be read or downloaded.
     """
     of_model = {"checkpoint": checkpoint, "image_size": image_size, "mean": mean, "std": std, "width": width}
-    if grad_cam and (model is not None or data is not None or not config.measures):
-        other = "model" if model is not None else "data" if data is not None else "quick=True"
+    elsewhere = {"model": model is not None, "data": data is not None, "quick=True": not config.measures}
+    if grad_cam and (other := next((name for name, given in elsewhere.items() if given), None)):
         raise ArgumentError("grad_cam", f"is shown in the report of a run on its own images, and not with `{other}`")
     if run is not None and model is None:
         if given := next((name for name, value in of_model.items() if value is not None), None):

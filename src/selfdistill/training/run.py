@@ -20,8 +20,7 @@ from selfdistill.data.files import explained_worker_losses
 from selfdistill.data.fingerprint import Fingerprint, changes
 from selfdistill.data.sets import (
     BILINEAR,
-    HELD_OUT_BY_CONTENT,
-    HELD_OUT_BY_NAME,
+    HELD_OUT_BY_HASH,
     VAL_FRACTION,
     Limits,
     Resizing,
@@ -224,8 +223,7 @@ def load_finished(
         there, made_by = (found[1].get(name) for name in ("data", "recipe"))  # earlier versions wrote neither
         if made_by is None and not folder.recipe.is_file():
             raise ValueError(f"{out} has lost its recipe.yaml: choose another `out`, or delete it")
-        by_hash = data["split"] in (HELD_OUT_BY_NAME, HELD_OUT_BY_CONTENT)
-        unknown = "the test images were held out in another way" if by_hash else ""
+        unknown = "the test images were held out in another way" if data["split"] in HELD_OUT_BY_HASH else ""
         folder.check(recipe, made_by, unknown if there is None else changes(there, data))
     return None
 
@@ -354,10 +352,8 @@ def _resizing(recipe: TrainConfig, data: ImageData, known: Pretrained | None) ->
             if value != getattr(BILINEAR, name):
                 raise ArgumentError(name, f"would be ignored: {data.name} is in memory")
         return BILINEAR
-    of_weights: dict[str, Any] = (
-        {} if known is None else {"interpolation": known.interpolation, "crop_pct": known.crop_pct}
-    )
-    return Resizing(**of_weights | given)
+    usual = BILINEAR if known is None else Resizing(known.interpolation, known.crop_pct)
+    return replace(usual, **given)
 
 
 def _train(
