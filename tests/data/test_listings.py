@@ -413,6 +413,7 @@ def test_wrong_datasets_are_one_line(tmp_path: Path, hub: Path, photos: Path, mo
         f"hf:{hub}:small": "what save_to_disk wrote has no configurations",
         f"hf:{photos}:": "the name of a dataset is missing",
         "hf::small": "the name of a dataset is missing",
+        "hf:": "the name of a dataset is missing",
     }  # fmt: skip
     for source, said in cases.items():
         with pytest.raises(ValueError) as refused:  # noqa: PT011

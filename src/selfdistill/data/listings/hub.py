@@ -106,7 +106,7 @@ def _loaded(source: str) -> Any:
         import datasets
     except ModuleNotFoundError:
         raise RuntimeError(f'hf:{source} needs datasets: pip install "selfdistill[huggingface]"') from None
-    name, config = (source, "") if Path(source).expanduser().exists() else _split(source)
+    name, config = (source, "") if source and Path(source).expanduser().exists() else _split(source)
     path = Path(name).expanduser()
     saved = any((path / file).is_file() for file in ("dataset_info.json", "dataset_dict.json"))
     if saved and config:
