@@ -156,6 +156,26 @@ def default_device() -> torch.device:
     return torch.device(gpu or "cpu")
 
 
+def channels_last_is_safe(model: nn.Module, device: torch.device) -> bool:
+    """Whether a backward pass in channels-last order leaves memory as it was.
+
+    On a CPU, torch 2.15 (oneDNN 3.13) writes the gradient of a strided 1x1 convolution past its end if its input has
+    fewer channels than a vector register holds: 8 with AVX2, 16 with AVX-512.
+
+    Example:
+        >>> cpu = torch.device("cpu")
+        >>> [channels_last_is_safe(nn.Conv2d(channels, 128, 1, stride=2), cpu) for channels in (8, 64)]
+        [False, True]
+    """
+    return device.type != "cpu" or not any(
+        isinstance(layer, nn.Conv2d)
+        and layer.kernel_size == (1, 1)
+        and max(layer.stride) > 1
+        and layer.in_channels // layer.groups < 16
+        for layer in model.modules()
+    )
+
+
 def float64_device(device: torch.device) -> torch.device:
     """Return the device, or the CPU if it has no float64, as MPS.
 

@@ -95,7 +95,7 @@ def test_the_seed_decides_the_weights(recipe: TrainConfig, data: ImageData) -> N
     assert not torch.equal(weights[0], weights[2])
 
 
-@pytest.mark.parametrize("recipe_change", [{"precision": "bf16-mixed"}, {"channels_last": True}])
+@pytest.mark.parametrize("recipe_change", [{"precision": "bf16-mixed"}, {"channels_last": True, "width": 16}])
 def test_other_arithmetic_trains_too(recipe: TrainConfig, data: ImageData, recipe_change: dict[str, object]) -> None:
     session = ready(replace(recipe, **recipe_change), data)  # type: ignore[arg-type]
     batches = next(session.task.loader.epoch(0))
@@ -108,6 +108,13 @@ def test_other_arithmetic_trains_too(recipe: TrainConfig, data: ImageData, recip
     assert output.images == len(batches[0].y)
     layout = torch.channels_last if recipe_change.get("channels_last") else torch.contiguous_format
     assert batches[0].x.is_contiguous(memory_format=layout)
+
+
+def test_channels_last_is_left_out_where_it_corrupts_memory(recipe: TrainConfig, data: ImageData) -> None:
+    session = ready(replace(recipe, channels_last=True, width=4), data)
+    batches = next(session.task.loader.epoch(0))
+    assert batches[0].x.is_contiguous()
+    assert all(weight.is_contiguous() for weight in session.task.model.parameters())
 
 
 def test_a_compiled_step_is_the_same(recipe: TrainConfig, data: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,7 +86,8 @@ class TrainConfig(TrainingConfig):
         precision: floating-point precision; 16-mixed is float16 with a scaled loss, for GPUs without bfloat16
         gradient_checkpointing: recompute activations in the backward pass to save memory; for models of timm that can
         sync_batchnorm: BatchNorm statistics over all GPUs
-        channels_last: keep images and weights in channels-last order, often faster (default: on when fine-tuning)
+        channels_last: keep images and weights in channels-last order, often faster (default: on when fine-tuning); left
+            out for networks whose training would corrupt memory on a CPU (strided 1x1 convolutions of few channels)
         compile: compile the training step with torch.compile
         threads: CPU threads of this process (default: torch's choice)
         workers: image-decoding processes (default: by the number of processors)

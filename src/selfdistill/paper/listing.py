@@ -16,6 +16,7 @@ from selfdistill.detect.config import DetectConfig
 from selfdistill.files import make_folder, write_atomically
 from selfdistill.methods import parse_method
 from selfdistill.models import build
+from selfdistill.network import channels_last_is_safe, default_device
 from selfdistill.paper.detection_table import Detector
 from selfdistill.paper.results import load_cached_evaluation
 from selfdistill.paper.scales import (
@@ -127,10 +128,11 @@ def estimate_seconds(training: Training, recipe: TrainConfig, config: PaperConfi
     steps = -(-images * method.needs.group // batch)
     assert recipe.model is not None
     assert recipe.image_size is not None
-    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
     network = build(recipe.model, classes, width=recipe.width, head_layers=recipe.head_layers)
+    if recipe.channels_last and channels_last_is_safe(network, default_device()):
+        network.to(memory_format=torch.channels_last)
     profiler = StepProfiler(
-        network.to(memory_format=layout),
+        network,
         method,
         make_batch(
             method.needs,

@@ -34,7 +34,14 @@ from selfdistill.methods.sd_dropout import AutoWeight
 from selfdistill.models import build
 from selfdistill.models.external import checkpoint_gradients
 from selfdistill.models.function import is_function
-from selfdistill.network import DIVERGED, check_classifier, evaluation_mode, logits_of, nonfinite_weights
+from selfdistill.network import (
+    DIVERGED,
+    channels_last_is_safe,
+    check_classifier,
+    evaluation_mode,
+    logits_of,
+    nonfinite_weights,
+)
 from selfdistill.progress import Counter, OnProgress
 from selfdistill.records import VALIDATION, Evaluation, RunRecord
 from selfdistill.training import fine_tuning
@@ -98,6 +105,9 @@ class Classification(Task[Batch]):
         if recipe.sync_batchnorm:  # which reads nothing on a CPU
             model, probe = nn.SyncBatchNorm.convert_sync_batchnorm(model).to(fabric.device), probe.to(fabric.device)
         self.distiller = self._wrapped(model, method, probe)
+        channels_last = recipe.channels_last and channels_last_is_safe(self.distiller, fabric.device)
+        if channels_last:
+            self.distiller.to(memory_format=torch.channels_last)
         fine_tuning.freeze(recipe, model, self._head)
         self._features, self._of_features = self._frozen_features()
         head = model.get_submodule(self._head)
@@ -121,7 +131,7 @@ class Classification(Task[Batch]):
             workers=self.workers,
             rank=fabric.global_rank,
             world_size=fabric.world_size,
-            channels_last=recipe.channels_last,
+            channels_last=channels_last,
             balanced=recipe.balanced_sampling,
             features=None if self._features is None else self._features.views,
         )
@@ -148,7 +158,7 @@ class Classification(Task[Batch]):
             weight.fix(recipe.auto_weight)
         if recipe.sync_batchnorm:
             nn.SyncBatchNorm.convert_sync_batchnorm(method)
-        return distiller.to(memory_format=torch.channels_last) if recipe.channels_last else distiller
+        return distiller
 
     @property
     def fingerprint(self) -> Fingerprint:
