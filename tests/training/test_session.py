@@ -1,4 +1,5 @@
 import functools
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 
@@ -108,6 +109,17 @@ def test_other_arithmetic_trains_too(recipe: TrainConfig, data: ImageData, recip
     assert output.images == len(batches[0].y)
     layout = torch.channels_last if recipe_change.get("channels_last") else torch.contiguous_format
     assert batches[0].x.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.filterwarnings("error:bfloat16")
+@pytest.mark.parametrize(("capability", "slow"), [("AVX2", True), ("AVX512", False)])
+def test_bfloat16_without_avx512_is_warned_of(
+    recipe: TrainConfig, monkeypatch: pytest.MonkeyPatch, capability: str, slow: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    make_fabric(replace(recipe, precision="32-true"), accelerator="cpu")
+    with pytest.warns(UserWarning, match="32-true") if slow else nullcontext():
+        make_fabric(replace(recipe, precision="bf16-mixed"), accelerator="cpu")
 
 
 def test_channels_last_is_left_out_where_it_corrupts_memory(recipe: TrainConfig, data: ImageData) -> None:

@@ -5,6 +5,7 @@ import logging
 import os
 import platform
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -147,6 +148,8 @@ def make_fabric(recipe: TrainingConfig, *, devices: int = 1, nodes: int = 1, acc
 
     accelerator = check_devices(devices, nodes, accelerator)
     recipe.check_machine(accelerator, devices * nodes)
+    if accelerator == "cpu" and recipe.precision == "bf16-mixed":
+        _warn_of_slow_bfloat16()
     _LOGGER.debug("devices: %s %s on each of %s nodes, %s", devices, accelerator, nodes, recipe.fabric_precision)
     strategy: Any = "auto"
     if devices * nodes > 1:
@@ -165,6 +168,14 @@ def make_fabric(recipe: TrainingConfig, *, devices: int = 1, nodes: int = 1, acc
             "nodes", f"is {nodes}, but nothing says where the others are: start with torchrun or Slurm on each machine"
         )
     return fabric
+
+
+def _warn_of_slow_bfloat16() -> None:
+    if torch.backends.cpu.get_cpu_capability() == "AVX2":
+        warnings.warn(
+            "bfloat16 is several times slower than float32 on this CPU, which has no AVX-512: use precision 32-true",
+            stacklevel=3,
+        )
 
 
 @contextmanager
