@@ -17,13 +17,13 @@ from fastapi import FastAPI, HTTPException, Request
 from PIL import Image, ImageOps
 
 
-def prepare(image: Image.Image, size: int, interpolation: str, crop_pct: float) -> Image.Image:
-    """Return the square that the network was tested on: small images squeezed, of others the middle."""
+def prepare(image: Image.Image, size: int, interpolation: str, crop_pct: float, crop_mode: str) -> Image.Image:
+    """Return the square that the network was tested on: small images squeezed, of others the middle, or squashed."""
     image = ImageOps.exif_transpose(image).convert("RGB")
     if size <= 64:
         return image.resize((size, size), Image.Resampling.BILINEAR)
     side, shorter = round(size / crop_pct), min(image.size)
-    width, height = (side * old // shorter for old in image.size)
+    width, height = (side if crop_mode == "squash" else side * old // shorter for old in image.size)
     left, top = round((width - size) / 2), round((height - size) / 2)
     resized = image.resize((width, height), Image.Resampling[interpolation.upper()])
     return resized.crop((left, top, left + size, top + size))
@@ -36,7 +36,8 @@ def make_app(file: Path, threshold: float) -> FastAPI:
     if known.get("output") != "probabilities":
         raise SystemExit(f"{file} gives logits: export it with --probabilities")
 
-    resizing = known["image_size"], known.get("interpolation", "bilinear"), known.get("crop_pct", 0.875)
+    usual = {"interpolation": "bilinear", "crop_pct": 0.875, "crop_mode": "center"}  # of earlier versions
+    resizing = known["image_size"], *(known.get(name, value) for name, value in usual.items())
 
     async def classify(request: Request) -> dict[str, Any]:
         try:

@@ -1,6 +1,7 @@
 """Weights that timm finds: a folder of the form that the Hugging Face hub has, and the hub where there is none."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from selfdistill.data.sets import BILINEAR, Resizing
 from selfdistill.errors import ArgumentError
 from selfdistill.models import build
 from selfdistill.models.pretrained import pretrained
+from selfdistill.runs.grid import describe_plan
 from selfdistill.runs.predict import predict_files
 from selfdistill.runs.score import own_images
 from selfdistill.training import load as load_model
@@ -67,18 +69,53 @@ def test_images_are_prepared_as_the_folder_says(folder: Path) -> None:
     assert load(recipe).resizing == BILINEAR, "in memory"
 
 
-def by_hand(file: Path, interpolation: Image.Resampling, side: int, size: int) -> torch.Tensor:
-    """The shorter side to ``side``, the central square of ``size``, normalised."""
+@pytest.mark.parametrize("kind", ["folder", "table"])
+def test_small_files_are_enlarged_to_the_size_of_the_weights(folder: Path, tmp_path: Path, kind: str) -> None:
+    files = write_digits(tmp_path / "small", train=2, test=2)
+    table = files / "labels.csv"
+    rows = [f"{file.relative_to(files)},{file.parent.name}" for file in sorted(files.glob("*/*/*.png"))]
+    table.write_text("\n".join(["path,label", *rows]))
+    recipe = TrainConfig(data=str(files if kind == "folder" else table), weights=f"local-dir:{folder}")
+    recipe = replace(recipe, data_root=str(tmp_path))
+    enlarged, small = load(recipe), load(replace(recipe, image_size=32))
+    assert (enlarged.image_size, enlarged.train.is_small) == (160, False)
+    assert (small.image_size, small.train.is_small) == (32, True)
+    assert "160 px, decoded" in describe_plan(recipe, enlarged)
+
+
+def test_the_plan_says_how_arrays_differ_from_the_weights_images(folder: Path) -> None:
+    recipe = TrainConfig(data="digits", weights=f"local-dir:{folder}", epochs=30)
+    plan = describe_plan(recipe, load(recipe))
+    assert "32 px (weights: 160)" in plan
+    assert "cosine over 30 epochs, a new head from a linear probe, BatchNorm statistics frozen" in plan
+
+
+def by_hand(file: Path, interpolation: Image.Resampling, side: int, size: int, *, squash: bool = False) -> torch.Tensor:
+    """The shorter side, or both, to ``side``, the central square of ``size``, normalised."""
     image = Image.open(file).convert("RGB")
-    width, height = (side * old // min(image.size) for old in image.size)
+    width, height = (side if squash else side * old // min(image.size) for old in image.size)
     left, top = round((width - size) / 2), round((height - size) / 2)
     square = image.resize((width, height), interpolation).crop((left, top, left + size, top + size))
     pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1) / 255
     return (pixels - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / pixels.new_tensor(STD).view(3, 1, 1)
 
 
+def with_crop(folder: Path, copy: Path, **changed: Any) -> Path:
+    """A copy of the weights that says something else of the images."""
+    shutil.copytree(folder, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["pretrained_cfg"] |= changed
+    (copy / "config.json").write_text(json.dumps(config))
+    return copy
+
+
 @pytest.mark.parametrize("cache", [False, True])
-def test_a_run_resizes_files_as_its_weights_say(folder: Path, photos: Path, tmp_path: Path, cache: bool) -> None:
+@pytest.mark.parametrize("squash", [False, True])
+def test_a_run_resizes_files_as_its_weights_say(
+    folder: Path, photos: Path, tmp_path: Path, cache: bool, squash: bool
+) -> None:
+    if squash:
+        folder = with_crop(folder, tmp_path / "squash", crop_mode="squash")
     recipe = TrainConfig(data=str(photos), weights=f"local-dir:{folder}", image_size=72, epochs=1, freeze="backbone")
     recipe = replace(recipe, data_root=str(tmp_path), cache=cache, workers=0)
     record = train(recipe, tmp_path / "run")
@@ -88,13 +125,24 @@ def test_a_run_resizes_files_as_its_weights_say(folder: Path, photos: Path, tmp_
     data = load(recipe)
     batches = eval_batches(data.test, data, batch_size=64, device="cpu", workers=0)
     seen = torch.cat([x for x, _ in batches])[[path == file for path in data.test.paths]]
-    assert torch.allclose(seen[0], by_hand(file, Image.Resampling.BICUBIC, 72, 72), atol=1e-5)
+    assert torch.allclose(seen[0], by_hand(file, Image.Resampling.BICUBIC, 72, 72, squash=squash), atol=1e-5)
     ((predicted,), _) = predict_files(loaded, [file])
     with torch.no_grad():
         wanted = loaded.model(seen).softmax(dim=1)[0]
     assert predicted.probabilities == pytest.approx(wanted.tolist(), abs=1e-4)
     images = own_images(tmp_path / "run", loaded)
-    assert images.resizing == loaded.resizing == Resizing("bicubic", 1.0)
+    assert images.resizing == loaded.resizing == Resizing("bicubic", 1.0, "squash" if squash else "center")
+
+
+def test_another_way_to_a_square_is_asked_for(folder: Path, photos: Path, tmp_path: Path) -> None:
+    framed = with_crop(folder, tmp_path / "framed", crop_mode="border")
+    recipe = TrainConfig(data=str(photos), weights=f"local-dir:{framed}", image_size=72, data_root=str(tmp_path))
+    with pytest.raises(ArgumentError, match="center or squash, not border") as refused:
+        load(recipe)
+    assert refused.value.argument == "crop_mode"
+    assert load(replace(recipe, crop_mode="squash")).resizing.in_words(72) == (
+        "both sides to 72 px, central square of 72 px"
+    )
 
 
 def test_a_run_of_an_earlier_version_stays_bilinear(folder: Path, photos: Path, tmp_path: Path) -> None:
@@ -117,7 +165,7 @@ def test_a_run_of_an_earlier_version_stays_bilinear(folder: Path, photos: Path, 
         train(recipe, run)
 
 
-@pytest.mark.parametrize("changed", [{"interpolation": "bicubic"}, {"crop_pct": 0.5}])
+@pytest.mark.parametrize("changed", [{"interpolation": "bicubic"}, {"crop_pct": 0.5}, {"crop_mode": "squash"}])
 def test_resizing_of_images_in_memory_is_refused(changed: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError, match="in memory") as refused:
         load(TrainConfig(data="digits", **changed))

@@ -18,7 +18,13 @@ fastapi = pytest.importorskip("fastapi")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "serve_fastapi.py"
 
 
-@pytest.fixture(params=[{"image_size": 32}, {"image_size": 72, "interpolation": "bicubic", "crop_pct": 0.95}])
+@pytest.fixture(
+    params=[
+        {"image_size": 32},
+        {"image_size": 72, "interpolation": "bicubic", "crop_pct": 0.95},
+        {"image_size": 72, "crop_mode": "squash"},
+    ]
+)
 def run(request: pytest.FixtureRequest, pictures: Path, tmp_path: Path) -> Path:
     recipe = TrainConfig(data=str(pictures), model="resnet10_cifar", width=4, **request.param)
     (tmp_path / "run").mkdir()

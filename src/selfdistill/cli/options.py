@@ -32,7 +32,8 @@ MACHINE = Group.create_ordered("Machine")
 
 _FIELDS = {
     DATA: "data data_root images image_size classes per_class test_per_class val_fraction train_on_val eval_split "
-    "eval_images augment auto_augment erasing flip resize interpolation crop_pct skip_unreadable max_pixels cache",
+    "eval_images augment auto_augment erasing flip resize interpolation crop_pct crop_mode skip_unreadable max_pixels "
+    "cache",
     METHOD: "method",
     NETWORK: "model width features head_layers weights head stages linear_probe freeze freeze_bn backbone norm "
     "trainable_layers rois",

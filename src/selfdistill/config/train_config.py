@@ -48,6 +48,7 @@ class TrainConfig(TrainingConfig):
         resize: shorter side in pixels that files are resized to before the augmentation (default: not resized)
         interpolation: how image files are resized (default: as the pretrained weights say, otherwise bilinear)
         crop_pct: share of a file's shorter side that is tested (default: as the pretrained weights say, or 0.875)
+        crop_mode: what is tested, the center or all, squash(ed) to a square (default: as the pretrained weights say)
         skip_unreadable: skip image files that cannot be read instead of stopping
         max_pixels: refuse image files of more pixels (default: 89,478,485)
         method: the training method, such as "SDDropout(weight=0.1) + LabelSmoothing()"
@@ -139,6 +140,7 @@ class TrainConfig(TrainingConfig):
     resize: int | None = None
     interpolation: Literal["bilinear", "bicubic"] | None = None
     crop_pct: float | None = None
+    crop_mode: Literal["center", "squash"] | None = None
     skip_unreadable: bool = False
     max_pixels: int | None = None
     method: str = "SDDropout()"
@@ -351,6 +353,7 @@ class ResolvedTrainConfig(TrainConfig):
     # What records of earlier versions leave out.
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     crop_pct: float = 0.875
+    crop_mode: Literal["center", "squash"] = "center"
     epochs: int = 200
     optimizer: str = "sgd"
     weight_decay: float = 1e-4

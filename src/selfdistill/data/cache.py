@@ -64,7 +64,7 @@ def with_cache(data: ImageData, side: int | None, folder: Path) -> ImageData:
         return data
     interpolation = "bilinear" if side is None else interpolation
     names = ["train"]
-    if side in (None, data.resizing.margin(data.image_size)):
+    if side in (None, data.resizing.shorter_side(data.image_size)):
         names += ["test"] if data.val is None else ["test", "val"]
     splits: list[Split] = [getattr(data, name) for name in names]
     paths = [path for split in splits for path in split.paths or ()]

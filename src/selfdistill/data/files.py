@@ -42,7 +42,7 @@ class FileImages(Dataset[Tensor | str]):
     Args:
         paths: the files.
         size: S, in pixels.
-        augment: ``"none"``: the shorter side to the margin of S, then the central square; ``"crop"``: a random square
+        augment: ``"none"``: resized to the margin of S, then the central square; ``"crop"``: a random square
             instead; ``"crop_flip"``: mirrored half of the times too; ``"resized_crop_flip"``: 8 to 100 % of the area,
             3:4 to 4:3, resized, and mirrored half of the times.
         seed: the run's seed.
@@ -50,7 +50,7 @@ class FileImages(Dataset[Tensor | str]):
         resize: the shorter side in pixels that a file is resized to first; None: it is augmented as it is.
         cache: the files decoded and resized already; used where they are resized to its side in the same way.
         policy: what follows.
-        resizing: the margin of S, and the interpolation.
+        resizing: the margin of S, how files come to it, and the interpolation.
 
     Small images of containers are squares, and not augmented: see :class:`SquareLoader`.
     """
@@ -72,7 +72,7 @@ class FileImages(Dataset[Tensor | str]):
         self.squares = isinstance(paths, Packed) and paths.small
         self.interpolation = resizing.interpolation
         self.size, self.transform = size, _transform(size, augment, policy, resizing)
-        first = resize if resize is not None or augment == "resized_crop_flip" else resizing.margin(size)
+        first = resize if resize is not None or augment == "resized_crop_flip" else resizing.shorter_side(size)
         self.cache = cache if cache is not None and cache.fits(first, resizing.interpolation) else None
 
     def __getitem__(self, key: Key) -> Tensor | str:
@@ -264,7 +264,8 @@ def _transform(size: int, augment: str, policy: Policy, resizing: Resizing) -> C
     from torchvision.transforms import InterpolationMode, v2
 
     how = InterpolationMode(resizing.interpolation)
-    resize = v2.Resize(resizing.margin(size), how)
+    side = resizing.margin(size)
+    resize = v2.Resize(side if resizing.crop_mode == "center" else (side, side), how)
     steps = {
         "none": [resize, v2.CenterCrop(size)],
         "crop": [resize, v2.RandomCrop(size)],

@@ -128,6 +128,7 @@ def files_data(
         notes=notes,
         val=splits.get("val"),
         val_split_description=described.get("val", ""),
+        from_files=True,
     )
     return limits.apply(data)
 

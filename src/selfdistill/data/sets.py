@@ -116,17 +116,26 @@ class Split:
 
 @dataclass(frozen=True)
 class Resizing:
-    """How an image file becomes the square that is tested: the shorter side to S / crop_pct, then the central square.
+    """How an image file becomes the square that is tested: resized to S / crop_pct, then the central square.
 
     Images in memory are squares already.
 
     Attributes:
         interpolation: ``"bilinear"`` or ``"bicubic"``, antialiased; of augmented training images too.
         crop_pct: in (0, 1]; 224 / 256 as usual with ImageNet.
+        crop_mode: ``"center"``: the shorter side is resized to that; ``"squash"``: both sides are.
+
+    Raises:
+        ArgumentError: another ``crop_mode``, such as timm's ``"border"``.
     """
 
     interpolation: str = "bilinear"
     crop_pct: float = 0.875
+    crop_mode: str = "center"
+
+    def __post_init__(self) -> None:
+        if self.crop_mode not in ("center", "squash"):
+            raise ArgumentError("crop_mode", f"must be center or squash, not {self.crop_mode}, as these weights say")
 
     def margin(self, size: int) -> int:
         """Return the shorter side that a square of ``size`` is cut from, in pixels.
@@ -137,6 +146,10 @@ class Resizing:
         """
         return round(size / self.crop_pct)
 
+    def shorter_side(self, size: int) -> int | None:
+        """Return what the shorter side of a file is resized to, in pixels; None where the file's shape is changed."""
+        return self.margin(size) if self.crop_mode == "center" else None
+
     def in_words(self, size: int) -> str:
         """Say how a file becomes a square of ``size``, but for the interpolation.
 
@@ -144,7 +157,8 @@ class Resizing:
             >>> Resizing().in_words(224)
             'shorter side to 256 px, central square of 224 px'
         """
-        return f"shorter side to {self.margin(size)} px, central square of {size} px"
+        sides = "shorter side" if self.crop_mode == "center" else "both sides"
+        return f"{sides} to {self.margin(size)} px, central square of {size} px"
 
 
 BILINEAR = Resizing()
@@ -170,6 +184,7 @@ class ImageData:
         val: the images that decide what is kept and when to stop, if there are any; never the test images.
         val_split_description: what they are, such as ``"val folder"``.
         resizing: how files are brought to the size.
+        from_files: whether they are image files, of which small ones are squares from the start.
     """
 
     name: str
@@ -187,6 +202,7 @@ class ImageData:
     val: Split | None = None
     val_split_description: str = ""
     resizing: Resizing = BILINEAR
+    from_files: bool = False
 
     @cached_property
     def fingerprint(self) -> Fingerprint:

@@ -23,6 +23,7 @@ class Pretrained:
         std: per channel.
         interpolation: with which images were resized, ``"bilinear"`` or ``"bicubic"``.
         crop_pct: side of the tested square over the shorter side of the image that it is cut from, at most 1.
+        crop_mode: ``"center"``, or another of timm's: ``"squash"`` changes an image's shape, ``"border"`` frames it.
         tested: how the package prepares images where it publishes an accuracy.
     """
 
@@ -34,6 +35,7 @@ class Pretrained:
     std: tuple[float, ...]
     interpolation: str
     crop_pct: float
+    crop_mode: str
     tested: str
 
 
@@ -81,6 +83,7 @@ def _of_torchvision(name: str) -> Pretrained | None:
         tuple(how.std),
         how.interpolation.value,
         min(size / side, 1.0),
+        "center",
         f"shorter side to {side} px, central square of {size} px, {how.interpolation.value}",
     )
 
@@ -131,5 +134,6 @@ def _of_cfg(cfg: "PretrainedCfg") -> Pretrained:
         tuple(cfg.std),
         cfg.interpolation,
         min(cfg.crop_pct, 1.0),
+        cfg.crop_mode,
         tested,
     )

@@ -108,7 +108,9 @@ def load_external(
     for name, values in (("mean", mean), ("std", std)):
         _check_constants(name, values, images.channels)
     known = images if trained is None else trained
-    resizing = images.resizing if trained is None else Resizing(trained.interpolation, trained.crop_pct)
+    resizing = (
+        images.resizing if trained is None else Resizing(trained.interpolation, trained.crop_pct, trained.crop_mode)
+    )
     images = replace(images, mean=mean or known.mean, std=std or known.std, resizing=resizing)
     if trained is not None and checkpoint is None and trained.classes != len(images.classes):
         raise ValueError(

@@ -14,6 +14,7 @@ from selfdistill.data import ImageData
 from selfdistill.errors import ArgumentError, blaming, check_range
 from selfdistill.methods import parse_method
 from selfdistill.models.function import ModelFunction
+from selfdistill.models.pretrained import pretrained
 from selfdistill.progress import Display, Progress
 from selfdistill.records import RunRecord
 from selfdistill.runs.evaluation import BASIC_EVALUATION, EvaluationConfig, is_evaluated, train_and_evaluate
@@ -200,21 +201,26 @@ def describe_plan(recipe: TrainConfig, data: ImageData) -> str:
     first = ", ".join([*data.classes[:3], *["..."][: len(data.classes) - 3]])
     cache = data.train.cache
     cached = "" if cache is None else f", decoded into {cache.file} (delete it when you like)"
+    known = pretrained(resolved.model, resolved.weights) if resolved.fine_tunes else None
+    trained_at = f" (weights: {known.size})" if known is not None and known.size != data.image_size else ""
     return (
         f"{data.name}: {len(data.train):,} training images{trained_on}, {len(data.test):,} test images "
         f"({data.test_split_description}){validation}, {len(data.classes)} classes ({first}), {data.image_size} px"
-        f"{skipped}{cached}{notes}; "
+        f"{trained_at}{skipped}{cached}{notes}; "
         f"{resolved.model}, weights: {resolved.weights}, batches of {resolved.batch_size}, {describe_rates(resolved)}"
     )
 
 
 def describe_rates(recipe: ResolvedTrainConfig) -> str:
-    """Return which optimiser and rates are used, and what stays as it was pretrained."""
-    rates = f"{recipe.optimizer}, lr {recipe.lr:g}"
+    """Return which optimiser, rates and schedule are used, how the head starts, and what stays as it was pretrained."""
+    backbone = (
+        "" if recipe.backbone_lr is None or recipe.freeze == "backbone" else f" (backbone {recipe.backbone_lr:g})"
+    )
+    schedule = f"{recipe.schedule} over {count_of(recipe.epochs, 'epoch')}"
+    rates = f"{recipe.optimizer}, lr {recipe.lr:g}{backbone}, {schedule}"
+    rates += ", a new head from a linear probe" if recipe.linear_probe else ""
     if recipe.freeze == "backbone":
         return f"{rates}, backbone frozen"
-    if recipe.backbone_lr is not None:
-        rates += f" (backbone {recipe.backbone_lr:g})"
     return rates + (", BatchNorm statistics frozen" if recipe.freeze_bn else "")
 
 

@@ -51,6 +51,7 @@ class _Description(msgspec.Struct):
     # What earlier versions leave out.
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     crop_pct: Annotated[float, msgspec.Meta(ge=0.1, le=1)] = 0.875
+    crop_mode: Literal["center", "squash"] = "center"
 
 
 @dataclass(frozen=True)

@@ -303,17 +303,9 @@ def load(recipe: TrainConfig, data: ImageData | None = None, *, decode_once: boo
         if data is not None:
             data = Limits(recipe.classes, recipe.per_class, recipe.test_per_class).apply(data)
         else:
-            data = load_data(
-                recipe.data,
-                root=Path(recipe.data_root),
-                image_size=recipe.image_size or (known.size if known and known.fixed_size else None),
-                classes=recipe.classes,
-                per_class=recipe.per_class,
-                test_per_class=recipe.test_per_class,
-                skip_unreadable=recipe.skip_unreadable,
-                max_pixels=recipe.max_pixels,
-                as_they_are=is_function(recipe.model),
-            )
+            data = _load(recipe, recipe.image_size or (known.size if known and known.fixed_size else None))
+            if known and recipe.image_size is None and data.train.is_small and data.from_files:
+                data = _load(recipe, known.size)  # small files are enlarged
     if recipe.val_fraction:
         data = hold_out_validation(data, recipe.val_fraction)
     if recipe.train_on_val:
@@ -327,6 +319,20 @@ def load(recipe: TrainConfig, data: ImageData | None = None, *, decode_once: boo
         check_root(Path(recipe.data_root))
         return decoded_once(data, Path(recipe.data_root) / "cache")
     return cache_files(recipe, data)
+
+
+def _load(recipe: TrainConfig, image_size: int | None) -> ImageData:
+    return load_data(
+        recipe.data,
+        root=Path(recipe.data_root),
+        image_size=image_size,
+        classes=recipe.classes,
+        per_class=recipe.per_class,
+        test_per_class=recipe.test_per_class,
+        skip_unreadable=recipe.skip_unreadable,
+        max_pixels=recipe.max_pixels,
+        as_they_are=is_function(recipe.model),
+    )
 
 
 def as_pretrained(recipe: TrainConfig, data: ImageData) -> ImageData:
@@ -352,8 +358,8 @@ def _resizing(recipe: TrainConfig, data: ImageData, known: Pretrained | None) ->
             if value != getattr(BILINEAR, name):
                 raise ArgumentError(name, f"would be ignored: {data.name} is in memory")
         return BILINEAR
-    usual = BILINEAR if known is None else Resizing(known.interpolation, known.crop_pct)
-    return replace(usual, **given)
+    usual = {} if known is None else {name: getattr(known, name) for name in vars(BILINEAR)}
+    return Resizing(**usual | given)
 
 
 def _train(

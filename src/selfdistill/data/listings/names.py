@@ -111,6 +111,7 @@ def packed_data(
         notes=notes,
         val=found.get("val"),
         val_split_description=described.get("val", ""),
+        from_files=True,
     )
     return limits.apply(data)
 
