@@ -83,6 +83,20 @@ def test_small_files_are_enlarged_to_the_size_of_the_weights(folder: Path, tmp_p
     assert "160 px, decoded" in describe_plan(recipe, enlarged)
 
 
+@pytest.mark.parametrize("model", ["timm:vit_tiny_patch16_384", "torchvision:vit_b_16"])
+def test_a_fixed_size_holds_from_scratch_too(tmp_path: Path, model: str) -> None:
+    recipe = TrainConfig(data=str(write_digits(tmp_path / "small", train=1, test=1)), model=model)
+    assert load(recipe).image_size == (384 if "384" in model else 224)
+
+
+def test_images_of_another_size_than_the_networks_are_refused(photos: Path, tmp_path: Path) -> None:
+    recipe = TrainConfig(data=str(photos), model="timm:test_vit", image_size=100, epochs=1, workers=0)
+    with pytest.raises(ArgumentError, match="does not take images of 100 px") as refused:
+        train(recipe, tmp_path / "run")
+    assert refused.value.argument == "model"
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_plan_says_how_arrays_differ_from_the_weights_images(folder: Path) -> None:
     recipe = TrainConfig(data="digits", weights=f"local-dir:{folder}", epochs=30)
     plan = describe_plan(recipe, load(recipe))

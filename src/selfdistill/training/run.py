@@ -298,12 +298,14 @@ def load(recipe: TrainConfig, data: ImageData | None = None, *, decode_once: boo
             them in ``data_root/cache``.
     """
     check_folder("data_root", Path(recipe.data_root))
-    known = pretrained(recipe.model, recipe.weights) if recipe.fine_tunes else None
+    described = pretrained(recipe.model, recipe.weights)
+    fixed = described.size if described and described.fixed_size else None  # from scratch too
+    known = described if recipe.fine_tunes else None
     with blaming("data"):
         if data is not None:
             data = Limits(recipe.classes, recipe.per_class, recipe.test_per_class).apply(data)
         else:
-            data = _load(recipe, recipe.image_size or (known.size if known and known.fixed_size else None))
+            data = _load(recipe, recipe.image_size or fixed)
             if known and recipe.image_size is None and data.train.is_small and data.from_files:
                 data = _load(recipe, known.size)  # small files are enlarged
     if recipe.val_fraction:
