@@ -128,6 +128,7 @@ def pages(out: Path) -> dict[Path, str]:
             "input": performance.input_tables(),
             "scale": performance.scale_table(),
             "ddp": performance.ddp_table(),
+            "comparison": performance.comparison_table(),
             "gpu": performance.gpu_tables(),
         },
         DOCS / "guide" / "photographs.md": {

@@ -36,6 +36,12 @@ COMPILED = Setting(
     _METHODS,
 )
 
+_COMPARED = {
+    "frozen": ("compare with a frozen backbone / the plain loop", 0.5),
+    "probe": ("a linear probe / a pass and scikit-learn's on its features", 2.0),
+}
+"""The parts of the benchmark of a comparison, with the target of their ratio."""
+
 _PARTS = {"small": "CIFAR-sized, in memory", "stages": "photographs, one process", "epochs": "photographs, loader"}
 
 Record = dict[str, Any]
@@ -67,6 +73,7 @@ def targets_table() -> str:
         ),
         ("small images from memory / a training step of ResNet-18", *_at_least(loader["ratio"], 5)),
         (f"peak of a step at {many['value']:,} classes / cross-entropy", *_value(many["memory"], 1.5)),
+        *[(what, *_value(measured, bound)) for _, what, bound, measured in _compared()],
         ("import selfdistill / import torch", *_at_most(imports["import selfdistill"]["over"], 1.05)),
         ("import of the distiller and a method / import of torch", *_at_most(core["over"], 1.05)),
         ("selfdistill --help, seconds", *_value(imports["selfdistill --help"]["seconds"], 1.0)),
@@ -191,6 +198,27 @@ def scale_table(name: str = "scale") -> str:
     return _table(headings, rows, record, "128 images, 100 classes, 512 features, 32 px where not said otherwise")
 
 
+def comparison_table() -> str:
+    """What a comparison on photographs takes beside the same runs of a plain loop."""
+    rows = [
+        (
+            what,
+            row["what"],
+            f"{row['ours']['processor']:,.0f}",
+            f"{row['theirs']['processor']:,.0f}",
+            f"{measured:.2f}",
+        )
+        for row, what, _, measured in _compared()
+    ]
+    record = load("comparison")
+    setting = record["setting"]
+    said = (
+        f"{setting['photographs']} photographs, {setting['classes']} classes, {setting['size']} px, "
+        f"{setting['model']}, one thread each"
+    )
+    return _table(("What", "Runs", "Ours, processor s", "Beside, processor s", "Ratio"), rows, record, said)
+
+
 def ddp_table() -> str:
     """Bytes that two processes all-reduce a step."""
     record = load("ddp")
@@ -208,6 +236,13 @@ def ddp_table() -> str:
     setting = record["setting"]
     said = f"{setting['model']}, width {setting['width']}, {setting['batch_size']} images per step"
     return _table(headings, rows, record, said)
+
+
+def _compared() -> list[tuple[Record, str, float, float]]:
+    """Return each row of the benchmark of a comparison, what it is of, its target and its ratio."""
+    rows = load("comparison")["rows"]
+    ratios = [row["ours"]["processor"] / row["theirs"]["processor"] for row in rows]
+    return [(row, *_COMPARED[row["part"]], ratio) for row, ratio in zip(rows, ratios, strict=True)]
 
 
 def _bound(row: Record) -> float:
