@@ -38,6 +38,7 @@ COMPILED = Setting(
 
 _COMPARED = {
     "frozen": ("compare with a frozen backbone / the plain loop", 0.5),
+    "whole": ("compare of whole networks / the plain loop", 0.5),
     "probe": ("a linear probe / a pass and scikit-learn's on its features", 2.0),
 }
 """The parts of the benchmark of a comparison, with the target of their ratio."""
@@ -210,7 +211,7 @@ def comparison_table() -> str:
         )
         for row, what, _, measured in _compared()
     ]
-    record = load("comparison")
+    record = load("comparison_frozen")
     setting = record["setting"]
     said = (
         f"{setting['photographs']} photographs, {setting['classes']} classes, {setting['size']} px, "
@@ -240,7 +241,7 @@ def ddp_table() -> str:
 
 def _compared() -> list[tuple[Record, str, float, float]]:
     """Return each row of the benchmark of a comparison, what it is of, its target and its ratio."""
-    rows = load("comparison")["rows"]
+    rows = [row for part in ("frozen", "whole") for row in load(f"comparison_{part}")["rows"]]
     ratios = [row["ours"]["processor"] / row["theirs"]["processor"] for row in rows]
     return [(row, *_COMPARED[row["part"]], ratio) for row, ratio in zip(rows, ratios, strict=True)]
 
