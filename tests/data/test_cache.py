@@ -91,6 +91,12 @@ def test_files_decoded_once_change_no_pixel(data, tmp_path, augment, resize, und
     assert torch.equal(scored(kept.test, kept), of_test)
 
 
+def test_files_that_are_decoded_are_not_opened_again(data, tmp_path, monkeypatch):
+    kept = decoded_once(data, tmp_path / "cache")
+    monkeypatch.setattr(cache, "open_image", None)
+    assert decoded_once(data, tmp_path / "cache").train.cache.file == kept.train.cache.file
+
+
 def test_large_files_are_decoded_each_time(data, tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "_WHOLE", 1000)
     assert decoded_once(data, tmp_path / "cache") is data

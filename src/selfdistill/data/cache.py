@@ -42,7 +42,11 @@ _AHEAD = 128  # images that are decoded before they are written, at most
 Box = list[int] | None
 
 
-def with_cache(data: ImageData, side: int | None, folder: Path) -> ImageData:
+class _TooLargeError(Exception):
+    """Decoded images would take more bytes than they may."""
+
+
+def with_cache(data: ImageData, side: int | None, folder: Path, most: int | None = None) -> ImageData:
     """Return a set whose files are decoded once: resized, they are kept in ``folder``, and found there the next time.
 
     The training images are kept, and the test images where they are resized to the same side before their centre is
@@ -54,6 +58,7 @@ def with_cache(data: ImageData, side: int | None, folder: Path) -> ImageData:
 
     Args:
         side: the shorter side of the kept images in pixels, at least 1; None: they are not resized.
+        most: bytes that a new cache may take; None: all that are free. One that is there is used.
 
     Raises:
         ValueError: a file cannot be decoded.
@@ -70,7 +75,7 @@ def with_cache(data: ImageData, side: int | None, folder: Path) -> ImageData:
     paths = [path for split in splits for path in split.paths or ()]
     boxes: list[Box] = [box for split in splits for box in _boxes(split)]
     name = re.sub(r"[^\w.-]+", "-", data.name)
-    images = cached_images(paths, boxes, side=side, name=name, folder=folder, interpolation=interpolation)
+    images = cached_images(paths, boxes, side=side, name=name, folder=folder, interpolation=interpolation, most=most)
     index = torch.arange(len(paths)).split([len(split) for split in splits])
     kept: dict[str, Any] = {
         name: replace(split, cache=images.select(at)) for name, split, at in zip(names, splits, index, strict=True)
@@ -86,18 +91,12 @@ def decoded_once(data: ImageData, folder: Path) -> ImageData:
     Raises:
         ValueError: a file cannot be decoded.
     """
-    splits = [split for split in (data.train, data.test, data.val) if split is not None]
     if data.train.cache is not None or data.train.is_small:
         return data
-    needed = 0
-    for split in splits:
-        paths: Sequence[ImageFile] = split.paths or ()
-        for path, box in zip(paths, _boxes(split), strict=True):
-            needed += _bytes(path, box, None)
-            if needed > _WHOLE:
-                return data
     try:
-        return with_cache(data, None, folder)
+        return with_cache(data, None, folder, most=_WHOLE)
+    except _TooLargeError:
+        return data
     except OSError as error:
         warnings.warn(f"photographs are decoded in each epoch: {error}", stacklevel=2)
         return data
@@ -111,6 +110,7 @@ def cached_images(
     name: str,
     folder: Path,
     interpolation: str = "bilinear",
+    most: int | None = None,
 ) -> CachedImages:
     """Return image files, or a rectangle of each, resized to a shorter side if any; decoded if they are not kept yet.
 
@@ -120,6 +120,7 @@ def cached_images(
         boxes: of each file the rectangle, as :func:`~selfdistill.data.decode.read_rgb` takes it; None: all of it.
         side: in pixels.
         interpolation: see :class:`~selfdistill.data.sets.Resizing`.
+        most: as for `with_cache`.
 
     Raises:
         ValueError: a file cannot be decoded.
@@ -129,6 +130,8 @@ def cached_images(
     try:
         index = _read_index(file, len(paths))
         if index is None:
+            if most is not None:
+                _check_size(paths, boxes, side, most)
             folder.mkdir(parents=True, exist_ok=True)
             with _alone(folder):
                 index = _read_index(file, len(paths))  # another process may have been at it
@@ -223,6 +226,14 @@ def _decoded(
         raise _unreadable(str(error)) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _check_size(paths: Sequence[ImageFile], boxes: Sequence[Box], side: int | None, most: int) -> None:
+    needed = 0
+    for path, box in zip(paths, boxes, strict=True):
+        needed += _bytes(path, box, side)
+        if needed > most:
+            raise _TooLargeError
 
 
 def _check_room(folder: Path, paths: Sequence[ImageFile], boxes: Sequence[Box], side: int | None) -> None:
