@@ -17,6 +17,7 @@ from selfdistill.cli.options import OPTIONS, RECIPES
 from selfdistill.config.train_config import TrainConfig
 from selfdistill.detect.config import DetectConfig
 from selfdistill.errors import ArgumentError
+from selfdistill.network import DIVERGED
 from tests.cli.shared import SCRIPT, Refused, Run
 
 
@@ -242,6 +243,8 @@ def test_arguments_of_the_library_become_options() -> None:
     assert spell_options(text, ["predict"]) == "RUN and `no_such_thing`: pass --skip-unreadable or `format='onnx'`"
     assert spell_options(text, ["export"]) == "RUN and `no_such_thing`: pass `skip_unreadable=True` or --format onnx"
     assert spell_options(text, []) == text
+    for command in ("train", "predict", "evaluate", "export", "calibrate"):
+        assert spell_options(DIVERGED, [command]) == "the training diverged: train again with a lower --lr or --clip 1"
 
 
 # What becomes of other ends.

@@ -60,7 +60,8 @@ def spell_options(message: str, words: Sequence[str]) -> str:
 
     Args:
         message: as in "`batch_size` must be at least 1" or "pass `skip_unreadable=True`".
-        words: what was typed; the first is the command.
+        words: what was typed; the first is the command. A message that advises to train again means the options of
+            `selfdistill train` there.
 
     Example:
         >>> spell_options("`batch_size` must be below `lr`; pass `skip_unreadable=True` to `zip`", ["train"])
@@ -68,10 +69,11 @@ def spell_options(message: str, words: Sequence[str]) -> str:
         >>> spell_options("head='x' is not a submodule; pass head=, the dotted name", ["train"])
         "--head 'x' is not a submodule; pass --head, the dotted name"
     """
-    options = _options(words)
+    own, of_training = _options(words), message.find("train again with")
 
     def spell(found: re.Match[str]) -> str:
         name, value = found[1] or found[3], (found[2] or "").strip("'\"")
+        options = _options(["train"]) if own and 0 <= of_training < found.start() else own
         if name not in options:
             return found[0]
         if found[3] and message[found.end()] != ",":  # of the core: head='fc'
