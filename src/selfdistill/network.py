@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from selfdistill.errors import ArgumentError, NonFiniteError
 from selfdistill.method import Input
+from selfdistill.own_code import raised_in_own_code
 
 DIVERGED = "the training diverged: train again with a lower `lr` or `clip=1`"
 """The remedy for a network whose numbers are not finite."""
@@ -136,7 +137,7 @@ def check_classifier(model: nn.Module, name: str, shape: tuple[int, ...], classe
             logits = logits_of(model(torch.zeros(1, *shape)))
     except Exception as error:  # each network refuses in its own way
         channels, size, _ = shape
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = raised_in_own_code(error) or " ".join(str(error).split()) or type(error).__name__
         raise ArgumentError(
             "model",
             f": {name} does not take images of {size} px with {channels} channel{'s' * (channels > 1)} ({reason}): "

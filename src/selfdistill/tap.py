@@ -146,8 +146,8 @@ class Tap:
         """Pass ``x`` once and return its :class:`Outputs`; with ``drop``, those of clean, u and v.
 
         Raises:
-            RuntimeError: the head's hook, or the dropout's, did not fire in this pass; or one fired where no graph is
-                recorded, though the pass is to have one.
+            RuntimeError: the head's hook, or the dropout's, did not fire in this pass; or no graph is recorded, though
+                the pass is to have one.
         """
         hooks: list[FeatureHook | StageHook] = [self.feature_hook, *self.stage_hooks]
         dropping = self.dropout_hook if drop else None
@@ -174,7 +174,7 @@ class Tap:
                 "was wrapped, or does not call this module; wrap it first and compile the distiller, or pass head="
             )
         _check_stages(stages)
-        self._check_graphs()
+        self._check_graphs(model, logits)
         whole = Outputs(logits, features, self.head, tuple(stage for stage in stages if stage is not None))
         if dropping is None:
             return (whole,)
@@ -190,18 +190,25 @@ class Tap:
             )
         return split(whole, [rows] * 3, uncut=rows)
 
-    def _check_graphs(self) -> None:
+    def _check_graphs(self, model: nn.Module, logits: Tensor) -> None:
+        if not torch.is_grad_enabled():
+            return
         hooks: dict[str, FeatureHook | StageHook] = {
             self.head_name: self.feature_hook,
             **dict(zip(self.stage_names, self.stage_hooks, strict=True)),
         }
         for name, hook in hooks.items():
-            if torch.is_grad_enabled() and not hook.has_graph:
+            if not hook.has_graph:
                 raise RuntimeError(
                     f"{name!r} runs where no gradient is recorded, so a term that reads it would train nothing before "
                     "it; checkpoint activations with use_reentrant=False, and freeze layers by requires_grad_(False), "
                     "not by torch.no_grad()"
                 )
+        if not logits.requires_grad and any(weight.requires_grad for weight in model.parameters()):
+            raise RuntimeError(
+                "the model's logits carry no gradient, so the label loss would train nothing; leave out detach() and "
+                "what goes through NumPy"
+            )
 
     def open(self) -> None:
         """Put the hooks on the model."""

@@ -123,7 +123,7 @@ def escape_surrogates(text: str) -> str:
     return re.sub("[\ud800-\udfff]", lambda found: ascii(found[0])[1:-1].replace("\\udc", "\\x"), text)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or its type.
 
     Example:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.cli.conftest import finished, pictures, run, whole_run
+from tests.cli.conftest import finished, pictures, refused, run, whole_run
 
-__all__ = ["finished", "pictures", "run", "whole_run", "write_photos"]
+__all__ = ["finished", "pictures", "refused", "run", "whole_run", "write_photos"]
 
 WritePhotos = Callable[..., Path]
 

@@ -11,6 +11,7 @@ from selfdistill.progress import Display, OnProgress, Progress
 from selfdistill.runs.executor import InThisProcess, Listener, Task
 from selfdistill.runs.failures import FailedRunsError, Failure, forget_failures, noted_failure
 from selfdistill.runs.grid import ExecutorConfig, plan_runs, run_grid
+from selfdistill.training.run import load
 from tests.faults.tiny import RECIPE, images, status
 
 METHODS = ["SDDropout(weight=1e38)", "CrossEntropy()"]
@@ -38,8 +39,10 @@ def test_a_diverged_run_is_retried_on_request_alone(tmp_path: Path) -> None:
     assert first.failures[folder].diverged
     assert "epoch 1" in first.failures[folder].reason
     assert "`lr`" in first.failures[folder].reason
-    assert noted_failure(folder, runs[0].recipe) == first.failures[folder]
-    assert noted_failure(folder, replace(runs[0].recipe, lr=0.01)) is None, "another recipe may do better"
+    of = images().fingerprint
+    assert noted_failure(folder, runs[0].recipe, of) == first.failures[folder]
+    assert noted_failure(folder, replace(runs[0].recipe, lr=0.01), of) is None, "another recipe may do better"
+    assert noted_failure(folder, runs[0].recipe, load(replace(RECIPE, per_class=5)).fingerprint) is None, "or images"
     updates.clear()
     assert go().failures == first.failures
     assert updates == [], "a run that diverged was trained again"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from selfdistill import __version__
+from selfdistill.own_code import traceback_of_own_code
 from selfdistill.text import printable
 
 _EXTRA_OF = {"faster_coco_eval": "detect"}  # the others are of [lab]
@@ -78,7 +79,9 @@ def _explain(error: Exception, words: Sequence[str]) -> str:
 
     from selfdistill.cli.errors import spell_options
 
-    return spell_options(str(error), words) or type(error).__name__
+    said = spell_options(str(error), words) or type(error).__name__
+    is_hidden = traceback_of_own_code(error) and not {"-v", "--verbose"}.intersection(words)
+    return f"{said}; -v shows the traceback" if is_hidden else said
 
 
 def _is_bug(error: Exception) -> bool:

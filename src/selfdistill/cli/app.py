@@ -4,6 +4,7 @@ import functools
 import inspect
 import logging
 import platform
+import sys
 from typing import Annotated, Any
 
 from cyclopts import App, Group, Parameter
@@ -25,6 +26,8 @@ from selfdistill.cli.commands.tune import tune
 from selfdistill.cli.help import TextHelp
 from selfdistill.cli.options import ARGUMENTS, OPTIONS, Command, default_text
 from selfdistill.errors import ArgumentError
+from selfdistill.own_code import explained_own_code, traceback_of_own_code
+from selfdistill.text import printable
 
 COMMANDS: dict[str, Command] = {
     command.__name__: command
@@ -60,10 +63,14 @@ _VERBOSE = "say which files are written, and what is computed where"
 
 
 class _Lines(logging.Handler):
-    """What is logged, as lines on standard error."""
+    """What is logged, on standard error: in one line, a traceback as it is."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(record.getMessage())
+        text = record.getMessage()
+        if "\n" in text:
+            print(printable(text, keep="\n"), end="", file=sys.stderr)
+        elif text:
+            say(text)
 
 
 def _with_verbosity(command: Command) -> Command:
@@ -78,7 +85,11 @@ def _with_verbosity(command: Command) -> Command:
         logger.addHandler(lines)
         try:
             logger.debug("version %s, Python %s, %s", __version__, platform.python_version(), platform.platform())
-            command(*words, **options)
+            with explained_own_code():
+                command(*words, **options)
+        except Exception as error:
+            logger.debug(traceback_of_own_code(error))
+            raise
         finally:
             logger.removeHandler(lines)
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from selfdistill.errors import ArgumentError
+from selfdistill.own_code import raised_in_own_code
 from selfdistill.text import first_line, quote, suggest
 
 PACKAGES = ("torchvision", "timm")
@@ -122,8 +123,9 @@ def _imported(name: str) -> Any:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise ArgumentError("model", f"is {quote(name)}, whose module needs {error.name}") from error
         raise ArgumentError("model", f"is {quote(name)}, but module {error.name!r} was not found") from None
-    except Exception as error:  # whatever the module does
-        raise ArgumentError("model", f"is {quote(name)}, whose module fails ({first_line(error)})") from error
+    except (Exception, SystemExit) as error:  # whatever the module does, such as reading the words of a command line
+        reason = raised_in_own_code(error) or f"{type(error).__name__}: {first_line(error)}"
+        raise ArgumentError("model", f"is {quote(name)}, whose module fails: {reason}") from error
     for attribute in path.split("."):
         if not hasattr(found, attribute):
             public = [known for known in dir(found) if not known.startswith("_")]

@@ -104,7 +104,7 @@ def run_comparison(
         evaluation = msgspec.structs.replace(evaluation, max_images=max_images)
     if retry_failed:
         forget_failures(out / run.name for run in runs)
-    if to_train := _runs_to_train(runs, out):
+    if to_train := _runs_to_train(runs, out, data):
         with console.status("measuring how long a step takes"):
             timings = _measured(to_train, data, jobs, steps=20 if epochs is None else 5)
         parallel = _parallel_runs(len(to_train), jobs, on_cpu=default_device().type == "cpu")
@@ -168,10 +168,10 @@ def _run(
     return sorted(records, key=place)
 
 
-def _runs_to_train(runs: Sequence[PlannedRun], out: Path) -> list[PlannedRun]:
+def _runs_to_train(runs: Sequence[PlannedRun], out: Path, data: ImageData) -> list[PlannedRun]:
     """Return the runs that are not trained, without those of which it is noted that they diverge."""
     missing = [run for run in runs if not is_trained(run, out)]
-    return [run for run in missing if noted_failure(out / run.name, run.recipe) is None]
+    return [run for run in missing if noted_failure(out / run.name, run.recipe, data.fingerprint) is None]
 
 
 def _with_epochs(runs: Sequence[PlannedRun], epochs: int) -> list[PlannedRun]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 from selfdistill.config import TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.data.decode import cpu_count
+from selfdistill.own_code import explained_own_code
 from selfdistill.progress import OnProgress, Progress
 from selfdistill.runs.failures import Failure
 
@@ -79,7 +80,8 @@ class InThisProcess:
         """Do all tasks."""
         for task in tasks:
             try:
-                returned = task.job(data=self.data, cpus=None, progress=partial(listener.on_progress, task.folder))
+                with explained_own_code():
+                    returned = task.job(data=self.data, cpus=None, progress=partial(listener.on_progress, task.folder))
             except FAILURES as error:
                 listener.on_failure(task.folder, Failure.of(error, task.folder))
             else:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 import msgspec
 
 from selfdistill.config import TrainConfig
+from selfdistill.data.fingerprint import Fingerprint
 from selfdistill.errors import NonFiniteError
 from selfdistill.files import make_folder, write_atomically
+from selfdistill.own_code import traceback_of_own_code
 from selfdistill.records import RunRecord, recipe_hash
 from selfdistill.records.record import read_json, to_json, to_struct
 from selfdistill.training.record import recipe_values
@@ -27,15 +29,18 @@ class Failure:
     Attributes:
         reason: in one line, without the task's folder.
         diverged: its numbers were not finite any more, as they would be again.
+        traceback: of an error in the user's own code; of others "".
     """
 
     reason: str
     diverged: bool = False
+    traceback: str = field(default="", compare=False)
 
     @classmethod
     def of(cls, error: BaseException, folder: Path) -> Self:
         """Return what an error of a task says."""
-        return cls(str(error).removeprefix(f"{folder}: ") or type(error).__name__, isinstance(error, NonFiniteError))
+        reason = str(error).removeprefix(f"{folder}: ") or type(error).__name__
+        return cls(reason, isinstance(error, NonFiniteError), traceback_of_own_code(error))
 
 
 class FailedRunsError(RuntimeError):
@@ -60,24 +65,26 @@ class FailedRunsError(RuntimeError):
 
 
 class _Note(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What ``failed.json`` holds: the recipe that diverged, and the reason."""
+    """What ``failed.json`` holds: the recipe that diverged, on which images, and the reason."""
 
     recipe_hash: str
     reason: str
+    data: Fingerprint | None = None  # earlier versions left it out
 
 
-def note_failure(folder: Path, recipe: TrainConfig, failure: Failure) -> None:
-    """Note in a run's folder that its recipe diverges."""
-    write_atomically(make_folder(folder) / _FILE, to_json(_Note(_hash(recipe), failure.reason)))
+def note_failure(folder: Path, recipe: TrainConfig, data: Fingerprint, failure: Failure) -> None:
+    """Note in a run's folder that its recipe diverges on these images."""
+    write_atomically(make_folder(folder) / _FILE, to_json(_Note(_hash(recipe), failure.reason, data)))
 
 
-def noted_failure(folder: Path, recipe: TrainConfig) -> Failure | None:
-    """Return the failure of a recipe that is noted in a run's folder; None where it is another recipe's."""
+def noted_failure(folder: Path, recipe: TrainConfig, data: Fingerprint) -> Failure | None:
+    """Return the failure that is noted in a run's folder; None where it is another recipe's, or of other images."""
     path = folder / _FILE
     if not path.exists():
         return None
     note = to_struct(read_json(path, _REMEDY), _Note, f"{path}: not the note of a failure", _REMEDY)
-    return Failure(note.reason, diverged=True) if note.recipe_hash == _hash(recipe) else None
+    known = note.recipe_hash == _hash(recipe) and note.data == data
+    return Failure(note.reason, diverged=True) if known else None
 
 
 def forget_failures(folders: Iterable[Path]) -> None:

@@ -3,6 +3,7 @@
 `ExecutorConfig` says who does them.
 """
 
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,8 @@ from selfdistill.runs.processes import Processes
 from selfdistill.runs.ray_cluster import RayCluster
 from selfdistill.text import count_of, quote
 from selfdistill.training.trackers import check_tracker
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -144,13 +147,13 @@ def run_grid(
         FailedRunsError: runs failed; the others are done.
         Interrupted: SIGINT, SIGTERM or SIGHUP came, and the runs in progress are saved.
     """
-    outcome = _Outcome({out / run.name: run for run in runs}, display)
+    outcome = _Outcome({out / run.name: run for run in runs}, data, display)
     finished, to_do = [], []
     for folder, run in outcome.runs.items():
         task = Task(folder, run.recipe, partial(train_and_evaluate, run.recipe, folder, evaluation))
         if is_finished(run, out, evaluation):
             finished.append(task)
-        elif (failure := noted_failure(folder, run.recipe)) is not None:
+        elif (failure := noted_failure(folder, run.recipe, data.fingerprint)) is not None:
             outcome.fail(folder, failure)
         else:
             to_do.append(task)
@@ -168,6 +171,7 @@ class _Outcome:
     """What comes of a grid's runs, by folder; shown as it comes."""
 
     runs: Mapping[Path, PlannedRun]
+    data: ImageData
     display: Display | None
     records: dict[Path, RunRecord] = field(default_factory=dict)
     failures: dict[Path, Failure] = field(default_factory=dict)
@@ -182,8 +186,9 @@ class _Outcome:
 
     def fail(self, folder: Path, failure: Failure) -> None:
         self.failures[folder] = failure
+        _LOGGER.debug(failure.traceback)
         if failure.diverged:
-            note_failure(folder, self.runs[folder].recipe, failure)
+            note_failure(folder, self.runs[folder].recipe, self.data.fingerprint, failure)
         self._finish(folder, f"{self.runs[folder].name} failed: {failure.reason}".replace("`", ""))
 
     def _finish(self, folder: Path, line: str) -> None:

@@ -1,5 +1,6 @@
 """The run folder: ownership, locking, file layout."""
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields, replace
@@ -58,7 +59,8 @@ class RunFolder:
     def opened(self, recipe: YamlConfig) -> Iterator[None]:
         """Make the folder, check that it is this recipe's, write ``recipe.yaml``, and keep other processes out.
 
-        What fails before the first line of the log leaves nothing behind: the next try may have another recipe.
+        What fails before the first checkpoint or line of the log leaves nothing behind: the next try may have another
+        recipe.
 
         Raises:
             OSError: it cannot be made or written.
@@ -83,23 +85,31 @@ class RunFolder:
                     write_atomically(self.recipe, recipe.to_yaml().encode())
                 yield
             except BaseException:
-                if fresh and not self.log.exists():
+                if fresh and not self.log.exists() and not self.checkpoints.exists():
                     close_to_move(lock_file)
-                    self._cleared(made)
+                    self._clear(made)
                 raise
 
     def write_log(self, rows: Sequence[Row]) -> None:
-        """Write ``log.csv`` anew: a header, then one row per epoch; what was not measured is empty."""
+        """Write ``log.csv`` anew: a header, then one row per epoch; what was not measured is empty.
+
+        Without rows none is made, but one that is there has rows of epochs that will be trained again: it is emptied.
+        """
+        if not rows and not self.log.exists():
+            return
         names = list(rows[0]) if rows else []
         text = csv_text([names, *([row.get(name) for name in names] for row in rows)] if rows else [])
         write_atomically(self.log, text.encode())
 
-    def _cleared(self, made: Sequence[Path]) -> None:
+    def _clear(self, made: Sequence[Path]) -> None:
         with suppress(OSError):  # another run is in a parent by now
+            if self.path in made:  # with what a tracker has written
+                shutil.rmtree(self.path)
             for file in (self.recipe, self._lock):
                 file.unlink(missing_ok=True)
             for folder in made:
-                folder.rmdir()
+                if folder != self.path:
+                    folder.rmdir()
 
     @contextmanager
     def _locked(self) -> Iterator[BinaryIO]:
