@@ -5,6 +5,7 @@ read, nor written, nor deleted through. The run folder itself may be a link.
 """
 
 import hashlib
+import json
 import logging
 import os
 import re
@@ -13,7 +14,9 @@ import tempfile
 import warnings
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from selfdistill.text import quote
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -68,6 +71,29 @@ def read_file(path: Path, most: int = SMALL_FILE) -> bytes:
     if size > most or len(content) > most:
         raise OSError(f"{path} has more than {most:,} bytes: it is not what its name says; remove it")
     return content
+
+
+def parse_json(content: bytes) -> Any:
+    """Return what JSON says.
+
+    Raises:
+        ValueError: it is not JSON, or names a key twice, of which one value would be dropped.
+        RecursionError: it is nested too deeply.
+
+    Example:
+        >>> parse_json(b'{"lr": 0.1, "lr": 0.5}')
+        Traceback (most recent call last):
+        ValueError: 'lr' is given twice
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            raise ValueError(f"{quote(next(name for name in names if names.count(name) > 1))} is given twice")
+        return found
+
+    return json.loads(content, object_pairs_hook=once)
 
 
 def open_file(path: Path) -> BinaryIO:

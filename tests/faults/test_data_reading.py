@@ -232,6 +232,21 @@ def test_parts_are_found_by_their_usual_names(tmp_path: Path, write_photos, part
     assert (len(data.val) if data.val else 0, data.val_split_description) == wanted
 
 
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("parts", [("seg_train", "seg_test"), ("Training_Set", "Val_Set"), ("trainset", "testset")])
+def test_parts_of_other_names_are_no_classes(
+    tmp_path: Path, write_photos, parts: tuple[str, str], nested: bool
+) -> None:
+    write_photos(tmp_path, {f"{part}/{part if nested else ''}/{name}": 2 for part in parts for name in ("x", "y")})
+    with pytest.raises(ValueError, match=rf"has {parts[0]}/ and {parts[1]}/, .* are no classes: call them train/ and"):
+        load_data(tmp_path)
+
+
+def test_classes_may_be_called_much_as_parts_are(tmp_path: Path, write_photos) -> None:
+    write_photos(tmp_path, {"train_station": 2, "test_tube": 2, "trainer/red": 2, "valley/red": 2})
+    assert load_data(tmp_path).classes == ("test_tube", "train_station", "trainer", "valley")
+
+
 def test_a_part_that_is_there_twice_is_refused(tmp_path: Path, write_photos) -> None:
     write_photos(tmp_path, {f"{part}/{name}": 2 for part in ("train", "val", "valid") for name in ("x", "y")})
     with pytest.raises(ValueError, match="has both val and valid"):

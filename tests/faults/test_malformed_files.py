@@ -22,6 +22,7 @@ from selfdistill.methods import parse_method
 from selfdistill.models import build
 from selfdistill.models.weights import load_weights
 from selfdistill.records import EvaluationRecord, RunRecord
+from selfdistill.records.record import read_json
 from selfdistill.runs.search.trials import Search
 from selfdistill.training.export import description, load_run
 from selfdistill.training.run import find_weight
@@ -141,6 +142,16 @@ MODEL: dict[str, Any] = {
     "mean": [0.5, 0.5, 0.5],
     "std": [0.2, 0.2, 0.2],
 }
+
+
+def test_a_key_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "model.json"
+    file.write_text(json.dumps(MODEL))
+    assert description(tmp_path) == MODEL
+    file.write_text(json.dumps(MODEL).replace('"width": 4', '"width": 4, "width": 8'))
+    refused(lambda: description(tmp_path), file)
+    with pytest.raises(ValueError, match="'width' is given twice"):
+        read_json(file, "get it again")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Folders of images, one folder per class."""
 
 import os
+import re
 import statistics
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -21,6 +22,9 @@ PARTS = {
 }
 """What the parts of a set are called, in any case."""
 
+_LIKE_PARTS = {
+    part: re.compile(rf"(?<![a-z])({'|'.join(names)})(set|data|images)?(?![a-z])") for part, names in PARTS.items()
+}
 _NO_IMAGES = {"__macosx", "thumbs.db", "desktop.ini", "@eadir"}  # systems leave them everywhere
 PHOTO_SIZE = 224
 LEAST_SIZE = 32  # corruptions and the small networks expect at least this
@@ -38,8 +42,8 @@ def load_folder(folder: Path, *, image_size: int | None, limits: Limits, skip_un
     empty: to be measured on the training images in use. Of others the paths are kept, with ImageNet's constants.
 
     Raises:
-        ValueError: a missing or empty folder, classes that differ between the two splits, a class without an image, a
-            single class, an unreadable file without ``skip_unreadable``.
+        ValueError: a missing or empty folder, parts of another name, classes that differ between the two splits, a
+            class without an image, a single class, an unreadable file without ``skip_unreadable``.
     """
     train_folder, test_folder, val_folder = _find_folders(folder)
     given = [part for part in (train_folder, test_folder, val_folder) if part is not None]
@@ -163,7 +167,24 @@ def class_folders(folder: Path) -> dict[str, Path]:
         raise ValueError(f"{folder} has no class folders: put the images of each class in a folder of its own")
     if len(found) == 1:
         raise ValueError(f"{folder} has one class folder, {next(iter(found))!r}: at least 2 classes are needed")
+    _refuse_parts(folder, found)
     return dict(sorted(found.items()))
+
+
+def _refuse_parts(folder: Path, classes: Mapping[str, Path]) -> None:
+    """Refuse seg_train/ and seg_test/, or train_set/ and test_set/, which hold the classes and are none."""
+    like: dict[str, str] = {}
+    for name, place in classes.items():
+        part = next((part for part, pattern in _LIKE_PARTS.items() if pattern.search(name.lower())), None)
+        inside = _inside(place) if part is not None else []
+        if part is not None and inside and all(entry.is_dir() for entry in inside):
+            like.setdefault(part, name)
+    if "train" in like and len(like) > 1:
+        like = {part: like[part] for part in PARTS if part in like}
+        raise ValueError(
+            f"{folder} has {join_names(f'{name}/' for name in like.values())}, which hold folders and are no classes: "
+            f"call them {join_names(f'{part}/' for part in like)}, with the class folders right inside"
+        )
 
 
 def check_same(train: Sequence[str], test: Sequence[str], train_folder: Path, test_folder: Path) -> None:

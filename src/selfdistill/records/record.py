@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET
 
 from selfdistill.config import ResolvedTrainConfig
-from selfdistill.files import read_file, write_atomically
+from selfdistill.files import parse_json, read_file, write_atomically
 from selfdistill.records.evaluation import Evaluation, Measured, SuiteConfig
 from selfdistill.records.metrics import METRICS
 from selfdistill.text import escape_surrogates
@@ -328,8 +328,9 @@ def read_json(path: Path, remedy: str) -> Any:
     """
     content = read_file(Path(path))
     try:
-        return msgspec.json.decode(content)
-    except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors are both ValueErrors
+        parse_json(content)
+        return msgspec.json.decode(content)  # which is strict about numbers and characters
+    except (ValueError, RecursionError) as error:  # JSON's and UTF-8 errors are both ValueErrors
         raise ValueError(f"{path}: damaged, not JSON ({error}); {remedy}") from None
 
 

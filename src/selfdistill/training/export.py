@@ -17,7 +17,7 @@ from selfdistill.config.train_config import MAX_IMAGE_SIZE, TrainConfig
 from selfdistill.data import ImageData
 from selfdistill.data.sets import BILINEAR, Resizing
 from selfdistill.errors import ArgumentError, NonFiniteError
-from selfdistill.files import read_file, write_atomically
+from selfdistill.files import parse_json, read_file, write_atomically
 from selfdistill.models import build
 from selfdistill.models.function import ModelFunction, is_function
 from selfdistill.models.sealed import read_weights, seal_weights
@@ -228,7 +228,7 @@ def description(run: Path) -> dict[str, Any]:
         return _metadata(run)
     path = run / "model.json"
     try:
-        known = json.loads(read_file(path))
+        known = parse_json(read_file(path))
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{run} is not a finished run: {path.name} is missing; {AGAIN}") from None
     except (ValueError, RecursionError):

@@ -30,7 +30,7 @@ from selfdistill.data.sets import (
 )
 from selfdistill.data.sources import check_root
 from selfdistill.errors import ArgumentError, blaming, check_folder, naming
-from selfdistill.files import make_folder, read_file, refuse_link, write_atomically
+from selfdistill.files import make_folder, parse_json, read_file, refuse_link, write_atomically
 from selfdistill.models.function import is_function
 from selfdistill.models.pretrained import Pretrained, pretrained
 from selfdistill.progress import OnProgress, no_progress
@@ -164,7 +164,7 @@ def find_weight(
         write_atomically(known, json.dumps({"auto_weight": weight}).encode())
     shutil.rmtree(pilot, ignore_errors=True)
     with suppress(ValueError, KeyError, TypeError, RecursionError):
-        weight = float(json.loads(read_file(known))["auto_weight"])
+        weight = float(parse_json(read_file(known))["auto_weight"])
         if 0 <= weight < float("inf"):
             return weight
     raise ValueError(f"{known} is damaged: delete it, and the weight is found again")
