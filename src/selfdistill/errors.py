@@ -1,5 +1,6 @@
 """Errors that name the argument at fault, in Python's spelling, or the run whose numbers are not finite."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,6 +69,27 @@ def blaming(argument: str) -> Iterator[None]:
         raise
     except ValueError as error:
         raise ArgumentError(argument, f": {error}") from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: Python's, NumPy's, or that of a device, for which torch has several errors."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in str(error) or "DefaultCPUAllocator" in str(error))
+    )
+
+
+def explain(error: BaseException) -> str:
+    """Return an error's message, and that of an allocator in plain words.
+
+    Example:
+        >>> print(explain(MemoryError("Unable to allocate 5.00 TiB for an array")))
+        memory ran out (5.00 TiB were to be allocated): choose smaller batches, images or networks
+    """
+    if not is_out_of_memory(error):
+        return str(error)
+    asked = re.search(r"allocate (\d+(?:\.\d+)? (?:bytes|[KMGTPE]i?B))", str(error))
+    size = f" ({asked[1]} were to be allocated)" if asked else ""
+    return f"memory ran out{size}: choose smaller batches, images or networks"
 
 
 class NonFiniteError(ValueError):

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from selfdistill.errors import is_out_of_memory
+
 _BUILDERS = "selfdistill.models.function"
 _OF_OTHERS = ("torch", "torchvision", "timm", "lightning_fabric")
 """Packages whose modules call, or are called, where a model is: an error in them is that of their caller."""
@@ -21,7 +23,7 @@ def explained_own_code() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if (place := raised_in_own_code(error)) is None:
+        if (place := raised_in_own_code(error)) is None or is_out_of_memory(error):  # the code is right, but too large
             raise
         raise OwnCodeError(place) from error
 

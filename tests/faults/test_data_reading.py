@@ -167,6 +167,12 @@ def test_a_picture_that_is_never_decoded_is_told_in_our_words(tmp_path: Path) ->
         read_rgb(file)
 
 
+def test_a_device_is_no_data_set(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=r"list.csv is neither a folder nor a regular file$"):
+        load_data(tmp_path / "list.csv")
+
+
 def test_larger_pictures_than_allowed_are_refused(tmp_path: Path, write_photos) -> None:
     write_photos(tmp_path / "photos", {"a": 3, "b": 3}, size=(30, 20))
     with pytest.raises(ValueError, match=r"30 x 20 pixels are more than 599: make it smaller, or raise `max_pixels`"):

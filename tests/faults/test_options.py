@@ -9,9 +9,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from selfdistill.cli.app import COMMANDS, app
+from selfdistill.runs.failures import Failure
 from tests.cli.shared import Run, files_in
 from tests.pictures import write_digits
 
@@ -238,6 +240,30 @@ def test_there_are_many_wrong_words_for_every_command() -> None:
 def test_wrong_words_are_refused_in_one_line(run: Run, share: int) -> None:
     found = {case.words: faults for case in CASES[share::SHARE] if (faults := faults_of(case, run))}
     assert not found, yaml.safe_dump({" ".join(words)[-200:]: faults for words, faults in found.items()}, width=200)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 46.9 GiB for an array with shape (9,)"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: tried to allocate 46.9 GiB. Error code 12"
+        ),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 46.9 GiB. GPU 0 has ...\nSee documentation"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_memory_that_runs_out_is_told_in_our_words(
+    run: Run, error: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said = "memory ran out (46.9 GiB were to be allocated): choose smaller batches, images or networks"
+
+    def allocate(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("selfdistill.training.classification.build", allocate)
+    assert run("train", *RIGHT["train"].split()) == (2, "", f"selfdistill: error: {said}\n")
+    assert Failure.of(error, tmp_path).reason == said
 
 
 @pytest.mark.usefixtures("site")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from selfdistill import __version__
+from selfdistill.errors import explain
 from selfdistill.own_code import traceback_of_own_code
 from selfdistill.text import printable
 
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt as interruption:
         say(str(interruption) or "interrupted")
         sys.exit(getattr(interruption, "exit_status", 130))
-    except (ValueError, RuntimeError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, RuntimeError, OSError, MemoryError, ModuleNotFoundError) as error:
         if os.environ.get("SELFDISTILL_TRACEBACK") or _is_bug(error):
             raise
         say(f"error: {_explain(error, words)}")
@@ -79,7 +80,7 @@ def _explain(error: Exception, words: Sequence[str]) -> str:
 
     from selfdistill.cli.errors import spell_options
 
-    said = spell_options(str(error), words) or type(error).__name__
+    said = spell_options(explain(error), words) or type(error).__name__
     is_hidden = traceback_of_own_code(error) and not {"-v", "--verbose"}.intersection(words)
     return f"{said}; -v shows the traceback" if is_hidden else said
 

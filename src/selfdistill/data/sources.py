@@ -182,6 +182,8 @@ def unknown_source(what: str, source: str, known: Sequence[str], files: str) -> 
         unknown data set 'digit'; did you mean 'digits'?
     """
     path = Path(source).expanduser()
+    if path.exists() and not path.is_dir() and not path.is_file():
+        return ValueError(f"{source} is neither a folder nor a regular file")
     beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     near = nearest(source, known)
     if near is None and (file := nearest(path.name, beside)) is not None:

@@ -46,7 +46,7 @@ class Listener(NamedTuple):
     on_failure: Callable[[Path, Failure], None]
 
 
-FAILURES = (ValueError, RuntimeError, OSError)
+FAILURES = (ValueError, RuntimeError, OSError, MemoryError)
 """What a task may raise without ending the others; all else is an error in this package."""
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from selfdistill.config import TrainConfig
 from selfdistill.data.fingerprint import Fingerprint
-from selfdistill.errors import NonFiniteError
+from selfdistill.errors import NonFiniteError, explain
 from selfdistill.files import make_folder, write_atomically
 from selfdistill.own_code import traceback_of_own_code
 from selfdistill.records import RunRecord, recipe_hash
@@ -39,7 +39,7 @@ class Failure:
     @classmethod
     def of(cls, error: BaseException, folder: Path) -> Self:
         """Return what an error of a task says."""
-        reason = str(error).removeprefix(f"{folder}: ") or type(error).__name__
+        reason = explain(error).removeprefix(f"{folder}: ") or type(error).__name__
         return cls(reason, isinstance(error, NonFiniteError), traceback_of_own_code(error))
 
 
