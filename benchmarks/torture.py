@@ -75,7 +75,7 @@ class Outcome:
 
 def call(words: list[str], folder: Path, *, kill: tuple[float, int] | None = None, most: int | None = None) -> Outcome:
     """Run a command in a process of its own; kill it after so many seconds, or let it write files of so many bytes."""
-    log = folder / "stderr.txt"
+    log = folder.with_suffix(".stderr")  # not on the disk that is filled
     process = multiprocessing.get_context("fork").Process(target=_run, args=(words, folder, log, most))
     process.start()
     if kill is not None:

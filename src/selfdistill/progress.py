@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import sys
@@ -156,10 +157,17 @@ def make_console() -> Console:
 
 
 def print_line(console: Console, text: str) -> None:
-    """Print one line of any origin as it is, however wide the console."""
+    """Print one line of any origin as it is, however wide the console.
+
+    A line that finds no room on a full disk is lost: it must not end a training.
+    """
     from rich.text import Text
 
-    console.print(Text(printable(text)), soft_wrap=True)  # a Text: neither markup nor emoji codes
+    try:
+        console.print(Text(printable(text)), soft_wrap=True)  # a Text: neither markup nor emoji codes
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
 
 
 class Display:

@@ -1,7 +1,9 @@
 """Small faults: what a refusal leaves, what a line says, how often a warning is shown."""
 
+import io
 import os
 import stat
+import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +62,16 @@ def test_a_warning_of_several_runs_is_shown_once(
     monkeypatch.setattr("selfdistill.cli._run", warn)
     assert status("train") == 0
     assert capsys.readouterr().err == "selfdistill: warning: once\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_messages_that_find_no_room_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "--data digits --per-class 4 --test-per-class 2 --model resnet10_cifar --width 4 --epochs 1 --threads 1"
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(full, write_through=True))
+        assert status("train", *words.split(), "--lr", "x") == 2
+        assert status("train", *words.split(), "--out", tmp_path / "run") == 0
+    assert (tmp_path / "run" / "result.json").is_file()
 
 
 def test_a_cluster_of_our_own_listens_on_the_loopback_with_a_private_token(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from selfdistill import __version__
@@ -106,6 +107,7 @@ def _show_each_once() -> Callable[..., None]:
 
 
 def say(text: str) -> None:
-    """Print one line on standard error."""
+    """Print one line on standard error, unless it cannot be written: the status says enough then."""
     line = printable(" ".join(text.split()))
-    print("selfdistill: " + (line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."), file=sys.stderr)
+    with suppress(OSError):
+        print("selfdistill: " + (line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."), file=sys.stderr)
