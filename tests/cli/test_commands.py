@@ -404,7 +404,8 @@ def test_fine_tuning_from_a_file_has_its_own_learning_rate(run: Run, finished: P
     words = ["--weights", finished / "model.safetensors", "--epochs", 1, "--out", "tuned"]
     status, _, err = run("train", "--data", pictures, *SMALL, *words)
     assert status == 0
-    assert "model.safetensors, batches of 32, adamw, lr 0.0001 (backbone 3e-05), BatchNorm statistics frozen\n" in err
+    assert "model.safetensors, batches of 32, adamw, lr 0.0001 (backbone 3e-05), cosine over 1 epoch" in err
+    assert "BatchNorm statistics frozen\n" in err
     model = selfdistill.load("tuned")
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
 
