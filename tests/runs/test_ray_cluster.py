@@ -30,7 +30,10 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # read at Ray's imp
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # Ray leaves its log files open
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray leaves its log files open
+    pytest.mark.timeout(900),  # a lost machine is noticed late where the processors are busy
+]
 
 _STORE = 80 * 2**20  # bytes; Ray takes no less than 75 MiB
 
