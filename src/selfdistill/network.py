@@ -157,24 +157,30 @@ def default_device() -> torch.device:
     return torch.device(gpu or "cpu")
 
 
-def channels_last_is_safe(model: nn.Module, device: torch.device) -> bool:
-    """Whether a backward pass in channels-last order leaves memory as it was.
+def put_channels_last(model: nn.Module, device: torch.device) -> bool:
+    """Bring a model's weights into channels-last order unless a backward pass would corrupt memory; return whether.
 
     On a CPU, torch 2.15 (oneDNN 3.13) writes the gradient of a strided 1x1 convolution past its end if its input has
     fewer channels than a vector register holds: 8 with AVX2, 16 with AVX-512.
 
+    Args:
+        device: where the model is going to be.
+
     Example:
         >>> cpu = torch.device("cpu")
-        >>> [channels_last_is_safe(nn.Conv2d(channels, 128, 1, stride=2), cpu) for channels in (8, 64)]
+        >>> [put_channels_last(nn.Conv2d(channels, 128, 1, stride=2), cpu) for channels in (8, 64)]
         [False, True]
     """
-    return device.type != "cpu" or not any(
+    corrupts = device.type == "cpu" and any(
         isinstance(layer, nn.Conv2d)
         and layer.kernel_size == (1, 1)
         and max(layer.stride) > 1
         and layer.in_channels // layer.groups < 16
         for layer in model.modules()
     )
+    if not corrupts:
+        model.to(memory_format=torch.channels_last)
+    return not corrupts
 
 
 def float64_device(device: torch.device) -> torch.device:

@@ -16,7 +16,7 @@ from selfdistill.detect.config import DetectConfig
 from selfdistill.files import make_folder, write_atomically
 from selfdistill.methods import parse_method
 from selfdistill.models import build
-from selfdistill.network import channels_last_is_safe, default_device
+from selfdistill.network import default_device, put_channels_last
 from selfdistill.paper.detection_table import Detector
 from selfdistill.paper.results import load_cached_evaluation
 from selfdistill.paper.scales import (
@@ -129,8 +129,8 @@ def estimate_seconds(training: Training, recipe: TrainConfig, config: PaperConfi
     assert recipe.model is not None
     assert recipe.image_size is not None
     network = build(recipe.model, classes, width=recipe.width, head_layers=recipe.head_layers)
-    if recipe.channels_last and channels_last_is_safe(network, default_device()):
-        network.to(memory_format=torch.channels_last)
+    if recipe.channels_last:
+        put_channels_last(network, default_device())
     profiler = StepProfiler(
         network,
         method,

@@ -18,7 +18,7 @@ from selfdistill.errors import ArgumentError, blaming, check_folder, check_range
 from selfdistill.evaluation.corruptions import PublishedCorruptions, open_published
 from selfdistill.evaluation.ood.scores import tuning_size
 from selfdistill.evaluation.suite import evaluate
-from selfdistill.network import channels_last_is_safe, default_device
+from selfdistill.network import default_device, put_channels_last
 from selfdistill.progress import OnProgress, no_progress
 from selfdistill.records import Evaluation, RunRecord, SuiteRecord, load_run_record
 from selfdistill.records.evaluation import MEASURES, SuiteConfig
@@ -102,8 +102,7 @@ def measure(
     device = default_device()
     published = open_corruptions(config, data)
     model = loaded.model.to(device)
-    if channels_last_is_safe(model, device):  # and halves a backward pass on a CPU
-        model.to(memory_format=torch.channels_last)
+    put_channels_last(model, device)  # which halves a backward pass on a CPU
     # Measured on a CPU: 512 images take twice as long an image as 128.
     batch_size = 128 if device.type == "cpu" else 512
     # On a GPU too, a gradient's sign and a score at T = 1000 need all of float32, and a second run the same bits.

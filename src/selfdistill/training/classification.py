@@ -35,11 +35,11 @@ from selfdistill.models import build
 from selfdistill.models.external import checkpoint_gradients
 from selfdistill.network import (
     DIVERGED,
-    channels_last_is_safe,
     check_classifier,
     evaluation_mode,
     logits_of,
     nonfinite_weights,
+    put_channels_last,
 )
 from selfdistill.progress import Counter, OnProgress
 from selfdistill.records import VALIDATION, Evaluation, RunRecord
@@ -104,9 +104,7 @@ class Classification(Task[Batch]):
         if recipe.sync_batchnorm:  # which reads nothing on a CPU
             model, probe = nn.SyncBatchNorm.convert_sync_batchnorm(model).to(fabric.device), probe.to(fabric.device)
         self.distiller = self._wrapped(model, method, probe)
-        channels_last = recipe.channels_last and channels_last_is_safe(self.distiller, fabric.device)
-        if channels_last:
-            self.distiller.to(memory_format=torch.channels_last)
+        channels_last = recipe.channels_last and put_channels_last(self.distiller, fabric.device)
         fine_tuning.freeze(recipe, model, self._head)
         self._features, self._of_features = self._frozen_features()
         head = model.get_submodule(self._head)
