@@ -37,6 +37,11 @@ class Task:
     recipe: TrainConfig
     job: Job
 
+    def run(self, *, data: ImageData, cpus: int | None, progress: OnProgress) -> Any:
+        """Do the job; what code of the user's own raises is an OwnCodeError of one line."""
+        with explained_own_code():
+            return self.job(data=data, cpus=cpus, progress=progress)
+
 
 class Listener(NamedTuple):
     """Functions of a task's folder, and of how far it is, of what its job returned, or of why it failed."""
@@ -80,8 +85,7 @@ class InThisProcess:
         """Do all tasks."""
         for task in tasks:
             try:
-                with explained_own_code():
-                    returned = task.job(data=self.data, cpus=None, progress=partial(listener.on_progress, task.folder))
+                returned = task.run(data=self.data, cpus=None, progress=partial(listener.on_progress, task.folder))
             except FAILURES as error:
                 listener.on_failure(task.folder, Failure.of(error, task.folder))
             else:

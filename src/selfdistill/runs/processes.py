@@ -19,7 +19,6 @@ from typing import Any, NamedTuple, cast
 
 from torch import cuda
 
-from selfdistill.own_code import explained_own_code
 from selfdistill.progress import Progress
 from selfdistill.runs.executor import FAILURES, Listener, Task, cpus_per_job
 from selfdistill.runs.failures import Failure
@@ -140,9 +139,7 @@ def _work(connection: Connection, gpu: str | None, cpus: int) -> None:
         while (task := connection.recv()) is not None:
             try:
                 data = load(task.recipe) if data is None else data
-                with explained_own_code():
-                    returned = task.job(data=data, cpus=cpus, progress=connection.send)
-                connection.send(_Done(returned))
+                connection.send(_Done(task.run(data=data, cpus=cpus, progress=connection.send)))
             except BrokenPipeError:
                 raise
             except FAILURES as error:

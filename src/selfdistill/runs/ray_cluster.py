@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import cuda
 
-from selfdistill.own_code import explained_own_code
 from selfdistill.progress import Progress
 from selfdistill.runs.executor import Listener, Task
 from selfdistill.runs.failures import Failure
@@ -228,9 +227,7 @@ def _do(task: Task, cpus: int, directory: str, news: ActorHandle[_News]) -> Any:
     until = time.monotonic() + _RELEASED
     while True:
         try:
-            data = load(task.recipe)
-            with explained_own_code():
-                return task.job(data=data, cpus=None if cuda.is_available() else cpus, progress=tell)
+            return task.run(data=load(task.recipe), cpus=None if cuda.is_available() else cpus, progress=tell)
         except BusyError:  # its machine was lost, but not all of its processes have seen it yet
             if time.monotonic() > until:
                 raise
