@@ -167,7 +167,7 @@ def test_a_picture_that_is_never_decoded_is_told_in_our_words(tmp_path: Path) ->
         read_rgb(file)
 
 
-def test_a_device_is_no_data_set(tmp_path: Path) -> None:
+def test_a_device_is_refused_as_a_dataset(tmp_path: Path) -> None:
     (tmp_path / "list.csv").symlink_to("/dev/zero")
     with pytest.raises(ValueError, match=r"list.csv is neither a folder nor a regular file$"):
         load_data(tmp_path / "list.csv")
@@ -240,11 +240,11 @@ def test_parts_are_found_by_their_usual_names(tmp_path: Path, write_photos, part
 
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("parts", [("seg_train", "seg_test"), ("Training_Set", "Val_Set"), ("trainset", "testset")])
-def test_parts_of_other_names_are_no_classes(
+def test_parts_of_other_names_are_not_classes(
     tmp_path: Path, write_photos, parts: tuple[str, str], nested: bool
 ) -> None:
     write_photos(tmp_path, {f"{part}/{part if nested else ''}/{name}": 2 for part in parts for name in ("x", "y")})
-    with pytest.raises(ValueError, match=rf"has {parts[0]}/ and {parts[1]}/, .* are no classes: call them train/ and"):
+    with pytest.raises(ValueError, match=rf"has {parts[0]}/ and {parts[1]}/, .* are not classes: call them train/ and"):
         load_data(tmp_path)
 
 

@@ -101,7 +101,7 @@ def test_the_plan_says_how_arrays_differ_from_the_weights_images(folder: Path) -
     recipe = TrainConfig(data="digits", weights=f"local-dir:{folder}", epochs=30)
     plan = describe_plan(recipe, load(recipe))
     assert "32 px (weights: 160)" in plan
-    assert "cosine over 30 epochs, a new head from a linear probe, BatchNorm statistics frozen" in plan
+    assert "cosine over 30 epochs, a new head starts from a linear probe, BatchNorm statistics frozen" in plan
 
 
 def by_hand(file: Path, interpolation: Image.Resampling, side: int, size: int, *, squash: bool = False) -> torch.Tensor:

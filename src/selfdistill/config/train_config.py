@@ -48,7 +48,8 @@ class TrainConfig(TrainingConfig):
         resize: shorter side in pixels that files are resized to before the augmentation (default: not resized)
         interpolation: how image files are resized (default: as the pretrained weights say, otherwise bilinear)
         crop_pct: share of a file's shorter side that is tested (default: as the pretrained weights say, or 0.875)
-        crop_mode: what is tested, the center or all, squash(ed) to a square (default: as the pretrained weights say)
+        crop_mode: how a file becomes the tested square: center cuts out its middle, squash resizes both sides
+            (default: as the pretrained weights say)
         skip_unreadable: skip image files that cannot be read instead of stopping
         max_pixels: refuse image files of more pixels (default: 89,478,485)
         method: the training method, such as "SDDropout(weight=0.1) + LabelSmoothing()"

@@ -182,7 +182,7 @@ def _refuse_parts(folder: Path, classes: Mapping[str, Path]) -> None:
     if "train" in like and len(like) > 1:
         like = {part: like[part] for part in PARTS if part in like}
         raise ValueError(
-            f"{folder} has {join_names(f'{name}/' for name in like.values())}, which hold folders and are no classes: "
+            f"{folder} has {join_names(f'{name}/' for name in like.values())}, which hold folders and are not classes: "
             f"call them {join_names(f'{part}/' for part in like)}, with the class folders right inside"
         )
 

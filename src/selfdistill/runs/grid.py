@@ -223,7 +223,7 @@ def describe_rates(recipe: ResolvedTrainConfig) -> str:
     )
     schedule = f"{recipe.schedule} over {count_of(recipe.epochs, 'epoch')}"
     rates = f"{recipe.optimizer}, lr {recipe.lr:g}{backbone}, {schedule}"
-    rates += ", a new head from a linear probe" if recipe.linear_probe else ""
+    rates += ", a new head starts from a linear probe" if recipe.linear_probe else ""
     if recipe.freeze == "backbone":
         return f"{rates}, backbone frozen"
     return rates + (", BatchNorm statistics frozen" if recipe.freeze_bn else "")
